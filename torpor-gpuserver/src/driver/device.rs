@@ -1,0 +1,168 @@
+//! The driver library, and one device of it with its primary context.
+
+use super::table::Table;
+use super::{DriverError, Handle};
+use cudarc::driver::sys::CUdevice_attribute;
+use libloading::Library;
+use std::collections::HashMap;
+use std::ffi::CStr;
+use std::path::Path;
+use std::sync::Arc;
+use torpor_proto::control::client::Device as Description;
+use torpor_proto::error::CudaError;
+
+/// `CUlimit`s are numbered 0 to this.
+const LAST_LIMIT: u32 = 7;
+
+/// A loaded `libcuda.so.1`.
+pub struct Driver {
+    pub(super) table: Table,
+    /// Keeps the code behind the table mapped.
+    _library: Library,
+}
+
+impl std::fmt::Debug for Driver {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Driver")
+    }
+}
+
+impl Driver {
+    /// Opens the library at `path` and initialises it.
+    ///
+    /// # Errors
+    /// [`DriverError`]; a missing function is named.
+    pub fn load(path: &Path) -> Result<Arc<Self>, DriverError> {
+        // SAFETY: the operator names the library; its initialisers are those of a CUDA driver or of its simulation.
+        let library = unsafe { Library::new(path) }
+            .map_err(|source| DriverError::Load { path: path.to_owned(), source })?;
+        let table = Table::load(&library, path)?;
+        // SAFETY: takes a number; 0 is the only value that cuda.h allows.
+        CudaError::check(unsafe { (table.cuInit)(0) }).map_err(DriverError::during("starting the driver"))?;
+        Ok(Arc::new(Self { table, _library: library }))
+    }
+
+    /// `cuDriverGetVersion`.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn version(&self) -> Result<i32, CudaError> {
+        let mut version = 0;
+        // SAFETY: writes one integer.
+        CudaError::check(unsafe { (self.table.cuDriverGetVersion)(&mut version) })?;
+        Ok(version)
+    }
+}
+
+/// One GPU, its primary context retained.
+#[derive(Debug)]
+pub struct Device {
+    driver: Arc<Driver>,
+    pub(super) ordinal: i32,
+    context: Handle,
+}
+
+impl Device {
+    /// Retains the primary context of a device and makes it the calling thread's current one.
+    ///
+    /// # Errors
+    /// [`DriverError::Cuda`].
+    pub fn open(driver: Arc<Driver>, ordinal: u32) -> Result<Arc<Self>, DriverError> {
+        let wanted = i32::try_from(ordinal).unwrap_or(i32::MAX);
+        let (mut ordinal, mut context) = (0, 0);
+        // SAFETY: writes one integer.
+        CudaError::check(unsafe { (driver.table.cuDeviceGet)(&mut ordinal, wanted) })
+            .map_err(DriverError::during("finding the device"))?;
+        // SAFETY: writes one handle.
+        CudaError::check(unsafe { (driver.table.cuDevicePrimaryCtxRetain)(&mut context, ordinal) })
+            .map_err(DriverError::during("making the device's context"))?;
+        let device = Self { driver, ordinal, context };
+        device.make_current().map_err(DriverError::during("entering the device's context"))?;
+        Ok(Arc::new(device))
+    }
+
+    pub(super) fn table(&self) -> &Table {
+        &self.driver.table
+    }
+
+    /// Makes the context the calling thread's current one. Every thread that uses the device does this first.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn make_current(&self) -> Result<(), CudaError> {
+        // SAFETY: the context is retained as long as self lives.
+        CudaError::check(unsafe { (self.table().cuCtxSetCurrent)(self.context) })
+    }
+
+    /// Free and total bytes of device memory.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn memory_info(&self) -> Result<(u64, u64), CudaError> {
+        let (mut free, mut total) = (0, 0);
+        // SAFETY: writes two sizes.
+        CudaError::check(unsafe { (self.table().cuMemGetInfo_v2)(&mut free, &mut total) })?;
+        Ok((free as u64, total as u64))
+    }
+
+    /// What a program can ask of the device without using it.
+    ///
+    /// # Errors
+    /// The driver's, unless it is about a single attribute or limit: those it refuses are left out.
+    pub fn describe(&self) -> Result<Description, CudaError> {
+        let table = self.table();
+        let mut name = [0; 256];
+        // SAFETY: writes at most the given number of characters.
+        CudaError::check(unsafe {
+            (table.cuDeviceGetName)(name.as_mut_ptr(), name.len() as i32, self.ordinal)
+        })?;
+        let name = CStr::from_bytes_until_nul(bytemuck::cast_slice(&name)).unwrap_or_default();
+        let mut uuid = [0; 16];
+        // SAFETY: writes 16 bytes.
+        CudaError::check(unsafe { (table.cuDeviceGetUuid_v2)(&mut uuid, self.ordinal) })?;
+        let mut total = 0;
+        // SAFETY: writes one size.
+        CudaError::check(unsafe { (table.cuDeviceTotalMem_v2)(&mut total, self.ordinal) })?;
+        let (mut least, mut greatest) = (0, 0);
+        // SAFETY: writes two integers.
+        CudaError::check(unsafe { (table.cuCtxGetStreamPriorityRange)(&mut least, &mut greatest) })?;
+        Ok(Description {
+            name: name.to_string_lossy().into_owned(),
+            uuid: uuid.to_vec(),
+            total_memory_bytes: total as u64,
+            driver_version: self.driver.version()?,
+            attributes: self.attributes(),
+            limits: self.limits(),
+            least_stream_priority: least,
+            greatest_stream_priority: greatest,
+        })
+    }
+
+    fn attributes(&self) -> HashMap<i32, i32> {
+        let last = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX as u32;
+        let attribute = |number: u32| {
+            let mut value = 0;
+            // SAFETY: writes one integer; the driver refuses numbers it does not know.
+            let status = unsafe { (self.table().cuDeviceGetAttribute)(&mut value, number, self.ordinal) };
+            (status == 0).then_some((number as i32, value))
+        };
+        (1..last).filter_map(attribute).collect()
+    }
+
+    fn limits(&self) -> HashMap<i32, u64> {
+        let limit = |number: u32| {
+            let mut value = 0;
+            // SAFETY: writes one size; the driver refuses numbers it does not know.
+            let status = unsafe { (self.table().cuCtxGetLimit)(&mut value, number) };
+            (status == 0).then_some((number as i32, value as u64))
+        };
+        (0..=LAST_LIMIT).filter_map(limit).collect()
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        // SAFETY: gives back what `open` retained; everything made in the context holds this value, so is gone.
+        let _ = unsafe { (self.table().cuDevicePrimaryCtxRelease_v2)(self.ordinal) };
+    }
+}

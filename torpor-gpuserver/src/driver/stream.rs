@@ -1,0 +1,98 @@
+//! Streams.
+
+use super::{Device, Event, Graph, Handle};
+use std::sync::Arc;
+use torpor_proto::error::CudaError;
+
+/// `CU_STREAM_NON_BLOCKING`.
+const NON_BLOCKING: u32 = 1;
+/// `CU_STREAM_CAPTURE_MODE_RELAXED`.
+const CAPTURE_MODE_RELAXED: u32 = 2;
+
+/// A stream that does not synchronise with the context's own legacy stream.
+#[derive(Debug)]
+pub struct Stream {
+    device: Arc<Device>,
+    pub(super) handle: Handle,
+}
+
+impl Stream {
+    /// Makes a stream.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn new(device: &Arc<Device>, priority: i32) -> Result<Self, CudaError> {
+        let mut handle = 0;
+        // SAFETY: writes one handle.
+        CudaError::check(unsafe {
+            (device.table().cuStreamCreateWithPriority)(&mut handle, NON_BLOCKING, priority)
+        })?;
+        Ok(Self { device: device.clone(), handle })
+    }
+
+    /// The device it is on.
+    #[must_use]
+    pub fn device(&self) -> &Arc<Device> {
+        &self.device
+    }
+
+    /// `CUDA_ERROR_NOT_READY` while it has work to do.
+    ///
+    /// # Errors
+    /// That, or the driver's.
+    pub fn query(&self) -> Result<(), CudaError> {
+        // SAFETY: the handle is alive as long as self.
+        CudaError::check(unsafe { (self.device.table().cuStreamQuery)(self.handle) })
+    }
+
+    /// Later work waits for the event's last record.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn wait(&self, event: &Event, flags: u32) -> Result<(), CudaError> {
+        // SAFETY: both handles are alive as long as their owners.
+        CudaError::check(unsafe { (self.device.table().cuStreamWaitEvent)(self.handle, event.handle, flags) })
+    }
+
+    /// Once earlier work is done and visible, writes `value` at a device address.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub(super) fn write_value(&self, address: u64, value: u32) -> Result<(), CudaError> {
+        // SAFETY: flags 0 asks for the memory barrier; PinnedWords, the only caller, passes an address inside itself.
+        CudaError::check(unsafe {
+            (self.device.table().cuStreamWriteValue32_v2)(self.handle, address, value, 0)
+        })
+    }
+
+    /// Begins to record what is posted instead of doing it. This thread stays free to call anything.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn begin_capture(&self) -> Result<(), CudaError> {
+        // SAFETY: the handle is alive as long as self.
+        CudaError::check(unsafe {
+            (self.device.table().cuStreamBeginCapture_v2)(self.handle, CAPTURE_MODE_RELAXED)
+        })
+    }
+
+    /// Ends a recording.
+    ///
+    /// # Errors
+    /// The driver's; the recording is gone then.
+    pub fn end_capture(&self) -> Result<Graph, CudaError> {
+        let mut graph = 0;
+        // SAFETY: the handle is alive as long as self; writes one handle.
+        let status = unsafe { (self.device.table().cuStreamEndCapture)(self.handle, &mut graph) };
+        let graph = Graph::owning(&self.device, graph);
+        CudaError::check(status)?;
+        graph.ok_or(CudaError::STREAM_CAPTURE_INVALIDATED)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // SAFETY: destroyed once, here; the driver finishes its work first, without waiting.
+        let _ = unsafe { (self.device.table().cuStreamDestroy_v2)(self.handle) };
+    }
+}

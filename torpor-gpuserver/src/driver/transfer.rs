@@ -1,0 +1,156 @@
+//! Copies and fills.
+
+use super::Stream;
+use cudarc::driver::sys;
+use std::ffi::c_void;
+use torpor_proto::error::CudaError;
+
+/// Where an address lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In device memory.
+    Device,
+    /// In page-locked host memory.
+    Host,
+}
+
+/// One end of a strided copy.
+#[derive(Clone, Copy, Debug)]
+pub struct Pitched {
+    /// Where the address lies.
+    pub place: Place,
+    /// First address.
+    pub address: u64,
+    /// Bytes from row to row.
+    pub pitch: usize,
+    /// Rows from slice to slice.
+    pub height: usize,
+}
+
+/// What a strided copy moves.
+#[derive(Clone, Copy, Debug)]
+pub struct Box3d {
+    /// Bytes of a row.
+    pub width_bytes: usize,
+    /// Rows of a slice.
+    pub height: usize,
+    /// Slices.
+    pub depth: usize,
+}
+
+fn pointer(address: u64) -> *mut c_void {
+    std::ptr::with_exposed_provenance_mut(address as usize)
+}
+
+impl Stream {
+    /// Copies `bytes` in the order of this stream.
+    ///
+    /// # Errors
+    /// The driver's.
+    ///
+    /// # Safety
+    /// Both ranges are mapped device memory, or page-locked host memory that no Rust reference covers, as stated by
+    /// their places, until the copy is done.
+    pub unsafe fn copy(
+        &self,
+        destination: (Place, u64),
+        source: (Place, u64),
+        bytes: usize,
+    ) -> Result<(), CudaError> {
+        let (table, stream) = (self.device().table(), self.handle);
+        // SAFETY: the caller promises that the ranges are there and are what their places say.
+        CudaError::check(unsafe {
+            match (destination, source) {
+                ((Place::Device, to), (Place::Device, from)) => {
+                    (table.cuMemcpyDtoDAsync_v2)(to, from, bytes, stream)
+                }
+                ((Place::Device, to), (Place::Host, from)) => {
+                    (table.cuMemcpyHtoDAsync_v2)(to, pointer(from), bytes, stream)
+                }
+                ((Place::Host, to), (Place::Device, from)) => {
+                    (table.cuMemcpyDtoHAsync_v2)(pointer(to), from, bytes, stream)
+                }
+                ((Place::Host, to), (Place::Host, from)) => (table.cuMemcpyAsync)(to, from, bytes, stream),
+            }
+        })
+    }
+
+    /// Copies a box of rows and slices in the order of this stream.
+    ///
+    /// # Errors
+    /// The driver's.
+    ///
+    /// # Safety
+    /// As [`Self::copy`], for every row.
+    pub unsafe fn copy_box(
+        &self,
+        destination: Pitched,
+        source: Pitched,
+        extent: Box3d,
+    ) -> Result<(), CudaError> {
+        let kind = |place| match place {
+            Place::Device => sys::CUmemorytype::CU_MEMORYTYPE_DEVICE,
+            Place::Host => sys::CUmemorytype::CU_MEMORYTYPE_HOST,
+        };
+        let host = |end: Pitched| if end.place == Place::Host { end.address } else { 0 };
+        let device = |end: Pitched| if end.place == Place::Device { end.address } else { 0 };
+        let parameters = sys::CUDA_MEMCPY3D {
+            srcXInBytes: 0,
+            srcY: 0,
+            srcZ: 0,
+            srcLOD: 0,
+            srcMemoryType: kind(source.place),
+            srcHost: pointer(host(source)),
+            srcDevice: device(source),
+            srcArray: std::ptr::null_mut(),
+            reserved0: std::ptr::null_mut(),
+            srcPitch: source.pitch,
+            srcHeight: source.height,
+            dstXInBytes: 0,
+            dstY: 0,
+            dstZ: 0,
+            dstLOD: 0,
+            dstMemoryType: kind(destination.place),
+            dstHost: pointer(host(destination)),
+            dstDevice: device(destination),
+            dstArray: std::ptr::null_mut(),
+            reserved1: std::ptr::null_mut(),
+            dstPitch: destination.pitch,
+            dstHeight: destination.height,
+            WidthInBytes: extent.width_bytes,
+            Height: extent.height,
+            Depth: extent.depth,
+        };
+        // SAFETY: the caller promises that the ranges are there and are what their places say.
+        CudaError::check(unsafe { (self.device().table().cuMemcpy3DAsync_v2)(&parameters, self.handle) })
+    }
+
+    /// Sets `width` elements of 1, 2 or 4 bytes in each of `height` rows, in the order of this stream.
+    ///
+    /// # Errors
+    /// The driver's; `CUDA_ERROR_INVALID_VALUE` for elements of another size.
+    ///
+    /// # Safety
+    /// As [`Self::copy`], for every row.
+    pub unsafe fn fill(
+        &self,
+        address: u64,
+        (pitch, width, height): (usize, usize, usize),
+        value: u32,
+        element_bytes: u32,
+    ) -> Result<(), CudaError> {
+        let (table, stream) = (self.device().table(), self.handle);
+        // SAFETY: the caller promises that the range is there.
+        CudaError::check(unsafe {
+            match (element_bytes, height) {
+                (1, 1) => (table.cuMemsetD8Async)(address, value as u8, width, stream),
+                (2, 1) => (table.cuMemsetD16Async)(address, value as u16, width, stream),
+                (4, 1) => (table.cuMemsetD32Async)(address, value, width, stream),
+                (1, _) => (table.cuMemsetD2D8Async)(address, pitch, value as u8, width, height, stream),
+                (2, _) => (table.cuMemsetD2D16Async)(address, pitch, value as u16, width, height, stream),
+                (4, _) => (table.cuMemsetD2D32Async)(address, pitch, value, width, height, stream),
+                _ => CudaError::INVALID_VALUE.0,
+            }
+        })
+    }
+}

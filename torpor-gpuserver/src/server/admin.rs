@@ -1,0 +1,133 @@
+//! The admin API: what people and other programs ask the node server and tell it.
+
+use crate::server::gpu::{Gpu, State};
+use crate::server::node::{FunctionError, Node};
+use crate::server::served::Order;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+use tonic::{Request, Response, Status};
+use torpor_proto::control::admin::admin_server::Admin;
+use torpor_proto::control::admin::{
+    Client, EnsureFunctionRequest, EnsureFunctionResponse, ListClientsRequest, ListClientsResponse,
+    ListGpusRequest, ListGpusResponse, ShutdownRequest, ShutdownResponse,
+};
+use torpor_proto::control::worker::{ClientUsage, Usage};
+
+/// How long workers may take to say who uses what; a list without figures is better than none.
+const USAGE_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// The service, over a node.
+#[derive(Debug)]
+pub struct AdminService(pub Arc<Node>);
+
+#[tonic::async_trait]
+impl Admin for AdminService {
+    async fn ensure_function(
+        &self,
+        request: Request<EnsureFunctionRequest>,
+    ) -> Result<Response<EnsureFunctionResponse>, Status> {
+        let directory = self.0.ensure_function(&request.get_ref().name).map_err(|error| match error {
+            FunctionError::Name(_) => Status::invalid_argument(error.to_string()),
+            _ => Status::internal(error.to_string()),
+        })?;
+        let directory = directory.into_os_string().into_string();
+        let directory = directory.map_err(|_| Status::internal("the server's directory is no UTF-8"))?;
+        Ok(Response::new(EnsureFunctionResponse { directory }))
+    }
+
+    async fn list_clients(
+        &self,
+        _request: Request<ListClientsRequest>,
+    ) -> Result<Response<ListClientsResponse>, Status> {
+        let reports = usage(self.0.gpus()).await;
+        let used: HashMap<u64, ClientUsage> = reports
+            .into_iter()
+            .flatten()
+            .flat_map(|usage| usage.clients)
+            .map(|usage| (usage.client, usage))
+            .collect();
+        let clients = self.0.clients();
+        let clients = clients.iter().filter(|client| client.is_serving()).map(|client| {
+            let usage = used.get(&client.id.0).copied().unwrap_or_default();
+            Client {
+                id: client.id.0,
+                function: client.introduction.function.clone(),
+                pid: client.pid,
+                program: client.introduction.program.clone(),
+                gpu: self.0.gpus()[client.introduction.gpu].index,
+                memory_bytes: usage.memory_bytes,
+                pinned_bytes: usage.pinned_bytes,
+                state: match (client.has_failed(), usage.busy) {
+                    (true, _) => "failed",
+                    (false, true) => "active",
+                    (false, false) => "idle",
+                }
+                .to_owned(),
+                commands: usage.commands,
+                age_ms: u64::try_from(client.since.elapsed().as_millis()).unwrap_or(u64::MAX),
+            }
+        });
+        Ok(Response::new(ListClientsResponse { clients: clients.collect() }))
+    }
+
+    async fn list_gpus(
+        &self,
+        _request: Request<ListGpusRequest>,
+    ) -> Result<Response<ListGpusResponse>, Status> {
+        let reports = usage(self.0.gpus()).await;
+        let clients = self.0.clients();
+        let gpus = self.0.gpus().iter().zip(reports).enumerate().map(|(at, (gpu, usage))| {
+            let status = gpu.status();
+            let here = clients.iter().filter(|client| client.is_serving() && client.introduction.gpu == at);
+            let device = status.device.unwrap_or_default();
+            torpor_proto::control::admin::Gpu {
+                index: gpu.index,
+                name: device.name.clone(),
+                total_memory_bytes: device.total_memory_bytes,
+                free_memory_bytes: usage.map_or(0, |usage| usage.free_memory_bytes),
+                clients: u32::try_from(here.count()).unwrap_or(u32::MAX),
+                worker_pid: status.worker_pid.unwrap_or(0),
+                worker_restarts: status.worker_restarts,
+                state: match status.state {
+                    State::Starting => "starting",
+                    State::Ready => "ready",
+                    State::Failed(_) => "failed",
+                }
+                .to_owned(),
+                simulated: self.0.simulated(),
+            }
+        });
+        Ok(Response::new(ListGpusResponse { gpus: gpus.collect() }))
+    }
+
+    async fn shutdown(
+        &self,
+        _request: Request<ShutdownRequest>,
+    ) -> Result<Response<ShutdownResponse>, Status> {
+        tracing::info!("ending, as the admin API was told to");
+        self.0.stop();
+        Ok(Response::new(ShutdownResponse {}))
+    }
+}
+
+/// What each GPU's worker says, in the order of the GPUs; nothing where it does not answer in time.
+async fn usage(gpus: &[Gpu]) -> Vec<Option<Usage>> {
+    let deadline = Instant::now() + USAGE_TIMEOUT;
+    let ask = |gpu: &Gpu| {
+        let (done, answer) = oneshot::channel();
+        let ready = gpu.status().state == State::Ready;
+        (ready && gpu.orders.send(Order::ReportUsage { done }).is_ok()).then_some(answer)
+    };
+    let asked: Vec<_> = gpus.iter().map(ask).collect();
+    let mut reports = Vec::with_capacity(asked.len());
+    for answer in asked {
+        reports.push(match answer {
+            Some(answer) => timeout_at(deadline, answer).await.ok().and_then(Result::ok),
+            None => None,
+        });
+    }
+    reports
+}

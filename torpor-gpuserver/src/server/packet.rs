@@ -1,0 +1,79 @@
+//! Messages between the node server and a worker: a Unix socket pair that keeps message boundaries and carries
+//! descriptors (SOCK_SEQPACKET, unix(7)).
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use torpor_proto::control::Message;
+use torpor_proto::handover;
+
+/// The server's end.
+#[derive(Debug)]
+pub struct PacketSocket(AsyncFd<OwnedFd>);
+
+impl PacketSocket {
+    /// The server's end, and the worker's, which blocks.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn pair() -> io::Result<(Self, OwnedFd)> {
+        let (ours, theirs) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        rustix::io::ioctl_fionbio(&ours, true)?;
+        // SAFETY: the OwnedFd, which lives in the AsyncFd, names the same open socket until it is dropped.
+        let registered = unsafe { AsyncFd::register(ours) };
+        Ok((Self(registered?), theirs))
+    }
+
+    /// Sends a message, with descriptors.
+    ///
+    /// # Errors
+    /// What the kernel says; `BrokenPipe` if the worker is gone.
+    pub async fn send(&self, message: &impl Message, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let bytes = message.encode_to_vec();
+        self.0.async_io(Interest::WRITABLE, |socket| handover::send(socket, &bytes, descriptors)).await
+    }
+
+    /// The next message, or `None` if the worker is gone. May be dropped while it waits: nothing is lost.
+    ///
+    /// # Errors
+    /// `InvalidData` if it is no such message, or what the kernel says.
+    pub async fn receive<M: Message + Default>(&self) -> io::Result<Option<M>> {
+        let (bytes, _) = self.0.async_io(Interest::READABLE, |socket| handover::receive(socket)).await?;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        M::decode(bytes.as_slice())
+            .map(Some)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+    use torpor_proto::control::worker::{Detach, FromWorker, ToWorker, to_worker};
+
+    #[tokio::test]
+    async fn messages_keep_their_boundaries_and_descriptors() {
+        let (server, worker) = PacketSocket::pair().unwrap();
+        for client in [3, 4] {
+            let message = ToWorker { body: Some(to_worker::Body::Detach(Detach { client })) };
+            server.send(&message, &[worker.as_fd()]).await.unwrap();
+        }
+        for client in [3, 4] {
+            let (bytes, descriptors) = handover::receive(&worker).unwrap();
+            let message = ToWorker::decode(bytes.as_slice()).unwrap();
+            assert_eq!(message.body, Some(to_worker::Body::Detach(Detach { client })));
+            assert_eq!(descriptors.len(), 1);
+        }
+        handover::send(&worker, b"\xff\xff\xff", &[]).unwrap();
+        let nonsense = server.receive::<FromWorker>().await.unwrap_err();
+        assert_eq!(nonsense.kind(), io::ErrorKind::InvalidData);
+        drop(worker);
+        assert_eq!(server.receive::<FromWorker>().await.unwrap(), None);
+    }
+}

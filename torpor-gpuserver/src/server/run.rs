@@ -1,0 +1,210 @@
+//! A server's life: start, serve, end.
+
+use crate::server::admin::AdminService;
+use crate::server::gpu::{Gpu, State, stopped};
+use crate::server::node::{FunctionError, Node};
+use crate::server::options::ServerOptions;
+use crate::server::probe::{ProbeError, find_driver};
+use crate::server::size::ByteSize;
+use crate::server::tree::{ServerTree, TreeError, close_to_others};
+use crate::server::worker_process::Recipe;
+use rustix::process::{Resource, Rlimit};
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_stream::wrappers::UnixListenerStream;
+use torpor_proto::control::admin::admin_server::AdminServer;
+use torpor_proto::directory::DEFAULT_FUNCTION;
+
+/// How long connections to the admin API may take to end.
+const ADMIN_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Why a server does not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The directory cannot be its.
+    #[error(transparent)]
+    Directory(#[from] TreeError),
+    /// There is no driver.
+    #[error(transparent)]
+    Driver(#[from] ProbeError),
+    /// A GPU that is not there.
+    #[error("--gpus names GPU {gpu}, but the driver {driver} counts {devices} from 0")]
+    NoSuchGpu {
+        /// Which.
+        gpu: u32,
+        /// How many there are.
+        devices: u32,
+        /// Who counts.
+        driver: PathBuf,
+    },
+    /// No worker could be started.
+    #[error("no GPU can be used: {0}")]
+    NoGpu(String),
+    /// The default function cannot be made.
+    #[error(transparent)]
+    Function(#[from] FunctionError),
+    /// The kernel refused something else.
+    #[error("the server cannot run: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// A server that is ready, for people to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Serving {
+    /// Where it listens.
+    pub directory: PathBuf,
+    /// Name and memory in bytes of each GPU that is ready.
+    pub gpus: Vec<(String, u64)>,
+}
+
+impl fmt::Display for Serving {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.gpus.len();
+        let plural = if count == 1 { "" } else { "s" };
+        write!(formatter, "serving {}, {count} GPU{plural}", self.directory.display())?;
+        for (at, alike) in self.gpus.chunk_by(|one, next| one == next).enumerate() {
+            let separator = if at == 0 { ": " } else { ", " };
+            let times = if alike.len() == 1 { String::new() } else { format!("{} × ", alike.len()) };
+            let (name, bytes) = &alike[0];
+            write!(formatter, "{separator}{times}{name} ({})", ByteSize(*bytes))?;
+        }
+        Ok(())
+    }
+}
+
+/// Serves until SIGINT, SIGTERM or the admin API ends it. `ready` is called once clients can come; when `also_stop` is
+/// over, the server ends too.
+///
+/// # Errors
+/// [`ServerError`], if it cannot begin to serve.
+pub fn run(
+    options: ServerOptions,
+    also_stop: impl Future<Output = ()>,
+    ready: impl FnOnce(&Serving),
+) -> Result<(), ServerError> {
+    raise_descriptor_limit();
+    let tree = ServerTree::take(&options.directory)?;
+    let driver = find_driver(&options.driver, &options.program)?;
+    let indices = match &options.gpus {
+        Some(gpus) => gpus.clone(),
+        None => (0..driver.devices).collect(),
+    };
+    if let Some(&gpu) = indices.iter().find(|&&gpu| gpu >= driver.devices) {
+        return Err(ServerError::NoSuchGpu { gpu, devices: driver.devices, driver: driver.library });
+    }
+    let recipe = Recipe {
+        program: options.program.clone(),
+        driver: driver.library,
+        images: options.directory.images(),
+        spin: options.spin,
+        log: options.log.clone(),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (stop, stopping) = watch::channel(false);
+        let (gpus, supervisors): (Vec<_>, Vec<_>) =
+            indices.iter().map(|&index| Gpu::supervise(index, recipe.clone(), stopping.clone())).unzip();
+        let served = serve(options, tree, gpus, driver.simulated, &stop, also_stop, ready).await;
+        stop.send_replace(true);
+        for supervisor in supervisors {
+            let _ = supervisor.await;
+        }
+        served
+    })
+}
+
+async fn serve(
+    options: ServerOptions,
+    tree: ServerTree,
+    gpus: Vec<Gpu>,
+    simulated: bool,
+    stop: &watch::Sender<bool>,
+    also_stop: impl Future<Output = ()>,
+    ready: impl FnOnce(&Serving),
+) -> Result<(), ServerError> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut stopping = stop.subscribe();
+    tokio::pin!(also_stop);
+    let directory = options.directory.clone();
+    let started = tokio::select! {
+        started = first_ready(&gpus) => started?,
+        _ = interrupt.recv() => return Ok(()),
+        _ = terminate.recv() => return Ok(()),
+        () = &mut also_stop => return Ok(()),
+    };
+    let node = Arc::new(Node::new(options, tree, gpus, simulated, stop.clone()));
+    node.ensure_function(DEFAULT_FUNCTION)?;
+    let admin = listen_for_admin(&node, &directory.admin_socket())?;
+    ready(&Serving { directory: directory.path().to_owned(), gpus: started });
+    tokio::select! {
+        _ = interrupt.recv() => tracing::info!("ending, interrupted"),
+        _ = terminate.recv() => tracing::info!("ending, terminated"),
+        () = &mut also_stop => tracing::info!("ending, whoever started this server is gone"),
+        () = stopped(&mut stopping) => {}
+    }
+    node.stop();
+    node.close_functions();
+    // The admin API answers whoever told it to end before it ends itself; nobody may hold it up, though.
+    let _ = timeout(ADMIN_PATIENCE, admin).await;
+    Ok(())
+}
+
+fn listen_for_admin(node: &Arc<Node>, socket: &std::path::Path) -> io::Result<JoinHandle<()>> {
+    let listener = UnixListener::bind(socket)?;
+    close_to_others(socket)?;
+    let (service, mut stopping) = (AdminServer::new(AdminService(node.clone())), node.stopping());
+    Ok(tokio::spawn(async move {
+        let server = tonic::transport::Server::builder().add_service(service);
+        let incoming = UnixListenerStream::new(listener);
+        let ended =
+            server.serve_with_incoming_shutdown(incoming, async move { stopped(&mut stopping).await }).await;
+        if let Err(error) = ended {
+            tracing::error!("the admin API ended: {error}");
+        }
+    }))
+}
+
+/// Waits until every GPU's first worker is ready or failed. Returns name and memory of those that are ready.
+async fn first_ready(gpus: &[Gpu]) -> Result<Vec<(String, u64)>, ServerError> {
+    let (mut ready, mut reasons) = (Vec::new(), Vec::new());
+    for gpu in gpus {
+        let mut status = gpu.status.clone();
+        let Ok(status) = status.wait_for(|status| status.state != State::Starting).await else { continue };
+        match (&status.state, &status.device) {
+            (State::Failed(reason), _) => reasons.push(format!("GPU {}: {reason}", gpu.index)),
+            (_, Some(device)) => ready.push((device.name.clone(), device.total_memory_bytes)),
+            _ => {}
+        }
+    }
+    if ready.is_empty() { Err(ServerError::NoGpu(reasons.join("; "))) } else { Ok(ready) }
+}
+
+/// Each client takes a few descriptors; the usual soft limit is for programs that use select(2).
+fn raise_descriptor_limit() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_gpus_are_counted() {
+        let serving = |gpus: &[(&str, u64)]| {
+            let gpus = gpus.iter().map(|&(name, bytes)| (name.to_owned(), bytes)).collect();
+            Serving { directory: "/run/torpor".into(), gpus }.to_string()
+        };
+        assert_eq!(serving(&[("H200", 141 << 30)]), "serving /run/torpor, 1 GPU: H200 (141 GiB)");
+        let three = [("H200", 141 << 30), ("H200", 141 << 30), ("L4", 24 << 30)];
+        assert_eq!(serving(&three), "serving /run/torpor, 3 GPUs: 2 × H200 (141 GiB), L4 (24 GiB)");
+    }
+}

@@ -1,0 +1,241 @@
+//! A client's host range: shared memory, mapped at the client's own addresses, parts of it page-locked.
+//!
+//! The staging area at its beginning is page-locked in the background when the session starts; the rest as the client
+//! asks. Pages that nobody has touched are faulted in by several threads first: one alone does 1.5 GB/s.
+
+use crate::driver::{Device, HostRegistration};
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+use rustix::mm::Advice;
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use torpor_proto::error::CudaError;
+use torpor_proto::layout::{AddressRange, PAGE_BYTES};
+use torpor_proto::mapping::Mapping;
+
+/// What one thread faults in at a time.
+const PIECE_BYTES: u64 = 16 << 20;
+
+/// Threads that fault pages in; more gain nothing.
+const MAX_THREADS: usize = 8;
+
+#[derive(Debug)]
+enum Staging {
+    Starting(Option<JoinHandle<Result<HostRegistration, CudaError>>>),
+    Locked(#[expect(dead_code, reason = "kept for its drop alone")] HostRegistration),
+    Failed(CudaError),
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if let Self::Starting(thread) = self {
+            // What it locked is unlocked here, before the range is unmapped.
+            drop(thread.take().map(JoinHandle::join));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Locked {
+    bytes: u64,
+    _registration: HostRegistration,
+}
+
+/// A client's host range.
+#[derive(Debug)]
+pub(super) struct HostMemory {
+    // Dropped in this order: what is locked in a mapping goes before the mapping.
+    staging: Staging,
+    locked: BTreeMap<u64, Locked>,
+    range: AddressRange,
+    staging_range: AddressRange,
+    device: Arc<Device>,
+    file: OwnedFd,
+    _mapping: Mapping,
+}
+
+impl HostMemory {
+    /// Maps the range and begins to page-lock the staging area.
+    pub(super) fn new(
+        device: &Arc<Device>,
+        file: OwnedFd,
+        range: AddressRange,
+        staging_bytes: u64,
+    ) -> io::Result<Self> {
+        let mapping = Mapping::fixed(&file, range.address, range.bytes as usize)?;
+        let staging_range = AddressRange { address: range.address, bytes: staging_bytes };
+        let staging = if staging_bytes == 0 {
+            Staging::Failed(CudaError::INVALID_VALUE)
+        } else {
+            let device = device.clone();
+            let lock = move || {
+                device.make_current()?;
+                lock_pages(&device, staging_range)
+            };
+            Staging::Starting(Some(std::thread::Builder::new().name("staging".to_owned()).spawn(lock)?))
+        };
+        Ok(Self {
+            staging,
+            locked: BTreeMap::new(),
+            range,
+            staging_range,
+            device: device.clone(),
+            file,
+            _mapping: mapping,
+        })
+    }
+
+    /// Whether a range touches the host range's addresses at all.
+    pub(super) fn owns(&self, address: u64) -> bool {
+        self.range.contains(address, 1)
+    }
+
+    /// Whether an address lies in the staging area.
+    pub(super) fn is_staging(&self, address: u64) -> bool {
+        self.staging_range.contains(address, 1)
+    }
+
+    /// Whether a range is page-locked, in one piece.
+    pub(super) fn check_locked(&mut self, address: u64, bytes: u64) -> Result<(), CudaError> {
+        if self.staging_range.contains(address, bytes) {
+            return self.staging_ready();
+        }
+        let (&start, locked) = self.locked.range(..=address).next_back().ok_or(CudaError::INVALID_VALUE)?;
+        let piece = AddressRange { address: start, bytes: locked.bytes };
+        if piece.contains(address, bytes) { Ok(()) } else { Err(CudaError::INVALID_VALUE) }
+    }
+
+    /// Page-locks a part of the range behind the staging area.
+    pub(super) fn lock(&mut self, address: u64, bytes: u64) -> Result<(), CudaError> {
+        let piece = AddressRange { address, bytes };
+        let pages = address.is_multiple_of(PAGE_BYTES) && bytes.is_multiple_of(PAGE_BYTES) && bytes > 0;
+        if !pages || !self.range.contains(address, bytes) || address < self.staging_range.end() {
+            return Err(CudaError::INVALID_VALUE);
+        }
+        let before = self.locked.range(..piece.end()).next_back();
+        if before.is_some_and(|(&start, before)| start.saturating_add(before.bytes) > address) {
+            return Err(CudaError::HOST_MEMORY_ALREADY_REGISTERED);
+        }
+        let registration = lock_pages(&self.device, piece)?;
+        self.locked.insert(address, Locked { bytes, _registration: registration });
+        Ok(())
+    }
+
+    /// Whether something was locked at this address.
+    pub(super) fn is_lock(&self, address: u64) -> bool {
+        self.locked.contains_key(&address)
+    }
+
+    /// Undoes [`Self::lock`] and gives the pages back. The GPU must have done with them.
+    pub(super) fn unlock(&mut self, address: u64) -> Result<(), CudaError> {
+        let Locked { bytes, _registration } =
+            self.locked.remove(&address).ok_or(CudaError::HOST_MEMORY_NOT_REGISTERED)?;
+        drop(_registration);
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        rustix::fs::fallocate(&self.file, hole, address - self.range.address, bytes)
+            .map_err(|_| CudaError::OPERATING_SYSTEM)
+    }
+
+    /// Bytes that are page-locked.
+    pub(super) fn locked_bytes(&self) -> u64 {
+        self.staging_range.bytes + self.locked.values().map(|locked| locked.bytes).sum::<u64>()
+    }
+
+    /// Copies out what the client wrote. The kernel does it, so a client that writes meanwhile harms only itself.
+    pub(super) fn read(&self, address: u64, out: &mut [u8]) -> Result<(), CudaError> {
+        if !self.range.contains(address, out.len() as u64) {
+            return Err(CudaError::INVALID_VALUE);
+        }
+        let mut done = 0;
+        while done < out.len() {
+            let offset = address - self.range.address + done as u64;
+            match rustix::io::pread(&self.file, &mut out[done..], offset) {
+                Ok(0) => return Err(CudaError::OPERATING_SYSTEM),
+                Ok(count) => done += count,
+                Err(Errno::INTR) => {}
+                Err(_) => return Err(CudaError::OPERATING_SYSTEM),
+            }
+        }
+        Ok(())
+    }
+
+    fn staging_ready(&mut self) -> Result<(), CudaError> {
+        if let Staging::Starting(thread) = &mut self.staging {
+            let locked = thread.take().map(JoinHandle::join);
+            self.staging = match locked {
+                Some(Ok(Ok(registration))) => Staging::Locked(registration),
+                Some(Ok(Err(error))) => Staging::Failed(error),
+                Some(Err(_)) | None => Staging::Failed(CudaError::UNKNOWN),
+            };
+            if let Staging::Failed(error) = &self.staging {
+                tracing::error!(
+                    "the staging area cannot be page-locked: {error}; is RLIMIT_MEMLOCK too low?"
+                );
+            }
+        }
+        match &self.staging {
+            Staging::Failed(error) => Err(*error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Faults pages in and page-locks them.
+fn lock_pages(device: &Arc<Device>, piece: AddressRange) -> Result<HostRegistration, CudaError> {
+    fault_in(piece).map_err(|_| CudaError::OUT_OF_MEMORY)?;
+    // SAFETY: the range is mapped by HostMemory, which drops its registrations before the mapping.
+    unsafe { HostRegistration::new(device, piece.address, piece.bytes) }
+}
+
+/// Gives every page of a mapped range its memory, with several threads. Source: madvise(2), MADV_POPULATE_WRITE.
+fn fault_in(range: AddressRange) -> Result<(), Errno> {
+    let pieces = range.bytes.div_ceil(PIECE_BYTES);
+    let next = AtomicU64::new(0);
+    let work = || {
+        loop {
+            let piece = next.fetch_add(1, Ordering::Relaxed);
+            if piece >= pieces {
+                return Ok(());
+            }
+            let offset = piece * PIECE_BYTES;
+            let bytes = PIECE_BYTES.min(range.bytes - offset) as usize;
+            let address = std::ptr::with_exposed_provenance_mut((range.address + offset) as usize);
+            // SAFETY: the range is mapped and shared; populating it changes no byte.
+            match unsafe { rustix::mm::madvise(address, bytes, Advice::LinuxPopulateWrite) } {
+                // Kernels before 5.14 do not know it; then page-locking faults the pages in, one by one.
+                Ok(()) | Err(Errno::INVAL | Errno::NOSYS) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
+    let helpers = threads.min(pieces as usize).saturating_sub(1);
+    std::thread::scope(|scope| {
+        let helpers: Vec<_> = (0..helpers).map(|_| scope.spawn(work)).collect();
+        let mut result = work();
+        for helper in helpers {
+            result = result.and(helper.join().unwrap_or(Err(Errno::NOMEM)));
+        }
+        result
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use torpor_proto::mapping::create_sealed;
+
+    #[test]
+    fn untouched_pages_are_faulted_in() {
+        let bytes = 3 * PIECE_BYTES + PAGE_BYTES;
+        let file = create_sealed("test", bytes).unwrap();
+        let mapping = Mapping::anywhere(&file, bytes as usize).unwrap();
+        let address = mapping.address().as_ptr().expose_provenance() as u64;
+        fault_in(AddressRange { address, bytes }).unwrap();
+        assert_eq!(rustix::fs::fstat(&file).unwrap().st_blocks as u64 * 512, bytes);
+    }
+}

@@ -1,0 +1,215 @@
+//! The worker: the process that holds one GPU's only CUDA context and runs the commands of many clients.
+//!
+//! One thread listens to the node server; each client has a thread of its own, its *session*, that reads the client's
+//! ring and executes what is in it ([`session`]). A session trusts nothing that a client writes and shares nothing with
+//! the others but the context, the loaded images and the knowledge that the context is lost. It never blocks on the
+//! GPU: what waits for the GPU is kept as *pending* work ([`pending`]) and looked at between commands.
+//!
+//! Limits: one GPU, one server, one context for the process's whole life. A sticky CUDA error ends the worker, since
+//! no other context can be made in the same process.
+
+mod address_space;
+mod control;
+mod event;
+mod fence;
+mod graph;
+mod host_memory;
+mod image;
+mod image_store;
+mod kernel;
+mod memory;
+mod pending;
+mod session;
+mod shared;
+mod stream;
+mod streams;
+mod table;
+mod upload;
+
+use crate::driver::{Device, Driver, DriverError, Reservation};
+use crate::worker::image_store::ImageStore;
+use crate::worker::shared::Shared;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use torpor_proto::control::Message;
+use torpor_proto::control::worker::{
+    ClientFault, Detached, Failed, Ready, ToWorker, Usage, from_worker, to_worker,
+};
+use torpor_proto::error::CudaError;
+use torpor_proto::{handover, layout};
+
+/// The device window is reserved in pieces of this size if the driver refuses it as a whole.
+const WINDOW_PIECE_BYTES: u64 = 8 << 40;
+
+/// How long sessions may take to end when the worker does.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What a worker is told at its start.
+#[derive(Debug)]
+pub struct WorkerOptions {
+    /// The `libcuda.so.1` to load.
+    pub driver: PathBuf,
+    /// The device's number, as the driver counts.
+    pub device: u32,
+    /// The conversation with the node server: a SOCK_SEQPACKET socket.
+    pub server: OwnedFd,
+    /// The directory where images are kept, shared by the node's workers.
+    pub images: PathBuf,
+    /// How long a session spins for the next command before it sleeps.
+    pub spin: Duration,
+}
+
+/// Why a worker ended.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The driver or the device cannot be used.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    /// The device does not say what it is.
+    #[error("the device cannot be described: {0}")]
+    Describe(CudaError),
+    /// The image directory cannot be used.
+    #[error("the image directory cannot be made: {0}")]
+    Images(io::Error),
+    /// The conversation with the server broke.
+    #[error("the conversation with the node server broke: {0}")]
+    Server(#[from] io::Error),
+    /// The context is lost.
+    #[error("the GPU's context is lost: {0}")]
+    Lost(CudaError),
+}
+
+/// Runs a worker as this process: it dies with the node server, and the process ends when the server closes its end.
+///
+/// # Errors
+/// [`WorkerError`]; the server has been told already.
+pub fn run(options: WorkerOptions) -> Result<(), WorkerError> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .map_err(io::Error::from)?;
+    for (name, value) in [
+        // Code is loaded when a kernel is first launched.
+        ("CUDA_MODULE_LOADING", "LAZY"),
+        // Streams of different clients share as few hardware queues as possible (8 by default).
+        ("CUDA_DEVICE_MAX_CONNECTIONS", "32"),
+    ] {
+        if std::env::var_os(name).is_none() {
+            // SAFETY: the worker has started no thread yet, and its caller is the program's main thread.
+            unsafe { std::env::set_var(name, value) };
+        }
+    }
+    match serve(options) {
+        // Without running the driver's exit handlers: the kernel gives everything back, and faster.
+        // SAFETY: ends the process; nothing of it is used afterwards.
+        Ok(()) => unsafe { libc::_exit(0) },
+        Err(error) => Err(error),
+    }
+}
+
+/// As [`run`], but returns once the server has closed its end, and leaves the process as it is.
+///
+/// # Errors
+/// [`WorkerError`]; the server has been told already.
+pub fn serve(options: WorkerOptions) -> Result<(), WorkerError> {
+    let (shared, _window) = match start(options) {
+        Ok(started) => started,
+        Err((server, error)) => {
+            let failed = from_worker::Body::Failed(Failed { reason: error.to_string() });
+            // The server may be gone; the error is returned all the same.
+            let _ = shared::send(&server, failed);
+            return Err(error);
+        }
+    };
+    let ended = listen(&shared);
+    leave(&shared);
+    match shared.lost() {
+        Some(error) => Err(WorkerError::Lost(error)),
+        None => ended.map_err(WorkerError::Server),
+    }
+}
+
+type Started = (Arc<Shared>, Vec<Reservation>);
+
+fn start(options: WorkerOptions) -> Result<Started, (OwnedFd, WorkerError)> {
+    let WorkerOptions { driver, device, server, images, spin } = options;
+    let prepare = || {
+        let device = Device::open(Driver::load(&driver)?, device)?;
+        let window = reserve_window(&device)?;
+        let description = device.describe().map_err(WorkerError::Describe)?;
+        let images = ImageStore::open(images).map_err(WorkerError::Images)?;
+        Ok((device, window, description, images))
+    };
+    let (device, window, description, images) = match prepare() {
+        Ok(prepared) => prepared,
+        Err(error) => return Err((server, error)),
+    };
+    let shared = Arc::new(Shared::new(device, server, images, spin));
+    shared.tell(from_worker::Body::Ready(Ready { device: Some(description) }));
+    Ok((shared, window))
+}
+
+/// Keeps the device addresses of all clients, wherever they are.
+fn reserve_window(device: &Arc<Device>) -> Result<Vec<Reservation>, DriverError> {
+    let (address, bytes) = (layout::DEVICE_WINDOW_ADDRESS, u64::from(layout::SLOTS) * layout::ARENA_BYTES);
+    if let Ok(whole) = Reservation::exactly(device, address, bytes) {
+        return Ok(vec![whole]);
+    }
+    (0..bytes.div_ceil(WINDOW_PIECE_BYTES))
+        .map(|piece| {
+            let offset = piece * WINDOW_PIECE_BYTES;
+            Reservation::exactly(device, address + offset, WINDOW_PIECE_BYTES.min(bytes - offset))
+        })
+        .collect()
+}
+
+/// Hears the server out until it closes its end.
+fn listen(shared: &Arc<Shared>) -> io::Result<()> {
+    loop {
+        let (message, descriptors) = handover::receive(shared.server())?;
+        if message.is_empty() {
+            return Ok(());
+        }
+        let body = match ToWorker::decode(message.as_slice()) {
+            Ok(message) => message.body,
+            Err(error) => {
+                tracing::error!(
+                    "the node server sent what is no message: {error}; is it of another release?"
+                );
+                continue;
+            }
+        };
+        match body {
+            Some(to_worker::Body::Attach(attach)) => {
+                let client = attach.client;
+                if let Err(reason) = session::start(shared, attach, descriptors) {
+                    shared.tell(from_worker::Body::ClientFault(ClientFault { client, reason }));
+                }
+            }
+            Some(to_worker::Body::Detach(detach)) => {
+                if !shared.stop(detach.client) {
+                    shared.tell(from_worker::Body::Detached(Detached { client: detach.client }));
+                }
+            }
+            Some(to_worker::Body::ReportUsage(_)) => {
+                shared.tell(from_worker::Body::Usage(usage(shared)));
+            }
+            None => tracing::error!("the node server sent an order that this release does not know"),
+        }
+    }
+}
+
+fn usage(shared: &Shared) -> Usage {
+    let (free_memory_bytes, total_memory_bytes) = shared.device.memory_info().unwrap_or_default();
+    Usage { clients: shared.usage(), free_memory_bytes, total_memory_bytes }
+}
+
+/// Stops all sessions and gives them a moment to do so.
+fn leave(shared: &Shared) {
+    let deadline = Instant::now() + LEAVE_TIMEOUT;
+    shared.stop_all();
+    while shared.has_sessions() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}

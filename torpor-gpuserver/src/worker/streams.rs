@@ -1,0 +1,330 @@
+//! A client's streams: real ones are made on first use, and the legacy stream's rules are kept with events.
+//!
+//! Every stream of a client, its legacy stream 0 included, is a real non-blocking stream. What CUDA promises between
+//! the legacy stream and blocking streams is kept here: work on either waits for all earlier work on the other. An event
+//! is recorded and waited for only when there was work since the last time.
+//!
+//! During the replay of a graph, numbers stand for private streams that are being captured ([`Capture`]).
+
+use crate::driver::{Device, Event, Stream};
+use crate::worker::fence::{Counter, Fence, Fences};
+use crate::worker::graph::Capture;
+use crate::worker::shared::Shared;
+use crate::worker::table::Table;
+use std::sync::Arc;
+use torpor_proto::error::CudaError;
+
+/// The number of the legacy default stream.
+pub(super) const LEGACY: u32 = 0;
+
+/// Streams of a client.
+const LIMIT: u32 = 4096;
+
+/// A real stream and what was posted to it.
+#[derive(Debug)]
+struct Live {
+    stream: Stream,
+    counter: Counter,
+    /// Something was posted since the last fence.
+    unfenced: bool,
+    /// It copies to or from the staging area since the last staging mark.
+    touches_staging: bool,
+    /// Blocking streams: the legacy stream does not wait for all of its work yet.
+    unjoined: bool,
+    /// Blocking streams: how much of the legacy stream's work it waits for. The legacy stream: how much `join` stands for.
+    joined: u64,
+    /// Recorded where another stream has to wait for this one.
+    join: Option<Event>,
+}
+
+impl Live {
+    fn new(device: &Arc<Device>, fences: &mut Fences, priority: i32) -> Result<Box<Self>, CudaError> {
+        Ok(Box::new(Self {
+            stream: Stream::new(device, priority)?,
+            counter: fences.counter()?,
+            unfenced: false,
+            touches_staging: false,
+            unjoined: false,
+            joined: 0,
+            join: None,
+        }))
+    }
+
+    /// Records the event that others wait for.
+    fn record_join(&mut self) -> Result<&Event, CudaError> {
+        if self.join.is_none() {
+            self.join = Some(Event::untimed(self.stream.device())?);
+        }
+        let join = self.join.as_ref().ok_or(CudaError::UNKNOWN)?;
+        join.record(&self.stream, 0)?;
+        self.unfenced = true;
+        Ok(join)
+    }
+
+    /// Puts a fence behind its work, if there is any since the last one. `None` if all is done.
+    fn fence(&mut self, fences: &Fences) -> Result<Option<Fence>, CudaError> {
+        if self.unfenced {
+            fences.post(&self.stream, &mut self.counter)?;
+            self.unfenced = false;
+        }
+        let last = self.counter.last();
+        Ok((!fences.is_reached(last)).then_some(last))
+    }
+
+    fn is_idle(&self, fences: &Fences) -> bool {
+        !self.unfenced && fences.is_reached(self.counter.last())
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    blocking: bool,
+    priority: i32,
+    live: Option<Box<Live>>,
+}
+
+/// The streams of one client.
+#[derive(Debug)]
+pub(super) struct Streams {
+    device: Arc<Device>,
+    table: Table<Entry>,
+    /// The worker's own work for this client: clearing memory.
+    setup: Box<Live>,
+    /// Destroyed by the client, not idle yet.
+    retiring: Vec<Box<Live>>,
+    /// Blocking streams whose work the legacy stream does not wait for yet.
+    unjoined: Vec<u32>,
+    /// How often the legacy stream was used.
+    legacy_work: u64,
+    /// A graph is being replayed.
+    pub(super) capture: Option<Capture>,
+    /// After the streams: their words may be used again only when the streams are gone.
+    pub(super) fences: Fences,
+}
+
+impl Streams {
+    /// The legacy stream alone.
+    pub(super) fn new(shared: &Arc<Shared>) -> Result<Self, CudaError> {
+        let mut table = Table::new(LIMIT);
+        table.insert(LEGACY, Entry { blocking: false, priority: 0, live: None })?;
+        let mut fences = Fences::new(shared)?;
+        let setup = Live::new(&shared.device, &mut fences, 0)?;
+        Ok(Self {
+            device: shared.device.clone(),
+            table,
+            setup,
+            retiring: Vec::new(),
+            unjoined: Vec::new(),
+            legacy_work: 0,
+            capture: None,
+            fences,
+        })
+    }
+
+    /// Gives a number to a stream that is made when it is first used.
+    pub(super) fn declare(&mut self, id: u32, blocking: bool, priority: i32) -> Result<(), CudaError> {
+        self.table.insert(id, Entry { blocking, priority, live: None })
+    }
+
+    /// The stream to post something to, once it waits for what it must.
+    #[inline]
+    pub(super) fn enter(&mut self, id: u32) -> Result<&Stream, CudaError> {
+        if self.capture.is_some() {
+            return self.captured(id);
+        }
+        let entry = self.table.get_mut(id)?;
+        if entry.live.is_none() {
+            entry.live = Some(Live::new(&self.device, &mut self.fences, entry.priority)?);
+        }
+        let blocking = entry.blocking;
+        if id == LEGACY {
+            self.legacy_work += 1;
+            if !self.unjoined.is_empty() {
+                self.join_into_legacy()?;
+            }
+        } else if blocking {
+            self.join_legacy_into(id)?;
+        }
+        let live = self.live(id)?;
+        live.unfenced = true;
+        Ok(&live.stream)
+    }
+
+    /// The stream whether or not it is ready to take work: `None` if it was never used.
+    pub(super) fn peek(&mut self, id: u32) -> Result<Option<&Stream>, CudaError> {
+        if self.capture.is_some() {
+            return self.captured(id).map(Some);
+        }
+        if id == LEGACY && !self.unjoined.is_empty() {
+            self.enter(id)?;
+        }
+        Ok(self.table.get(id)?.live.as_ref().map(|live| &live.stream))
+    }
+
+    /// The worker's own stream for this client.
+    pub(super) fn enter_setup(&mut self) -> &Stream {
+        self.setup.unfenced = true;
+        &self.setup.stream
+    }
+
+    /// A fence behind all work of the setup stream.
+    pub(super) fn fence_setup(&mut self) -> Result<Option<Fence>, CudaError> {
+        self.setup.fence(&self.fences)
+    }
+
+    /// A fence behind all work of a stream; `None` if there is none left.
+    pub(super) fn fence(&mut self, id: u32) -> Result<Option<Fence>, CudaError> {
+        if id == LEGACY && !self.unjoined.is_empty() {
+            self.enter(id)?;
+        }
+        match &mut self.table.get_mut(id)?.live {
+            Some(live) => live.fence(&self.fences),
+            None => Ok(None),
+        }
+    }
+
+    /// Fences behind all work of the client.
+    pub(super) fn fence_all(&mut self) -> Result<Vec<Fence>, CudaError> {
+        let mut fences = Vec::new();
+        for live in all(&mut self.table, &mut self.setup, &mut self.retiring) {
+            fences.extend(live.fence(&self.fences)?);
+        }
+        Ok(fences)
+    }
+
+    /// A stream copies to or from the staging area.
+    pub(super) fn touch_staging(&mut self, id: u32) {
+        if self.capture.is_none()
+            && let Ok(live) = self.live(id)
+        {
+            live.touches_staging = true;
+        }
+    }
+
+    /// Fences behind all copies to or from the staging area since the last call.
+    pub(super) fn fence_staging(&mut self) -> Result<Vec<Fence>, CudaError> {
+        let mut fences = Vec::new();
+        for live in all(&mut self.table, &mut self.setup, &mut self.retiring) {
+            if std::mem::take(&mut live.touches_staging) {
+                fences.extend(live.fence(&self.fences)?);
+            }
+        }
+        Ok(fences)
+    }
+
+    /// Takes a stream's number back. Its work goes on.
+    pub(super) fn destroy(&mut self, id: u32) -> Result<(), CudaError> {
+        if id == LEGACY {
+            return Err(CudaError::INVALID_HANDLE);
+        }
+        self.table.get(id)?;
+        if self.unjoined.contains(&id) {
+            self.enter(LEGACY)?;
+        }
+        if let Some(mut live) = self.table.remove(id)?.live {
+            live.fence(&self.fences)?;
+            self.retiring.push(live);
+            self.bury();
+        }
+        Ok(())
+    }
+
+    /// Destroys what the client destroyed and is idle by now.
+    pub(super) fn bury(&mut self) {
+        let Self { retiring, fences, .. } = self;
+        let idle: Vec<_> = retiring.extract_if(.., |live| live.is_idle(fences)).collect();
+        idle.into_iter().for_each(|live| fences.give_back(live.counter));
+    }
+
+    /// Whether destroyed streams are left.
+    pub(super) fn has_retiring(&self) -> bool {
+        !self.retiring.is_empty()
+    }
+
+    /// Asks the driver about every stream with work: whether any is left. An error other than "not ready" is the
+    /// context's.
+    pub(super) fn check(&mut self) -> Result<bool, CudaError> {
+        let mut busy = false;
+        for live in all(&mut self.table, &mut self.setup, &mut self.retiring) {
+            if live.is_idle(&self.fences) {
+                continue;
+            }
+            match live.stream.query() {
+                Ok(()) => live.unfenced = false,
+                Err(CudaError::NOT_READY) => busy = true,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(busy)
+    }
+
+    /// Work on the legacy stream waits for all earlier work on blocking streams.
+    fn join_into_legacy(&mut self) -> Result<(), CudaError> {
+        if self.table.get(LEGACY)?.live.is_none() {
+            let live = Live::new(&self.device, &mut self.fences, 0)?;
+            self.table.get_mut(LEGACY)?.live = Some(live);
+        }
+        while let Some(&id) = self.unjoined.last() {
+            let mut entry = self.table.remove(id)?;
+            let joined = match &mut entry.live {
+                Some(live) => {
+                    live.unjoined = false;
+                    let legacy = &self.live(LEGACY)?.stream;
+                    live.record_join().and_then(|event| legacy.wait(event, 0))
+                }
+                None => Ok(()),
+            };
+            self.table.insert(id, entry)?;
+            self.unjoined.pop();
+            joined?;
+        }
+        Ok(())
+    }
+
+    /// Work on a blocking stream waits for all earlier work on the legacy stream.
+    fn join_legacy_into(&mut self, id: u32) -> Result<(), CudaError> {
+        let legacy_work = self.legacy_work;
+        let live = self.live(id)?;
+        let first = !std::mem::replace(&mut live.unjoined, true);
+        let behind = live.joined < legacy_work;
+        live.joined = legacy_work;
+        if first {
+            self.unjoined.push(id);
+        }
+        if behind {
+            let mut entry = self.table.remove(LEGACY)?;
+            let joined = match &mut entry.live {
+                Some(legacy) => self.live(id).and_then(|live| {
+                    if legacy.joined < legacy_work {
+                        legacy.record_join()?;
+                        legacy.joined = legacy_work;
+                    }
+                    legacy.join.as_ref().map_or(Ok(()), |event| live.stream.wait(event, 0))
+                }),
+                None => Ok(()),
+            };
+            self.table.insert(LEGACY, entry)?;
+            joined?;
+        }
+        Ok(())
+    }
+
+    fn captured(&self, id: u32) -> Result<&Stream, CudaError> {
+        self.capture.as_ref().map_or(Err(CudaError::UNKNOWN), |capture| capture.stream(id))
+    }
+
+    #[inline]
+    fn live(&mut self, id: u32) -> Result<&mut Live, CudaError> {
+        self.table.get_mut(id)?.live.as_deref_mut().ok_or(CudaError::INVALID_HANDLE)
+    }
+}
+
+/// Every real stream of a client.
+fn all<'a>(
+    table: &'a mut Table<Entry>,
+    setup: &'a mut Live,
+    retiring: &'a mut [Box<Live>],
+) -> impl Iterator<Item = &'a mut Live> {
+    let named = table.values_mut().filter_map(|entry| entry.live.as_deref_mut());
+    named.chain(std::iter::once(setup)).chain(retiring.iter_mut().map(|live| &mut **live))
+}

@@ -1,0 +1,56 @@
+//! Images that are on their way from a client, piece by piece.
+
+use crate::worker::host_memory::HostMemory;
+use crate::worker::image_store::ImageHash;
+use std::collections::HashMap;
+use torpor_proto::command::ImageUpload;
+use torpor_proto::error::CudaError;
+use torpor_proto::image::MAX_IMAGE_BYTES;
+
+/// Bytes that a client may have under way at once.
+const UNDER_WAY_BYTES: u64 = MAX_IMAGE_BYTES;
+
+/// Bytes that a client may upload in its life: many times the code of the largest programs.
+const LIFETIME_BYTES: u64 = 16 << 30;
+
+/// A client's unfinished images.
+#[derive(Debug, Default)]
+pub(super) struct Uploads {
+    under_way: HashMap<ImageHash, Vec<u8>>,
+    under_way_bytes: u64,
+    lifetime_bytes: u64,
+}
+
+impl Uploads {
+    /// Adds a piece. Returns the image with its last piece. After an error the image must be begun anew.
+    pub(super) fn add(
+        &mut self,
+        piece: &ImageUpload,
+        host: &HostMemory,
+    ) -> Result<Option<(ImageHash, Vec<u8>)>, CudaError> {
+        let hash: ImageHash = bytemuck::cast(piece.hash.map(u64::to_le));
+        let mut contents = self.under_way.remove(&hash).unwrap_or_default();
+        self.under_way_bytes -= contents.len() as u64;
+        if piece.offset == 0 {
+            contents.clear();
+        }
+        let before = contents.len() as u64;
+        let end = piece.offset.checked_add(piece.bytes).ok_or(CudaError::INVALID_VALUE)?;
+        if piece.offset != before || end > piece.total_bytes || piece.bytes == 0 {
+            return Err(CudaError::INVALID_VALUE);
+        }
+        if self.under_way_bytes + end > UNDER_WAY_BYTES || self.lifetime_bytes + piece.bytes > LIFETIME_BYTES
+        {
+            return Err(CudaError::OUT_OF_MEMORY);
+        }
+        contents.resize(end as usize, 0);
+        host.read(piece.source, &mut contents[before as usize..])?;
+        self.lifetime_bytes += piece.bytes;
+        if end == piece.total_bytes {
+            return Ok(Some((hash, contents)));
+        }
+        self.under_way_bytes += end;
+        self.under_way.insert(hash, contents);
+        Ok(None)
+    }
+}

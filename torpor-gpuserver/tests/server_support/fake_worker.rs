@@ -1,0 +1,86 @@
+//! A worker without a GPU. How it behaves is told by the name of the function whose client it is to serve.
+
+use std::os::fd::AsFd;
+use torpor_proto::channel::MappedChannel;
+use torpor_proto::control::Message;
+use torpor_proto::control::client::Device;
+use torpor_proto::control::worker::{
+    Attached, ClientFault, ClientUsage, Detached, DeviceFault, FromWorker, Ready, ToWorker, Usage,
+    from_worker, to_worker,
+};
+use torpor_proto::handover;
+use torpor_proto::mapping::check_sealed;
+
+/// Its worker ends at once.
+pub const DIES: &str = "dies";
+/// Its worker loses its context and ends.
+pub const LOSES_CONTEXT: &str = "loses-context";
+/// Its worker finds that it broke the protocol.
+pub const BREAKS_PROTOCOL: &str = "breaks-protocol";
+/// Its worker never says that it serves it, and never lets go of it.
+pub const IGNORED: &str = "ignored";
+
+/// Bytes of GPU memory that every client is said to use.
+pub const MEMORY_BYTES: u64 = 3 << 20;
+
+/// Call from the test named `fake_worker`: serves if this process is one, else does nothing.
+pub fn serve_if_asked() {
+    if std::env::var_os("TORPOR_FAKE_WORKER").is_none() {
+        return;
+    }
+    let socket = std::io::stdin();
+    let say = |body| handover::send(&socket, &FromWorker { body: Some(body) }.encode_to_vec(), &[]).unwrap();
+    let device = Device { name: "Fake GPU".to_owned(), total_memory_bytes: 8 << 30, ..Device::default() };
+    say(from_worker::Body::Ready(Ready { device: Some(device) }));
+    let mut clients = Vec::new();
+    loop {
+        let (message, descriptors) = handover::receive(socket.as_fd()).unwrap();
+        if message.is_empty() {
+            return;
+        }
+        match ToWorker::decode(message.as_slice()).unwrap().body.unwrap() {
+            to_worker::Body::Attach(attach) => {
+                let [channel, host] = &descriptors[..] else { panic!("{} descriptors", descriptors.len()) };
+                MappedChannel::open(channel).unwrap();
+                check_sealed(host, attach.host_bytes).unwrap();
+                let client = attach.client;
+                if attach.function == IGNORED {
+                    continue;
+                }
+                clients.push(client);
+                say(from_worker::Body::Attached(Attached { client }));
+                match attach.function.as_str() {
+                    DIES => std::process::abort(),
+                    LOSES_CONTEXT => {
+                        let reason = "the kernel read nonsense".to_owned();
+                        say(from_worker::Body::DeviceFault(DeviceFault { code: 700, reason }));
+                        return;
+                    }
+                    BREAKS_PROTOCOL => {
+                        let reason = "command 999".to_owned();
+                        say(from_worker::Body::ClientFault(ClientFault { client, reason }));
+                    }
+                    _ => {}
+                }
+            }
+            to_worker::Body::Detach(detach) => {
+                clients.retain(|&client| client != detach.client);
+                say(from_worker::Body::Detached(Detached { client: detach.client }));
+            }
+            to_worker::Body::ReportUsage(_) => {
+                let usage = |&client: &u64| ClientUsage {
+                    client,
+                    memory_bytes: MEMORY_BYTES,
+                    pinned_bytes: 4096,
+                    commands: 7,
+                    busy: false,
+                };
+                say(from_worker::Body::Usage(Usage {
+                    clients: clients.iter().map(usage).collect(),
+                    free_memory_bytes: 5 << 30,
+                    total_memory_bytes: 8 << 30,
+                }));
+            }
+        }
+    }
+}

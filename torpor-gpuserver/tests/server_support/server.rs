@@ -1,0 +1,135 @@
+//! A server as a process of its own, in a directory of its own.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+use torpor_proto::control::admin::admin_client::AdminClient;
+use torpor_proto::control::admin::{
+    self, EnsureFunctionRequest, ListClientsRequest, ListGpusRequest, ShutdownRequest,
+};
+use torpor_proto::directory::{FunctionDirectory, ServerDirectory};
+
+/// How long anything may take before a test fails.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The program that stands in for the workers' one.
+pub fn fake_server_program() -> PathBuf {
+    Path::new(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../torpor-gpuserver/tests/server_support/fake_server_program.sh"
+    ))
+    .to_owned()
+}
+
+/// Waits until `done` says so.
+pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < deadline, "it never happened: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A running server with two fake GPUs.
+pub struct Server {
+    pub directory: ServerDirectory,
+    child: Child,
+    _temporary: tempfile::TempDir,
+    log: PathBuf,
+}
+
+impl Server {
+    /// Starts `program serve` with fake workers and waits until it serves.
+    pub fn start(program: &str, flags: &[&str]) -> Self {
+        let temporary = tempfile::tempdir().unwrap();
+        let (directory, log) =
+            (ServerDirectory::new(temporary.path().join("torpor")), temporary.path().join("log"));
+        let child = command(program, &directory, flags).stderr(File::create(&log).unwrap()).spawn().unwrap();
+        let server = Self { directory, child, _temporary: temporary, log };
+        eventually("the server serves", || server.said("torpor: serving"));
+        server
+    }
+
+    /// Whether its log has this text.
+    pub fn said(&self, text: &str) -> bool {
+        fs::read_to_string(&self.log).unwrap().contains(text)
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until it ends.
+    pub fn wait(&mut self) -> ExitStatus {
+        let mut status = None;
+        eventually("the server ends", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
+    }
+
+    /// Makes a function.
+    pub fn function(&self, name: &str) -> FunctionDirectory {
+        let name = name.to_owned();
+        let request = EnsureFunctionRequest { name: name.clone() };
+        let answer = self.admin(async |mut api| api.ensure_function(request).await);
+        let directory = self.directory.function(&name);
+        assert_eq!(Path::new(&answer.unwrap().directory), directory.path());
+        directory
+    }
+
+    pub fn clients(&self) -> Vec<admin::Client> {
+        self.admin(async |mut api| api.list_clients(ListClientsRequest {}).await).unwrap().clients
+    }
+
+    pub fn gpus(&self) -> Vec<admin::Gpu> {
+        self.admin(async |mut api| api.list_gpus(ListGpusRequest {}).await).unwrap().gpus
+    }
+
+    pub fn shut_down(&self) {
+        self.admin(async |mut api| api.shutdown(ShutdownRequest {}).await).unwrap();
+    }
+
+    /// Calls the admin API.
+    pub fn admin<T>(
+        &self,
+        call: impl AsyncFnOnce(
+            AdminClient<tonic::transport::Channel>,
+        ) -> Result<tonic::Response<T>, tonic::Status>,
+    ) -> Result<T, tonic::Status> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let address = format!("unix://{}", self.directory.admin_socket().display());
+            let channel = tonic::transport::Endpoint::from_shared(address).unwrap().connect().await.unwrap();
+            call(AdminClient::new(channel)).await.map(tonic::Response::into_inner)
+        })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("the server's log:\n{}", fs::read_to_string(&self.log).unwrap_or_default());
+        }
+    }
+}
+
+/// `program serve` in a directory, with fake workers.
+pub fn command(program: &str, directory: &ServerDirectory, flags: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command
+        .arg("serve")
+        .arg("--directory")
+        .arg(directory.path())
+        .args(["--driver", "/fake/driver.so"])
+        .args(flags);
+    command.env("TORPOR_GPUSERVER", fake_server_program());
+    command.env("TORPOR_FAKE_PROGRAM", std::env::current_exe().unwrap());
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command
+}

@@ -1,0 +1,192 @@
+//! Posting commands and awaiting answers.
+
+use super::{Client, CudaResult};
+use bytemuck::Zeroable;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::marker::PhantomData;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use torpor_proto::command::{Command, Kind};
+use torpor_proto::completion::{SLOTS, Slot, Waited};
+use torpor_proto::error::CudaError;
+use torpor_proto::ring::NO_SLOT;
+
+/// How often somebody who sleeps looks whether the server still lives.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Every completion slot free.
+pub(super) const ALL_SLOTS: u64 = u64::MAX;
+
+const _: () = assert!(SLOTS == 64, "free slots are the bits of a word");
+
+/// A command that was posted and whose answer has not been taken.
+#[must_use]
+pub(super) struct Pending<C: Command> {
+    client: &'static Client,
+    slot: usize,
+    command: PhantomData<C>,
+}
+
+/// An answer: its fixed part, and what came behind.
+pub(super) struct Answer<R> {
+    pub(super) reply: R,
+    pub(super) tail: Vec<u8>,
+}
+
+impl Client {
+    /// Posts a command. Its errors come back from a later call.
+    #[inline]
+    pub(super) fn post<C: Command<Reply = ()>>(&self, command: &C, tail: &[u8]) -> CudaResult<()> {
+        const { assert!(matches!(C::KIND, Kind::Posted)) };
+        self.check()?;
+        self.push::<C>(NO_SLOT, command, tail)
+    }
+
+    /// Posts a command and returns at once; [`Pending::wait`] gives the answer.
+    pub(super) fn start<C: Command>(&'static self, command: &C, tail: &[u8]) -> CudaResult<Pending<C>> {
+        const { assert!(matches!(C::KIND, Kind::Awaited)) };
+        self.check()?;
+        let slot = self.take_slot()?;
+        let pending = Pending { client: self, slot, command: PhantomData };
+        self.slot(slot).prepare();
+        match self.push::<C>(slot as u16, command, tail) {
+            Ok(()) => Ok(pending),
+            Err(error) => {
+                // Nothing will be answered: the slot is free again as it is.
+                self.give_slot_back(slot);
+                std::mem::forget(pending);
+                Err(error)
+            }
+        }
+    }
+
+    /// Posts a command and waits for its answer.
+    pub(super) fn call<C: Command>(&'static self, command: &C, tail: &[u8]) -> CudaResult<Answer<C::Reply>> {
+        self.start(command, tail)?.wait()
+    }
+
+    /// An error that is to be returned now: a sticky one, or the first of posted commands since the last look.
+    #[inline]
+    pub(super) fn check(&self) -> CudaResult<()> {
+        if let Some(error) = self.channel.sticky_error() {
+            return Err(error);
+        }
+        if self.is_lost.load(Ordering::Relaxed) {
+            return Err(CudaError::DEVICE_UNAVAILABLE);
+        }
+        self.channel.take_deferred_error().map_or(Ok(()), Err)
+    }
+
+    #[inline]
+    fn push<C: Command>(&self, slot: u16, command: &C, tail: &[u8]) -> CudaResult<()> {
+        let mut producer = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
+        self.posted.fetch_add(1, Ordering::Relaxed);
+        let (control, words) = (self.channel.ring(), &self.channel.words);
+        if producer.push(control, words, C::OPCODE, slot, command.words(), tail) {
+            return Ok(());
+        }
+        loop {
+            producer.wait_for_room(control, LOOK);
+            if producer.push(control, words, C::OPCODE, slot, command.words(), tail) {
+                return Ok(());
+            }
+            self.check_alive()?;
+        }
+    }
+
+    fn slot(&self, slot: usize) -> &Slot {
+        &self.channel.slots[slot]
+    }
+
+    /// A free slot. With 64 threads waiting already, the 65th yields until one is done.
+    fn take_slot(&self) -> CudaResult<usize> {
+        loop {
+            let free = self.free_slots.load(Ordering::Relaxed);
+            if free == 0 {
+                self.check_alive()?;
+                std::thread::yield_now();
+                continue;
+            }
+            let lowest = free.trailing_zeros() as usize;
+            let rest = free & (free - 1);
+            // Acquire and release: the slot's words were read by its last owner before this one prepares it.
+            if self.free_slots.compare_exchange(free, rest, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                return Ok(lowest);
+            }
+        }
+    }
+
+    fn give_slot_back(&self, slot: usize) {
+        self.free_slots.fetch_or(1 << slot, Ordering::AcqRel);
+    }
+
+    /// An error if the worker gave a sticky one or the server is gone. Makes a system call.
+    pub(super) fn check_alive(&self) -> CudaResult<()> {
+        if let Some(error) = self.channel.sticky_error() {
+            return Err(error);
+        }
+        let mut lifeline = [PollFd::new(&self.lifeline, PollFlags::IN)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        // The server never sends anything after the handover, so anything to read is the end of the connection.
+        if poll(&mut lifeline, Some(&now)).is_ok_and(|ready| ready > 0)
+            && !self.is_lost.swap(true, Ordering::Relaxed)
+        {
+            crate::log::write("the server is gone; every further CUDA call fails");
+        }
+        if self.is_lost.load(Ordering::Relaxed) { Err(CudaError::DEVICE_UNAVAILABLE) } else { Ok(()) }
+    }
+}
+
+impl<C: Command> Pending<C> {
+    /// Waits for the answer: spins for a while, then sleeps.
+    pub(super) fn wait(self) -> CudaResult<Answer<C::Reply>> {
+        let slot = self.client.slot(self.slot);
+        let spin_end = Instant::now() + self.client.spin;
+        'spinning: while !slot.is_done() {
+            for _ in 0..64 {
+                std::hint::spin_loop();
+                if slot.is_done() {
+                    break 'spinning;
+                }
+            }
+            if Instant::now() >= spin_end {
+                while slot.sleep(LOOK) == Waited::TimedOut {
+                    if let Err(error) = self.client.check_alive() {
+                        // The worker might still write to this slot: it is never used again.
+                        std::mem::forget(self);
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        let mut payload = Vec::new();
+        let (status, bytes) = slot.take(&mut payload);
+        self.client.give_slot_back(self.slot);
+        std::mem::forget(self);
+        status?;
+        let mut answer: Vec<u8> = bytemuck::cast_slice(&payload).to_vec();
+        answer.truncate(bytes);
+        let reply_bytes = size_of::<C::Reply>();
+        if answer.len() < reply_bytes {
+            return Err(CudaError::UNKNOWN);
+        }
+        let tail = answer.split_off(reply_bytes);
+        let mut reply = C::Reply::zeroed();
+        bytemuck::bytes_of_mut(&mut reply).copy_from_slice(&answer);
+        Ok(Answer { reply, tail })
+    }
+}
+
+impl<C: Command> Drop for Pending<C> {
+    /// An answer that nobody takes still comes, and its slot must not be used before.
+    fn drop(&mut self) {
+        let slot = self.client.slot(self.slot);
+        while !slot.is_done() && slot.sleep(LOOK) == Waited::TimedOut {
+            if self.client.check_alive().is_err() {
+                return;
+            }
+        }
+        self.client.give_slot_back(self.slot);
+    }
+}

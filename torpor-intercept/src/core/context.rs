@@ -1,0 +1,176 @@
+//! Contexts: which one is current in a thread.
+//!
+//! Every context of a client is the same one on the GPU; contexts are told apart only because programs compare handles.
+
+use super::handle::Table;
+use super::stream::Stream;
+use super::{CudaResult, client};
+use std::cell::{Cell, RefCell};
+use std::ffi::c_void;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use torpor_proto::error::CudaError;
+
+/// A context.
+pub struct Context {
+    number: u32,
+    flags: AtomicU32,
+    /// How often the primary context was retained.
+    retained: AtomicU32,
+}
+
+static CONTEXTS: Table<Context> = Table::new(4096);
+
+thread_local! {
+    static CURRENT: Cell<*mut c_void> = const { Cell::new(std::ptr::null_mut()) };
+    /// Contexts below the current one.
+    static PUSHED: RefCell<Vec<*mut c_void>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The functions on contexts that belong to no one context.
+pub mod contexts {
+    use super::*;
+
+    /// The calling thread's current context, or null.
+    #[inline]
+    pub fn current() -> *mut c_void {
+        // A thread that is ending has none.
+        CURRENT.try_with(Cell::get).unwrap_or(std::ptr::null_mut())
+    }
+
+    /// Makes a context current in the calling thread in place of the one that is. Null leaves none.
+    ///
+    /// # Errors
+    /// `INVALID_CONTEXT` for anything else that is no context.
+    pub fn set_current(handle: *mut c_void) -> CudaResult<()> {
+        if !handle.is_null() {
+            find(handle)?;
+        }
+        CURRENT.try_with(|current| current.set(handle)).map_err(|_| CudaError::DEINITIALIZED)
+    }
+
+    /// Makes a context current and remembers the one that was.
+    ///
+    /// # Errors
+    /// `INVALID_CONTEXT`.
+    pub fn push(handle: *mut c_void) -> CudaResult<()> {
+        find(handle)?;
+        let before = current();
+        let remembered = PUSHED.try_with(|pushed| pushed.borrow_mut().push(before));
+        remembered.map_err(|_| CudaError::DEINITIALIZED)?;
+        set_current(handle)
+    }
+
+    /// Takes the current context away and makes the one before current. Gives the one taken.
+    ///
+    /// # Errors
+    /// `INVALID_CONTEXT` if there is none.
+    pub fn pop() -> CudaResult<*mut c_void> {
+        let popped = current();
+        if popped.is_null() {
+            return Err(CudaError::INVALID_CONTEXT);
+        }
+        let before = PUSHED.try_with(|pushed| pushed.borrow_mut().pop()).ok().flatten();
+        set_current(before.unwrap_or(std::ptr::null_mut()))?;
+        Ok(popped)
+    }
+
+    /// The context behind a handle; null means the current one.
+    ///
+    /// # Errors
+    /// `INVALID_CONTEXT` if it is none, or none is current.
+    pub fn find(handle: *mut c_void) -> CudaResult<&'static Context> {
+        let handle = if handle.is_null() { current() } else { handle };
+        CONTEXTS.get(handle).ok_or(CudaError::INVALID_CONTEXT)
+    }
+
+    /// An error unless a context is current.
+    ///
+    /// # Errors
+    /// `INVALID_CONTEXT`.
+    #[inline]
+    pub fn require() -> CudaResult<()> {
+        if current().is_null() { Err(CudaError::INVALID_CONTEXT) } else { Ok(()) }
+    }
+
+    /// Makes a context beside the primary one.
+    ///
+    /// # Errors
+    /// `OUT_OF_MEMORY` with thousands of them.
+    pub fn create(flags: u32) -> CudaResult<&'static Context> {
+        client()?;
+        let new = |number| Context { number, flags: AtomicU32::new(flags), retained: AtomicU32::new(0) };
+        CONTEXTS.insert(new, |context| context.set_flags(flags)).ok_or(CudaError::OUT_OF_MEMORY)
+    }
+}
+
+impl Context {
+    /// The primary context, the same for the whole life of the process.
+    pub(super) fn primary() -> &'static Self {
+        static PRIMARY: OnceLock<&'static Context> = OnceLock::new();
+        PRIMARY.get_or_init(|| {
+            let new = |number| Context { number, flags: AtomicU32::new(0), retained: AtomicU32::new(0) };
+            // The table is empty at first, so this cannot fail; a leaked context would serve as well.
+            CONTEXTS.insert(new, |_| ()).unwrap_or_else(|| Box::leak(Box::new(new(0))))
+        })
+    }
+
+    /// What the program is given for it.
+    #[must_use]
+    pub fn handle(&'static self) -> *mut c_void {
+        Table::handle(self)
+    }
+
+    /// `cuCtxGetId`: never 0, unique in this process.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        u64::from(self.number)
+    }
+
+    /// `CUctx_flags`.
+    #[must_use]
+    pub fn flags(&self) -> u32 {
+        self.flags.load(Ordering::Relaxed)
+    }
+
+    /// Sets `CUctx_flags`.
+    pub fn set_flags(&self, flags: u32) {
+        self.flags.store(flags, Ordering::Relaxed);
+    }
+
+    /// Whether the primary context is retained by anybody.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        self.retained.load(Ordering::Relaxed) > 0
+    }
+
+    /// `cuDevicePrimaryCtxRetain`.
+    pub fn retain(&self) {
+        self.retained.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// `cuDevicePrimaryCtxRelease`. What the program allocated stays, as long as the process lives.
+    ///
+    /// # Errors
+    /// `INVALID_CONTEXT` if it is not retained.
+    pub fn release(&self) -> CudaResult<()> {
+        let release = |count: u32| count.checked_sub(1);
+        match self.retained.try_update(Ordering::Relaxed, Ordering::Relaxed, release) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(CudaError::INVALID_CONTEXT),
+        }
+    }
+
+    /// `cuCtxDestroy`.
+    ///
+    /// # Errors
+    /// What waiting for its work gives.
+    pub fn destroy(&'static self) -> CudaResult<()> {
+        Stream::synchronize_all()?;
+        if contexts::current() == self.handle() {
+            let _ = contexts::pop();
+        }
+        CONTEXTS.retire(self.number);
+        Ok(())
+    }
+}

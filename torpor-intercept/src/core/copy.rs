@@ -1,0 +1,203 @@
+//! Copies and fills: which way they go, and by what.
+
+use super::stream::Stream;
+use super::{Client, CudaResult, client};
+use torpor_proto::command::{Copy, CopyStrided, Fill};
+use torpor_proto::error::CudaError;
+
+/// Where an address lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// Device memory.
+    Device(u64),
+    /// Memory that the GPU reaches at this address: pinned, or the alias of registered memory.
+    Pinned(u64),
+    /// Any other memory of the program.
+    Pageable(u64),
+}
+
+impl Location {
+    /// The address for a command, unless it is pageable.
+    fn reachable(self) -> Option<u64> {
+        match self {
+            Self::Device(address) | Self::Pinned(address) => Some(address),
+            Self::Pageable(_) => None,
+        }
+    }
+
+    fn is_device(self) -> bool {
+        matches!(self, Self::Device(_))
+    }
+}
+
+/// Rows and slices of a copy with pitches.
+#[derive(Clone, Copy, Debug)]
+pub struct StridedCopy {
+    /// First address written, rows' pitch, rows from slice to slice.
+    pub destination: (u64, u64, u64),
+    /// First address read, rows' pitch, rows from slice to slice.
+    pub source: (u64, u64, u64),
+    /// Bytes of a row.
+    pub width_bytes: u64,
+    /// Rows of a slice.
+    pub height: u64,
+    /// Slices.
+    pub depth: u64,
+}
+
+impl Client {
+    /// Where `bytes` bytes from an address lie.
+    #[must_use]
+    pub fn locate(&self, address: u64, bytes: u64) -> Location {
+        if self.is_device_address(address) {
+            Location::Device(address)
+        } else if self.host.contains(address, 0) {
+            Location::Pinned(address)
+        } else if let Some(alias) = self.registered_alias(address, bytes) {
+            Location::Pinned(alias)
+        } else {
+            Location::Pageable(address)
+        }
+    }
+
+    /// Copies between any two places in a stream's order. `waits` makes it the synchronous kind.
+    ///
+    /// # Errors
+    /// Those of the copy, or of earlier posted commands.
+    ///
+    /// # Safety
+    /// Pageable addresses are valid for `bytes` bytes, as for the CUDA function this serves.
+    pub unsafe fn copy(
+        &'static self,
+        destination: u64,
+        source: u64,
+        bytes: u64,
+        stream: &Stream,
+        waits: bool,
+    ) -> CudaResult<()> {
+        if bytes == 0 {
+            return self.check();
+        }
+        let (to, from) = (self.locate(destination, bytes), self.locate(source, bytes));
+        match (to.reachable(), from.reachable()) {
+            (Some(destination), Some(source)) => {
+                let copy = Copy { destination, source, bytes, stream: stream.number, reserved: 0 };
+                stream.post(self, &copy, &[])?;
+                // From device to device even the synchronous copies return at once.
+                if waits && !(to.is_device() && from.is_device()) { stream.synchronize() } else { Ok(()) }
+            }
+            (Some(destination), None) if to.is_device() => {
+                refuse_capture(stream)?;
+                // SAFETY: the caller's promise.
+                unsafe { self.upload(destination, pointer(source), bytes, stream) }
+            }
+            (None, Some(source)) if from.is_device() => {
+                refuse_capture(stream)?;
+                // SAFETY: the caller's promise.
+                unsafe { self.download(pointer(destination), source, bytes, stream) }
+            }
+            _ => {
+                // Between two places of the program's own memory, in the stream's order.
+                stream.synchronize()?;
+                // SAFETY: the caller's promise; pinned memory is mapped in this process.
+                unsafe { std::ptr::copy(pointer(source).cast_const(), pointer(destination), bytes as usize) };
+                Ok(())
+            }
+        }
+    }
+
+    /// Copies rows and slices. With a pageable side, row by row.
+    ///
+    /// # Errors
+    /// As [`Self::copy`]; `INVALID_VALUE` if a row is wider than its pitch.
+    ///
+    /// # Safety
+    /// As [`Self::copy`].
+    pub unsafe fn copy_strided(
+        &'static self,
+        copy: &StridedCopy,
+        stream: &Stream,
+        waits: bool,
+    ) -> CudaResult<()> {
+        let StridedCopy { destination, source, width_bytes, height, depth } = *copy;
+        if width_bytes == 0 || height == 0 || depth == 0 {
+            return self.check();
+        }
+        let rows = height.saturating_mul(depth);
+        let too_narrow = |(_, pitch, slice): (u64, u64, u64)| {
+            (rows > 1 && pitch < width_bytes) || (depth > 1 && slice < height)
+        };
+        if too_narrow(destination) || too_narrow(source) {
+            return Err(CudaError::INVALID_VALUE);
+        }
+        let extent = |(_, pitch, slice): (u64, u64, u64)| {
+            let full_rows = (depth - 1).checked_mul(slice)?.checked_add(height - 1)?;
+            full_rows.checked_mul(pitch)?.checked_add(width_bytes)
+        };
+        let (Some(to_bytes), Some(from_bytes)) = (extent(destination), extent(source)) else {
+            return Err(CudaError::INVALID_VALUE);
+        };
+        let (to, from) = (self.locate(destination.0, to_bytes), self.locate(source.0, from_bytes));
+        if let (Some(to_address), Some(from_address)) = (to.reachable(), from.reachable()) {
+            let command = CopyStrided {
+                destination: to_address,
+                destination_pitch: destination.1,
+                destination_height: destination.2,
+                source: from_address,
+                source_pitch: source.1,
+                source_height: source.2,
+                width_bytes,
+                height,
+                depth,
+                stream: stream.number,
+                reserved: 0,
+            };
+            stream.post(self, &command, &[])?;
+            return if waits { stream.synchronize() } else { Ok(()) };
+        }
+        for slice in 0..depth {
+            for row in 0..height {
+                let at = |(address, pitch, slice_rows): (u64, u64, u64)| {
+                    address + (slice * slice_rows + row) * pitch
+                };
+                // SAFETY: the caller's promise for the whole box.
+                unsafe { self.copy(at(destination), at(source), width_bytes, stream, waits)? };
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets elements of 1, 2 or 4 bytes.
+    ///
+    /// # Errors
+    /// Those of earlier posted commands; `INVALID_VALUE` for pageable memory or a misaligned address.
+    pub fn fill(
+        &self,
+        address: u64,
+        pitch: u64,
+        (width, height): (u64, u64),
+        (value, element_bytes): (u32, u32),
+        stream: &Stream,
+    ) -> CudaResult<()> {
+        if width == 0 || height == 0 {
+            return self.check();
+        }
+        let address = self.locate(address, 1).reachable().ok_or(CudaError::INVALID_VALUE)?;
+        if address % u64::from(element_bytes) != 0 || (height > 1 && pitch % u64::from(element_bytes) != 0) {
+            return Err(CudaError::INVALID_VALUE);
+        }
+        let command =
+            Fill { address, pitch, width, height, value, element_bytes, stream: stream.number, reserved: 0 };
+        stream.post(self, &command, &[])
+    }
+}
+
+/// Pageable memory cannot be part of a graph: it would be read when the graph is launched.
+fn refuse_capture(stream: &Stream) -> CudaResult<()> {
+    client()?;
+    stream.refuse_capture()
+}
+
+fn pointer(address: u64) -> *mut u8 {
+    std::ptr::with_exposed_provenance_mut(address as usize)
+}

@@ -1,0 +1,114 @@
+//! What a program can ask about its one device without the GPU.
+
+use super::CudaResult;
+use std::collections::HashMap;
+use torpor_proto::control::client::Device;
+use torpor_proto::error::CudaError;
+
+/// Attributes for what Torpor does not offer, though the GPU does: programs ask before they use. (`CUdevice_attribute`)
+const OVERRIDES: &[(i32, i32)] = &[
+    (83, 0),  // MANAGED_MEMORY
+    (86, 0),  // HOST_NATIVE_ATOMIC_SUPPORTED
+    (88, 0),  // PAGEABLE_MEMORY_ACCESS
+    (89, 0),  // CONCURRENT_MANAGED_ACCESS
+    (91, 0),  // CAN_USE_HOST_POINTER_FOR_REGISTERED_MEM: registered memory has an alias in the host range
+    (92, 0),  // CAN_USE_STREAM_MEM_OPS_V1
+    (93, 0),  // CAN_USE_64_BIT_STREAM_MEM_OPS_V1
+    (94, 0),  // CAN_USE_STREAM_WAIT_VALUE_NOR_V1
+    (99, 1),  // HOST_REGISTER_SUPPORTED
+    (100, 0), // PAGEABLE_MEMORY_ACCESS_USES_HOST_PAGE_TABLES
+    (101, 0), // DIRECT_MANAGED_MEM_ACCESS_FROM_HOST
+    (102, 0), // VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED
+    (103, 0), // HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED
+    (104, 0), // HANDLE_TYPE_WIN32_HANDLE_SUPPORTED
+    (105, 0), // HANDLE_TYPE_WIN32_KMT_HANDLE_SUPPORTED
+    (107, 0), // GENERIC_COMPRESSION_SUPPORTED
+    (110, 0), // GPU_DIRECT_RDMA_WITH_CUDA_VMM_SUPPORTED
+    (112, 0), // SPARSE_CUDA_ARRAY_SUPPORTED
+    (113, 0), // READ_ONLY_HOST_REGISTER_SUPPORTED
+    (114, 0), // TIMELINE_SEMAPHORE_INTEROP_SUPPORTED
+    (115, 0), // MEMORY_POOLS_SUPPORTED
+    (116, 0), // GPU_DIRECT_RDMA_SUPPORTED
+    (117, 0), // GPU_DIRECT_RDMA_FLUSH_WRITES_OPTIONS
+    (119, 0), // MEMPOOL_SUPPORTED_HANDLE_TYPES
+    (121, 0), // DEFERRED_MAPPING_CUDA_ARRAY_SUPPORTED
+    (122, 0), // CAN_USE_64_BIT_STREAM_MEM_OPS
+    (123, 0), // CAN_USE_STREAM_WAIT_VALUE_NOR
+    (124, 0), // DMA_BUF_SUPPORTED
+    (125, 0), // IPC_EVENT_SUPPORTED
+    (128, 0), // HANDLE_TYPE_FABRIC_SUPPORTED
+    (132, 0), // MULTICAST_SUPPORTED
+];
+
+/// The device as the program sees it.
+#[derive(Debug)]
+pub struct DeviceInfo {
+    /// `cuDeviceGetName`.
+    pub name: String,
+    /// `cuDeviceGetUuid`.
+    pub uuid: [u8; 16],
+    /// What the function may use: its limit, not the card's memory.
+    pub total_memory_bytes: u64,
+    /// `cuDriverGetVersion`.
+    pub driver_version: i32,
+    /// `cuCtxGetStreamPriorityRange`: least, greatest.
+    pub stream_priorities: (i32, i32),
+    attributes: HashMap<i32, i32>,
+    limits: HashMap<i32, u64>,
+}
+
+impl DeviceInfo {
+    /// `SYSTEM_NOT_READY` for a server that knows nothing of its device.
+    pub(super) fn new(device: Device, memory_limit_bytes: u64) -> CudaResult<Self> {
+        if device.attributes.is_empty() {
+            return Err(CudaError::SYSTEM_NOT_READY);
+        }
+        let mut attributes = device.attributes;
+        attributes.extend(OVERRIDES.iter().copied());
+        let limit = if memory_limit_bytes == 0 { u64::MAX } else { memory_limit_bytes };
+        Ok(Self {
+            name: device.name,
+            uuid: device.uuid.try_into().unwrap_or_default(),
+            total_memory_bytes: device.total_memory_bytes.min(limit),
+            driver_version: device.driver_version,
+            stream_priorities: (device.least_stream_priority, device.greatest_stream_priority),
+            attributes,
+            limits: device.limits,
+        })
+    }
+
+    /// A `CUdevice_attribute`.
+    ///
+    /// # Errors
+    /// `INVALID_VALUE` for one that the driver does not know.
+    #[inline]
+    pub fn attribute(&self, attribute: i32) -> CudaResult<i32> {
+        self.attributes.get(&attribute).copied().ok_or(CudaError::INVALID_VALUE)
+    }
+
+    /// A `CUlimit`.
+    ///
+    /// # Errors
+    /// `UNSUPPORTED_LIMIT` (215) for one that the driver does not know.
+    pub fn limit(&self, limit: i32) -> CudaResult<u64> {
+        self.limits.get(&limit).copied().ok_or(CudaError(215))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_torpor_does_not_offer_is_not_claimed() {
+        let attributes = HashMap::from([(16, 132), (115, 1), (83, 1)]);
+        let device = Device { attributes, total_memory_bytes: 100, ..Device::default() };
+        let info = DeviceInfo::new(device, 40).unwrap();
+        assert_eq!(info.attribute(16), Ok(132));
+        assert_eq!(info.attribute(115), Ok(0));
+        assert_eq!(info.attribute(83), Ok(0));
+        assert_eq!(info.attribute(9999), Err(CudaError::INVALID_VALUE));
+        assert_eq!(info.total_memory_bytes, 40);
+        assert!(DeviceInfo::new(Device::default(), 0).is_err());
+    }
+}

@@ -1,0 +1,217 @@
+//! Images (modules, libraries): known to the node by the hash of their bytes, sent at most once.
+
+use super::handle::Table;
+use super::kernel::Kernel;
+use super::{Client, CudaResult, client};
+use std::collections::HashMap;
+use std::ffi::{CString, c_void};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use torpor_proto::command::{ImageGlobal, ImageKernels, ImageLoad, ImageUnload, ImageUpload};
+use torpor_proto::error::CudaError;
+use torpor_proto::image::{Image as Bytes, ImageError, measure};
+use torpor_proto::layout::AddressRange;
+
+/// A code module of the program. Serves as `CUmodule` and as `CUlibrary`.
+pub struct Image {
+    pub(super) number: u32,
+    contents: Mutex<Contents>,
+}
+
+/// Kernels and globals keep for the life of the image what was asked once.
+#[derive(Default)]
+struct Contents {
+    source: Option<Source>,
+    is_loaded: bool,
+    kernels: HashMap<CString, &'static Kernel>,
+    globals: HashMap<CString, AddressRange>,
+}
+
+/// Bytes that stay where they are until the image is loaded.
+struct Source(Bytes<'static>);
+
+static IMAGES: Table<Image> = Table::new(1 << 16);
+
+/// What the client knows of all its images.
+#[derive(Default)]
+pub(super) struct Images {
+    globals: RwLock<Vec<AddressRange>>,
+}
+
+impl Images {
+    pub(super) fn is_global(&self, address: u64) -> bool {
+        self.global_of(address).is_some()
+    }
+
+    pub(super) fn global_of(&self, address: u64) -> Option<AddressRange> {
+        let globals = self.globals.read().unwrap_or_else(PoisonError::into_inner);
+        globals.iter().find(|global| global.contains(address, 1)).copied()
+    }
+}
+
+impl Image {
+    /// Takes an image by a bare pointer, as `cuModuleLoadData` and `cuLibraryLoadData` do.
+    ///
+    /// With `is_preserved`, its bytes stay where they are and are not looked at before the first question about them.
+    ///
+    /// # Errors
+    /// `INVALID_IMAGE` for what is no image, `OUT_OF_MEMORY`, or what loading gives.
+    ///
+    /// # Safety
+    /// As [`measure`]; with `is_preserved`, for as long as the image is not unloaded.
+    pub unsafe fn load(pointer: *const u8, is_preserved: bool) -> CudaResult<&'static Self> {
+        let client = client()?;
+        client.check()?;
+        if pointer.is_null() {
+            return Err(CudaError::INVALID_VALUE);
+        }
+        // SAFETY: the caller's promise.
+        let bytes = unsafe { measure(pointer) }.map_err(|error| refused(&error))?;
+        let contents = || Contents { source: Some(Source(bytes.clone())), ..Contents::default() };
+        let image = IMAGES
+            .insert(
+                |number| Self { number, contents: Mutex::new(contents()) },
+                |image| *image.lock() = contents(),
+            )
+            .ok_or(CudaError::OUT_OF_MEMORY)?;
+        if !is_preserved && let Err(error) = image.ensure_loaded(client) {
+            IMAGES.retire(image.number);
+            return Err(error);
+        }
+        Ok(image)
+    }
+
+    /// The image behind a handle.
+    ///
+    /// # Errors
+    /// `INVALID_HANDLE`.
+    pub fn find(handle: *mut c_void) -> CudaResult<&'static Self> {
+        IMAGES.get(handle).ok_or(CudaError::INVALID_HANDLE)
+    }
+
+    /// What the program is given for it.
+    #[must_use]
+    pub fn handle(&'static self) -> *mut c_void {
+        Table::handle(self)
+    }
+
+    /// `cuModuleUnload`, `cuLibraryUnload`.
+    ///
+    /// # Errors
+    /// What posting gives.
+    pub fn unload(&'static self) -> CudaResult<()> {
+        let contents = std::mem::take(&mut *self.lock());
+        let client = client()?;
+        {
+            let mut globals = client.images.globals.write().unwrap_or_else(PoisonError::into_inner);
+            globals.retain(|known| !contents.globals.values().any(|own| own == known));
+        }
+        contents.kernels.values().for_each(|kernel| kernel.retire());
+        let posted = if contents.is_loaded {
+            client.post(&ImageUnload { image: self.number, reserved: 0 }, &[])
+        } else {
+            Ok(())
+        };
+        IMAGES.retire(self.number);
+        posted
+    }
+
+    /// A kernel by name (`cuModuleGetFunction`, `cuLibraryGetKernel`).
+    ///
+    /// # Errors
+    /// `NOT_FOUND`, or what loading gives.
+    pub fn kernel(&'static self, name: CString) -> CudaResult<&'static Kernel> {
+        let client = client()?;
+        if let Some(kernel) = self.lock().kernels.get(&name) {
+            return Ok(kernel);
+        }
+        self.ensure_loaded(client)?;
+        let mut contents = self.lock();
+        if let Some(kernel) = contents.kernels.get(&name) {
+            return Ok(kernel);
+        }
+        let kernel = Kernel::resolve(client, self, name.clone())?;
+        contents.kernels.insert(name, kernel);
+        Ok(kernel)
+    }
+
+    /// Address and length of a global (`cuModuleGetGlobal`, `cuLibraryGetGlobal`).
+    ///
+    /// # Errors
+    /// `NOT_FOUND`, or what loading gives.
+    pub fn global(&'static self, name: CString) -> CudaResult<AddressRange> {
+        let client = client()?;
+        self.ensure_loaded(client)?;
+        let mut contents = self.lock();
+        if let Some(global) = contents.globals.get(&name) {
+            return Ok(*global);
+        }
+        let answer = client.call(&ImageGlobal { image: self.number, reserved: 0 }, name.as_bytes())?.reply;
+        let global = AddressRange { address: answer.address, bytes: answer.bytes };
+        contents.globals.insert(name, global);
+        client.images.globals.write().unwrap_or_else(PoisonError::into_inner).push(global);
+        Ok(global)
+    }
+
+    /// The names of all its kernels.
+    ///
+    /// # Errors
+    /// What loading gives.
+    pub fn kernel_names(&'static self) -> CudaResult<Vec<CString>> {
+        let client = client()?;
+        self.ensure_loaded(client)?;
+        let mut names = Vec::new();
+        loop {
+            let answer = client.call(&ImageKernels { image: self.number, first: names.len() as u32 }, &[])?;
+            let some = answer.tail.split_inclusive(|&byte| byte == 0);
+            names.extend(some.filter_map(|name| CString::from_vec_with_nul(name.to_vec()).ok()));
+            if answer.reply.count == 0 || names.len() >= answer.reply.total as usize {
+                return Ok(names);
+            }
+        }
+    }
+
+    /// Makes the node know the image under its number, sending its bytes if nobody did before.
+    fn ensure_loaded(&self, client: &'static Client) -> CudaResult<()> {
+        let mut contents = self.lock();
+        if contents.is_loaded {
+            return Ok(());
+        }
+        let Some(Source(source)) = &contents.source else { return Err(CudaError::INVALID_HANDLE) };
+        let hash: [u64; 4] = bytemuck::cast(*blake3::hash(source.bytes).as_bytes());
+        let bytes = source.bytes.len() as u64;
+        let load = ImageLoad { image: self.number, reserved: 0, bytes, hash };
+        if client.call(&load, &[])?.reply.known == 0 {
+            client.stage_for_worker(source.bytes, |staged, offset, length| {
+                let upload = ImageUpload { hash, total_bytes: bytes, offset, source: staged, bytes: length };
+                client.post(&upload, &[])
+            })?;
+            if client.call(&load, &[])?.reply.known == 0 {
+                client.check()?;
+                return Err(CudaError::INVALID_IMAGE);
+            }
+        }
+        contents.is_loaded = true;
+        contents.source = None;
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Contents> {
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An image read from a file (`cuModuleLoad`), NUL-terminated in case it is PTX.
+///
+/// # Errors
+/// `FILE_NOT_FOUND`.
+pub fn read_image_file(path: &std::path::Path) -> CudaResult<Vec<u8>> {
+    let mut bytes = std::fs::read(path).map_err(|_| CudaError::FILE_NOT_FOUND)?;
+    bytes.push(0);
+    Ok(bytes)
+}
+
+fn refused(error: &ImageError) -> CudaError {
+    static ONCE: OnceLock<()> = OnceLock::new();
+    ONCE.get_or_init(|| crate::log::write(&format!("an image was refused: {error}")));
+    CudaError::INVALID_IMAGE
+}

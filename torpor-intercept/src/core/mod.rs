@@ -1,0 +1,45 @@
+//! The client core: what the CUDA functions mean, without their C shapes.
+//!
+//! A [`Client`] is this process's connection to the node. Everything it holds is data: identifiers, addresses and
+//! counters; nothing names a GPU.
+
+mod address_space;
+mod capture;
+mod channel;
+mod client;
+mod connect;
+mod context;
+mod copy;
+mod device;
+mod event;
+mod fork;
+mod graph;
+mod handle;
+mod image;
+mod kernel;
+mod launch;
+mod memory;
+mod occupancy;
+mod pinned;
+mod registered;
+mod staging;
+mod stream;
+mod tensor_map;
+
+pub use address_space::RangeAllocator;
+pub use capture::{Capture, CaptureStatus};
+pub use client::{Client, client, initialize};
+pub use context::{Context, contexts};
+pub use copy::{Location, StridedCopy};
+pub use device::DeviceInfo;
+pub use event::Event;
+pub use graph::{Graph, GraphExec};
+pub use image::{Image, read_image_file};
+pub use kernel::Kernel;
+pub use launch::LaunchConfig;
+pub use stream::{Stream, StreamHandle};
+
+use torpor_proto::error::CudaError;
+
+/// What the core's functions give.
+pub type CudaResult<T> = Result<T, CudaError>;

@@ -1,0 +1,78 @@
+//! Devices. There is one, number 0, whatever the node has.
+
+use super::argument::{Out, Text, put_text};
+use super::cuda_functions;
+use crate::core::{Client, CudaResult, client};
+use std::ffi::c_char;
+use torpor_proto::error::CudaError;
+
+/// `CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID`, `_BUS_ID`, `_DEVICE_ID`
+pub(super) const PCI_ATTRIBUTES: [i32; 3] = [50, 33, 34];
+
+/// `CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR`, `_MINOR`
+const COMPUTE_CAPABILITY: [i32; 2] = [75, 76];
+
+/// The client, if `device` is its device.
+pub(super) fn device(device: i32) -> CudaResult<&'static Client> {
+    let client = client()?;
+    if device == 0 { Ok(client) } else { Err(CudaError::INVALID_DEVICE) }
+}
+
+fn pci_bus_id(client: &Client) -> String {
+    let part = |attribute| client.device.attribute(attribute).unwrap_or(0);
+    let [domain, bus, device] = PCI_ATTRIBUTES.map(part);
+    format!("{domain:04X}:{bus:02X}:{device:02X}.0")
+}
+
+cuda_functions! {
+    fn cuDeviceGet(device: Out<i32>, ordinal: i32) {
+        self::device(ordinal)?;
+        device.put(0)
+    }
+
+    fn cuDeviceGetCount(count: Out<i32>) {
+        client()?;
+        count.put(1)
+    }
+
+    fn cuDeviceGetName(name: Out<c_char>, room: i32, device: i32) {
+        put_text(name, room, &self::device(device)?.device.name)
+    }
+
+    fn cuDeviceGetUuid | cuDeviceGetUuid_v2 (uuid: Out<[u8; 16]>, device: i32) {
+        uuid.put(self::device(device)?.device.uuid)
+    }
+
+    fn cuDeviceTotalMem_v2(bytes: Out<usize>, device: i32) {
+        bytes.put(self::device(device)?.device.total_memory_bytes as usize)
+    }
+
+    fn cuDeviceGetAttribute(value: Out<i32>, attribute: i32, device: i32) {
+        value.put(self::device(device)?.device.attribute(attribute)?)
+    }
+
+    fn cuDeviceComputeCapability(major: Out<i32>, minor: Out<i32>, device: i32) {
+        let client = self::device(device)?;
+        major.put(client.device.attribute(COMPUTE_CAPABILITY[0])?)?;
+        minor.put(client.device.attribute(COMPUTE_CAPABILITY[1])?)
+    }
+
+    fn cuDeviceGetPCIBusId(name: Out<c_char>, room: i32, device: i32) {
+        put_text(name, room, &pci_bus_id(self::device(device)?))
+    }
+
+    fn cuDeviceGetByPCIBusId(device: Out<i32>, name: Text) {
+        let wanted = name.get()?;
+        let own = pci_bus_id(client()?);
+        let wanted = wanted.to_string_lossy().to_ascii_uppercase();
+        // The domain, and the function, may be left out (cuda.h).
+        let is_own = [own.as_str(), &own[5..], &own[..own.len() - 2], &own[5..own.len() - 2]].contains(&wanted.as_str());
+        if is_own { device.put(0) } else { Err(CudaError::INVALID_VALUE) }
+    }
+
+    fn cuDeviceCanAccessPeer(can: Out<i32>, device: i32, peer: i32) {
+        self::device(device)?;
+        self::device(peer)?;
+        can.put(0)
+    }
+}

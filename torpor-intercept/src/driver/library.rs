@@ -1,0 +1,71 @@
+//! Libraries: modules that belong to no context.
+
+use super::argument::{In, Out, Text};
+use super::cuda_functions;
+use super::module::load_file;
+use crate::core::{CudaResult, Image, Kernel, client};
+use std::ffi::c_void;
+
+/// `CU_LIBRARY_BINARY_IS_PRESERVED`: the code stays readable until the library is unloaded.
+const BINARY_IS_PRESERVED: u32 = 1;
+
+cuda_functions! {
+    fn cuLibraryLoadData(
+        library: Out<*mut c_void>, code: *const u8, _jit_options: *const u32, _jit_values: *const *mut c_void,
+        _jit_count: u32, options: In<u32>, values: In<usize>, count: u32,
+    ) {
+        client()?;
+        let (options, values) = (options.slice(count as usize)?, values.slice(count as usize)?);
+        // The value is a number in the place of a pointer; only its lowest byte is said to count (an int in cuda.h).
+        let is_preserved = options
+            .iter()
+            .zip(values)
+            .any(|(&option, value)| option == BINARY_IS_PRESERVED && value & 0xff != 0);
+        // SAFETY: the program promises that this is the beginning of an image, and with the option that it stays.
+        let image = unsafe { Image::load(code, is_preserved)? };
+        library.put(image.handle())
+    }
+
+    fn cuLibraryLoadFromFile(
+        library: Out<*mut c_void>, path: Text, _jit_options: *const u32, _jit_values: *const *mut c_void,
+        _jit_count: u32, _options: *const u32, _values: *const *mut c_void, _count: u32,
+    ) {
+        library.put(load_file(path)?.handle())
+    }
+
+    fn cuLibraryUnload(library: *mut c_void) {
+        client()?;
+        Image::find(library)?.unload()
+    }
+
+    fn cuLibraryGetKernel(kernel: Out<*mut c_void>, library: *mut c_void, name: Text) {
+        client()?;
+        kernel.put(Image::find(library)?.kernel(name.get()?)?.handle())
+    }
+
+    fn cuLibraryGetKernelCount(count: Out<u32>, library: *mut c_void) {
+        client()?;
+        count.put(Image::find(library)?.kernel_names()?.len() as u32)
+    }
+
+    fn cuLibraryEnumerateKernels(kernels: Out<*mut c_void>, room: u32, library: *mut c_void) {
+        client()?;
+        let image = Image::find(library)?;
+        let found = image.kernel_names()?.into_iter().take(room as usize).map(|name| image.kernel(name));
+        kernels.put_all(found.collect::<CudaResult<Vec<&Kernel>>>()?.into_iter().map(Kernel::handle))
+    }
+
+    /// The same object serves as both.
+    fn cuLibraryGetModule(module: Out<*mut c_void>, library: *mut c_void) {
+        client()?;
+        module.put(Image::find(library)?.handle())
+    }
+
+    fn cuLibraryGetGlobal(address: Out<u64>, bytes: Out<usize>, library: *mut c_void, name: Text) {
+        client()?;
+        let global = Image::find(library)?.global(name.get()?)?;
+        address.put_if_wanted(global.address);
+        bytes.put_if_wanted(global.bytes as usize);
+        Ok(())
+    }
+}

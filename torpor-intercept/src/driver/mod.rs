@@ -1,0 +1,53 @@
+//! The driver surface: the C functions of `cuda.h`, one file per family, thin adapters over [`crate::core`].
+//!
+//! Every function goes through [`guard`] or [`answer`], so no panic reaches the program. Codes are plain integers
+//! (`CUresult`). Pointers are checked for null where the driver does; beyond that they are the program's promise,
+//! as with any C function.
+
+mod argument;
+mod context;
+mod copy;
+pub mod coverage;
+mod device;
+mod entry_point;
+mod error;
+mod event;
+pub mod export_table;
+mod graph;
+mod init;
+mod kernel;
+mod launch;
+mod library;
+mod macros;
+mod memory;
+mod module;
+mod occupancy;
+mod pinned;
+mod pointer;
+mod profiler;
+mod refused;
+mod stream;
+mod surface;
+mod tensor_map;
+
+use crate::core::CudaResult;
+use macros::{cuda_functions, stream_functions};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use torpor_proto::error::CudaError;
+
+/// `CUresult`
+pub(crate) type Code = i32;
+
+/// Runs the body of a C function. A panic, which would be a bug, becomes `CUDA_ERROR_UNKNOWN`.
+pub(crate) fn guard(body: impl FnOnce() -> Code) -> Code {
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or(CudaError::UNKNOWN.0 as Code)
+}
+
+/// As [`guard`], for a body that gives a `Result`.
+#[inline]
+pub(crate) fn answer(body: impl FnOnce() -> CudaResult<()>) -> Code {
+    guard(|| match body() {
+        Ok(()) => 0,
+        Err(error) => error.0 as Code,
+    })
+}

@@ -1,0 +1,12 @@
+//! The preloaded library: it *is* `libcuda.so.1` for the process it lives in.
+//!
+//! Two layers. [`driver`] is the surface: the C functions of the CUDA driver API, thin adapters, one file per family.
+//! [`core`] is what they mean: contexts, streams, events, images, kernels and memory as Rust types, which answer what
+//! is local and turn the rest into the commands of `torpor_proto::command`.
+//!
+//! The library is a guest in somebody else's program. It takes no signal handler, changes no environment, prints
+//! nothing unless `TORPOR_SHIM_LOG` asks for it, lets no panic out, and starts no thread.
+
+pub mod core;
+pub mod driver;
+mod log;

@@ -1,0 +1,80 @@
+//! Handing descriptors to another process over a Unix socket. Source: unix(7), SCM_RIGHTS.
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags,
+};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Descriptors in one message, at most.
+pub const MAX_DESCRIPTORS: usize = 4;
+
+/// Bytes of a message, at most.
+pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
+
+/// Sends a message with descriptors, in one piece.
+///
+/// # Errors
+/// `InvalidInput` if the message is too large, or what the kernel says.
+pub fn send(socket: impl AsFd, message: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    if message.len() > MAX_MESSAGE_BYTES || descriptors.len() > MAX_DESCRIPTORS {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() {
+        ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
+    }
+    let sent = rustix::net::sendmsg(socket, &[IoSlice::new(message)], &mut ancillary, SendFlags::NOSIGNAL)?;
+    if sent == message.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+}
+
+/// Receives a message and its descriptors. An empty message means that the other side is gone.
+///
+/// # Errors
+/// What the kernel says.
+pub fn receive(socket: impl AsFd) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+    let mut message = vec![0; MAX_MESSAGE_BYTES];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let received = rustix::net::recvmsg(
+        socket,
+        &mut [IoSliceMut::new(&mut message)],
+        &mut ancillary,
+        RecvFlags::CMSG_CLOEXEC,
+    )?;
+    message.truncate(received.bytes);
+    let descriptors = ancillary
+        .drain()
+        .filter_map(|item| {
+            if let RecvAncillaryMessage::ScmRights(descriptors) = item { Some(descriptors) } else { None }
+        })
+        .flatten()
+        .collect();
+    Ok((message, descriptors))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Seek, Write};
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn a_descriptor_arrives_as_the_same_file() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"shared").unwrap();
+        file.rewind().unwrap();
+        send(&ours, b"take this", &[file.as_fd()]).unwrap();
+        let (message, descriptors) = receive(&theirs).unwrap();
+        assert_eq!(message, b"take this");
+        let mut text = String::new();
+        std::fs::File::from(descriptors.into_iter().next().unwrap()).read_to_string(&mut text).unwrap();
+        assert_eq!(text, "shared");
+        drop(ours);
+        assert!(receive(&theirs).unwrap().0.is_empty());
+    }
+}

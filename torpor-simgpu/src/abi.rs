@@ -1,0 +1,327 @@
+//! The C side of the interface: pointer arguments and the structures of cuda.h 13.0 that are passed by address.
+//!
+//! Enumerations of cuda.h are plain integers here, because their values come from outside. Pointer arguments are
+//! wrapped in types that only a C caller can make: every exported function is `unsafe` and demands that its pointers are
+//! null or valid as cuda.h says, and that promise is what the reads and writes in this file rely on.
+
+use std::ffi::{CStr, c_char};
+
+use crate::error::{CudaError, Result};
+
+/// Where a result goes: null, or valid for writing one `T`.
+#[repr(transparent)]
+pub struct Out<T>(*mut T);
+
+impl<T> Clone for Out<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Out<T> {}
+
+impl<T: Copy> Out<T> {
+    /// Writes the result; null is refused.
+    pub fn set(self, value: T) -> Result {
+        if self.0.is_null() {
+            return Err(CudaError::INVALID_VALUE);
+        }
+        // SAFETY: not null, so valid for writing by the contract of the exported functions.
+        unsafe { self.0.write_unaligned(value) };
+        Ok(())
+    }
+
+    /// Writes the result where one is wanted.
+    pub fn set_if_wanted(self, value: T) {
+        // Null means that the caller does not want it.
+        let _ = self.set(value);
+    }
+
+    /// Writes the leading `values` of an array that the caller said has room for `room` elements.
+    pub fn set_all(self, room: usize, values: impl IntoIterator<Item = T>) -> Result {
+        if self.0.is_null() {
+            return Err(CudaError::INVALID_VALUE);
+        }
+        for (index, value) in values.into_iter().take(room).enumerate() {
+            // SAFETY: the caller's array has `room` elements and `index` is less.
+            unsafe { self.0.add(index).write_unaligned(value) };
+        }
+        Ok(())
+    }
+
+    /// Whether the caller wants this result.
+    pub fn is_null(self) -> bool {
+        self.0.is_null()
+    }
+
+    /// What is stored there now, for arguments that go both ways.
+    pub fn get(self) -> Result<T> {
+        In(self.0.cast_const()).get()
+    }
+
+    /// The address as a number.
+    pub fn address(self) -> u64 {
+        self.0 as u64
+    }
+}
+
+impl Out<u8> {
+    /// The place behind a bare address, such as an element of an array of pointers; see [`In::at`].
+    pub(crate) fn at(address: u64) -> Self {
+        Self(address as *mut u8)
+    }
+
+    /// The same place, for another type.
+    pub fn cast<T>(self) -> Out<T> {
+        Out(self.0.cast())
+    }
+
+    /// Writes `text` and its NUL into a buffer of `room` bytes, cut to fit.
+    pub fn set_text(self, room: i32, text: &str) -> Result {
+        let room = usize::try_from(room).ok().filter(|&room| room > 0).ok_or(CudaError::INVALID_VALUE)?;
+        let kept = text.len().min(room - 1);
+        self.set_all(room, text.as_bytes()[..kept].iter().copied().chain([0]))
+    }
+}
+
+/// An argument passed by address: null, or valid for reading one `T` or an array of them.
+#[repr(transparent)]
+pub struct In<T>(*const T);
+
+impl<T> Clone for In<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for In<T> {}
+
+impl<T: Copy> In<T> {
+    /// The value; null is refused.
+    pub fn get(self) -> Result<T> {
+        if self.0.is_null() {
+            return Err(CudaError::INVALID_VALUE);
+        }
+        // SAFETY: not null, so valid for reading by the contract of the exported functions; all `T` used here are plain data.
+        Ok(unsafe { self.0.read_unaligned() })
+    }
+
+    /// The first `count` elements of an array; none if it is null and `count` is 0.
+    pub fn array(self, count: usize) -> Result<Vec<T>> {
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        if self.0.is_null() {
+            return Err(CudaError::INVALID_VALUE);
+        }
+        // SAFETY: the caller says that the array has `count` elements.
+        Ok((0..count).map(|index| unsafe { self.0.add(index).read_unaligned() }).collect())
+    }
+
+    /// The element at `index` of an array that has at least as many.
+    pub fn element(self, index: usize) -> Result<T> {
+        if self.0.is_null() {
+            return Err(CudaError::INVALID_VALUE);
+        }
+        // SAFETY: the caller says that the array reaches that far.
+        Ok(unsafe { self.0.add(index).read_unaligned() })
+    }
+
+    /// Whether nothing was passed.
+    pub fn is_null(self) -> bool {
+        self.0.is_null()
+    }
+}
+
+impl In<u8> {
+    /// The argument behind a bare address, such as an element of an array of pointers.
+    ///
+    /// The address must come from a C caller that promises the same as for a declared pointer argument.
+    pub(crate) fn at(address: u64) -> Self {
+        Self(address as *const u8)
+    }
+
+    /// The same place, for another type.
+    pub fn cast<T>(self) -> In<T> {
+        In(self.0.cast())
+    }
+
+    /// The pointer itself.
+    pub fn pointer(self) -> *const u8 {
+        self.0
+    }
+}
+
+/// A NUL-terminated string.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub struct Text(*const c_char);
+
+impl Text {
+    /// The string; null and what is not UTF-8 are refused.
+    pub fn get(self) -> Result<String> {
+        if self.0.is_null() {
+            return Err(CudaError::INVALID_VALUE);
+        }
+        // SAFETY: not null, so a NUL-terminated string by the contract of the exported functions.
+        let text = unsafe { CStr::from_ptr(self.0) };
+        text.to_str().map(str::to_owned).map_err(|_| CudaError::INVALID_VALUE)
+    }
+}
+
+/// `CUuuid`.
+pub type Uuid = [u8; 16];
+
+/// `CUmemLocation`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct MemLocation {
+    /// 1: a device; 2 to 4: the host.
+    pub kind: u32,
+    /// The device's ordinal.
+    pub id: i32,
+}
+
+/// `CUmemAllocationProp`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct MemAllocationProp {
+    /// 1: pinned.
+    pub kind: u32,
+    /// How the handle may be exported.
+    pub requested_handle_types: u32,
+    /// Where the memory lies.
+    pub location: MemLocation,
+    /// Windows only.
+    pub win32_metadata: u64,
+    /// Compression and remote access hints.
+    pub flags: [u8; 8],
+}
+
+/// `CUmemAccessDesc`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct MemAccessDesc {
+    /// Who gets access.
+    pub location: MemLocation,
+    /// 0 none, 1 read, 3 read and write.
+    pub flags: u32,
+}
+
+/// `CUDA_MEMCPY2D_v2`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+#[allow(missing_docs, reason = "fields are named and described in cuda.h")]
+pub struct Memcpy2d {
+    pub src_x_bytes: usize,
+    pub src_y: usize,
+    pub src_type: u32,
+    pub src_host: u64,
+    pub src_device: u64,
+    pub src_array: u64,
+    pub src_pitch: usize,
+    pub dst_x_bytes: usize,
+    pub dst_y: usize,
+    pub dst_type: u32,
+    pub dst_host: u64,
+    pub dst_device: u64,
+    pub dst_array: u64,
+    pub dst_pitch: usize,
+    pub width_bytes: usize,
+    pub height: usize,
+}
+
+/// `CUDA_MEMCPY3D_v2`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+#[allow(missing_docs, reason = "fields are named and described in cuda.h")]
+pub struct Memcpy3d {
+    pub src_x_bytes: usize,
+    pub src_y: usize,
+    pub src_z: usize,
+    pub src_lod: usize,
+    pub src_type: u32,
+    pub src_host: u64,
+    pub src_device: u64,
+    pub src_array: u64,
+    pub reserved0: u64,
+    pub src_pitch: usize,
+    pub src_height: usize,
+    pub dst_x_bytes: usize,
+    pub dst_y: usize,
+    pub dst_z: usize,
+    pub dst_lod: usize,
+    pub dst_type: u32,
+    pub dst_host: u64,
+    pub dst_device: u64,
+    pub dst_array: u64,
+    pub reserved1: u64,
+    pub dst_pitch: usize,
+    pub dst_height: usize,
+    pub width_bytes: usize,
+    pub height: usize,
+    pub depth: usize,
+}
+
+/// `CUlaunchConfig`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs, reason = "fields are named and described in cuda.h")]
+pub struct LaunchConfig {
+    pub grid: [u32; 3],
+    pub block: [u32; 3],
+    pub shared_bytes: u32,
+    pub stream: u64,
+    pub attributes: u64,
+    pub attribute_count: u32,
+}
+
+/// `CUlaunchAttribute`: an identifier and a union of 64 bytes.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct LaunchAttribute {
+    /// Which attribute.
+    pub id: u32,
+    /// Padding.
+    pub pad: u32,
+    /// The union, as words.
+    pub value: [u64; 8],
+}
+
+/// `CUtensorMap`: 128 opaque bytes.
+pub type TensorMap = [u64; 16];
+
+#[cfg(test)]
+mod tests {
+    use cudarc::driver::sys;
+
+    use super::*;
+
+    #[test]
+    fn structures_have_the_sizes_of_the_header() {
+        assert_eq!(size_of::<MemAllocationProp>(), size_of::<sys::CUmemAllocationProp>());
+        assert_eq!(size_of::<MemAccessDesc>(), size_of::<sys::CUmemAccessDesc>());
+        assert_eq!(size_of::<Memcpy2d>(), size_of::<sys::CUDA_MEMCPY2D_v2>());
+        assert_eq!(size_of::<Memcpy3d>(), size_of::<sys::CUDA_MEMCPY3D_v2>());
+        assert_eq!(size_of::<LaunchConfig>(), size_of::<sys::CUlaunchConfig>());
+        assert_eq!(size_of::<LaunchAttribute>(), size_of::<sys::CUlaunchAttribute>());
+        assert_eq!(size_of::<TensorMap>(), size_of::<sys::CUtensorMap>());
+        assert_eq!(
+            std::mem::offset_of!(Memcpy3d, dst_pitch),
+            std::mem::offset_of!(sys::CUDA_MEMCPY3D_v2, dstPitch)
+        );
+        assert_eq!(
+            std::mem::offset_of!(LaunchConfig, stream),
+            std::mem::offset_of!(sys::CUlaunchConfig, hStream)
+        );
+    }
+
+    #[test]
+    fn text_is_cut_to_the_room_there_is() {
+        let mut buffer = [0xff_u8; 8];
+        Out(buffer.as_mut_ptr()).set_text(6, "simulated").expect("room for six");
+        assert_eq!(&buffer, b"simul\0\xff\xff");
+        assert_eq!(Out(buffer.as_mut_ptr()).set_text(0, "x"), Err(CudaError::INVALID_VALUE));
+        assert_eq!(Out::<u8>(std::ptr::null_mut()).set(1), Err(CudaError::INVALID_VALUE));
+    }
+}

@@ -1,0 +1,138 @@
+//! The simulated machine: everything there is one of in a process.
+
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Mutex, OnceLock};
+
+use crate::check::{Clocks, Writers};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::context::Context;
+use crate::device::Device;
+use crate::error::{CudaError, Result};
+use crate::event::Event;
+use crate::function::{Function, Kernel};
+use crate::graph::{Executable, Graph};
+use crate::handle::Table;
+use crate::launch::InFlight;
+use crate::library::Library;
+use crate::lock;
+use crate::log::Log;
+use crate::memory::{Physical, Space};
+use crate::module::Module;
+use crate::stream::Queue;
+
+/// Everything.
+#[derive(Debug)]
+pub struct Machine {
+    pub config: Config,
+    pub log: Log,
+    pub clock: Clock,
+    pub space: Space,
+    pub devices: Vec<Device>,
+    pub contexts: Table<Context>,
+    pub streams: Table<Queue>,
+    pub events: Table<Event>,
+    pub allocations: Table<Physical>,
+    pub libraries: Table<Library>,
+    pub modules: Table<Module>,
+    pub functions: Table<Function>,
+    pub kernels: Table<Kernel>,
+    pub graphs: Table<Graph>,
+    pub executables: Table<Executable>,
+    /// Launches issued and not complete.
+    pub in_flight: InFlight,
+    /// What the host has waited for, for the check `unordered`.
+    pub host_clocks: Mutex<Clocks>,
+    /// Who wrote what, for the check `unordered`.
+    pub writers: Writers,
+    /// Set when the sticky error is: running kernels stop.
+    pub cancel: AtomicBool,
+    sticky: AtomicI32,
+}
+
+static MACHINE: OnceLock<Machine> = OnceLock::new();
+static INITIALISING: Mutex<()> = Mutex::new(());
+
+/// The machine, if `cuInit` has made it.
+pub fn machine() -> Result<&'static Machine> {
+    MACHINE.get().ok_or(CudaError::NOT_INITIALIZED)
+}
+
+/// Makes the machine that the environment describes, unless there is one.
+pub fn initialise() -> Result<&'static Machine> {
+    let _initialising = lock(&INITIALISING);
+    if let Some(machine) = MACHINE.get() {
+        return Ok(machine);
+    }
+    let refused = |message: &dyn std::fmt::Display| {
+        // Nobody has named a log yet, and a machine that silently fails to start cannot be found out.
+        eprintln!("torpor-simgpu: {message}");
+        CudaError::NOT_INITIALIZED
+    };
+    let config = Config::from_environment().map_err(|error| refused(&error))?;
+    let log =
+        Log::open(config.log.as_deref()).map_err(|error| refused(&format!("TORPOR_SIMGPU_LOG: {error}")))?;
+    Ok(MACHINE.get_or_init(|| Machine::new(config, log)))
+}
+
+impl Machine {
+    fn new(config: Config, log: Log) -> Self {
+        let devices =
+            (0..config.devices).map(|ordinal| Device::new(ordinal, config.profile.memory_bytes)).collect();
+        let clock = Clock::new(config.time);
+        log.line(&format!("{} x {}, {:?} time", config.devices, config.profile.name, config.time));
+        Self {
+            config,
+            log,
+            clock,
+            space: Space::default(),
+            devices,
+            contexts: Table::new(0),
+            streams: Table::new(1),
+            events: Table::new(2),
+            allocations: Table::new(3),
+            libraries: Table::new(4),
+            modules: Table::new(5),
+            functions: Table::new(6),
+            kernels: Table::new(7),
+            graphs: Table::new(8),
+            executables: Table::new(9),
+            in_flight: InFlight::default(),
+            host_clocks: Mutex::default(),
+            writers: Writers::default(),
+            cancel: AtomicBool::new(false),
+            sticky: AtomicI32::new(0),
+        }
+    }
+
+    /// The device with this ordinal.
+    pub fn device(&self, ordinal: i32) -> Result<&Device> {
+        let index = usize::try_from(ordinal).map_err(|_| CudaError::INVALID_DEVICE)?;
+        self.devices.get(index).ok_or(CudaError::INVALID_DEVICE)
+    }
+
+    /// Makes `error` the answer to every later call of the process; the first one stays.
+    pub fn stick(&self, error: CudaError, reason: &str) {
+        let first = self.sticky.compare_exchange(0, error.0, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        self.cancel.store(true, Ordering::SeqCst);
+        if first {
+            self.log.line(&format!("sticky error {error}: {reason}"));
+        }
+        for queue in self.streams.all() {
+            queue.wake();
+        }
+    }
+
+    /// Fails if the process has a sticky error, or if the device is lost.
+    pub fn health(&self, device: Option<usize>) -> Result {
+        match self.sticky.load(Ordering::SeqCst) {
+            0 => {}
+            code => return Err(CudaError(code)),
+        }
+        if device.is_some_and(|device| self.config.faults.is_lost(device)) {
+            self.log.once(&format!("device {} has fallen off the bus", device.unwrap_or(0)));
+            return Err(CudaError::UNKNOWN);
+        }
+        Ok(())
+    }
+}

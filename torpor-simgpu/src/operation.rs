@@ -1,0 +1,136 @@
+//! What streams do: the operations, and how one is executed.
+
+use std::sync::Arc;
+
+use crate::check::Stamp;
+use crate::clock::{Resource, nanoseconds};
+use crate::entry::{apply, report_faults};
+use crate::error::{CudaError, Result};
+use crate::event::Recording;
+use crate::fault::Action;
+use crate::launch::{self, Launch};
+use crate::machine::Machine;
+use crate::memory::{Copy, Fill, Word, copy, fill, word};
+
+/// A piece of work. Cheap to clone: a graph holds the same ones for every launch.
+#[derive(Debug, Clone)]
+pub enum Work {
+    /// Moves bytes.
+    Copy(Arc<Copy>),
+    /// Sets bytes.
+    Fill(Arc<Fill>),
+    /// Runs a kernel.
+    Launch(Arc<Launch>),
+    /// Calls a function of the host.
+    Host(HostFunction),
+    /// Stores a word.
+    Write(Word),
+    /// Waits until a word in memory is as wanted.
+    WaitFor(Word),
+    /// Takes the time for an event.
+    Record(Arc<Recording>),
+    /// Only waits for what is before it.
+    Nothing,
+    /// Several, one after the other.
+    Graph(Arc<[Work]>),
+}
+
+/// A function of the program, called when the stream gets to it.
+#[derive(Debug, Clone, Copy)]
+pub struct HostFunction {
+    /// Address of a C function that takes one pointer.
+    pub function: u64,
+    /// What it is called with.
+    pub argument: u64,
+}
+
+/// Where and when an operation runs.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The stream's device.
+    pub device: usize,
+    /// The time from which it may start, in nanoseconds.
+    pub earliest_ns: u64,
+    /// Its place in the order of things, if that is checked.
+    pub stamp: Option<Stamp>,
+}
+
+impl Work {
+    /// Does it. The time at which it ended, or the sticky error that it ran into.
+    pub fn execute(&self, machine: &'static Machine, place: &Place) -> Result<u64> {
+        match self {
+            Self::Copy(copy) => {
+                let action = machine.config.faults.on_copy();
+                on_demand(machine, action, "a copy")?;
+                copy::execute(machine, copy, place)
+            }
+            Self::Fill(fill) => fill::execute(machine, fill, place),
+            Self::Launch(launch) => {
+                let action = machine.config.faults.on_launch(launch.name());
+                on_demand(machine, action, launch.name())?;
+                launch::execute(machine, launch, place)
+            }
+            Self::Host(HostFunction { function, argument }) => {
+                call(*function, *argument);
+                Ok(machine.clock.actual_end(place.earliest_ns))
+            }
+            Self::Write(word) => word::write(machine, word, place),
+            Self::WaitFor(word) => word::wait(machine, word, place),
+            Self::Record(recording) => {
+                recording.set(place.earliest_ns);
+                Ok(place.earliest_ns)
+            }
+            Self::Nothing => Ok(place.earliest_ns),
+            Self::Graph(list) => {
+                let mut place = place.clone();
+                for work in list.iter() {
+                    machine.health(Some(place.device))?;
+                    place.earliest_ns = work.execute(machine, &place)?;
+                }
+                Ok(place.earliest_ns)
+            }
+        }
+    }
+}
+
+/// Applies a fault to an operation that is about to run.
+fn on_demand(machine: &Machine, action: Option<Action>, what: &str) -> Result {
+    let Some(action) = action else { return Ok(()) };
+    report_faults(machine);
+    match action {
+        // The call that issued it returned long ago, so the error can only stick.
+        Action::Fail(error) => apply(machine, Action::Stick(error), what),
+        other => apply(machine, other, what),
+    }
+}
+
+/// Occupies `resources` for a time and lets it pass. The end.
+pub fn spend(machine: &Machine, resources: &[Resource], place: &Place, duration_ns: u64) -> u64 {
+    let (_, end) = machine.clock.occupy(resources, place.earliest_ns, duration_ns);
+    machine.clock.wait_for_end(end);
+    machine.clock.actual_end(end)
+}
+
+/// The time of something short on the device.
+pub fn short_ns() -> u64 {
+    nanoseconds(1.0)
+}
+
+fn call(function: u64, argument: u64) {
+    type Callback = unsafe extern "C" fn(*mut std::ffi::c_void);
+    let pointer = function as usize as *const ();
+    if pointer.is_null() {
+        return;
+    }
+    // SAFETY: `cuLaunchHostFunc` demands the address of a C function that takes one pointer, valid until it was called.
+    let callback: Callback = unsafe { std::mem::transmute::<*const (), Callback>(pointer) };
+    // SAFETY: the program promises that it can be called from any thread with this argument.
+    unsafe { callback(argument as usize as *mut std::ffi::c_void) };
+}
+
+/// The error of an operation on memory that is not there.
+pub fn illegal_address(machine: &Machine, what: &str, address: u64, bytes: u64) -> CudaError {
+    let freed = if machine.space.was_freed(address) { " (memory that was freed)" } else { "" };
+    machine.log.line(&format!("{what} touches {bytes} bytes at {address:#x}, which it may not{freed}"));
+    CudaError::ILLEGAL_ADDRESS
+}

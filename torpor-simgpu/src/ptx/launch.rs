@@ -1,0 +1,184 @@
+//! Runs the blocks of a grid on host threads.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use super::address::WindowCache;
+use super::block::Block;
+use super::error::KernelFault;
+use super::module::Kernel;
+use super::program::Program;
+use super::space::DeviceMemory;
+
+/// A kernel launch: what `cuLaunchKernel` passes, and the world that the kernel sees.
+pub struct Launch<'a> {
+    /// Blocks along x, y, z.
+    pub grid: [u32; 3],
+    /// Threads of a block along x, y, z; at most 1024 in all.
+    pub block: [u32; 3],
+    /// Bytes of dynamic shared memory, beyond what the kernel declares.
+    pub dynamic_shared_bytes: usize,
+    /// The parameter block, laid out as [`Kernel::parameters`] says.
+    pub parameters: &'a [u8],
+    /// Device address of a module global by name; asked once per global and launch.
+    pub globals: &'a dyn Fn(&str) -> Option<u64>,
+    /// Device memory.
+    pub memory: &'a dyn DeviceMemory,
+    /// Host threads to spread the blocks over; 0 counts as 1. With 1, blocks run in order on the calling thread.
+    pub threads: usize,
+    /// Set from another thread, it stops the kernel soon, with [`KernelFault::Cancelled`].
+    pub cancel: &'a AtomicBool,
+}
+
+/// What a launch did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// PTX instructions executed, each thread counted by itself; instructions whose guard is false not counted.
+    pub instructions: u64,
+}
+
+/// The part of a launch that host threads share.
+pub(super) struct Shared<'a> {
+    pub(super) grid: [u32; 3],
+    pub(super) block: [u32; 3],
+    pub(super) dynamic_shared_bytes: usize,
+    pub(super) parameters: &'a [u8],
+    pub(super) memory: &'a dyn DeviceMemory,
+    pub(super) cancel: &'a AtomicBool,
+}
+
+/// What a host thread needs to run blocks of one launch.
+pub(super) struct Context<'a> {
+    pub(super) program: &'a Program,
+    pub(super) launch: &'a Shared<'a>,
+    /// Device addresses of the program's globals.
+    pub(super) globals: &'a [u64],
+    /// The block's shared memory, static part first.
+    pub(super) shared: Vec<u8>,
+    pub(super) windows: WindowCache,
+    pub(super) instructions: u64,
+    started: Instant,
+}
+
+impl Context<'_> {
+    /// A cycle counter: one cycle a nanosecond.
+    pub(super) fn clock(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Nanoseconds since 1970.
+    pub(super) fn nanoseconds(&self) -> u64 {
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |elapsed| u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX))
+    }
+}
+
+/// Most threads of a block.
+const MAX_THREADS_PER_BLOCK: u64 = 1024;
+/// Most bytes of shared memory of a block: what the largest GPU offers.
+const MAX_SHARED_BYTES: usize = 228 * 1024;
+
+/// Runs a kernel to its end.
+pub(super) fn run(kernel: &Kernel, launch: &Launch<'_>) -> Result<Statistics, KernelFault> {
+    let program = &kernel.program;
+    let threads = launch.threads.max(1);
+    check(kernel, launch)?;
+    let globals = program
+        .globals
+        .iter()
+        .map(|symbol| {
+            (launch.globals)(symbol).ok_or_else(|| KernelFault::UnknownGlobal {
+                kernel: kernel.name.clone(),
+                symbol: symbol.clone(),
+            })
+        })
+        .collect::<Result<Vec<u64>, KernelFault>>()?;
+
+    let launch = &Shared {
+        grid: launch.grid,
+        block: launch.block,
+        dynamic_shared_bytes: launch.dynamic_shared_bytes,
+        parameters: launch.parameters,
+        memory: launch.memory,
+        cancel: launch.cancel,
+    };
+    let blocks = launch.grid.iter().map(|&extent| u64::from(extent)).product::<u64>();
+    let next = AtomicU64::new(0);
+    let stop = AtomicBool::new(false);
+    let outcome = Mutex::new((None, 0));
+    let started = Instant::now();
+    let work = || {
+        let mut context = Context {
+            program,
+            launch,
+            globals: &globals,
+            shared: vec![0; program.static_shared_bytes + launch.dynamic_shared_bytes],
+            windows: WindowCache::default(),
+            instructions: 0,
+            started,
+        };
+        let mut block = Block::new(&context);
+        let mut fault = None;
+        // Blocks start in order, so that a block may wait for one with a lower index.
+        while !stop.load(Ordering::Relaxed) {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            if index >= blocks {
+                break;
+            }
+            if let Err(failed) = block.run(&mut context, &kernel.name, index, &stop) {
+                stop.store(true, Ordering::Relaxed);
+                fault = Some(failed);
+            }
+        }
+        let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
+        // Of several faults the first stands; a thread stopped because of it reports a mere cancellation.
+        if outcome.0.is_none() || matches!(outcome.0, Some(KernelFault::Cancelled { .. })) && fault.is_some()
+        {
+            outcome.0 = fault.or(outcome.0.take());
+        }
+        outcome.1 += context.instructions;
+    };
+    let threads = threads.min(usize::try_from(blocks).unwrap_or(usize::MAX));
+    if threads <= 1 {
+        work();
+    } else {
+        std::thread::scope(|scope| {
+            for _ in 1..threads {
+                scope.spawn(work);
+            }
+            work();
+        });
+    }
+    let (fault, instructions) = outcome.into_inner().unwrap_or_else(PoisonError::into_inner);
+    match fault {
+        Some(fault) => Err(fault),
+        None => Ok(Statistics { instructions }),
+    }
+}
+
+fn check(kernel: &Kernel, launch: &Launch<'_>) -> Result<(), KernelFault> {
+    let invalid = |reason: String| Err(KernelFault::InvalidLaunch { kernel: kernel.name.clone(), reason });
+    let threads =
+        launch.block.iter().try_fold(1, |product: u64, &extent| product.checked_mul(u64::from(extent)));
+    let limit = u64::from(kernel.max_threads_per_block).min(MAX_THREADS_PER_BLOCK);
+    if !threads.is_some_and(|threads| (1..=limit).contains(&threads)) {
+        return invalid(format!("a block of {:?} threads is not within 1 to {limit}", launch.block));
+    }
+    let blocks =
+        launch.grid.iter().try_fold(1, |product: u64, &extent| product.checked_mul(u64::from(extent)));
+    if !blocks.is_some_and(|blocks| (1..1 << 62).contains(&blocks)) {
+        return invalid(format!("a grid of {:?} blocks", launch.grid));
+    }
+    let shared = kernel.static_shared_bytes.saturating_add(launch.dynamic_shared_bytes);
+    if shared > MAX_SHARED_BYTES {
+        return invalid(format!("{shared} bytes of shared memory; {MAX_SHARED_BYTES} exist"));
+    }
+    let needed =
+        kernel.parameters.iter().map(|parameter| parameter.offset + parameter.bytes).max().unwrap_or(0);
+    if launch.parameters.len() < needed {
+        return invalid(format!("{} bytes of parameters; {needed} needed", launch.parameters.len()));
+    }
+    Ok(())
+}

@@ -1,0 +1,270 @@
+//! The queue behind a stream: operations in order, carried out by a thread that exists while there are any.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::check::{Clocks, Stamp, join};
+use crate::error::{CudaError, Result};
+use crate::event::Recording;
+use crate::graph::Membership;
+use crate::lock;
+use crate::machine::Machine;
+use crate::operation::{Place, Work};
+
+/// How long the thread of an empty queue waits for more work.
+const IDLE: Duration = Duration::from_millis(200);
+/// How often a waiter looks whether the machine has failed meanwhile.
+const HEALTH_INTERVAL: Duration = Duration::from_millis(20);
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// What kind of stream it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StreamFlags {
+    /// Stream 0 of its context.
+    pub legacy: bool,
+    /// It neither waits for stream 0 nor the other way round.
+    pub non_blocking: bool,
+    /// Its priority, 0 or less.
+    pub priority: i32,
+}
+
+/// A stream.
+#[derive(Debug)]
+pub struct Queue {
+    /// A number that no other stream of the process has.
+    pub id: u64,
+    /// The device whose work it is.
+    pub device: usize,
+    /// What kind of stream it is.
+    pub flags: StreamFlags,
+    /// The capture it takes part in.
+    pub capture: Mutex<Option<Membership>>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    pending: VecDeque<Operation>,
+    issued: u64,
+    completed: u64,
+    has_worker: bool,
+    /// When the last completed operation ended.
+    time_ns: u64,
+    clocks: Clocks,
+}
+
+#[derive(Debug)]
+struct Operation {
+    work: Work,
+    waits_for: Vec<Dependency>,
+    sequence: u64,
+    issued_ns: u64,
+    stamp: Option<Stamp>,
+}
+
+/// Something that must be complete before an operation starts.
+#[derive(Debug, Clone)]
+pub enum Dependency {
+    /// The operations of another stream up to one.
+    Position(Arc<Queue>, u64),
+    /// What an event recorded.
+    Recording(Arc<Recording>),
+}
+
+impl Queue {
+    /// An empty stream.
+    pub fn new(device: usize, flags: StreamFlags) -> Arc<Self> {
+        Arc::new(Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            device,
+            flags,
+            capture: Mutex::default(),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        })
+    }
+
+    /// Adds work. Its sequence number, from 1.
+    pub fn submit(
+        self: &Arc<Self>,
+        machine: &'static Machine,
+        work: Work,
+        waits_for: Vec<Dependency>,
+    ) -> u64 {
+        let others = machine.config.checks.unordered.then(|| clocks_of(machine, &waits_for));
+        let mut state = lock(&self.state);
+        state.issued += 1;
+        let sequence = state.issued;
+        let stamp = others.map(|others| {
+            join(&mut state.clocks, &others);
+            state.clocks.insert(self.id, sequence);
+            Stamp { stream: self.id, sequence, clocks: Arc::new(state.clocks.clone()) }
+        });
+        if let Some(stamp) = &stamp {
+            note_writes(machine, &work, stamp);
+        }
+        if let Work::Record(recording) = &work {
+            recording.set_position(self, sequence, stamp.clone());
+        }
+        let issued_ns = machine.clock.host_ns();
+        state.pending.push_back(Operation { work, waits_for, sequence, issued_ns, stamp });
+        if !state.has_worker {
+            state.has_worker = true;
+            let queue = Arc::clone(self);
+            let name = format!("simgpu stream {}", self.id);
+            let spawned = std::thread::Builder::new().name(name).spawn(move || queue.run(machine));
+            if spawned.is_err() {
+                state.has_worker = false;
+                machine.stick(CudaError::OPERATING_SYSTEM, "no thread for a stream");
+            }
+        }
+        drop(state);
+        self.changed.notify_all();
+        sequence
+    }
+
+    /// The position of the last operation, if it is not complete.
+    pub fn last_issued(self: &Arc<Self>) -> Option<Dependency> {
+        let state = lock(&self.state);
+        (state.completed < state.issued).then(|| Dependency::Position(Arc::clone(self), state.issued))
+    }
+
+    /// Wakes whoever waits, because the machine failed.
+    pub fn wake(&self) {
+        self.changed.notify_all();
+    }
+
+    /// Whether the operation with this number is complete.
+    pub fn is_complete(&self, sequence: u64) -> bool {
+        lock(&self.state).completed >= sequence
+    }
+
+    /// Waits for an operation. The time at which the stream stood then.
+    pub fn wait(&self, machine: &Machine, sequence: u64) -> Result<u64> {
+        let mut state = lock(&self.state);
+        while state.completed < sequence {
+            machine.health(Some(self.device))?;
+            state = self.sleep(state, HEALTH_INTERVAL).0;
+        }
+        let time_ns = state.time_ns;
+        drop(state);
+        machine.health(Some(self.device)).map(|()| time_ns)
+    }
+
+    /// Waits for everything issued so far, as the host.
+    pub fn synchronize(&self, machine: &Machine) -> Result {
+        let (issued, clocks) = {
+            let state = lock(&self.state);
+            (state.issued, state.clocks.clone())
+        };
+        let time_ns = self.wait(machine, issued)?;
+        machine.clock.host_waited(time_ns);
+        join(&mut lock(&machine.host_clocks), &clocks);
+        Ok(())
+    }
+
+    /// Whether everything is complete.
+    pub fn query(&self, machine: &Machine) -> Result {
+        let state = lock(&self.state);
+        if state.completed < state.issued {
+            return Err(CudaError::NOT_READY);
+        }
+        join(&mut lock(&machine.host_clocks), &state.clocks);
+        Ok(())
+    }
+
+    fn sleep<'a>(&self, state: MutexGuard<'a, State>, time: Duration) -> (MutexGuard<'a, State>, bool) {
+        let (state, result) = self.changed.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner);
+        (state, result.timed_out())
+    }
+
+    /// The thread of the stream.
+    fn run(self: Arc<Self>, machine: &'static Machine) {
+        loop {
+            let mut state = lock(&self.state);
+            let operation = loop {
+                if let Some(operation) = state.pending.pop_front() {
+                    break operation;
+                }
+                let (next, timed_out) = self.sleep(state, IDLE);
+                state = next;
+                if timed_out && state.pending.is_empty() {
+                    state.has_worker = false;
+                    return;
+                }
+            };
+            let time_ns = state.time_ns;
+            drop(state);
+            let sequence = operation.sequence;
+            let done = catch_unwind(AssertUnwindSafe(|| self.carry_out(machine, operation, time_ns)));
+            let end_ns = match done.unwrap_or(Err(CudaError::UNKNOWN)) {
+                Ok(end_ns) => end_ns,
+                Err(error) => {
+                    // A lost device fails its own operations only.
+                    if machine.health(Some(self.device)).is_ok() {
+                        machine.stick(error, "an operation failed");
+                    }
+                    time_ns
+                }
+            };
+            let mut state = lock(&self.state);
+            state.completed = sequence;
+            state.time_ns = state.time_ns.max(end_ns);
+            drop(state);
+            self.changed.notify_all();
+        }
+    }
+
+    /// Carries out one operation and lets go of what it holds. Once the machine failed, nothing happens any more.
+    fn carry_out(&self, machine: &'static Machine, operation: Operation, time_ns: u64) -> Result<u64> {
+        let Operation { work, waits_for, issued_ns, stamp, .. } = operation;
+        let mut earliest_ns = time_ns.max(issued_ns);
+        for dependency in &waits_for {
+            earliest_ns = earliest_ns.max(dependency.wait(machine)?);
+        }
+        machine.health(Some(self.device))?;
+        work.execute(machine, &Place { device: self.device, earliest_ns, stamp })
+    }
+}
+
+impl Dependency {
+    /// Waits for it. When it ended.
+    fn wait(&self, machine: &Machine) -> Result<u64> {
+        match self {
+            Self::Position(queue, sequence) => queue.wait(machine, *sequence),
+            Self::Recording(recording) => recording.wait(machine),
+        }
+    }
+}
+
+/// What is certain to be complete when these and what the host waited for are.
+fn clocks_of(machine: &Machine, waits_for: &[Dependency]) -> Clocks {
+    let mut clocks = lock(&machine.host_clocks).clone();
+    for dependency in waits_for {
+        match dependency {
+            Dependency::Position(queue, _) => join(&mut clocks, &lock(&queue.state).clocks),
+            Dependency::Recording(recording) => {
+                if let Some(stamp) = recording.stamp() {
+                    join(&mut clocks, &stamp.clocks);
+                }
+            }
+        }
+    }
+    clocks
+}
+
+fn note_writes(machine: &Machine, work: &Work, stamp: &Stamp) {
+    match work {
+        Work::Copy(copy) => {
+            copy.shape.each_target_row(|start, bytes| machine.writers.note(start, start + bytes, stamp))
+        }
+        Work::Fill(fill) => fill.each_row(|start, bytes| machine.writers.note(start, start + bytes, stamp)),
+        Work::Graph(list) => list.iter().for_each(|work| note_writes(machine, work, stamp)),
+        _ => {}
+    }
+}
