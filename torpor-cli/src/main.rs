@@ -1,2 +1,71 @@
-//! (being written)
-fn main() {}
+//! `torpor`: run GPU programs without a GPU of their own.
+
+mod admin;
+mod error;
+mod gpus;
+mod private_server;
+mod ps;
+mod run;
+mod serve;
+mod signals;
+mod stop;
+mod table;
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use torpor_proto::directory::ServerDirectory;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  error
+  2  wrong usage
+  3  no server listens
+  `torpor run` exits as its command does (128 + N if signal N killed it; 126 if it cannot be executed, 127 if it is
+  not there).";
+
+/// Run GPU programs on this node's GPUs, from processes that cannot open a GPU
+#[derive(Debug, Parser)]
+#[command(name = "torpor", version, about, after_help = EXIT_CODES)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Serve(serve::Serve),
+    Run(run::Run),
+    Ps(ps::Ps),
+    Gpus(gpus::Gpus),
+    Stop(stop::Stop),
+}
+
+/// The flag of verbs that talk to a server.
+#[derive(Debug, Args)]
+struct DirectoryFlag {
+    /// Where the server listens [default: $TORPOR_SERVER, else $XDG_RUNTIME_DIR/torpor, else /run/torpor]
+    #[arg(long, value_name = "DIR")]
+    directory: Option<PathBuf>,
+}
+
+impl DirectoryFlag {
+    fn server(&self) -> ServerDirectory {
+        self.directory.clone().map_or_else(ServerDirectory::from_environment, ServerDirectory::new)
+    }
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().verb {
+        Verb::Serve(verb) => verb.run(),
+        Verb::Run(verb) => verb.run(),
+        Verb::Ps(verb) => verb.run(),
+        Verb::Gpus(verb) => verb.run(),
+        Verb::Stop(verb) => verb.run(),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("torpor: {error}");
+        error.exit_code()
+    })
+}

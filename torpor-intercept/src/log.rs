@@ -1,9 +1,12 @@
 //! The shim's log: silent unless `TORPOR_SHIM_LOG` names a file, or is `stderr`.
+//!
+//! With `TORPOR_LOG=debug`, every CUDA call that gives an error is named too.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::panic;
 use std::sync::OnceLock;
+use torpor_proto::error::CudaError;
 
 enum Sink {
     Nowhere,
@@ -37,6 +40,15 @@ pub(crate) fn write(message: &str) {
         Sink::Stderr => std::io::stderr().write_all(line().as_bytes()),
         Sink::File(file) => { file }.write_all(line().as_bytes()),
     };
+}
+
+/// Names a function that gave an error, if anybody wants to know.
+pub(crate) fn write_failure(function: &str, error: CudaError) {
+    static WANTED: OnceLock<bool> = OnceLock::new();
+    let wanted = || std::env::var("TORPOR_LOG").is_ok_and(|level| level == "debug" || level == "trace");
+    if *WANTED.get_or_init(wanted) {
+        write(&format!("{function} gives {error}"));
+    }
 }
 
 /// Makes sure that panics are kept from the program's stderr from now on.

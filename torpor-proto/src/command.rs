@@ -35,8 +35,13 @@ pub trait Command: Pod {
 
     /// The words that travel.
     fn words(&self) -> &[u64] {
-        bytemuck::cast_slice(std::slice::from_ref(self))
+        words(self)
     }
+}
+
+/// Plain data as words. What is empty is aligned to nothing, so it cannot be cast.
+fn words<T: Pod>(data: &T) -> &[u64] {
+    if size_of::<T>() == 0 { &[] } else { bytemuck::cast_slice(std::slice::from_ref(data)) }
 }
 
 /// Identifies the command that an answer is for: its completion slot.
@@ -107,8 +112,7 @@ macro_rules! arm {
         match $executor.$method(command, tail, ticket) {
             Ok(Outcome::Pending) => Dispatched::Pending($Name::NAME, ticket),
             Ok(Outcome::Done(reply, tail)) => {
-                let words = bytemuck::cast_slice(std::slice::from_ref(&reply)).to_vec();
-                Dispatched::Answer($Name::NAME, ticket, Ok((words, tail)))
+                Dispatched::Answer($Name::NAME, ticket, Ok((answer_words(&reply), tail)))
             }
             Err(error) => Dispatched::Answer($Name::NAME, ticket, Err(error)),
         }
@@ -130,7 +134,7 @@ macro_rules! commands {
         $($(
             $(#[$doc])*
             #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-            #[repr(C)]
+            #[repr(C, align(8))]
             pub struct $Name {
                 $($(#[$field_doc])* pub $field: $type,)*
             }
@@ -171,6 +175,13 @@ macro_rules! commands {
             })
         }
     };
+}
+
+/// A reply may be aligned to less than a word.
+fn answer_words<R: Pod>(reply: &R) -> Vec<u64> {
+    let mut words = vec![0; size_of::<R>().div_ceil(8)];
+    bytemuck::cast_slice_mut(&mut words)[..size_of::<R>()].copy_from_slice(bytemuck::bytes_of(reply));
+    words
 }
 
 fn decode<C: Command>(record: &Record) -> Result<(C, &[u8]), Malformed> {
@@ -715,6 +726,23 @@ mod tests {
         let names: BTreeSet<_> = ALL.iter().map(|command| command.1).collect();
         assert_eq!((numbers.len(), names.len()), (ALL.len(), ALL.len()));
         assert!(!numbers.contains(&0), "zeroed memory must be no command");
+    }
+
+    #[test]
+    fn commands_without_words_and_of_half_words_travel() {
+        assert!(Ping {}.words().is_empty());
+        let stack =
+            [(0_u8, StreamQuery { stream: 7, reserved: 9 }), (1, StreamQuery { stream: 8, reserved: 0 })];
+        assert_eq!(stack.map(|(_, query)| query.words().to_vec()), [vec![9 << 32 | 7], vec![8]]);
+        assert!(answer_words(&()).is_empty());
+        assert_eq!(answer_words(&EventElapsedReply { milliseconds_bits: 5, reserved: 6 }), [6 << 32 | 5]);
+    }
+
+    #[test]
+    fn empty_commands_and_answers_have_no_words() {
+        assert_eq!(Ping {}.words(), [0; 0]);
+        assert_eq!(words(&()), [0; 0]);
+        assert_eq!(MemoryFree { address: 7 }.words(), [7]);
     }
 
     #[test]

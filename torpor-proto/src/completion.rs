@@ -88,11 +88,11 @@ impl<const WORDS: usize> Slot<WORDS> {
 
     /// Worker: gives the answer: a fixed part (whole words) and a variable part, cut at [`PAYLOAD_BYTES`].
     pub fn complete(&self, status: Result<(), CudaError>, body: &[u64], tail: &[u8]) {
-        let mut words = self.payload.iter();
-        for (word, value) in words.by_ref().zip(body) {
+        let (fixed, variable) = self.payload.split_at(body.len().min(WORDS));
+        for (word, value) in fixed.iter().zip(body) {
             word.store(*value, Ordering::Relaxed);
         }
-        for (word, chunk) in words.zip(tail.chunks(8)) {
+        for (word, chunk) in variable.iter().zip(tail.chunks(8)) {
             let mut bytes = [0; 8];
             bytes[..chunk.len()].copy_from_slice(chunk);
             word.store(u64::from_le_bytes(bytes), Ordering::Relaxed);

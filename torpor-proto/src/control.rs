@@ -1,6 +1,11 @@
 //! The control messages (protobuf), generated from `proto/*.proto`.
 
-#[expect(missing_docs, clippy::pedantic, reason = "generated; the documentation is in the .proto files")]
+#[expect(
+    missing_docs,
+    clippy::pedantic,
+    clippy::large_enum_variant,
+    reason = "generated; the documentation is in the .proto files"
+)]
 mod generated {
     pub mod control {
         tonic::include_proto!("torpor.control");

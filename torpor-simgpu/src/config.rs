@@ -142,7 +142,7 @@ mod tests {
         assert_eq!((config.devices, config.time), (1, TimeMode::Virtual));
         assert_eq!(config.profile.name, "NVIDIA H200");
         assert_eq!(config.profile.memory_bytes >> 30, 141);
-        assert!(!config.checks.any());
+        assert_eq!(config.checks, Checks::default());
     }
 
     #[test]

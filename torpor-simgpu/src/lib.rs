@@ -37,10 +37,6 @@ mod module;
 mod occupancy;
 mod operation;
 mod profile;
-#[cfg(not(simgpu_stub))]
-pub mod ptx;
-#[cfg(simgpu_stub)]
-#[path = "/work/tmp/ptx_stub.rs"]
 pub mod ptx;
 mod stream;
 mod tensor_map;

@@ -9,7 +9,7 @@
 //!         ──lifeline.sock───▶ lifeline┘      └─ clients (slots, tokens)
 //! ```
 //!
-//! All tasks run on the thread that calls [`run`]: workers die with the thread that started them.
+//! All tasks run on the thread that calls [`run()`]: workers die with the thread that started them.
 
 mod admin;
 mod clients;

@@ -26,7 +26,7 @@ pub struct ServeArgs {
 }
 
 /// The flags that do not say where a server listens.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
 pub struct TuningArgs {
     /// The CUDA driver: "auto" (the system's, or the simulated one where there is none), "simulated", or a path
     #[arg(long, value_name = "DRIVER", default_value = "auto")]
@@ -185,6 +185,18 @@ impl ServeArgs {
     }
 }
 
+impl Default for TuningArgs {
+    /// What holds when no flag is given.
+    fn default() -> Self {
+        #[derive(clap::Parser)]
+        struct Nothing {
+            #[command(flatten)]
+            tuning: TuningArgs,
+        }
+        <Nothing as clap::Parser>::parse_from(["torpor"]).tuning
+    }
+}
+
 impl TuningArgs {
     /// These flags as a command line again, for a server that is started as a process of its own.
     #[must_use]
@@ -244,7 +256,8 @@ mod tests {
         let again: Vec<String> =
             first.to_arguments().into_iter().map(|argument| argument.into_string().unwrap()).collect();
         let second = parse(&again.iter().map(String::as_str).collect::<Vec<_>>()).tuning;
-        assert_eq!(format!("{first:?}"), format!("{second:?}"));
+        assert_eq!(first, second);
+        assert_ne!(first, TuningArgs::default());
         assert_eq!(second.driver, DriverChoice::Library("/opt/my libcuda.so".into()));
     }
 

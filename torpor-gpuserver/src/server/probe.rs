@@ -90,7 +90,10 @@ fn probe_in_child(program: &Path, library: &OsStr) -> Result<u32, String> {
         Ok(0) => Err("it has no GPU".to_owned()),
         Ok(devices) if status.success() => Ok(devices),
         _ if complaint.trim().is_empty() => Err(format!("its probe ended with {status}")),
-        _ => Err(complaint.trim().lines().last().unwrap_or_default().to_owned()),
+        _ => {
+            let last = complaint.trim().lines().last().unwrap_or_default();
+            Err(last.trim_start_matches("torpor-gpuserver: ").to_owned())
+        }
     }
 }
 

@@ -9,12 +9,17 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 use torpor_proto::directory::{FunctionDirectory, ServerDirectory};
 
 /// Longest path of a socket. Source: unix(7), `sun_path` has 108 bytes, the last of which ends it.
 const MAX_SOCKET_PATH_BYTES: usize = 107;
 
 const LOCK_FILE: &str = "lock";
+
+/// How long a server that is ending may hold the lock.
+const LOCK_PATIENCE: Duration = Duration::from_millis(200);
 
 /// Why a directory cannot be a server's.
 #[derive(Debug, thiserror::Error)]
@@ -68,10 +73,15 @@ impl ServerTree {
             return Err(TreeError::Foreign(path.to_owned()));
         }
         let lock = File::create(path.join(LOCK_FILE)).map_err(failed)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => return Err(TreeError::Taken(path.to_owned())),
-            Err(fs::TryLockError::Error(error)) => return Err(failed(error)),
+        // One that is ending removes its sockets first, then lets go.
+        let deadline = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(fs::TryLockError::WouldBlock) if Instant::now() < deadline => sleep(LOCK_PATIENCE / 20),
+                Err(fs::TryLockError::WouldBlock) => return Err(TreeError::Taken(path.to_owned())),
+                Err(fs::TryLockError::Error(error)) => return Err(failed(error)),
+            }
         }
         fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed)?;
         let tree = Self { directory: directory.clone(), _lock: lock };

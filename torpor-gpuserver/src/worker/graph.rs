@@ -176,6 +176,9 @@ impl Session {
     fn replay_records(&mut self, words: &[u64]) -> Result<(), CudaError> {
         let mut rest = words;
         while let Some(&first) = rest.first() {
+            if self.is_interrupted() {
+                return Err(CudaError::DEINITIALIZED);
+            }
             // A record's first word has its length in the low half, see torpor_proto::ring.
             let length = (first & 0xffff_ffff) as usize;
             let (record, behind) = rest.split_at_checked(length).ok_or(CudaError::INVALID_VALUE)?;

@@ -4,6 +4,7 @@
 //! asks. Pages that nobody has touched are faulted in by several threads first: one alone does 1.5 GB/s.
 
 use crate::driver::{Device, HostRegistration};
+use crate::worker::shared::{Link, Shared};
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 use rustix::mm::Advice;
@@ -54,6 +55,7 @@ pub(super) struct HostMemory {
     range: AddressRange,
     staging_range: AddressRange,
     device: Arc<Device>,
+    link: Arc<Link>,
     file: OwnedFd,
     _mapping: Mapping,
 }
@@ -61,7 +63,8 @@ pub(super) struct HostMemory {
 impl HostMemory {
     /// Maps the range and begins to page-lock the staging area.
     pub(super) fn new(
-        device: &Arc<Device>,
+        shared: &Shared,
+        link: &Arc<Link>,
         file: OwnedFd,
         range: AddressRange,
         staging_bytes: u64,
@@ -71,10 +74,10 @@ impl HostMemory {
         let staging = if staging_bytes == 0 {
             Staging::Failed(CudaError::INVALID_VALUE)
         } else {
-            let device = device.clone();
+            let (device, link) = (shared.device.clone(), link.clone());
             let lock = move || {
                 device.make_current()?;
-                lock_pages(&device, staging_range)
+                lock_pages(&device, staging_range, &link)
             };
             Staging::Starting(Some(std::thread::Builder::new().name("staging".to_owned()).spawn(lock)?))
         };
@@ -83,7 +86,8 @@ impl HostMemory {
             locked: BTreeMap::new(),
             range,
             staging_range,
-            device: device.clone(),
+            device: shared.device.clone(),
+            link: link.clone(),
             file,
             _mapping: mapping,
         })
@@ -120,7 +124,7 @@ impl HostMemory {
         if before.is_some_and(|(&start, before)| start.saturating_add(before.bytes) > address) {
             return Err(CudaError::HOST_MEMORY_ALREADY_REGISTERED);
         }
-        let registration = lock_pages(&self.device, piece)?;
+        let registration = lock_pages(&self.device, piece, &self.link)?;
         self.locked.insert(address, Locked { bytes, _registration: registration });
         Ok(())
     }
@@ -185,14 +189,15 @@ impl HostMemory {
 }
 
 /// Faults pages in and page-locks them.
-fn lock_pages(device: &Arc<Device>, piece: AddressRange) -> Result<HostRegistration, CudaError> {
-    fault_in(piece).map_err(|_| CudaError::OUT_OF_MEMORY)?;
+fn lock_pages(device: &Arc<Device>, piece: AddressRange, link: &Link) -> Result<HostRegistration, CudaError> {
+    fault_in(piece, &|| link.is_stopping()).map_err(|_| CudaError::OUT_OF_MEMORY)?;
     // SAFETY: the range is mapped by HostMemory, which drops its registrations before the mapping.
     unsafe { HostRegistration::new(device, piece.address, piece.bytes) }
 }
 
-/// Gives every page of a mapped range its memory, with several threads. Source: madvise(2), MADV_POPULATE_WRITE.
-fn fault_in(range: AddressRange) -> Result<(), Errno> {
+/// Gives every page of a mapped range its memory, with several threads, unless it is to stop. Source: madvise(2),
+/// MADV_POPULATE_WRITE.
+fn fault_in(range: AddressRange, stop: &(dyn Fn() -> bool + Sync)) -> Result<(), Errno> {
     let pieces = range.bytes.div_ceil(PIECE_BYTES);
     let next = AtomicU64::new(0);
     let work = || {
@@ -200,6 +205,9 @@ fn fault_in(range: AddressRange) -> Result<(), Errno> {
             let piece = next.fetch_add(1, Ordering::Relaxed);
             if piece >= pieces {
                 return Ok(());
+            }
+            if stop() {
+                return Err(Errno::INTR);
             }
             let offset = piece * PIECE_BYTES;
             let bytes = PIECE_BYTES.min(range.bytes - offset) as usize;
@@ -235,7 +243,8 @@ mod tests {
         let file = create_sealed("test", bytes).unwrap();
         let mapping = Mapping::anywhere(&file, bytes as usize).unwrap();
         let address = mapping.address().as_ptr().expose_provenance() as u64;
-        fault_in(AddressRange { address, bytes }).unwrap();
+        assert_eq!(fault_in(AddressRange { address, bytes }, &|| true), Err(Errno::INTR));
+        fault_in(AddressRange { address, bytes }, &|| false).unwrap();
         assert_eq!(rustix::fs::fstat(&file).unwrap().st_blocks as u64 * 512, bytes);
     }
 }

@@ -145,7 +145,7 @@ impl KernelCommands for Session {
         self.prepare(&command.shape, tail)?;
         let kernel = self.kernels.get(command.shape.kernel)?;
         let config = config(&command.shape, &self.kernels.scratch);
-        let clusters = self.streams.enter(command.shape.stream)?.occupancy_clusters(kernel, &config)?;
+        let clusters = self.streams.neutral().occupancy_clusters(kernel, &config)?;
         Ok(Outcome::done(OccupancyReply { value: count(clusters)? }))
     }
 
@@ -158,7 +158,7 @@ impl KernelCommands for Session {
         self.prepare(&command.shape, tail)?;
         let kernel = self.kernels.get(command.shape.kernel)?;
         let config = config(&command.shape, &self.kernels.scratch);
-        let size = self.streams.enter(command.shape.stream)?.occupancy_cluster_size(kernel, &config)?;
+        let size = self.streams.neutral().occupancy_cluster_size(kernel, &config)?;
         Ok(Outcome::done(OccupancyReply { value: count(size)? }))
     }
 

@@ -44,7 +44,7 @@ use torpor_proto::{handover, layout};
 /// The device window is reserved in pieces of this size if the driver refuses it as a whole.
 const WINDOW_PIECE_BYTES: u64 = 8 << 40;
 
-/// How long sessions may take to end when the worker does.
+/// How long sessions may take to tell their clients that the context is lost.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a worker is told at its start.
@@ -82,7 +82,8 @@ pub enum WorkerError {
     Lost(CudaError),
 }
 
-/// Runs a worker as this process: it dies with the node server, and the process ends when the server closes its end.
+/// Runs a worker as this process, from its main thread: it dies with the node server, and the process ends at once, with
+/// status 0, when the server closes its end.
 ///
 /// # Errors
 /// [`WorkerError`]; the server has been told already.
@@ -100,19 +101,6 @@ pub fn run(options: WorkerOptions) -> Result<(), WorkerError> {
             unsafe { std::env::set_var(name, value) };
         }
     }
-    match serve(options) {
-        // Without running the driver's exit handlers: the kernel gives everything back, and faster.
-        // SAFETY: ends the process; nothing of it is used afterwards.
-        Ok(()) => unsafe { libc::_exit(0) },
-        Err(error) => Err(error),
-    }
-}
-
-/// As [`run`], but returns once the server has closed its end, and leaves the process as it is.
-///
-/// # Errors
-/// [`WorkerError`]; the server has been told already.
-pub fn serve(options: WorkerOptions) -> Result<(), WorkerError> {
     let (shared, _window) = match start(options) {
         Ok(started) => started,
         Err((server, error)) => {
@@ -123,11 +111,14 @@ pub fn serve(options: WorkerOptions) -> Result<(), WorkerError> {
         }
     };
     let ended = listen(&shared);
-    leave(&shared);
-    match shared.lost() {
-        Some(error) => Err(WorkerError::Lost(error)),
-        None => ended.map_err(WorkerError::Server),
+    if let Some(error) = shared.lost() {
+        leave(&shared);
+        return Err(WorkerError::Lost(error));
     }
+    ended?;
+    // Without running the driver's exit handlers: the kernel gives everything back, and at once.
+    // SAFETY: ends the process; nothing of it is used afterwards.
+    unsafe { libc::_exit(0) }
 }
 
 type Started = (Arc<Shared>, Vec<Reservation>);
@@ -205,10 +196,9 @@ fn usage(shared: &Shared) -> Usage {
     Usage { clients: shared.usage(), free_memory_bytes, total_memory_bytes }
 }
 
-/// Stops all sessions and gives them a moment to do so.
+/// Gives the sessions a moment to end.
 fn leave(shared: &Shared) {
     let deadline = Instant::now() + LEAVE_TIMEOUT;
-    shared.stop_all();
     while shared.has_sessions() && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(1));
     }

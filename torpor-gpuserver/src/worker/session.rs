@@ -2,6 +2,7 @@
 
 use crate::driver::Event;
 use crate::worker::address_space::AddressSpace;
+use crate::worker::fence::Fence;
 use crate::worker::graph::Graphs;
 use crate::worker::host_memory::HostMemory;
 use crate::worker::image::Images;
@@ -191,7 +192,7 @@ impl Session {
         let range = AddressRange { address: attach.host_address, bytes: attach.host_bytes };
         check_sealed(&host, range.bytes)
             .map_err(|error| format!("its host range cannot be used: {error}"))?;
-        let host = HostMemory::new(&shared.device, host, range, attach.staging_bytes)
+        let host = HostMemory::new(shared, link, host, range, attach.staging_bytes)
             .map_err(|error| format!("its host range cannot be mapped at {:#x}: {error}", range.address))?;
         link.pinned_bytes.store(host.locked_bytes(), Ordering::Relaxed);
         let _ = link.channel.set(channel);
@@ -239,7 +240,11 @@ impl Session {
                 return self.lose(error, "waiting for the GPU");
             }
             if taken {
-                continue;
+                match self.catch_up() {
+                    // Interrupted, in the second case: the loop begins with that.
+                    Ok(()) | Err(CudaError::DEINITIALIZED) => continue,
+                    Err(error) => return self.lose(error, "waiting for the GPU to catch up"),
+                }
             }
             let idle = idle_since.get_or_insert_with(Instant::now).elapsed();
             let waiting = self.is_waiting();
@@ -322,6 +327,11 @@ impl Session {
         Stop::Lost(self.shared.lost().unwrap_or(error))
     }
 
+    /// Whether the session is to end, for whatever reason.
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.interrupted().is_some()
+    }
+
     /// Whether anything waits for the GPU.
     fn is_waiting(&self) -> bool {
         !self.pending.is_empty() || self.streams.has_retiring()
@@ -343,20 +353,32 @@ impl Session {
         Ok(())
     }
 
+    /// Waits if the GPU is too far behind what was posted. Errors as [`Self::drain`].
+    #[inline]
+    fn catch_up(&mut self) -> Result<(), CudaError> {
+        match self.streams.congestion()? {
+            None => Ok(()),
+            Some(fence) => self.wait_for(vec![fence]),
+        }
+    }
+
     /// Waits until all work of the client is done, while answers keep going out.
     ///
     /// # Errors
     /// The context's, or `CUDA_ERROR_DEINITIALIZED` if the session is to end.
     pub(super) fn drain(&mut self) -> Result<(), CudaError> {
-        let mut fences = self.streams.fence_all()?;
+        let fences = self.streams.fence_all()?;
+        self.wait_for(fences)
+    }
+
+    /// Waits for fences, while answers keep going out. Errors as [`Self::drain`].
+    fn wait_for(&mut self, mut fences: Vec<Fence>) -> Result<(), CudaError> {
         let since = Instant::now();
         while !self.streams.fences.all_reached(&mut fences) {
             if self.interrupted().is_some() {
                 return Err(CudaError::DEINITIALIZED);
             }
-            if self.is_waiting() {
-                self.poll()?;
-            }
+            self.poll()?;
             if since.elapsed() < self.shared.spin {
                 std::hint::spin_loop();
             } else {

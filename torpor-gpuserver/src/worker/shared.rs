@@ -142,11 +142,6 @@ impl Shared {
         link.inspect(|link| link.stop()).is_some()
     }
 
-    /// Asks every session to end.
-    pub(super) fn stop_all(&self) {
-        self.links().values().for_each(|link| link.stop());
-    }
-
     /// Whether any session is left.
     pub(super) fn has_sessions(&self) -> bool {
         !self.links().is_empty()

@@ -11,6 +11,7 @@ use crate::worker::fence::{Counter, Fence, Fences};
 use crate::worker::graph::Capture;
 use crate::worker::shared::Shared;
 use crate::worker::table::Table;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use torpor_proto::error::CudaError;
 
@@ -20,6 +21,13 @@ pub(super) const LEGACY: u32 = 0;
 /// Streams of a client.
 const LIMIT: u32 = 4096;
 
+/// After so many commands to a stream, it is looked at how far the GPU has come.
+const CHECKPOINT: u32 = 256;
+
+/// Checkpoints of a stream that the GPU may be behind. A driver whose queue is full (about 1024 launches) blocks its
+/// caller until the GPU has come on, so a session stops posting before.
+const CHECKPOINTS: usize = 3;
+
 /// A real stream and what was posted to it.
 #[derive(Debug)]
 struct Live {
@@ -27,6 +35,10 @@ struct Live {
     counter: Counter,
     /// Something was posted since the last fence.
     unfenced: bool,
+    /// How much was posted since the last checkpoint.
+    posted: u32,
+    /// Fences every [`CHECKPOINT`] commands, the oldest first.
+    checkpoints: VecDeque<Fence>,
     /// It copies to or from the staging area since the last staging mark.
     touches_staging: bool,
     /// Blocking streams: the legacy stream does not wait for all of its work yet.
@@ -43,6 +55,8 @@ impl Live {
             stream: Stream::new(device, priority)?,
             counter: fences.counter()?,
             unfenced: false,
+            posted: 0,
+            checkpoints: VecDeque::new(),
             touches_staging: false,
             unjoined: false,
             joined: 0,
@@ -96,6 +110,8 @@ pub(super) struct Streams {
     unjoined: Vec<u32>,
     /// How often the legacy stream was used.
     legacy_work: u64,
+    /// The stream that has had [`CHECKPOINT`] commands since its last checkpoint.
+    crowded: Option<u32>,
     /// A graph is being replayed.
     pub(super) capture: Option<Capture>,
     /// After the streams: their words may be used again only when the streams are gone.
@@ -116,6 +132,7 @@ impl Streams {
             retiring: Vec::new(),
             unjoined: Vec::new(),
             legacy_work: 0,
+            crowded: None,
             capture: None,
             fences,
         })
@@ -145,9 +162,34 @@ impl Streams {
         } else if blocking {
             self.join_legacy_into(id)?;
         }
-        let live = self.live(id)?;
+        let live = self.table.get_mut(id)?.live.as_deref_mut().ok_or(CudaError::INVALID_HANDLE)?;
         live.unfenced = true;
+        live.posted += 1;
+        if live.posted == CHECKPOINT {
+            self.crowded = Some(id);
+        }
         Ok(&live.stream)
+    }
+
+    /// A fence to wait for before anything else is posted, because the GPU is too far behind.
+    #[inline]
+    pub(super) fn congestion(&mut self) -> Result<Option<Fence>, CudaError> {
+        match self.crowded.take() {
+            None => Ok(None),
+            Some(id) => self.checkpoint(id),
+        }
+    }
+
+    fn checkpoint(&mut self, id: u32) -> Result<Option<Fence>, CudaError> {
+        // The client may have destroyed the stream meanwhile.
+        let Some(live) = self.table.get_mut(id).ok().and_then(|entry| entry.live.as_mut()) else { return Ok(None) };
+        live.posted = 0;
+        live.fence(&self.fences)?;
+        live.checkpoints.push_back(live.counter.last());
+        if live.checkpoints.len() < CHECKPOINTS {
+            return Ok(None);
+        }
+        Ok(live.checkpoints.pop_front().filter(|&fence| !self.fences.is_reached(fence)))
     }
 
     /// The stream whether or not it is ready to take work: `None` if it was never used.
@@ -159,6 +201,11 @@ impl Streams {
             self.enter(id)?;
         }
         Ok(self.table.get(id)?.live.as_ref().map(|live| &live.stream))
+    }
+
+    /// A stream that no command belongs to, for questions that name one.
+    pub(super) fn neutral(&self) -> &Stream {
+        &self.setup.stream
     }
 
     /// The worker's own stream for this client.

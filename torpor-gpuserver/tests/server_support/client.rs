@@ -1,6 +1,7 @@
 //! A client that speaks hello and lifeline, and nothing else. Its ZeroMQ is not the server's own.
 
 use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use torpor_proto::PROTOCOL_VERSION;
 use torpor_proto::channel::MappedChannel;
@@ -16,6 +17,7 @@ pub struct Client {
     pub welcome: Welcome,
     pub channel: MappedChannel,
     pub lifeline: UnixStream,
+    pub host_file: OwnedFd,
 }
 
 /// Sends bytes to the control endpoint and returns the answer.
@@ -46,16 +48,17 @@ pub fn hello(directory: &FunctionDirectory, protocol_version: u32) -> Result<Wel
 pub fn take_memory(
     directory: &FunctionDirectory,
     welcome: &Welcome,
-) -> Result<(UnixStream, MappedChannel), String> {
+) -> Result<(UnixStream, MappedChannel, OwnedFd), String> {
     let mut lifeline = UnixStream::connect(directory.lifeline_socket()).unwrap();
     lifeline.write_all(&welcome.token).unwrap();
-    let (message, descriptors) = handover::receive(&lifeline).unwrap();
-    match (&message[..], &descriptors[..]) {
-        ([1], [channel, host]) => {
-            check_sealed(host, welcome.host_bytes).unwrap();
-            Ok((lifeline, MappedChannel::open(channel).unwrap()))
+    let (message, mut descriptors) = handover::receive(&lifeline).unwrap();
+    match (&message[..], descriptors.len()) {
+        ([1], 2) => {
+            let (host, channel) = (descriptors.remove(1), descriptors.remove(0));
+            check_sealed(&host, welcome.host_bytes).unwrap();
+            Ok((lifeline, MappedChannel::open(channel).unwrap(), host))
         }
-        ([0, reason @ ..], []) => Err(String::from_utf8(reason.to_vec()).unwrap()),
+        ([0, reason @ ..], 0) => Err(String::from_utf8(reason.to_vec()).unwrap()),
         other => panic!("{other:?}"),
     }
 }
@@ -63,8 +66,8 @@ pub fn take_memory(
 /// Becomes a client of a function.
 pub fn connect(directory: &FunctionDirectory) -> Client {
     let welcome = hello(directory, PROTOCOL_VERSION).unwrap();
-    let (lifeline, channel) = take_memory(directory, &welcome).unwrap();
-    Client { welcome, channel, lifeline }
+    let (lifeline, channel, host_file) = take_memory(directory, &welcome).unwrap();
+    Client { welcome, channel, lifeline, host_file }
 }
 
 impl Client {

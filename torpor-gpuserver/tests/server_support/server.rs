@@ -42,10 +42,15 @@ pub struct Server {
 impl Server {
     /// Starts `program serve` with fake workers and waits until it serves.
     pub fn start(program: &str, flags: &[&str]) -> Self {
+        Self::start_by(|directory| command(program, directory, flags))
+    }
+
+    /// Starts a server by a command that is to serve in the directory, and waits until it does.
+    pub fn start_by(command: impl FnOnce(&ServerDirectory) -> Command) -> Self {
         let temporary = tempfile::tempdir().unwrap();
         let (directory, log) =
             (ServerDirectory::new(temporary.path().join("torpor")), temporary.path().join("log"));
-        let child = command(program, &directory, flags).stderr(File::create(&log).unwrap()).spawn().unwrap();
+        let child = command(&directory).stderr(File::create(&log).unwrap()).spawn().unwrap();
         let server = Self { directory, child, _temporary: temporary, log };
         eventually("the server serves", || server.said("torpor: serving"));
         server

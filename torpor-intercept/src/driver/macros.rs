@@ -31,7 +31,7 @@ macro_rules! stream_functions {
                 $($argument: $type,)* $stream: *mut std::ffi::c_void $(, $more: $more_type)*
             ) -> $crate::driver::Code {
                 let $stream = $crate::core::StreamHandle { handle: $stream, per_thread: false };
-                $crate::driver::answer(|| body($($argument,)* $stream $(, $more)*))
+                $crate::driver::answer(stringify!($name), || body($($argument,)* $stream $(, $more)*))
             }
 
             /// See `cuda.h`.
@@ -43,7 +43,7 @@ macro_rules! stream_functions {
                 $($argument: $type,)* $stream: *mut std::ffi::c_void $(, $more: $more_type)*
             ) -> $crate::driver::Code {
                 let $stream = $crate::core::StreamHandle { handle: $stream, per_thread: true };
-                $crate::driver::answer(|| body($($argument,)* $stream $(, $more)*))
+                $crate::driver::answer(stringify!($per_thread), || body($($argument,)* $stream $(, $more)*))
             }
         };
     )*};
@@ -61,7 +61,7 @@ macro_rules! export {
         /// As `cuda.h` says.
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $name($($argument: $type),*) -> $crate::driver::Code {
-            $crate::driver::answer(|| body($($argument),*))
+            $crate::driver::answer(stringify!($name), || body($($argument),*))
         }
     };
 }

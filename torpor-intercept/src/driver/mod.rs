@@ -45,9 +45,12 @@ pub(crate) fn guard(body: impl FnOnce() -> Code) -> Code {
 
 /// As [`guard`], for a body that gives a `Result`.
 #[inline]
-pub(crate) fn answer(body: impl FnOnce() -> CudaResult<()>) -> Code {
+pub(crate) fn answer(function: &str, body: impl FnOnce() -> CudaResult<()>) -> Code {
     guard(|| match body() {
         Ok(()) => 0,
-        Err(error) => error.0 as Code,
+        Err(error) => {
+            crate::log::write_failure(function, error);
+            error.0 as Code
+        }
     })
 }

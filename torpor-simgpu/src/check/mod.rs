@@ -58,11 +58,6 @@ impl Checks {
         Ok(checks)
     }
 
-    /// Whether any check is on.
-    pub fn any(&self) -> bool {
-        *self != Self::default()
-    }
-
     /// Whether every single access must be looked at.
     pub fn each_access(&self) -> bool {
         self.uninitialised || self.unordered || self.bounds

@@ -11,9 +11,12 @@ use std::sync::{Arc, Mutex};
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
-use super::physical::Physical;
+use super::physical::{GRANULARITY, Physical};
 use crate::error::{CudaError, Result};
 use crate::lock;
+
+/// Behind memory whose address the driver chooses lie so many bytes of nothing: an overrun meets no other allocation.
+const GUARD_BYTES: u64 = GRANULARITY;
 
 /// What lies in a mapping.
 #[derive(Debug)]
@@ -34,10 +37,12 @@ pub enum Backing {
 pub enum Range {
     /// It belongs to a reservation and becomes empty again.
     Reserved,
-    /// It was taken for this mapping and is given back.
+    /// It was taken for this mapping, with a guard behind it, and is given back.
     Own,
     /// It was taken for this mapping and is never used again, so that late accesses are noticed.
     Quarantined,
+    /// It was taken for host memory and is given back.
+    Host,
     /// It is somebody else's memory.
     Foreign,
 }
@@ -109,19 +114,23 @@ impl Mapping {
         extents: &Arc<Extents>,
     ) -> Result<Arc<Self>> {
         let id = extents.new_id();
-        let mut ranges = lock(&extents.ranges);
-        let (hint, fixed) = match start {
-            Some(start) => (pointer(start), MapFlags::FIXED),
-            None => (std::ptr::null_mut(), MapFlags::empty()),
-        };
-        let protection = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: with a fixed address the range lies in a reservation of this driver, checked by the caller, in which
-        // no current mapping lies; without one the system chooses a free range.
-        let mapped = unsafe {
-            mmap(hint, physical.bytes as usize, protection, MapFlags::SHARED | fixed, physical.file(), 0)
-        };
-        let start = mapped.map_err(|_| CudaError::OUT_OF_MEMORY)?.expose_provenance() as u64;
         let bytes = physical.bytes;
+        let start = match start {
+            Some(start) => start,
+            None => reserve(0, bytes + GUARD_BYTES, GRANULARITY)?,
+        };
+        let mut ranges = lock(&extents.ranges);
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::SHARED | MapFlags::FIXED;
+        // SAFETY: the range lies in a reservation of this driver, made here or checked by the caller, in which no
+        // current mapping lies.
+        let mapped = unsafe { mmap(pointer(start), bytes as usize, protection, flags, physical.file(), 0) };
+        if mapped.is_err() {
+            if range != Range::Reserved {
+                give_back(start, bytes + GUARD_BYTES);
+            }
+            return Err(CudaError::OUT_OF_MEMORY);
+        }
         ranges.insert((start, id), start + bytes);
         drop(ranges);
         let extents = Arc::clone(extents);
@@ -162,7 +171,7 @@ impl Mapping {
             asked_bytes: bytes,
             backing: Backing::Host { allocated, flags },
             id,
-            range: if allocated { Range::Own } else { Range::Foreign },
+            range: if allocated { Range::Host } else { Range::Foreign },
             readers: AtomicU64::new(u64::MAX),
             writers: AtomicU64::new(u64::MAX),
             extents: Arc::clone(extents),
@@ -216,7 +225,7 @@ impl Mapping {
 
     /// Whether the driver chose its addresses, as for `cuMemAlloc`; peers then need no access of their own to it.
     pub fn is_plain(&self) -> bool {
-        matches!(self.range, Range::Own | Range::Quarantined) && self.physical().is_some()
+        matches!(self.range, Range::Own | Range::Quarantined)
     }
 }
 
@@ -226,8 +235,8 @@ impl Drop for Mapping {
         ranges.remove(&(self.start, self.id));
         match self.range {
             Range::Foreign => {}
-            // SAFETY: the range was mapped by this object, and nothing uses it any more, or it would hold this object.
-            Range::Own => drop(unsafe { munmap(pointer(self.start), self.bytes as usize) }),
+            Range::Host => give_back(self.start, self.bytes),
+            Range::Own => give_back(self.start, self.bytes + GUARD_BYTES),
             Range::Quarantined => make_empty(self.start, self.end()),
             Range::Reserved => {
                 // What a later mapping took in the meantime is not touched.
@@ -253,7 +262,7 @@ fn make_empty(start: u64, end: u64) {
     let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
     // SAFETY: the range belongs to this driver, and no mapping that anybody uses lies in it. On failure the old pages
     // stay, which is harmless.
-    drop(unsafe { mmap_anonymous(pointer(start), (end - start) as usize, ProtFlags::empty(), flags) });
+    let _ = unsafe { mmap_anonymous(pointer(start), (end - start) as usize, ProtFlags::empty(), flags) };
 }
 
 /// Reserves `bytes` of addresses: at `wanted` if that is free, else anywhere, at a multiple of `alignment`.
@@ -282,10 +291,11 @@ pub fn reserve(wanted: u64, bytes: u64, alignment: u64) -> Result<u64> {
     Ok(start)
 }
 
-/// Gives reserved addresses back to the system.
+/// Gives addresses that this driver took back to the system. Nothing may use them any more.
 pub fn give_back(start: u64, bytes: u64) {
     if bytes > 0 {
-        // SAFETY: the range is part of a reservation of this driver, in which nothing is mapped.
-        drop(unsafe { munmap(pointer(start), bytes as usize) });
+        // SAFETY: the range is a reservation of this driver, or a mapping that nothing uses: whatever uses a mapping
+        // holds its object, and this is called when that is dropped.
+        let _ = unsafe { munmap(pointer(start), bytes as usize) };
     }
 }

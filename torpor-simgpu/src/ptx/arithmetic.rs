@@ -123,16 +123,19 @@ fn simple(name: &str, kind: Type, high: bool, saturate: bool, relu: bool) -> (Op
             for_integer!(kind, T => lanes!(|a: T, b: T, c: T| -> T { c.wrapping_add(a.max(b).wrapping_sub(a.min(b))) })),
             3,
         ),
-        ("neg", ..) => (for_integer!(kind, T => lanes!(|a: T| -> T { (0 as T).wrapping_sub(a) })), 1),
-        ("abs", ..) => (
-            for_integer!(kind, T => lanes!(|a: T| -> T {
-                #[allow(unused_comparisons, reason = "PTX has abs for signed types only; the macro expands for all")]
-                if a < 0 { (0 as T).wrapping_sub(a) } else { a }
-            })),
-            1,
-        ),
+        ("neg", ..) => (for_integer!(kind, T => lanes!(|a: T| -> T { a.wrapping_neg() })), 1),
+        ("abs", ..) => (absolute(kind), 1),
         _ => (None, 0),
     }
+}
+
+fn absolute(kind: Type) -> Option<Handler> {
+    Some(match (kind.kind, kind.bits) {
+        (Kind::Signed, 16) => lanes!(|a: i16| -> i16 { a.wrapping_abs() }),
+        (Kind::Signed, 32) => lanes!(|a: i32| -> i32 { a.wrapping_abs() }),
+        (Kind::Signed, 64) => lanes!(|a: i64| -> i64 { a.wrapping_abs() }),
+        _ => return None,
+    })
 }
 
 /// `mul.wide`.

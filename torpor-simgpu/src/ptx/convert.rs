@@ -61,7 +61,11 @@ impl Conversion {
     fn apply(self, bits: u64) -> u64 {
         if Self::is_float(self.from) {
             let value = self.float_value(bits);
-            if Self::is_float(self.to) { self.from_float(value) } else { self.integer_from_float(value) }
+            if Self::is_float(self.to) {
+                self.float_from_float(value)
+            } else {
+                self.integer_from_float(value)
+            }
         } else {
             let unused = 64 - self.from.bits;
             let value = if self.from.kind == Kind::Signed {
@@ -88,7 +92,7 @@ impl Conversion {
         if self.flush && subnormal { 0f64.copysign(value) } else { value }
     }
 
-    fn from_float(self, value: f64) -> u64 {
+    fn float_from_float(self, value: f64) -> u64 {
         let mut value = if self.integral { self.rounding.integral(value) } else { value };
         if self.saturate {
             value = if value > 0.0 { value.min(1.0) } else { 0.0 };

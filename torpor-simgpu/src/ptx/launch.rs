@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::address::WindowCache;
 use super::block::Block;
@@ -80,82 +80,102 @@ const MAX_THREADS_PER_BLOCK: u64 = 1024;
 /// Most bytes of shared memory of a block: what the largest GPU offers.
 const MAX_SHARED_BYTES: usize = 228 * 1024;
 
-/// Runs a kernel to its end.
-pub(super) fn run(kernel: &Kernel, launch: &Launch<'_>) -> Result<Statistics, KernelFault> {
-    let program = &kernel.program;
-    let threads = launch.threads.max(1);
-    check(kernel, launch)?;
-    let globals = program
-        .globals
-        .iter()
-        .map(|symbol| {
-            (launch.globals)(symbol).ok_or_else(|| KernelFault::UnknownGlobal {
-                kernel: kernel.name.clone(),
-                symbol: symbol.clone(),
-            })
-        })
-        .collect::<Result<Vec<u64>, KernelFault>>()?;
+/// When the blocks that are left would take one thread longer than this, other threads help: about what it costs to
+/// start them.
+const WORTH_HELP: Duration = Duration::from_micros(100);
 
-    let launch = &Shared {
-        grid: launch.grid,
-        block: launch.block,
-        dynamic_shared_bytes: launch.dynamic_shared_bytes,
-        parameters: launch.parameters,
-        memory: launch.memory,
-        cancel: launch.cancel,
-    };
-    let blocks = launch.grid.iter().map(|&extent| u64::from(extent)).product::<u64>();
-    let next = AtomicU64::new(0);
-    let stop = AtomicBool::new(false);
-    let outcome = Mutex::new((None, 0));
-    let started = Instant::now();
-    let work = || {
+/// A grid under execution.
+struct Grid<'a> {
+    kernel: &'a str,
+    program: &'a Program,
+    launch: Shared<'a>,
+    globals: Vec<u64>,
+    blocks: u64,
+    /// The block to start next. Blocks start in order, so that one may wait for another with a lower index.
+    next: AtomicU64,
+    /// Set when a block has failed.
+    stop: AtomicBool,
+    outcome: Mutex<Result<Statistics, KernelFault>>,
+    started: Instant,
+}
+
+impl Grid<'_> {
+    /// Runs blocks until none is left; calls `after_first` after the first, with the time that it took.
+    fn work(&self, after_first: &dyn Fn(Duration)) {
         let mut context = Context {
-            program,
-            launch,
-            globals: &globals,
-            shared: vec![0; program.static_shared_bytes + launch.dynamic_shared_bytes],
+            program: self.program,
+            launch: &self.launch,
+            globals: &self.globals,
+            shared: vec![0; self.program.static_shared_bytes + self.launch.dynamic_shared_bytes],
             windows: WindowCache::default(),
             instructions: 0,
-            started,
+            started: self.started,
         };
         let mut block = Block::new(&context);
         let mut fault = None;
-        // Blocks start in order, so that a block may wait for one with a lower index.
-        while !stop.load(Ordering::Relaxed) {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            if index >= blocks {
+        let mut first = true;
+        while !self.stop.load(Ordering::Relaxed) {
+            let index = self.next.fetch_add(1, Ordering::Relaxed);
+            if index >= self.blocks {
                 break;
             }
-            if let Err(failed) = block.run(&mut context, &kernel.name, index, &stop) {
-                stop.store(true, Ordering::Relaxed);
+            let begun = Instant::now();
+            if let Err(failed) = block.run(&mut context, self.kernel, index, &self.stop) {
+                self.stop.store(true, Ordering::Relaxed);
                 fault = Some(failed);
+            } else if std::mem::take(&mut first) {
+                after_first(begun.elapsed());
             }
         }
-        let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
-        // Of several faults the first stands; a thread stopped because of it reports a mere cancellation.
-        if outcome.0.is_none() || matches!(outcome.0, Some(KernelFault::Cancelled { .. })) && fault.is_some()
-        {
-            outcome.0 = fault.or(outcome.0.take());
+        let mut outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&mut *outcome, fault) {
+            (Ok(statistics), None) => statistics.instructions += context.instructions,
+            // The first fault stands, but a thread that was stopped because of it reports a mere cancellation.
+            (Ok(_) | Err(KernelFault::Cancelled { .. }), Some(fault)) => *outcome = Err(fault),
+            _ => {}
         }
-        outcome.1 += context.instructions;
+    }
+}
+
+/// Runs a kernel to its end.
+pub(super) fn run(kernel: &Kernel, launch: &Launch<'_>) -> Result<Statistics, KernelFault> {
+    check(kernel, launch)?;
+    let unknown =
+        |symbol: &String| KernelFault::UnknownGlobal { kernel: kernel.name.clone(), symbol: symbol.clone() };
+    let symbols = kernel.program.globals.iter();
+    let globals = symbols
+        .map(|symbol| (launch.globals)(symbol).ok_or_else(|| unknown(symbol)))
+        .collect::<Result<Vec<u64>, KernelFault>>()?;
+    let grid = Grid {
+        kernel: &kernel.name,
+        program: &kernel.program,
+        launch: Shared {
+            grid: launch.grid,
+            block: launch.block,
+            dynamic_shared_bytes: launch.dynamic_shared_bytes,
+            parameters: launch.parameters,
+            memory: launch.memory,
+            cancel: launch.cancel,
+        },
+        globals,
+        blocks: launch.grid.iter().map(|&extent| u64::from(extent)).product(),
+        next: AtomicU64::new(0),
+        stop: AtomicBool::new(false),
+        outcome: Mutex::new(Ok(Statistics::default())),
+        started: Instant::now(),
     };
-    let threads = threads.min(usize::try_from(blocks).unwrap_or(usize::MAX));
-    if threads <= 1 {
-        work();
-    } else {
-        std::thread::scope(|scope| {
-            for _ in 1..threads {
-                scope.spawn(work);
+    std::thread::scope(|scope| {
+        grid.work(&|first| {
+            let left = grid.blocks - 1;
+            let helpers = (launch.threads.max(1) as u64 - 1).min(left);
+            if first.saturating_mul(u32::try_from(left).unwrap_or(u32::MAX)) > WORTH_HELP {
+                for _ in 0..helpers {
+                    scope.spawn(|| grid.work(&|_| ()));
+                }
             }
-            work();
         });
-    }
-    let (fault, instructions) = outcome.into_inner().unwrap_or_else(PoisonError::into_inner);
-    match fault {
-        Some(fault) => Err(fault),
-        None => Ok(Statistics { instructions }),
-    }
+    });
+    grid.outcome.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn check(kernel: &Kernel, launch: &Launch<'_>) -> Result<(), KernelFault> {

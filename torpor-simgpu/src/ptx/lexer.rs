@@ -67,8 +67,10 @@ pub(super) fn tokens(text: &str) -> Result<Vec<Located<'_>>, PtxError> {
             }
             _ if is_word_start(byte) || (byte == b'.' && is_word_start(next)) => {
                 at += 1;
+                // Directives may follow each other without a blank: `.reg.b32`.
+                let marks: &[u8] = if byte == b'.' { b"_$" } else { b"_$." };
                 loop {
-                    at += count(&bytes[at..], |byte| byte.is_ascii_alphanumeric() || b"_$.".contains(&byte));
+                    at += count(&bytes[at..], |byte| byte.is_ascii_alphanumeric() || marks.contains(&byte));
                     if bytes[at..].starts_with(b"::") {
                         at += 2;
                     } else {
@@ -159,8 +161,10 @@ mod tests {
     #[test]
     fn words_keep_dots_and_double_colons_but_not_label_colons() {
         assert_eq!(
-            plain("$L__1: ld.shared::cta.u32 %r1,"),
+            plain(".reg.b32 $L__1: ld.shared::cta.u32 %r1,"),
             [
+                Token::Word(".reg"),
+                Token::Word(".b32"),
                 Token::Word("$L__1"),
                 Token::Mark(':'),
                 Token::Word("ld.shared::cta.u32"),

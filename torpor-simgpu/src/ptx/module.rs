@@ -70,7 +70,7 @@ impl Module {
         let syntax = parser::parse(text)?;
         let kernels = syntax.functions.iter().filter(|function| function.entry && function.body.is_some());
         let kernels = kernels
-            .map(|function| Ok(Kernel::new(function, decode_kernel(&syntax, function)?)?))
+            .map(|function| Kernel::new(function, decode_kernel(&syntax, function)?))
             .collect::<Result<Vec<Kernel>, PtxError>>()?;
         let globals = syntax
             .variables

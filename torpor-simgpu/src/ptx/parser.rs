@@ -2,7 +2,9 @@
 
 use super::error::PtxError;
 use super::lexer::{Located, Token, tokens};
-use super::syntax::{Function, InstructionSyntax, ModuleSyntax, Number, Operand, Statement, VariableSpace};
+use super::syntax::{
+    Function, InstructionSyntax, ModuleSyntax, Number, Operand, Statement, Variable, VariableSpace,
+};
 
 /// Parses a module's text.
 pub(super) fn parse(text: &str) -> Result<ModuleSyntax<'_>, PtxError> {
@@ -301,6 +303,10 @@ impl<'a> Parser<'a> {
                 let base = self.word()?;
                 Operand::Address(base, self.offset()?)
             };
+            if self.accept(',') {
+                while self.next()? != Token::Mark(']') {}
+                return Ok(Operand::Coordinates);
+            }
             self.expect(']')?;
             return Ok(operand);
         }
@@ -329,7 +335,7 @@ impl<'a> Parser<'a> {
         Ok(operands)
     }
 
-    fn formal_parameters(&mut self) -> Result<Vec<super::syntax::Variable<'a>>, PtxError> {
+    fn formal_parameters(&mut self) -> Result<Vec<Variable<'a>>, PtxError> {
         let mut parameters = Vec::new();
         while !self.accept(')') {
             let parameter = self.declaration(false)?;

@@ -251,9 +251,9 @@ mod tests {
         assert_eq!((down, up), (1.0, 1.0f64.next_up()));
         assert_eq!(Exact::Multiply.double(f64::MAX, 2.0, 0.0, Rounding::Zero), f64::MAX);
         assert_eq!(Exact::FusedMultiplyAdd.double(1.0, 1.0, -1e-40, Rounding::Zero), 1.0f64.next_down());
-        assert_eq!(
-            Exact::SquareRoot.double(2.0, 0.0, 0.0, Rounding::Up),
-            2.0f64.sqrt().max(1.414_213_562_373_095_1)
-        );
+        let root = |rounding| Exact::SquareRoot.double(2.0, 0.0, 0.0, rounding);
+        // To nearest, it is rounded up.
+        assert_eq!(root(Rounding::Up), 2.0f64.sqrt());
+        assert_eq!(root(Rounding::Down), 2.0f64.sqrt().next_down());
     }
 }

@@ -37,7 +37,7 @@ pub struct Window {
 
 /// The device memory that a kernel reads and writes.
 ///
-/// A returned host address must be as aligned as the device address (up to 16 bytes), and must stay valid for reads
+/// A returned host address must be as aligned as the device address (up to 8 bytes), and must stay valid for reads
 /// and writes until the launch returns. The interpreter only uses relaxed atomic operations on it.
 pub trait DeviceMemory: Sync {
     /// Host address of `bytes` bytes at a device address, or the fault.

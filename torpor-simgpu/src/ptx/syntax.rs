@@ -110,6 +110,8 @@ pub(super) enum Operand<'a> {
     Pair(&'a str, &'a str),
     /// `!p`.
     Not(&'a str),
+    /// `[name, ...]`: only instructions that the interpreter lacks have it.
+    Coordinates,
 }
 
 /// An instruction.

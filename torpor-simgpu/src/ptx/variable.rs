@@ -161,9 +161,12 @@ impl<'a> Parser<'a> {
     }
 }
 
+/// Offset in a variable, symbol, and what to add to the symbol's address.
+pub(super) type Relocation = (usize, String, i64);
+
 impl Variable<'_> {
     /// The initial bytes, padded with zeroes, and the symbols whose addresses belong in them.
-    pub(super) fn initial_bytes(&self) -> Result<(Vec<u8>, Vec<(usize, String, i64)>), PtxError> {
+    pub(super) fn initial_bytes(&self) -> Result<(Vec<u8>, Vec<Relocation>), PtxError> {
         let error = |message: &str| PtxError::Syntax { line: self.line, message: message.to_owned() };
         let mut bytes = vec![0; self.bytes];
         let mut relocations = Vec::new();

@@ -9,11 +9,6 @@ use super::super::{Access, DeviceMemory, MemoryFault, Module, Window};
 /// Where the arena's device addresses start: nothing like its host addresses.
 const BASE: u64 = 0x7000_0000_0000;
 
-/// Two words, as aligned as the widest access.
-#[repr(align(16))]
-#[derive(Default)]
-struct Line([AtomicU64; 2]);
-
 /// A value of plain bytes.
 pub(super) trait Plain: Copy {
     const BYTES: usize;
@@ -38,7 +33,7 @@ macro_rules! plain {
 plain!(u8, u16, u32, i32, f32, u64, i64, f64);
 
 pub(super) struct Arena {
-    lines: Vec<Line>,
+    words: Vec<AtomicU64>,
     used: usize,
     symbols: HashMap<String, u64>,
     /// Whether `window` answers.
@@ -47,19 +42,19 @@ pub(super) struct Arena {
 
 impl Arena {
     pub(super) fn new(bytes: usize) -> Self {
-        let lines = (0..bytes.div_ceil(16)).map(|_| Line::default()).collect();
-        Self { lines, used: 0, symbols: HashMap::new(), windows: true }
+        let words = (0..bytes.div_ceil(8)).map(|_| AtomicU64::new(0)).collect();
+        Self { words, used: 0, symbols: HashMap::new(), windows: true }
     }
 
     fn host(&self) -> *mut u8 {
-        // All lines are made of atomics: writing through a shared reference is what they are for.
-        self.lines.as_ptr().cast::<u8>().cast_mut()
+        // All words are atomics: writing through a shared reference is what they are for.
+        self.words.as_ptr().cast::<u8>().cast_mut()
     }
 
     pub(super) fn put<T: Plain>(&mut self, values: &[T]) -> u64 {
         let at = self.used.next_multiple_of(256);
         self.used = at + values.len() * T::BYTES;
-        assert!(self.used <= self.lines.len() * 16, "the arena is too small");
+        assert!(self.used <= self.words.len() * 8, "the arena is too small");
         let address = BASE + at as u64;
         self.set(address, values);
         address
@@ -69,14 +64,14 @@ impl Arena {
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_bytes()).collect();
         let at = (address - BASE) as usize;
         assert!(at + bytes.len() <= self.used, "outside the arena");
-        // SAFETY: the range is inside the lines, and no kernel runs while a test writes.
+        // SAFETY: the range is inside the words, and no kernel runs while a test writes.
         unsafe { self.host().add(at).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
     }
 
     pub(super) fn get<T: Plain>(&self, address: u64, count: usize) -> Vec<T> {
         let at = (address - BASE) as usize;
         assert!(at + count * T::BYTES <= self.used, "outside the arena");
-        // SAFETY: the range is inside the lines, and no kernel runs while a test reads.
+        // SAFETY: the range is inside the words, and no kernel runs while a test reads.
         let bytes = unsafe { std::slice::from_raw_parts(self.host().add(at), count * T::BYTES) };
         bytes.chunks(T::BYTES).map(T::of).collect()
     }
@@ -108,7 +103,7 @@ impl DeviceMemory for Arena {
         if at > self.used || bytes > self.used - at {
             return Err(fault);
         }
-        // SAFETY: `at` is inside the lines.
+        // SAFETY: `at` is inside the words.
         NonNull::new(unsafe { self.host().add(at) }).ok_or(fault)
     }
 

@@ -1,8 +1,9 @@
 //! Tests of whole kernels and of single instructions, against direct evaluation in Rust.
 
 mod arena;
-mod control;
+mod arithmetic;
 mod faults;
+mod features;
 mod instructions;
 mod kernels;
 mod properties;

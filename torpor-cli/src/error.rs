@@ -1,0 +1,93 @@
+//! What can go wrong, and the exit code it ends with.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::process::{ExitCode, ExitStatus};
+use torpor_gpuserver::server::ServerError;
+use torpor_gpuserver::server::installation::MissingPart;
+use torpor_gpuserver::server::logging::InvalidLevel;
+use torpor_gpuserver::server::options::OptionsError;
+
+/// Why a verb failed. The text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// Nobody is there to talk to.
+    #[error(
+        "no server listens in {0}; start one with `torpor serve`, or name another directory with --directory"
+    )]
+    NoServer(PathBuf),
+    /// Somebody is there, but not for us.
+    #[error("the server in {directory} cannot be reached: {error}; are you the user who started it?")]
+    Unreachable {
+        /// Where it listens.
+        directory: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+    /// The server says no, or nothing.
+    #[error("the server refuses: {0}")]
+    Refused(String),
+    /// It was told to end and does not.
+    #[error("the server in {0} does not end; find it with `fuser {0}/lock` and kill it")]
+    DoesNotEnd(PathBuf),
+    /// The server that this command was to have for itself.
+    #[error(
+        "the private server did not start ({status}); its last words: {last_words}\n  the whole log: {log}"
+    )]
+    PrivateServer {
+        /// How it ended.
+        status: ExitStatus,
+        /// The last line of its log.
+        last_words: String,
+        /// Its log.
+        log: PathBuf,
+    },
+    /// No room for its directory.
+    #[error("a private server needs a directory in {place}: {error}; set XDG_RUNTIME_DIR to another place")]
+    TemporaryDirectory {
+        /// Where it was to be.
+        place: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+    /// `LD_PRELOAD` is separated by colons and spaces.
+    #[error("{0} cannot be preloaded, for its path has a space or a colon; install Torpor elsewhere")]
+    Unpreloadable(PathBuf),
+    /// The command is not there, or is no program.
+    #[error("{command:?} cannot be executed: {error}")]
+    Command {
+        /// As it was given.
+        command: OsString,
+        /// Why not.
+        error: io::Error,
+    },
+    /// A file of the installation is not there.
+    #[error(transparent)]
+    Installation(#[from] MissingPart),
+    /// A flag makes no sense.
+    #[error(transparent)]
+    Options(#[from] OptionsError),
+    /// A log level makes no sense.
+    #[error(transparent)]
+    Log(#[from] InvalidLevel),
+    /// The server that this process was to be.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// The operating system refused something that it usually does not.
+    #[error("the operating system refuses: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl CliError {
+    /// See `torpor --help`.
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::NoServer(_) => 3,
+            Self::Options(_) | Self::Log(_) => 2,
+            Self::Command { error, .. } if error.kind() == io::ErrorKind::NotFound => 127,
+            Self::Command { .. } => 126,
+            _ => 1,
+        })
+    }
+}

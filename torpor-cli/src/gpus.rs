@@ -1,0 +1,91 @@
+//! `torpor gpus`: what there is to serve with.
+
+use crate::DirectoryFlag;
+use crate::admin::Admin;
+use crate::error::CliError;
+use crate::table::{print_json, print_table};
+use serde::Serialize;
+use std::process::ExitCode;
+use torpor_gpuserver::server::size::ByteSize;
+use torpor_proto::control::admin::{Gpu, ListGpusRequest};
+
+const EXAMPLES: &str = "\
+STATE is ready, starting (its worker process is being started) or failed (that does not succeed; it is tried again).
+RESTARTS counts worker processes that ended, each with all its clients.
+
+Examples:
+  torpor gpus
+  torpor gpus --json | jq '.[].free_memory_bytes'";
+
+/// List the GPUs: their memory, their clients, and how their workers are
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Gpus {
+    #[command(flatten)]
+    directory: DirectoryFlag,
+
+    /// Print JSON: an array of objects, sizes in bytes
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    gpu: u32,
+    name: String,
+    total_memory_bytes: u64,
+    free_memory_bytes: u64,
+    clients: u32,
+    state: String,
+    worker_pid: u32,
+    worker_restarts: u64,
+    simulated: bool,
+}
+
+impl From<Gpu> for Row {
+    fn from(gpu: Gpu) -> Self {
+        Self {
+            gpu: gpu.index,
+            name: gpu.name,
+            total_memory_bytes: gpu.total_memory_bytes,
+            free_memory_bytes: gpu.free_memory_bytes,
+            clients: gpu.clients,
+            state: gpu.state,
+            worker_pid: gpu.worker_pid,
+            worker_restarts: gpu.worker_restarts,
+            simulated: gpu.simulated,
+        }
+    }
+}
+
+impl Row {
+    fn cells(&self) -> [String; 8] {
+        let name = if self.simulated { format!("{} (simulated)", self.name) } else { self.name.clone() };
+        [
+            self.gpu.to_string(),
+            name,
+            ByteSize(self.total_memory_bytes).to_string(),
+            ByteSize(self.free_memory_bytes).to_string(),
+            self.clients.to_string(),
+            self.state.clone(),
+            self.worker_pid.to_string(),
+            self.worker_restarts.to_string(),
+        ]
+    }
+}
+
+impl Gpus {
+    /// Lists.
+    pub fn run(self) -> Result<ExitCode, CliError> {
+        let server = self.directory.server();
+        let answer = Admin::connect(&server)?.call(async |api| api.list_gpus(ListGpusRequest {}).await)?;
+        let rows: Vec<Row> = answer.gpus.into_iter().map(Row::from).collect();
+        if self.json {
+            print_json(&rows);
+        } else {
+            let cells: Vec<_> = rows.iter().map(Row::cells).collect();
+            print_table(["GPU", "NAME", "MEMORY", "FREE", "CLIENTS", "STATE", "WORKER", "RESTARTS"], &cells);
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

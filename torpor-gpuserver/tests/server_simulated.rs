@@ -1,0 +1,163 @@
+//! The whole server: real workers, over the simulated GPU or the driver that `TORPOR_TEST_DRIVER` names.
+
+mod server_support;
+#[path = "worker_support/client.rs"]
+#[allow(dead_code, reason = "the worker's own tests use the rest")]
+mod worker_client;
+
+use rustix::process::{Pid, Signal, kill_process};
+use server_support::client::connect;
+use server_support::server::{PATIENCE, Server, eventually};
+use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use torpor_proto::command::Ping;
+use torpor_proto::control::worker::Attach;
+use torpor_proto::directory::{FunctionDirectory, ServerDirectory};
+use torpor_proto::error::CudaError;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_torpor-gpuserver");
+const MIB: u64 = 1 << 20;
+
+fn driver() -> PathBuf {
+    if let Some(path) = std::env::var_os("TORPOR_TEST_DRIVER") {
+        return path.into();
+    }
+    let beside = Path::new(PROGRAM).parent().unwrap();
+    let candidates = [beside.join("libtorpor_simgpu.so"), beside.join("deps/libtorpor_simgpu.so")];
+    let found = candidates.into_iter().find(|path| path.exists());
+    found.expect("no simulated driver beside the program: run `cargo build -p torpor-simgpu` first")
+}
+
+fn start() -> Server {
+    Server::start_by(|directory| {
+        let mut command = Command::new(PROGRAM);
+        command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(driver());
+        command.args(["--gpus", "0", "--pinned-limit", "64MiB", "--staging", "4MiB"]);
+        command.env("TORPOR_GPUSERVER", PROGRAM).stdin(Stdio::null()).stdout(Stdio::null());
+        command
+    })
+}
+
+/// A client with a ring, and its lifeline.
+fn serve_client(function: &FunctionDirectory) -> (worker_client::Client, UnixStream) {
+    let client = connect(function);
+    let welcome = &client.welcome;
+    let attach = Attach {
+        client: welcome.client,
+        arena_address: welcome.arena_address,
+        arena_bytes: welcome.arena_bytes,
+        host_address: welcome.host_address,
+        host_bytes: welcome.host_bytes,
+        ..Attach::default()
+    };
+    (worker_client::Client::new(&attach, client.channel, client.host_file), client.lifeline)
+}
+
+fn send_signal(pid: u32, signal: Signal) {
+    kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), signal).unwrap();
+}
+
+#[test]
+fn eight_clients_at_once_have_memory_of_their_own() {
+    let server = start();
+    let function = server.function("f");
+    let mut clients: Vec<_> = (0..8).map(|_| serve_client(&function)).collect();
+    for (seed, (client, _)) in (0_u8..).zip(&mut clients) {
+        let address = client.allocate(0, 2 * MIB).unwrap();
+        client.upload(address, &vec![seed; MIB as usize]);
+    }
+    for (seed, (client, _)) in (0_u8..).zip(&mut clients) {
+        assert_eq!(client.download(client.arena.address, MIB as usize), vec![seed; MIB as usize]);
+    }
+    let listed = server.clients();
+    assert_eq!(listed.len(), 8);
+    assert!(listed.iter().all(|client| client.memory_bytes == 2 * MIB && client.commands > 1));
+}
+
+#[test]
+fn a_client_killed_with_memory_leaves_nothing_within_a_second_and_others_do_not_notice() {
+    let server = start();
+    let function = server.function("f");
+    let (mut bystander, _lifeline) = serve_client(&function);
+    let free_bytes = || server.gpus()[0].free_memory_bytes;
+    bystander.allocate(0, 2 * MIB).unwrap();
+    let before = free_bytes();
+    let mut victim = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "victim", "--nocapture"])
+        .env("TORPOR_VICTIM", function.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(victim.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("victim holds memory")));
+    assert_eq!(before - free_bytes(), 64 * MIB);
+    victim.kill().unwrap();
+    let killed = Instant::now();
+    victim.wait().unwrap();
+    eventually("its memory is free", || free_bytes() == before);
+    eventually("it is listed no more", || server.clients().len() == 1);
+    assert!(killed.elapsed() < Duration::from_secs(1), "{:?}", killed.elapsed());
+    bystander.ask(Ping {}).unwrap();
+    assert_eq!(bystander.channel.sticky_error(), None);
+}
+
+/// The client of the test above.
+#[test]
+fn victim() {
+    let Some(directory) = std::env::var_os("TORPOR_VICTIM") else { return };
+    let directory = PathBuf::from(directory);
+    let name = directory.file_name().unwrap().to_str().unwrap();
+    let function = ServerDirectory::new(directory.ancestors().nth(2).unwrap()).function(name);
+    let (mut client, _lifeline) = serve_client(&function);
+    client.allocate(0, 64 * MIB).unwrap();
+    println!("victim holds memory");
+    std::thread::sleep(PATIENCE);
+}
+
+#[test]
+fn a_worker_that_is_killed_fails_its_clients_and_the_next_one_serves() {
+    let server = start();
+    let function = server.function("f");
+    let (lost, _lifeline) = serve_client(&function);
+    let worker = server.gpus()[0].worker_pid;
+    send_signal(worker, Signal::KILL);
+    eventually("the client fails", || lost.channel.sticky_error() == Some(CudaError::LAUNCH_FAILED));
+    eventually("another worker is ready", || server.gpus()[0].state == "ready");
+    assert_ne!(server.gpus()[0].worker_pid, worker);
+    let (mut next, _lifeline) = serve_client(&function);
+    next.ask(Ping {}).unwrap();
+}
+
+#[test]
+fn a_ring_with_nonsense_fails_its_client_alone() {
+    let server = start();
+    let function = server.function("f");
+    let ((mut bad, _bad_lifeline), (mut good, _good_lifeline)) =
+        (serve_client(&function), serve_client(&function));
+    assert!(bad.push(9999, 3, &[1, 2, 3], &[]));
+    eventually("the client fails", || bad.channel.sticky_error().is_some());
+    good.ask(Ping {}).unwrap();
+    eventually("one has failed, the other has not", || {
+        let states: Vec<_> = server.clients().into_iter().map(|client| client.state).collect();
+        states == ["failed", "idle"]
+    });
+    assert_eq!(server.gpus()[0].worker_restarts, 0);
+}
+
+#[test]
+fn a_server_that_is_killed_takes_its_busy_worker_along() {
+    let mut server = start();
+    let client = connect(&server.function("f"));
+    let worker = server.gpus()[0].worker_pid;
+    // A worker that does not look at its socket.
+    send_signal(worker, Signal::STOP);
+    send_signal(server.pid(), Signal::KILL);
+    server.wait();
+    let gone = |pid: u32| !Path::new(&format!("/proc/{pid}/exe")).exists();
+    eventually("the worker is gone", || gone(worker));
+    let mut client = client;
+    eventually("the client notices", || client.is_dropped());
+}

@@ -1,0 +1,323 @@
+//! Clients that break the rules, die, or never end: the worker and the other clients never notice.
+
+mod worker_support;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use std::time::{Duration, Instant};
+use torpor_proto::command::{
+    Command, ContextSynchronize, Copy, CopyStrided, EventCreate, EventDestroy, EventElapsed, EventQuery,
+    EventRecord, EventSynchronize, Fill, GraphAppend, GraphDestroy, GraphInstantiate, GraphLaunch, HostLock,
+    HostUnlock, ImageGlobal, ImageKernels, ImageLoad, ImageUnload, ImageUpload, KernelResolve, KernelSetAttribute,
+    Kind, Launch, MemoryAllocate, MemoryFree, MemoryInfo, OccupancyBlocks, OccupancyClusterSize, OccupancyClusters,
+    OccupancyShared, Ping, StagingMark, StreamCreate, StreamDestroy, StreamQuery, StreamSynchronize,
+    StreamWaitEvent, TensorMapIm2col, TensorMapTiled,
+};
+use torpor_proto::control::worker::from_worker::Body as From;
+use torpor_proto::error::CudaError;
+use torpor_proto::ring::NO_SLOT;
+use worker_support::{Client, Worker};
+
+const MIB: u64 = 1 << 20;
+
+fn pattern(bytes: usize, seed: usize) -> Vec<u8> {
+    (0..bytes).map(|index| (index * 11 + seed + (index >> 8)) as u8).collect()
+}
+
+fn await_fault(worker: &mut Worker, client: u64) -> String {
+    match worker.hear() {
+        From::ClientFault(fault) if fault.client == client => fault.reason,
+        other => panic!("no fault: {other:?}"),
+    }
+}
+
+#[test]
+fn a_ring_with_nonsense_ends_its_client_alone() {
+    let mut worker = Worker::start();
+    let mut victim = worker.attach(0);
+    let theirs = victim.allocate(0, 2 * MIB).unwrap();
+    victim.upload(theirs, &pattern(4096, 1));
+    type Break = fn(&mut Client);
+    let breaks: [(&str, Break); 9] = [
+        ("number", |client| assert!(client.push(999, NO_SLOT, &[], &[]))),
+        ("number 0", |client| assert!(client.push(0, 0, &[0; 4], &[]))),
+        ("slot", |client| assert!(client.push(Ping::OPCODE, 64, &[], &[]))),
+        ("no slot", |client| assert!(client.push(Ping::OPCODE, NO_SLOT, &[], &[]))),
+        ("a slot", |client| assert!(client.push(Fill::OPCODE, 3, Fill::default().words(), &[]))),
+        ("short", |client| assert!(client.push(Fill::OPCODE, NO_SLOT, &[1], &[]))),
+        ("zeroes", |client| {
+            client.scribble(0);
+            client.forge_tail(64);
+        }),
+        ("noise", |client| {
+            client.scribble(0xa7);
+            client.forge_tail(1000);
+        }),
+        ("counters", |client| client.forge_tail(u64::MAX)),
+    ];
+    for (name, break_it) in breaks {
+        let mut client = worker.attach(1);
+        client.allocate(0, 2 * MIB).unwrap();
+        let waiting = 63;
+        client.channel.slots[waiting].prepare();
+        break_it(&mut client);
+        torpor_proto::ring::wake_consumer(client.channel.ring());
+        let reason = await_fault(&mut worker, client.id);
+        assert!(!reason.is_empty(), "{name}");
+        assert_eq!(client.channel.sticky_error(), Some(CudaError::ILLEGAL_STATE), "{name}");
+        assert_eq!(client.await_slot(waiting as u16), Err(CudaError::ILLEGAL_STATE), "{name}: whoever waits is woken");
+        assert!(worker.detach(client.id) < Duration::from_secs(1), "{name}");
+    }
+    assert_eq!(victim.download(theirs, 4096), pattern(4096, 1));
+    assert_eq!(worker.usage().clients.len(), 1);
+}
+
+#[test]
+fn a_busy_client_is_detached_within_a_second() {
+    let mut worker = Worker::start();
+    for round in 0..3 {
+        let mut client = worker.attach(0);
+        let address = client.allocate(0, 64 * MIB).unwrap();
+        let fill = Fill { address, width: MIB, height: 1, value: round, element_bytes: 1, ..Fill::default() };
+        for _ in 0..10_000 {
+            client.post(fill, &[]);
+        }
+        assert!(worker.detach(client.id) < Duration::from_secs(1));
+        assert_eq!(worker.usage().clients.len(), 0);
+    }
+}
+
+#[test]
+fn a_kernel_that_never_ends_keeps_only_its_own_memory() {
+    let mut worker = Worker::start();
+    let mut victim = worker.attach(1);
+    let mut client = worker.attach(0);
+    client.load_kernels();
+    let flag = client.allocate(0, 2 * MIB).unwrap();
+    let pinned = client.host.address;
+    client.write_host(0, &[0; 64]);
+    client.copy(flag, pinned, 64, 0);
+    client.settle().unwrap();
+    client.launch_at(2, pinned, 0);
+    let waiting = client.ask_later(ContextSynchronize {}, &[]);
+    assert_eq!(client.ask(StreamQuery::default()), Err(CudaError::NOT_READY));
+    let theirs = victim.allocate(0, 2 * MIB).unwrap();
+    victim.upload(theirs, &pattern(4096, 2));
+    assert_eq!(victim.download(theirs, 4096), pattern(4096, 2));
+    assert!(!client.is_answered(waiting));
+    assert!(worker.usage().clients.iter().any(|usage| usage.client == client.id && usage.busy));
+    assert!(worker.detach(client.id) < Duration::from_secs(1));
+    // Its addresses are still taken; nobody else gets them.
+    let (channel, channel_file) = torpor_proto::channel::MappedChannel::create().unwrap();
+    let host = torpor_proto::mapping::create_sealed("host", worker_support::HOST_BYTES).unwrap();
+    let mut again = Worker::attach_message(0);
+    again.client = 99;
+    let body = torpor_proto::control::worker::to_worker::Body::Attach(again);
+    worker.tell(body, &[channel_file, host]);
+    assert!(await_fault(&mut worker, 99).contains("in use"));
+    drop(channel);
+    assert_eq!(victim.download(theirs, 4096), pattern(4096, 2));
+    // The kernel ends after all.
+    client.write_host(0, &[1; 64]);
+    let began = Instant::now();
+    while worker.usage().clients.len() > 1 {
+        assert!(began.elapsed() < Duration::from_secs(10), "it is never freed");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mut next = worker.attach(0);
+    let address = next.allocate(0, 2 * MIB).unwrap();
+    assert_eq!(next.download(address, 64), vec![0; 64]);
+}
+
+#[test]
+fn more_work_than_the_driver_s_queue_holds_waits_in_the_ring() {
+    let mut worker = Worker::start();
+    for ends in [true, false] {
+        let mut client = worker.attach(0);
+        client.load_kernels();
+        let address = client.allocate(0, 2 * MIB).unwrap();
+        client.write_host(0, &[0; 64]);
+        client.copy(client.host.address + 64, client.host.address, 8, 0);
+        client.settle().unwrap();
+        client.launch_at(2, client.host.address, 0);
+        for _ in 0..3000 {
+            client.add_step(address, 1, 0);
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        let commands = worker.usage().clients[0].commands;
+        assert!((256..1024).contains(&commands), "{commands} commands were taken while the GPU was stuck");
+        if ends {
+            client.write_host(0, &[1; 64]);
+            assert_eq!(client.words(address, 1), [9000]);
+        }
+        assert!(worker.detach(client.id) < Duration::from_secs(1));
+        client.write_host(0, &[1; 64]);
+    }
+}
+
+#[test]
+fn a_worker_ends_at_once_even_if_its_kernels_do_not() {
+    let mut worker = Worker::start();
+    let mut client = worker.attach(0);
+    client.load_kernels();
+    client.write_host(0, &[0; 64]);
+    client.copy(client.host.address + 64, client.host.address, 8, 0);
+    client.settle().unwrap();
+    client.launch_at(2, client.host.address, 0);
+    client.ask(Ping {}).unwrap();
+    let began = Instant::now();
+    assert_eq!(worker.end().code(), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(1));
+}
+
+#[test]
+fn a_lost_context_fails_every_client_and_ends_the_worker() {
+    let mut worker = Worker::start();
+    let victim = worker.attach(1);
+    let mut client = worker.attach(0);
+    client.load_kernels();
+    client.launch_at(3, 0x10, 0);
+    let slot = client.ask_later(ContextSynchronize {}, &[]);
+    let error = client.await_slot(slot).unwrap_err();
+    assert!(error.is_sticky(), "{error}");
+    match worker.hear() {
+        From::DeviceFault(fault) => assert_eq!(fault.code, error.0),
+        other => panic!("no device fault: {other:?}"),
+    }
+    let began = Instant::now();
+    while victim.channel.sticky_error().is_none() {
+        assert!(began.elapsed() < Duration::from_secs(1), "the other client does not learn of it");
+    }
+    assert_eq!(victim.channel.sticky_error(), Some(error));
+    assert_eq!(client.channel.sticky_error(), Some(error));
+    for _ in 0..2 {
+        assert!(matches!(worker.hear(), From::Detached(_)));
+    }
+    assert_ne!(worker.end().code(), Some(0));
+}
+
+#[test]
+fn a_fault_that_nobody_waits_for_is_noticed() {
+    let mut worker = Worker::start();
+    let mut client = worker.attach(0);
+    client.load_kernels();
+    client.launch_at(3, 0x10, 0);
+    assert!(matches!(worker.hear(), From::DeviceFault(_)));
+    assert!(client.channel.sticky_error().is_some_and(CudaError::is_sticky));
+}
+
+macro_rules! shapes {
+    ($($Command:ident),* $(,)?) => {
+        &[$(($Command::OPCODE, $Command::KIND, size_of::<$Command>() / 8)),*]
+    };
+}
+
+/// Number, kind and words of every command.
+const SHAPES: &[(u16, Kind, usize)] = shapes![
+    Ping, MemoryInfo, StagingMark, MemoryAllocate, MemoryFree, HostLock, HostUnlock, Copy, CopyStrided, Fill,
+    StreamCreate, StreamDestroy, StreamSynchronize, StreamQuery, StreamWaitEvent, ContextSynchronize, EventCreate,
+    EventDestroy, EventRecord, EventQuery, EventSynchronize, EventElapsed, ImageLoad, ImageUpload, ImageUnload,
+    ImageGlobal, ImageKernels, KernelResolve, KernelSetAttribute, OccupancyBlocks, OccupancyShared,
+    OccupancyClusters, OccupancyClusterSize, Launch, TensorMapTiled, TensorMapIm2col, GraphAppend,
+    GraphInstantiate, GraphLaunch, GraphDestroy,
+];
+
+#[test]
+fn every_command_is_tried() {
+    assert_eq!(SHAPES.len(), torpor_proto::command::ALL.len());
+}
+
+/// A word of a hostile command: what makes sense somewhere, what is close to it, and anything.
+fn word() -> impl Strategy<Value = u64> {
+    let arena = Worker::attach_message(1).arena_address;
+    let host = Worker::attach_message(1).host_address;
+    let victim = Worker::attach_message(0).arena_address;
+    prop_oneof![
+        4 => 0..4_u64,
+        2 => (0..4_u64, 0..4_u64).prop_map(|(low, high)| low | high << 32),
+        3 => prop::sample::select(vec![8, 64, 4096, MIB, 2 * MIB, 4 * MIB]),
+        4 => (0..8_u64).prop_map(move |granule| arena + granule * 2 * MIB),
+        2 => (0..8 * MIB).prop_map(move |offset| arena + offset),
+        2 => (0..16_u64).prop_map(move |piece| host + piece * MIB),
+        2 => (0..2 * MIB).prop_map(move |offset| victim + offset),
+        1 => prop::sample::select(vec![u64::MAX, 1 << 63, u64::from(u32::MAX), 1 << 40, u64::MAX - 4095]),
+        1 => any::<u64>(),
+    ]
+}
+
+#[derive(Clone, Debug)]
+struct Hostile {
+    shape: (u16, Kind, usize),
+    words: Vec<u64>,
+    tail: Vec<u8>,
+    /// Which word to spoil instead of keeping a valid shape, if any.
+    spoil: Option<u16>,
+}
+
+fn hostile() -> impl Strategy<Value = Hostile> {
+    prop::sample::select(SHAPES).prop_flat_map(|shape| {
+        let tail = prop_oneof![
+            6 => Just(Vec::new()),
+            2 => prop::collection::vec(any::<u8>(), 0..200),
+            1 => Just(b"add_step".to_vec()),
+        ];
+        let spoil = prop_oneof![60 => Just(None), 1 => any::<u16>().prop_map(Some)];
+        (prop::collection::vec(word(), shape.2), tail, spoil)
+            .prop_map(move |(words, tail, spoil)| Hostile { shape, words, tail, spoil })
+    })
+}
+
+#[test]
+fn hostile_commands_never_disturb_another_client() {
+    let mut worker = Worker::start();
+    let mut victim = worker.attach(0);
+    let theirs = victim.allocate(0, 2 * MIB).unwrap();
+    let secret = pattern(MIB as usize, 4);
+    victim.upload(theirs, &secret);
+    let cases = if worker_support::on_a_gpu() { 50 } else { 150 };
+    let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
+    let worker = std::cell::RefCell::new(worker);
+    let victim = std::cell::RefCell::new(victim);
+    let strategy = prop::collection::vec(hostile(), 1..80);
+    runner
+        .run(&strategy, |commands| {
+            let (mut worker, mut victim) = (worker.borrow_mut(), victim.borrow_mut());
+            let mut client = worker.attach(1);
+            client.allocate(0, 4 * MIB).unwrap();
+            let mut slot = 0;
+            for Hostile { shape: (opcode, kind, _), words, tail, spoil } in &commands {
+                let opcode = spoil.map_or(*opcode, |spoil| opcode ^ (spoil & 0x7f));
+                let to = match kind {
+                    Kind::Posted => NO_SLOT,
+                    Kind::Awaited => {
+                        slot = (slot + 1) % 64;
+                        slot
+                    }
+                };
+                if client.channel.sticky_error().is_some() || !client.push(opcode, to, words, tail) {
+                    break;
+                }
+            }
+            let address = victim.arena.address;
+            let data = pattern(4096, commands.len());
+            victim.upload(address + MIB, &data);
+            prop_assert_eq!(victim.download(address + MIB, 4096), data);
+            worker.tell(
+                torpor_proto::control::worker::to_worker::Body::Detach(torpor_proto::control::worker::Detach {
+                    client: client.id,
+                }),
+                &[],
+            );
+            loop {
+                match worker.hear() {
+                    From::Detached(detached) => break prop_assert_eq!(detached.client, client.id),
+                    From::ClientFault(fault) => prop_assert_eq!(fault.client, client.id),
+                    other => prop_assert!(false, "{:?}", other),
+                }
+            }
+            prop_assert_eq!(victim.channel.sticky_error(), None);
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(victim.borrow_mut().download(theirs, secret.len()), secret);
+}

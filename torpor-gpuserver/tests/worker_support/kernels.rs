@@ -1,0 +1,118 @@
+//! Kernels for tests, as PTX: it runs on the simulated GPU and on real ones.
+
+use super::Client;
+use torpor_proto::command::{Command, Launch, LaunchShape};
+use torpor_proto::ring::{NO_SLOT, encode_record};
+
+/// `add_step(u32 *data, u32 count)` adds the global `step` (3) to each element; `spin(u32 *flag)` runs until the flag is
+/// not 0; `poke(u32 *address)` writes there.
+pub const PTX: &str = "
+.version 8.0
+.target sm_80
+.address_size 64
+
+.visible .global .align 4 .u32 step = 3;
+
+.visible .entry add_step(.param .u64 data, .param .u32 count)
+{
+    .reg .pred %p;
+    .reg .b32 %r<8>;
+    .reg .b64 %d<5>;
+    ld.param.u64 %d1, [data];
+    ld.param.u32 %r1, [count];
+    mov.u32 %r2, %ctaid.x;
+    mov.u32 %r3, %ntid.x;
+    mov.u32 %r4, %tid.x;
+    mad.lo.u32 %r5, %r2, %r3, %r4;
+    setp.ge.u32 %p, %r5, %r1;
+    @%p bra DONE;
+    cvta.to.global.u64 %d2, %d1;
+    mul.wide.u32 %d3, %r5, 4;
+    add.u64 %d4, %d2, %d3;
+    ld.global.u32 %r6, [step];
+    ld.global.u32 %r7, [%d4];
+    add.u32 %r7, %r7, %r6;
+    st.global.u32 [%d4], %r7;
+DONE:
+    ret;
+}
+
+.visible .entry spin(.param .u64 flag)
+{
+    .reg .pred %p;
+    .reg .b32 %r<2>;
+    .reg .b64 %d<2>;
+    ld.param.u64 %d1, [flag];
+AGAIN:
+    ld.volatile.global.u32 %r1, [%d1];
+    setp.eq.u32 %p, %r1, 0;
+    @%p bra AGAIN;
+    ret;
+}
+
+.visible .entry poke(.param .u64 address)
+{
+    .reg .b32 %r<2>;
+    .reg .b64 %d<2>;
+    ld.param.u64 %d1, [address];
+    mov.u32 %r1, 1;
+    st.global.u32 [%d1], %r1;
+    ret;
+}
+";
+
+/// The PTX as an image: with its NUL.
+pub fn image() -> Vec<u8> {
+    [PTX.as_bytes(), b"\0"].concat()
+}
+
+/// The parameter block of `add_step`.
+pub fn add_step_parameters(data: u64, count: u32) -> Vec<u8> {
+    [&data.to_le_bytes()[..], &count.to_le_bytes()].concat()
+}
+
+/// A launch of one-dimensional blocks.
+pub fn launch(kernel: u32, stream: u32, blocks: u32, threads: u32, parameter_bytes: usize) -> Launch {
+    Launch {
+        shape: LaunchShape {
+            kernel,
+            stream,
+            grid: [blocks, 1, 1],
+            block: [threads, 1, 1],
+            parameter_bytes: parameter_bytes as u32,
+            ..LaunchShape::default()
+        },
+    }
+}
+
+/// A posted command as a graph's record.
+pub fn record<C: Command>(out: &mut Vec<u64>, command: C, tail: &[u8]) {
+    encode_record(out, C::OPCODE, NO_SLOT, command.words(), tail);
+}
+
+impl Client {
+    /// Loads the image as 1 and its kernels: 1 is `add_step`, 2 `spin`, 3 `poke`.
+    pub fn load_kernels(&mut self) {
+        self.load_image(1, &image()).unwrap();
+        for (kernel, name) in [(1, "add_step"), (2, "spin"), (3, "poke")] {
+            self.resolve(1, kernel, name).unwrap();
+        }
+    }
+
+    /// Posts `add_step`.
+    pub fn add_step(&mut self, data: u64, count: u32, stream: u32) {
+        let parameters = add_step_parameters(data, count);
+        self.post(launch(1, stream, count.div_ceil(64), 64, parameters.len()), &parameters);
+    }
+
+    /// Posts a kernel whose only parameter is an address.
+    pub fn launch_at(&mut self, kernel: u32, address: u64, stream: u32) {
+        self.post(launch(kernel, stream, 1, 1, 8), &address.to_le_bytes());
+    }
+
+    /// So many 32-bit words from the device.
+    pub fn words(&mut self, address: u64, count: usize) -> Vec<u32> {
+        let bytes = self.download(address, count * 4);
+        bytes.chunks_exact(4).map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect()
+    }
+}

@@ -1,0 +1,190 @@
+//! A worker process, driven as the node server and its clients drive it.
+//!
+//! The driver below is the simulated one, or the one that `TORPOR_TEST_DRIVER` names: the same tests run on a GPU.
+#![allow(dead_code, reason = "each test program uses its own part of this module")]
+
+mod client;
+pub mod kernels;
+
+pub use client::{Client, hash};
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use torpor_proto::channel::MappedChannel;
+use torpor_proto::control::client::Device;
+use torpor_proto::control::worker::{
+    Attach, Detach, FromWorker, ReportUsage, ToWorker, Usage, from_worker::Body as From, to_worker::Body as To,
+};
+use torpor_proto::control::Message;
+use torpor_proto::handover;
+use torpor_proto::layout::AddressRange;
+use torpor_proto::mapping::create_sealed;
+
+/// Bytes of a test client's host range.
+pub const HOST_BYTES: u64 = 64 << 20;
+/// Bytes of its staging area.
+pub const STAGING_BYTES: u64 = 4 << 20;
+/// Device memory it may have.
+pub const LIMIT_BYTES: u64 = 256 << 20;
+
+/// How long a worker may take to say something.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A worker process, and the server's end of its socket.
+pub struct Worker {
+    child: Child,
+    socket: OwnedFd,
+    /// What it said of its device.
+    pub device: Device,
+    images: tempfile::TempDir,
+}
+
+/// Whether the tests run on a real GPU.
+pub fn on_a_gpu() -> bool {
+    std::env::var_os("TORPOR_TEST_DRIVER").is_some()
+}
+
+fn driver() -> PathBuf {
+    if let Some(path) = std::env::var_os("TORPOR_TEST_DRIVER") {
+        return path.into();
+    }
+    let beside = Path::new(env!("CARGO_BIN_EXE_torpor-gpuserver")).parent().unwrap();
+    let candidates = [beside.join("libtorpor_simgpu.so"), beside.join("deps/libtorpor_simgpu.so")];
+    let found = candidates.into_iter().find(|path| path.exists());
+    found.expect("no simulated driver beside the program: run `cargo build -p torpor-simgpu` first")
+}
+
+impl Worker {
+    /// Starts a worker and waits until it is ready.
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// As [`Self::start`], with environment variables.
+    pub fn start_with(variables: &[(&str, &str)]) -> Self {
+        let (child, socket, images) = spawn(&driver(), variables);
+        let mut worker = Self { child, socket, device: Device::default(), images };
+        match worker.hear() {
+            From::Ready(ready) => worker.device = ready.device.unwrap(),
+            other => panic!("the worker is not ready: {other:?}"),
+        }
+        worker
+    }
+
+    /// Starts a worker that cannot work, and returns its reason.
+    pub fn fail_to_start(driver: &Path) -> String {
+        let (child, socket, images) = spawn(driver, &[]);
+        let mut worker = Self { child, socket, device: Device::default(), images };
+        match worker.hear() {
+            From::Failed(failed) => failed.reason,
+            other => panic!("the worker started: {other:?}"),
+        }
+    }
+
+    /// The directory of its images.
+    pub fn images(&self) -> &Path {
+        self.images.path()
+    }
+
+    /// The next thing it says.
+    pub fn hear(&mut self) -> From {
+        let timeout = rustix::event::Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+        let mut ready = [rustix::event::PollFd::new(&self.socket, rustix::event::PollFlags::IN)];
+        assert_eq!(rustix::event::poll(&mut ready, Some(&timeout)).unwrap(), 1, "the worker says nothing");
+        let (message, _) = handover::receive(&self.socket).unwrap();
+        assert!(!message.is_empty(), "the worker is gone: {:?}", self.child.wait());
+        FromWorker::decode(message.as_slice()).unwrap().body.unwrap()
+    }
+
+    /// Tells it something.
+    pub fn tell(&self, body: To, descriptors: &[OwnedFd]) {
+        let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+        handover::send(&self.socket, &ToWorker { body: Some(body) }.encode_to_vec(), &borrowed).unwrap();
+    }
+
+    /// What a client in `slot` would be attached with.
+    pub fn attach_message(slot: u32) -> Attach {
+        let (arena, host) = (AddressRange::arena(slot).unwrap(), AddressRange::host(slot).unwrap());
+        Attach {
+            client: u64::from(slot) + 1,
+            function: "test".to_owned(),
+            arena_address: arena.address,
+            arena_bytes: arena.bytes,
+            host_address: host.address,
+            host_bytes: HOST_BYTES,
+            staging_bytes: STAGING_BYTES,
+            memory_limit_bytes: LIMIT_BYTES,
+        }
+    }
+
+    /// Attaches a client and waits until it is served.
+    pub fn attach(&mut self, slot: u32) -> Client {
+        let attach = Self::attach_message(slot);
+        let (channel, channel_file) = MappedChannel::create().unwrap();
+        let host = create_sealed("host", HOST_BYTES).unwrap();
+        let (channel_kept, host_kept) = (channel_file.try_clone().unwrap(), host.try_clone().unwrap());
+        let client = Client::new(&attach, channel, channel_kept, host_kept);
+        self.tell(To::Attach(attach), &[channel_file, host]);
+        match self.hear() {
+            From::Attached(attached) if attached.client == client.id => client,
+            other => panic!("not attached: {other:?}"),
+        }
+    }
+
+    /// Detaches a client and returns how long that took.
+    pub fn detach(&mut self, client: u64) -> Duration {
+        let began = Instant::now();
+        self.tell(To::Detach(Detach { client }), &[]);
+        match self.hear() {
+            From::Detached(detached) if detached.client == client => began.elapsed(),
+            other => panic!("not detached: {other:?}"),
+        }
+    }
+
+    /// What its clients use.
+    pub fn usage(&mut self) -> Usage {
+        self.tell(To::ReportUsage(ReportUsage {}), &[]);
+        match self.hear() {
+            From::Usage(usage) => usage,
+            other => panic!("no usage: {other:?}"),
+        }
+    }
+
+    /// Closes the socket and waits for the process to end.
+    pub fn end(self) -> std::process::ExitStatus {
+        let Self { mut child, socket, .. } = self;
+        drop(socket);
+        let began = Instant::now();
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                return status;
+            }
+            if began.elapsed() > PATIENCE {
+                child.kill().unwrap();
+                panic!("the worker does not end");
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+fn spawn(driver: &Path, variables: &[(&str, &str)]) -> (Child, OwnedFd, tempfile::TempDir) {
+    let images = tempfile::tempdir().unwrap();
+    let (ours, theirs) =
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+    let child = Command::new(env!("CARGO_BIN_EXE_torpor-gpuserver"))
+        .args(["worker", "--device", "0", "--spin-us", "200", "--log", "info"])
+        .arg("--driver")
+        .arg(driver)
+        .arg("--images")
+        .arg(images.path())
+        .envs(variables.iter().copied())
+        .stdin(Stdio::from(theirs))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    (child, ours, images)
+}
