@@ -1,5 +1,6 @@
 //! What can go wrong, and the exit code it ends with.
 
+use crate::demo::DemoError;
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
@@ -74,6 +75,9 @@ pub enum CliError {
     /// The server that this process was to be.
     #[error(transparent)]
     Server(#[from] ServerError),
+    /// The demo.
+    #[error(transparent)]
+    Demo(#[from] DemoError),
     /// The operating system refused something that it usually does not.
     #[error("the operating system refuses: {0}")]
     Io(#[from] io::Error),

@@ -1,8 +1,10 @@
 //! `torpor`: run GPU programs without a GPU of their own.
 
 mod admin;
+mod demo;
 mod error;
 mod gpus;
+mod names;
 mod private_server;
 mod ps;
 mod run;
@@ -35,6 +37,9 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Demo(demo::Demo),
+    #[command(hide = true)]
+    DemoFunction(demo::DemoFunction),
     Serve(serve::Serve),
     Run(run::Run),
     Ps(ps::Ps),
@@ -58,6 +63,8 @@ impl DirectoryFlag {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().verb {
+        Verb::Demo(verb) => verb.run(),
+        Verb::DemoFunction(verb) => Ok(verb.run()),
         Verb::Serve(verb) => verb.run(),
         Verb::Run(verb) => verb.run(),
         Verb::Ps(verb) => verb.run(),

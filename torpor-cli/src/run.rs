@@ -3,6 +3,7 @@
 use crate::DirectoryFlag;
 use crate::admin::Admin;
 use crate::error::CliError;
+use crate::names;
 use crate::private_server::PrivateServer;
 use crate::signals::Signals;
 use rustix::process::{Pid, kill_process};
@@ -35,8 +36,12 @@ Exits as the command does (128 + N if signal N killed it).";
 
 /// Run a command whose CUDA calls go to the node's GPUs
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, override_usage = "torpor run [OPTIONS] -- COMMAND [ARGUMENT]...")]
 pub struct Run {
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+
     /// The function that the command belongs to [default: $TORPOR_FUNCTION, else "default"]
     #[arg(long, value_name = "NAME", value_parser = function_name)]
     function: Option<String>,
@@ -50,16 +55,13 @@ pub struct Run {
 
     #[command(flatten, next_help_heading = "Options of the private server")]
     tuning: TuningArgs,
-
-    /// The command and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
-    command: Vec<OsString>,
 }
 
 impl Run {
     /// Runs the command. The exit code is the command's.
     pub fn run(self) -> Result<ExitCode, CliError> {
-        let preload = preload(&INTERCEPT_LIBRARY.find()?, env::var_os("LD_PRELOAD"))?;
+        let library = INTERCEPT_LIBRARY.find()?;
+        let preload = preload(&library, env::var_os("LD_PRELOAD"))?;
         let (mut admin, mut private) = self.server()?;
         let from_environment = || env::var("TORPOR_FUNCTION").ok().filter(|name| !name.is_empty());
         let name = self.function.or_else(from_environment).unwrap_or_else(|| DEFAULT_FUNCTION.to_owned());
@@ -69,7 +71,8 @@ impl Run {
 
         let (program, arguments) = self.command.split_first().expect("clap requires a command");
         let mut command = std::process::Command::new(program);
-        command.args(arguments).env("LD_PRELOAD", preload).env("TORPOR_SERVER", function);
+        command.args(arguments).env("LD_PRELOAD", preload).env("TORPOR_SERVER", &function);
+        command.env("LD_LIBRARY_PATH", names::prepare(Path::new(&function), &library)?);
         let failed = |error| CliError::Command { command: program.clone(), error };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let status = runtime.block_on(async {
@@ -129,7 +132,7 @@ fn exit_code(status: ExitStatus) -> ExitCode {
 }
 
 /// `LD_PRELOAD` with the library in front of what is there. Source: ld.so(8).
-fn preload(library: &Path, existing: Option<OsString>) -> Result<OsString, CliError> {
+pub fn preload(library: &Path, existing: Option<OsString>) -> Result<OsString, CliError> {
     if library.as_os_str().as_bytes().iter().any(|byte| b" :\t\n".contains(byte)) {
         return Err(CliError::Unpreloadable(library.to_owned()));
     }

@@ -4,9 +4,9 @@ use serde::Serialize;
 use std::io::{self, Write};
 use std::time::Duration;
 
-/// Prints a list as JSON.
-pub fn print_json(rows: &[impl Serialize]) {
-    let text = serde_json::to_string_pretty(rows).unwrap_or_default();
+/// Prints a list, or whatever else there is to say, as JSON.
+pub fn print_json(value: &impl Serialize) {
+    let text = serde_json::to_string_pretty(value).unwrap_or_default();
     print(&format!("{text}\n"));
 }
 

@@ -132,8 +132,8 @@ fn dying_client() {
     let client = connect(&function);
     let copy = client.lifeline.try_clone().unwrap();
     let inherited = Stdio::from(std::os::fd::OwnedFd::from(copy));
-    std::process::Command::new("sleep").arg("10").stdin(inherited).spawn().unwrap();
-    std::thread::sleep(server::PATIENCE);
+    let mut child = std::process::Command::new("sleep").arg("10").stdin(inherited).spawn().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]

@@ -1,21 +1,17 @@
 //! The whole server: real workers, over the simulated GPU or the driver that `TORPOR_TEST_DRIVER` names.
 
 mod server_support;
-#[path = "worker_support/client.rs"]
-#[allow(dead_code, reason = "the worker's own tests use the rest")]
-mod worker_client;
 
 use rustix::process::{Pid, Signal, kill_process};
 use server_support::client::connect;
+use server_support::ring::RingClient;
 use server_support::server::{PATIENCE, Server, eventually};
 use std::io::{BufRead, BufReader};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use torpor_proto::command::Ping;
-use torpor_proto::control::worker::Attach;
-use torpor_proto::directory::{FunctionDirectory, ServerDirectory};
+use torpor_proto::directory::ServerDirectory;
 use torpor_proto::error::CudaError;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_torpor-gpuserver");
@@ -41,21 +37,6 @@ fn start() -> Server {
     })
 }
 
-/// A client with a ring, and its lifeline.
-fn serve_client(function: &FunctionDirectory) -> (worker_client::Client, UnixStream) {
-    let client = connect(function);
-    let welcome = &client.welcome;
-    let attach = Attach {
-        client: welcome.client,
-        arena_address: welcome.arena_address,
-        arena_bytes: welcome.arena_bytes,
-        host_address: welcome.host_address,
-        host_bytes: welcome.host_bytes,
-        ..Attach::default()
-    };
-    (worker_client::Client::new(&attach, client.channel, client.host_file), client.lifeline)
-}
-
 fn send_signal(pid: u32, signal: Signal) {
     kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), signal).unwrap();
 }
@@ -64,13 +45,13 @@ fn send_signal(pid: u32, signal: Signal) {
 fn eight_clients_at_once_have_memory_of_their_own() {
     let server = start();
     let function = server.function("f");
-    let mut clients: Vec<_> = (0..8).map(|_| serve_client(&function)).collect();
-    for (seed, (client, _)) in (0_u8..).zip(&mut clients) {
-        let address = client.allocate(0, 2 * MIB).unwrap();
-        client.upload(address, &vec![seed; MIB as usize]);
+    let mut clients: Vec<_> = (0..8).map(|_| RingClient::connect(&function)).collect();
+    for (value, client) in (1..).zip(&mut clients) {
+        client.allocate(2 * MIB);
+        client.fill(value, MIB);
     }
-    for (seed, (client, _)) in (0_u8..).zip(&mut clients) {
-        assert_eq!(client.download(client.arena.address, MIB as usize), vec![seed; MIB as usize]);
+    for (value, client) in (1..).zip(&mut clients) {
+        assert_eq!(client.read(MIB), vec![value; MIB as usize]);
     }
     let listed = server.clients();
     assert_eq!(listed.len(), 8);
@@ -81,9 +62,9 @@ fn eight_clients_at_once_have_memory_of_their_own() {
 fn a_client_killed_with_memory_leaves_nothing_within_a_second_and_others_do_not_notice() {
     let server = start();
     let function = server.function("f");
-    let (mut bystander, _lifeline) = serve_client(&function);
+    let mut bystander = RingClient::connect(&function);
     let free_bytes = || server.gpus()[0].free_memory_bytes;
-    bystander.allocate(0, 2 * MIB).unwrap();
+    bystander.allocate(2 * MIB);
     let before = free_bytes();
     let mut victim = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "victim", "--nocapture"])
@@ -111,8 +92,8 @@ fn victim() {
     let directory = PathBuf::from(directory);
     let name = directory.file_name().unwrap().to_str().unwrap();
     let function = ServerDirectory::new(directory.ancestors().nth(2).unwrap()).function(name);
-    let (mut client, _lifeline) = serve_client(&function);
-    client.allocate(0, 64 * MIB).unwrap();
+    let mut client = RingClient::connect(&function);
+    client.allocate(64 * MIB);
     println!("victim holds memory");
     std::thread::sleep(PATIENCE);
 }
@@ -121,23 +102,21 @@ fn victim() {
 fn a_worker_that_is_killed_fails_its_clients_and_the_next_one_serves() {
     let server = start();
     let function = server.function("f");
-    let (lost, _lifeline) = serve_client(&function);
+    let lost = RingClient::connect(&function);
     let worker = server.gpus()[0].worker_pid;
     send_signal(worker, Signal::KILL);
     eventually("the client fails", || lost.channel.sticky_error() == Some(CudaError::LAUNCH_FAILED));
     eventually("another worker is ready", || server.gpus()[0].state == "ready");
     assert_ne!(server.gpus()[0].worker_pid, worker);
-    let (mut next, _lifeline) = serve_client(&function);
-    next.ask(Ping {}).unwrap();
+    RingClient::connect(&function).ask(Ping {}).unwrap();
 }
 
 #[test]
 fn a_ring_with_nonsense_fails_its_client_alone() {
     let server = start();
     let function = server.function("f");
-    let ((mut bad, _bad_lifeline), (mut good, _good_lifeline)) =
-        (serve_client(&function), serve_client(&function));
-    assert!(bad.push(9999, 3, &[1, 2, 3], &[]));
+    let (mut bad, mut good) = (RingClient::connect(&function), RingClient::connect(&function));
+    bad.push(9999, 3, &[1, 2, 3]);
     eventually("the client fails", || bad.channel.sticky_error().is_some());
     good.ask(Ping {}).unwrap();
     eventually("one has failed, the other has not", || {
@@ -150,7 +129,7 @@ fn a_ring_with_nonsense_fails_its_client_alone() {
 #[test]
 fn a_server_that_is_killed_takes_its_busy_worker_along() {
     let mut server = start();
-    let client = connect(&server.function("f"));
+    let mut client = connect(&server.function("f"));
     let worker = server.gpus()[0].worker_pid;
     // A worker that does not look at its socket.
     send_signal(worker, Signal::STOP);
@@ -158,6 +137,5 @@ fn a_server_that_is_killed_takes_its_busy_worker_along() {
     server.wait();
     let gone = |pid: u32| !Path::new(&format!("/proc/{pid}/exe")).exists();
     eventually("the worker is gone", || gone(worker));
-    let mut client = client;
     eventually("the client notices", || client.is_dropped());
 }

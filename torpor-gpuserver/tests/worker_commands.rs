@@ -68,7 +68,11 @@ fn memory_is_cleared_written_read_and_given_back() {
     client.settle().unwrap();
     assert_eq!(client.ask(MemoryInfo {}).unwrap(), before);
     client.allocate(0, 4 * MIB).unwrap();
-    assert_eq!(client.download(address + 100, data.len()), vec![0; data.len()], "memory must come back cleared");
+    assert_eq!(
+        client.download(address + 100, data.len()),
+        vec![0; data.len()],
+        "memory must come back cleared"
+    );
 }
 
 #[test]
@@ -173,7 +177,9 @@ fn strided_copies_and_fills_move_boxes() {
     client.post(strided, &[]);
     client.settle().unwrap();
     assert_eq!(client.download(address + 2 * MIB, 40 * 7 * 3), expected);
-    for (pitch, rows, slices) in [(16, 5, 3), (40, 5, u64::MAX), (u64::MAX, 5, 3), (40, u64::MAX, 3), (MIB, 5, 3)] {
+    for (pitch, rows, slices) in
+        [(16, 5, 3), (40, 5, u64::MAX), (u64::MAX, 5, 3), (40, u64::MAX, 3), (MIB, 5, 3)]
+    {
         let wrong = CopyStrided { destination_pitch: pitch, height: rows, depth: slices, ..strided };
         client.post(wrong, &[]);
         assert_eq!(client.settle(), Err(CudaError::INVALID_VALUE), "{pitch} {rows} {slices}");
@@ -197,7 +203,7 @@ fn strided_copies_and_fills_move_boxes() {
         fill(address + 1, 1, 0, 4),
         fill(address, u64::MAX / 2, 0, 4),
         Fill { pitch: 2, height: 2, ..fill(address, 1, 0, 4) },
-        Fill { pitch: u64::MAX & !3, height: u64::MAX, ..fill(address, 1, 0, 4) },
+        Fill { pitch: !3, height: u64::MAX, ..fill(address, 1, 0, 4) },
         fill(address + 4 * MIB, 1, 0, 1),
     ] {
         client.post(wrong, &[]);

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use torpor_proto::command::{
     Command, ContextSynchronize, Copy, CopyStrided, EventCreate, EventDestroy, EventElapsed, EventQuery,
     EventRecord, EventSynchronize, Fill, GraphAppend, GraphDestroy, GraphInstantiate, GraphLaunch, HostLock,
-    HostUnlock, ImageGlobal, ImageKernels, ImageLoad, ImageUnload, ImageUpload, KernelResolve, KernelSetAttribute,
-    Kind, Launch, MemoryAllocate, MemoryFree, MemoryInfo, OccupancyBlocks, OccupancyClusterSize, OccupancyClusters,
-    OccupancyShared, Ping, StagingMark, StreamCreate, StreamDestroy, StreamQuery, StreamSynchronize,
-    StreamWaitEvent, TensorMapIm2col, TensorMapTiled,
+    HostUnlock, ImageGlobal, ImageKernels, ImageLoad, ImageUnload, ImageUpload, KernelResolve,
+    KernelSetAttribute, Kind, Launch, MemoryAllocate, MemoryFree, MemoryInfo, OccupancyBlocks,
+    OccupancyClusterSize, OccupancyClusters, OccupancyShared, Ping, StagingMark, StreamCreate, StreamDestroy,
+    StreamQuery, StreamSynchronize, StreamWaitEvent, TensorMapIm2col, TensorMapTiled,
 };
 use torpor_proto::control::worker::from_worker::Body as From;
 use torpor_proto::error::CudaError;
@@ -65,7 +65,11 @@ fn a_ring_with_nonsense_ends_its_client_alone() {
         let reason = await_fault(&mut worker, client.id);
         assert!(!reason.is_empty(), "{name}");
         assert_eq!(client.channel.sticky_error(), Some(CudaError::ILLEGAL_STATE), "{name}");
-        assert_eq!(client.await_slot(waiting as u16), Err(CudaError::ILLEGAL_STATE), "{name}: whoever waits is woken");
+        assert_eq!(
+            client.await_slot(waiting as u16),
+            Err(CudaError::ILLEGAL_STATE),
+            "{name}: whoever waits is woken"
+        );
         assert!(worker.detach(client.id) < Duration::from_secs(1), "{name}");
     }
     assert_eq!(victim.download(theirs, 4096), pattern(4096, 1));
@@ -214,12 +218,46 @@ macro_rules! shapes {
 
 /// Number, kind and words of every command.
 const SHAPES: &[(u16, Kind, usize)] = shapes![
-    Ping, MemoryInfo, StagingMark, MemoryAllocate, MemoryFree, HostLock, HostUnlock, Copy, CopyStrided, Fill,
-    StreamCreate, StreamDestroy, StreamSynchronize, StreamQuery, StreamWaitEvent, ContextSynchronize, EventCreate,
-    EventDestroy, EventRecord, EventQuery, EventSynchronize, EventElapsed, ImageLoad, ImageUpload, ImageUnload,
-    ImageGlobal, ImageKernels, KernelResolve, KernelSetAttribute, OccupancyBlocks, OccupancyShared,
-    OccupancyClusters, OccupancyClusterSize, Launch, TensorMapTiled, TensorMapIm2col, GraphAppend,
-    GraphInstantiate, GraphLaunch, GraphDestroy,
+    Ping,
+    MemoryInfo,
+    StagingMark,
+    MemoryAllocate,
+    MemoryFree,
+    HostLock,
+    HostUnlock,
+    Copy,
+    CopyStrided,
+    Fill,
+    StreamCreate,
+    StreamDestroy,
+    StreamSynchronize,
+    StreamQuery,
+    StreamWaitEvent,
+    ContextSynchronize,
+    EventCreate,
+    EventDestroy,
+    EventRecord,
+    EventQuery,
+    EventSynchronize,
+    EventElapsed,
+    ImageLoad,
+    ImageUpload,
+    ImageUnload,
+    ImageGlobal,
+    ImageKernels,
+    KernelResolve,
+    KernelSetAttribute,
+    OccupancyBlocks,
+    OccupancyShared,
+    OccupancyClusters,
+    OccupancyClusterSize,
+    Launch,
+    TensorMapTiled,
+    TensorMapIm2col,
+    GraphAppend,
+    GraphInstantiate,
+    GraphLaunch,
+    GraphDestroy,
 ];
 
 #[test]
@@ -262,8 +300,12 @@ fn hostile() -> impl Strategy<Value = Hostile> {
             1 => Just(b"add_step".to_vec()),
         ];
         let spoil = prop_oneof![60 => Just(None), 1 => any::<u16>().prop_map(Some)];
-        (prop::collection::vec(word(), shape.2), tail, spoil)
-            .prop_map(move |(words, tail, spoil)| Hostile { shape, words, tail, spoil })
+        (prop::collection::vec(word(), shape.2), tail, spoil).prop_map(move |(words, tail, spoil)| Hostile {
+            shape,
+            words,
+            tail,
+            spoil,
+        })
     })
 }
 
@@ -303,9 +345,9 @@ fn hostile_commands_never_disturb_another_client() {
             victim.upload(address + MIB, &data);
             prop_assert_eq!(victim.download(address + MIB, 4096), data);
             worker.tell(
-                torpor_proto::control::worker::to_worker::Body::Detach(torpor_proto::control::worker::Detach {
-                    client: client.id,
-                }),
+                torpor_proto::control::worker::to_worker::Body::Detach(
+                    torpor_proto::control::worker::Detach { client: client.id },
+                ),
                 &[],
             );
             loop {

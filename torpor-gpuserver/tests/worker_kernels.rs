@@ -9,8 +9,9 @@ use torpor_proto::command::{
     StreamSynchronize, StreamWaitEvent, TensorMapTiled,
 };
 use torpor_proto::error::CudaError;
+use worker_support::client::hash;
 use worker_support::kernels::{PTX, add_step_parameters, image, launch, record};
-use worker_support::{Client, Worker, hash};
+use worker_support::{Client, Worker};
 
 const MIB: u64 = 1 << 20;
 
@@ -77,7 +78,8 @@ fn another_worker_finds_the_image_in_its_file() {
 fn bad_images_are_refused_before_the_driver_sees_them() {
     let mut worker = Worker::start();
     let mut client = worker.attach(0);
-    let container = [0xba55_ed50_u32.to_le_bytes().to_vec(), vec![1, 0, 16, 0], 4096_u64.to_le_bytes().to_vec()];
+    let container =
+        [0xba55_ed50_u32.to_le_bytes().to_vec(), vec![1, 0, 16, 0], 4096_u64.to_le_bytes().to_vec()];
     let truncated_container = container.concat();
     let truncated_elf = [b"\x7fELF\x02\x01\x01".as_slice(), &[0; 100]].concat();
     for contents in [truncated_container.as_slice(), &truncated_elf, PTX.as_bytes(), b"\x01\x02\x03\x04"] {
@@ -233,8 +235,15 @@ fn graph_records(address: u64) -> Vec<u64> {
     record(&mut words, launch(1, 1, 1, 16, parameters.len()), &parameters);
     record(&mut words, EventRecord { event: 1, stream: 1, ..EventRecord::default() }, &[]);
     record(&mut words, StreamWaitEvent { stream: 2, event: 1, ..StreamWaitEvent::default() }, &[]);
-    let fill =
-        Fill { address: address + 4096, width: 16, height: 1, value: 7, element_bytes: 4, stream: 2, ..Fill::default() };
+    let fill = Fill {
+        address: address + 4096,
+        width: 16,
+        height: 1,
+        value: 7,
+        element_bytes: 4,
+        stream: 2,
+        ..Fill::default()
+    };
     record(&mut words, fill, &[]);
     record(&mut words, EventRecord { event: 2, stream: 2, ..EventRecord::default() }, &[]);
     record(&mut words, StreamWaitEvent { stream: 1, event: 2, ..StreamWaitEvent::default() }, &[]);
@@ -301,7 +310,11 @@ fn graphs_that_cannot_be_are_refused_and_leave_nothing_capturing() {
     let mut nested = Vec::new();
     record(&mut nested, StreamCreate::default(), &[]);
     let mut outside = Vec::new();
-    record(&mut outside, Copy { destination: 0x1000, source: address, bytes: 8, stream: 1, reserved: 0 }, &[]);
+    record(
+        &mut outside,
+        Copy { destination: 0x1000, source: address, bytes: 8, stream: 1, reserved: 0 },
+        &[],
+    );
     let mut unknown = Vec::new();
     record(&mut unknown, launch(99, 1, 1, 1, 0), &[]);
     for (name, words, error) in [
@@ -324,7 +337,10 @@ fn graphs_that_cannot_be_are_refused_and_leave_nothing_capturing() {
         client.settle().unwrap();
     }
     assert_eq!(client.words(address, 1), [27], "only the launches outside");
-    assert_eq!(client.ask(GraphInstantiate { graph: 3, origin: 0, flags: 0 }), Err(CudaError::INVALID_HANDLE));
+    assert_eq!(
+        client.ask(GraphInstantiate { graph: 3, origin: 0, flags: 0 }),
+        Err(CudaError::INVALID_HANDLE)
+    );
     client.post(GraphAppend { graph: 4096, reserved: 0 }, &[]);
     assert_eq!(client.settle(), Err(CudaError::OUT_OF_MEMORY));
 }

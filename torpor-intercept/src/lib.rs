@@ -10,3 +10,4 @@
 pub mod core;
 pub mod driver;
 mod log;
+pub mod nvml;

@@ -1,12 +1,12 @@
 //! The shim's log: silent unless `TORPOR_SHIM_LOG` names a file, or is `stderr`.
 //!
-//! With `TORPOR_LOG=debug`, every CUDA call that gives an error is named too.
+//! With `TORPOR_LOG=debug`, every CUDA call that gives an error is named too; with `TORPOR_LOG=trace`, every call.
 
+use crate::core::CudaResult;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::panic;
 use std::sync::OnceLock;
-use torpor_proto::error::CudaError;
 
 enum Sink {
     Nowhere,
@@ -42,13 +42,27 @@ pub(crate) fn write(message: &str) {
     };
 }
 
-/// Names a function that gave an error, if anybody wants to know.
-pub(crate) fn write_failure(function: &str, error: CudaError) {
-    static WANTED: OnceLock<bool> = OnceLock::new();
-    let wanted = || std::env::var("TORPOR_LOG").is_ok_and(|level| level == "debug" || level == "trace");
-    if *WANTED.get_or_init(wanted) {
-        write(&format!("{function} gives {error}"));
+/// Names a CUDA call, if anybody wants to know.
+#[inline]
+pub(crate) fn write_call(function: &str, outcome: CudaResult<()>) {
+    static WANTED: OnceLock<Calls> = OnceLock::new();
+    let wanted = || match std::env::var("TORPOR_LOG").as_deref() {
+        Ok("debug") => Calls::Failed,
+        Ok("trace") => Calls::All,
+        _ => Calls::None,
+    };
+    match (WANTED.get_or_init(wanted), outcome) {
+        (Calls::None, _) | (Calls::Failed, Ok(())) => {}
+        (Calls::Failed | Calls::All, Err(error)) => write(&format!("{function} gives {error}")),
+        (Calls::All, Ok(())) => write(function),
     }
+}
+
+/// Which calls are named.
+enum Calls {
+    None,
+    Failed,
+    All,
 }
 
 /// Makes sure that panics are kept from the program's stderr from now on.

@@ -33,7 +33,7 @@ pub struct Context {
     pub captures: Mutex<Vec<Arc<Capture>>>,
     per_thread: Mutex<HashMap<ThreadId, Arc<Queue>>>,
     peers: Mutex<HashSet<usize>>,
-    limits: Mutex<[usize; 8]>,
+    limits: Mutex<[usize; 10]>,
 }
 
 thread_local! {
@@ -53,7 +53,7 @@ impl Context {
             per_thread: Mutex::default(),
             peers: Mutex::default(),
             // Stack, printf buffer, heap, depth, pending launches, L2 granularity, persisting L2, shared memory.
-            limits: Mutex::new([1024, 1 << 20, 8 << 20, 2, 2048, 128, 0, 0]),
+            limits: Mutex::new([1024, 1 << 20, 8 << 20, 2, 2048, 128, 0, 0, 0, 0]),
         })
     }
 
@@ -195,7 +195,7 @@ pub fn synchronize(machine: &Machine, context: u64) -> Result {
 }
 
 fn limit_index(limit: u32) -> Result<usize> {
-    usize::try_from(limit).ok().filter(|&index| index < 8).ok_or(CudaError::UNSUPPORTED_LIMIT)
+    usize::try_from(limit).ok().filter(|&index| index < 10).ok_or(CudaError::UNSUPPORTED_LIMIT)
 }
 
 pub fn get_limit(machine: &Machine, value: Out<usize>, limit: u32) -> Result {

@@ -7,7 +7,7 @@
 //! (`docs/simulated-gpu.md` in the repository).
 //!
 //! One file for each family of CUDA functions, with the family's name. The C surface itself is one table in [`exports`];
-//! every function there goes through [`entry`], which counts it, applies faults, and lets no panic out.
+//! every function there goes through `entry`, which counts it, applies faults, and lets no panic out.
 //!
 //! Contract: functions keep the ABI of cuda.h 13.0 and may be called from any thread. Limits: one process, kernels as
 //! PTX only (a cubin's are known by name, but refused at launch), no arrays, textures or managed memory, no IPC.

@@ -29,8 +29,7 @@ pub fn max_blocks(architecture: &Architecture, info: &KernelInfo, threads: u32, 
     if shared - limit(architecture.shared_reserved_per_block) > limit(architecture.shared_per_block_optin) {
         return 0;
     }
-    let by_shared =
-        if shared == 0 { u32::MAX } else { limit(architecture.shared_per_multiprocessor) / shared };
+    let by_shared = limit(architecture.shared_per_multiprocessor).checked_div(shared).unwrap_or(u32::MAX);
     limit(architecture.blocks_per_multiprocessor).min(by_warps).min(by_registers).min(by_shared)
 }
 

@@ -109,3 +109,24 @@ fn captures_that_cannot_be_are_refused() {
         assert_eq!(cuStreamBeginCapture_v2(0, 0), 900);
     });
 }
+
+#[test]
+fn a_graph_reads_its_source_when_it_is_launched() {
+    passes("a_graph_reads_its_source_when_it_is_launched", &[], || {
+        use_device(0);
+        let (stream, memory) = (stream(1), allocate(64));
+        let mut source = Box::new([1_u32, 2]);
+        let (mut graph, mut executable) = (0, 0);
+        assert_eq!(cuStreamBeginCapture_v2(stream, 0), SUCCESS);
+        let pointer = source.as_mut_ptr();
+        assert_eq!(cuMemcpyHtoDAsync_v2(memory, pointer.cast(), 8, stream), SUCCESS);
+        assert_eq!(cuStreamEndCapture(stream, &mut graph), SUCCESS);
+        assert_eq!(cuGraphInstantiateWithFlags(&mut executable, graph, 0), SUCCESS);
+        // SAFETY: the box lives to the end of this function, and no launch is under way.
+        unsafe { pointer.write(7) };
+        assert_eq!(cuGraphLaunch(executable, stream), SUCCESS);
+        assert_eq!(cuStreamSynchronize(stream), SUCCESS);
+        assert_eq!(get::<u32>(memory, 2), [7, 2]);
+        drop(source);
+    });
+}

@@ -71,9 +71,9 @@ fn kernels_compute() {
         let buffer = [memory, 78];
         let bytes = 16_usize;
         let extra = [
-            1 as *const c_void,
+            std::ptr::without_provenance(1),
             buffer.as_ptr().cast(),
-            2 as *const c_void,
+            std::ptr::without_provenance::<c_void>(2),
             (&raw const bytes).cast(),
             std::ptr::null(),
         ];
@@ -236,4 +236,55 @@ fn a_graph_keeps_its_parameters() {
         assert_eq!(cuStreamSynchronize(stream), SUCCESS);
         assert_eq!(get::<u32>(memory, 5), [0, 1, 2, 3, 0]);
     });
+}
+
+/// A fatbin entry: kind 1 is PTX, 2 a cubin.
+fn entry(kind: u16, sm: u32, payload: &[u8]) -> Vec<u8> {
+    let mut header = vec![0; 64];
+    header[..2].copy_from_slice(&kind.to_le_bytes());
+    header[4..8].copy_from_slice(&64_u32.to_le_bytes());
+    header[8..12].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+    header[28..32].copy_from_slice(&sm.to_le_bytes());
+    [&header, payload].concat()
+}
+
+fn fatbin(entries: &[Vec<u8>]) -> Vec<u8> {
+    let body = entries.concat();
+    let mut header = vec![0x50, 0xed, 0x55, 0xba, 1, 0, 16, 0];
+    header.extend((body.len() as u64).to_le_bytes());
+    [header, body].concat()
+}
+
+#[test]
+fn the_best_entry_of_a_fatbin_is_taken() {
+    let ended = passes("the_best_entry_of_a_fatbin_is_taken", &[], || {
+        use_device(0);
+        let load = |image: &[u8]| {
+            let mut module = 0;
+            (cuModuleLoadData(&mut module, image.as_ptr().cast()), module)
+        };
+        let text =
+            |name: &str| format!("{}\0", STORE.replace("entry store", &format!("entry {name}"))).into_bytes();
+        let entries = [
+            entry(2, 80, b"a cubin for another device"),
+            entry(1, 70, &text("older")),
+            entry(1, 90, &text("newer")),
+            entry(1, 100, b"PTX for a later device\0"),
+        ];
+        let (code, module) = load(&fatbin(&entries));
+        assert_eq!(code, SUCCESS);
+        let memory = allocate(64);
+        assert_eq!(launch(function(module, c"newer"), 1, 1, 0, &[memory, 5]), SUCCESS);
+        assert_eq!(get::<u32>(memory, 1), [5]);
+        assert_eq!(
+            load(&fatbin(&[entry(2, 80, b"x"), entry(1, 100, b"y\0")])).0,
+            209,
+            "nothing for this device"
+        );
+        assert_eq!(load(&fatbin(&[entry(2, 90, b"no ELF file")])).0, 200);
+        let mut damaged = fatbin(&entries);
+        damaged[16 + 8..16 + 12].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert_eq!(load(&damaged).0, 200, "an entry longer than its container");
+    });
+    assert_eq!(ended.log_lines("an image is refused"), 2, "{}", ended.log);
 }

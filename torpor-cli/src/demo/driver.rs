@@ -10,7 +10,9 @@ use std::ptr;
 #[derive(Debug, thiserror::Error)]
 pub enum DriverError {
     /// There is no driver.
-    #[error("the CUDA driver cannot be loaded: {0}; is libcuda.so.1 installed, or Torpor's library preloaded?")]
+    #[error(
+        "the CUDA driver cannot be loaded: {0}; is libcuda.so.1 installed, or Torpor's library preloaded?"
+    )]
     Library(#[from] libloading::Error),
     /// A call failed.
     #[error("{call} fails with {name} ({code})")]
@@ -189,7 +191,9 @@ impl Driver {
     pub fn function(&self, module: usize, name: &str) -> Result<usize, DriverError> {
         let name = CString::new(name).unwrap_or_default();
         // SAFETY: the name is text with a zero at its end.
-        self.handle("cuModuleGetFunction", |out| unsafe { (self.module_function)(out, module, name.as_ptr()) })
+        self.handle("cuModuleGetFunction", |out| unsafe {
+            (self.module_function)(out, module, name.as_ptr())
+        })
     }
 
     /// Unloads a module.
@@ -244,7 +248,8 @@ impl Driver {
         arguments: &[Argument],
     ) -> Result<(), DriverError> {
         let mut words: Vec<u64> = arguments.iter().map(|argument| argument.word()).collect();
-        let mut pointers: Vec<*mut c_void> = words.iter_mut().map(|word| ptr::from_mut(word).cast()).collect();
+        let mut pointers: Vec<*mut c_void> =
+            words.iter_mut().map(|word| ptr::from_mut(word).cast()).collect();
         let LaunchShape { grid: [gx, gy, gz], block: [bx, by, bz], shared_bytes } = shape;
         // SAFETY: there is a pointer for each parameter, by the caller's promise; the driver reads through them before
         // it returns.

@@ -60,8 +60,10 @@ impl Layer {
     /// Its weights, given the shape of what comes in.
     pub fn tensors(self, shape: Shape) -> Vec<Tensor> {
         // What comes out of a layer with so many inputs is then about as large as what goes in.
-        let balanced = |elements, inputs: usize| {
-            Tensor { elements, center: 0.0, spread: (3.0 / inputs as f64).sqrt() as f32 }
+        let balanced = |elements, inputs: usize| Tensor {
+            elements,
+            center: 0.0,
+            spread: (3.0 / inputs as f64).sqrt() as f32,
         };
         let near = |elements, center| Tensor { elements, center, spread: 0.1 };
         match self {
@@ -155,7 +157,10 @@ impl Network {
     /// Each layer with the shape of what comes into it.
     pub fn steps(&self) -> Vec<(Layer, Shape)> {
         let mut shape = self.input;
-        let step = |&layer: &Layer| (layer, std::mem::replace(&mut shape, layer.output(shape)));
+        let step = |&layer: &Layer| {
+            let output = layer.output(shape);
+            (layer, std::mem::replace(&mut shape, output))
+        };
         self.layers.iter().map(step).collect()
     }
 
@@ -191,7 +196,9 @@ impl Network {
         let values = (0..self.input.elements()).map(|_| random.uniform()).collect();
         let mut random = Random::new(seed, 1);
         let entries = self.layers.iter().find_map(|layer| match layer {
-            Layer::Embedding { entries } => Some((0..self.input.rows).map(|_| random.below(*entries)).collect()),
+            Layer::Embedding { entries } => {
+                Some((0..self.input.rows).map(|_| random.below(*entries)).collect())
+            }
             _ => None,
         });
         Input { values, entries: entries.unwrap_or_default() }

@@ -61,7 +61,13 @@ mod tests {
         let numbers: Vec<f32> = (0..10_000).map(|_| random.uniform()).collect();
         assert!(numbers.iter().all(|number| (-1.0..1.0).contains(number)));
         assert!(numbers.iter().sum::<f32>().abs() < 300.0);
-        assert!((0..1000).map(|_| random.below(3)).fold([0; 3], |mut seen, at| { seen[at] += 1; seen })[2] > 200);
+        assert!(
+            (0..1000).map(|_| random.below(3)).fold([0; 3], |mut seen, at| {
+                seen[at] += 1;
+                seen
+            })[2]
+                > 200
+        );
     }
 
     #[test]

@@ -98,7 +98,14 @@ fn bias_relu(mut x: Vec<f32>, bias: &[f32]) -> Vec<f32> {
     x
 }
 
-fn convolution(x: &[f32], shape: Shape, windows: &[f32], bias: &[f32], side: usize, kernel: usize) -> Vec<f32> {
+fn convolution(
+    x: &[f32],
+    shape: Shape,
+    windows: &[f32],
+    bias: &[f32],
+    side: usize,
+    kernel: usize,
+) -> Vec<f32> {
     let padding = (kernel - 1) / 2;
     let mut out = Vec::with_capacity(bias.len() * shape.columns);
     for (window, bias) in windows.chunks_exact(shape.rows * kernel * kernel).zip(bias) {

@@ -1,9 +1,11 @@
 //! What the demo says in the end.
 
+use super::session::Function;
 use super::statistics::{percentile, readable};
 use super::verdict::Wrong;
-use crate::table::{print_json_value, print_table};
+use crate::table::{print_json, print_table};
 use serde::Serialize;
+use std::io::{self, Write};
 use std::time::Duration;
 use torpor_gpuserver::server::size::ByteSize;
 use torpor_proto::control::admin::Gpu;
@@ -14,12 +16,8 @@ const TOLD: usize = 5;
 /// What a function did.
 #[derive(Debug)]
 pub struct Outcome {
-    /// Its name.
-    pub name: String,
-    /// Kernels of a request, if known.
-    pub kernels: Option<usize>,
-    /// Bytes of its weights.
-    pub weights_bytes: u64,
+    /// Which one.
+    pub function: Function,
     /// From its start until it was ready.
     pub load: Duration,
     /// From sending a request to having the answer, each.
@@ -30,10 +28,41 @@ pub struct Outcome {
     pub wrong: Vec<Wrong>,
 }
 
+/// Prints the table, and which answers are wrong.
+pub fn print_outcomes(outcomes: &[Outcome], took: Duration) {
+    const HEADINGS: [&str; 8] = ["FUNCTION", "KERNELS", "WEIGHTS", "LOAD", "P50", "P99", "REQUESTS", "WRONG"];
+    print_table(HEADINGS, &outcomes.iter().map(Outcome::cells).collect::<Vec<_>>());
+    let requests: usize = outcomes.iter().map(|outcome| outcome.latencies.len()).sum();
+    let wrong: usize = outcomes.iter().map(|outcome| outcome.wrong.len()).sum();
+    let verdict = match wrong {
+        0 => format!("All {requests} answers agree with the CPU's."),
+        _ => format!("{wrong} of {requests} answers are WRONG."),
+    };
+    // A reader that has seen enough is no error.
+    let _ = writeln!(io::stdout(), "{verdict} {} in all.", readable(took));
+    for outcome in outcomes {
+        for wrong in outcome.wrong.iter().take(TOLD) {
+            eprintln!("torpor: {}: {}", outcome.function.name, wrong.describe());
+        }
+        if let Some(more @ 1..) = outcome.wrong.len().checked_sub(TOLD) {
+            eprintln!("torpor: {}: and {more} more", outcome.function.name);
+        }
+    }
+}
+
+/// Prints the same for programs: durations in microseconds, sizes in bytes.
+pub fn print_outcomes_as_json(gpus: &[Gpu], outcomes: &[Outcome], took: Duration) {
+    print_json(&Report {
+        gpus: gpus.iter().map(|gpu| GpuRow { name: &gpu.name, simulated: gpu.simulated }).collect(),
+        functions: outcomes.iter().map(Outcome::row).collect(),
+        seconds: took.as_secs_f64(),
+    });
+}
+
 #[derive(Debug, Serialize)]
 struct Report<'a> {
     gpus: Vec<GpuRow<'a>>,
-    functions: Vec<FunctionRow<'a>>,
+    functions: Vec<FunctionRow>,
     seconds: f64,
 }
 
@@ -44,8 +73,8 @@ struct GpuRow<'a> {
 }
 
 #[derive(Debug, Serialize)]
-struct FunctionRow<'a> {
-    function: &'a str,
+struct FunctionRow {
+    function: &'static str,
     kernels: Option<usize>,
     weights_bytes: u64,
     load_us: u128,
@@ -54,14 +83,15 @@ struct FunctionRow<'a> {
     gpu_p50_us: u128,
     requests: usize,
     wrong: usize,
+    wrong_requests: Vec<u64>,
 }
 
 impl Outcome {
     fn cells(&self) -> [String; 8] {
         [
-            self.name.clone(),
-            self.kernels.map_or_else(|| "?".to_owned(), |kernels| kernels.to_string()),
-            ByteSize(self.weights_bytes).to_string(),
+            self.function.name.to_owned(),
+            self.function.kernels.map_or_else(|| "?".to_owned(), |kernels| kernels.to_string()),
+            ByteSize(self.function.network.weights_bytes()).to_string(),
             readable(self.load),
             readable(percentile(&self.latencies, 50)),
             readable(percentile(&self.latencies, 99)),
@@ -70,17 +100,18 @@ impl Outcome {
         ]
     }
 
-    fn row(&self) -> FunctionRow<'_> {
+    fn row(&self) -> FunctionRow {
         FunctionRow {
-            function: &self.name,
-            kernels: self.kernels,
-            weights_bytes: self.weights_bytes,
+            function: self.function.name,
+            kernels: self.function.kernels,
+            weights_bytes: self.function.network.weights_bytes(),
             load_us: self.load.as_micros(),
             p50_us: percentile(&self.latencies, 50).as_micros(),
             p99_us: percentile(&self.latencies, 99).as_micros(),
             gpu_p50_us: percentile(&self.gpu, 50).as_micros(),
             requests: self.latencies.len(),
             wrong: self.wrong.len(),
+            wrong_requests: self.wrong.iter().map(|wrong| wrong.seed).collect(),
         }
     }
 }

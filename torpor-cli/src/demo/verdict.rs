@@ -64,7 +64,8 @@ mod tests {
             Answered { seed: 3, values: values[..5].to_vec() },
         ];
         let wrong = check(&network, &answers);
-        let found: Vec<(u64, usize)> = wrong.iter().map(|wrong| (wrong.seed, wrong.difference.index)).collect();
+        let found: Vec<(u64, usize)> =
+            wrong.iter().map(|wrong| (wrong.seed, wrong.difference.index)).collect();
         assert_eq!(found, [(4, 0), (3, 2), (3, 5)]);
         assert!(wrong[1].describe().contains("value 2"), "{}", wrong[1].describe());
         assert!(wrong[2].describe().contains("ends after 5"), "{}", wrong[2].describe());

@@ -2,7 +2,6 @@
 
 use super::table::Table;
 use super::{DriverError, Handle};
-use cudarc::driver::sys::CUdevice_attribute;
 use libloading::Library;
 use std::collections::HashMap;
 use std::ffi::CStr;
@@ -11,8 +10,12 @@ use std::sync::Arc;
 use torpor_proto::control::client::Device as Description;
 use torpor_proto::error::CudaError;
 
-/// `CUlimit`s are numbered 0 to this.
-const LAST_LIMIT: u32 = 7;
+/// Past the last `CUdevice_attribute` of CUDA 13.0, because drivers may know more.
+const LAST_ATTRIBUTE: u32 = 255;
+
+/// Past the last `CUlimit` of CUDA 13.0 (`CU_LIMIT_CIG_SHMEM_FALLBACK_ENABLED`, 9), because drivers may know more. cuBLAS asks
+/// for the last ones before every product and refuses to work without an answer.
+const LAST_LIMIT: u32 = 31;
 
 /// A loaded `libcuda.so.1`.
 pub struct Driver {
@@ -139,14 +142,13 @@ impl Device {
     }
 
     fn attributes(&self) -> HashMap<i32, i32> {
-        let last = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX as u32;
         let attribute = |number: u32| {
             let mut value = 0;
             // SAFETY: writes one integer; the driver refuses numbers it does not know.
             let status = unsafe { (self.table().cuDeviceGetAttribute)(&mut value, number, self.ordinal) };
             (status == 0).then_some((number as i32, value))
         };
-        (1..last).filter_map(attribute).collect()
+        (1..=LAST_ATTRIBUTE).filter_map(attribute).collect()
     }
 
     fn limits(&self) -> HashMap<i32, u64> {

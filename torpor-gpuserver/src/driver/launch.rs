@@ -18,7 +18,7 @@ pub struct LaunchConfig<'a> {
     pub block: [u32; 3],
     /// Dynamic shared memory of a block.
     pub shared_bytes: u32,
-    /// Attributes; event handles in them are real ones, see [`super::Event::as_attribute`].
+    /// Attributes; event handles in them are real ones.
     pub attributes: &'a [LaunchAttribute],
 }
 

@@ -9,6 +9,7 @@ use crate::worker::pending::{Kept, Pending};
 use crate::worker::session::Session;
 use crate::worker::table::Table;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::rc::Rc;
 use std::sync::Arc;
 use torpor_proto::command::{
@@ -84,19 +85,20 @@ impl Capture {
 
     /// The private event for a number, to be recorded.
     pub(super) fn record(&mut self, id: u32, device: &Arc<Device>) -> Result<&Event, CudaError> {
-        if !self.events.contains_key(&id) {
-            self.events.insert(id, Event::untimed(device)?);
-        }
-        self.events.get(&id).ok_or(CudaError::UNKNOWN)
+        Ok(match self.events.entry(id) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(Event::untimed(device)?),
+        })
     }
 
     /// A stream waits for an event of the capture, and so belongs to it.
     fn wait(&mut self, stream: u32, event: u32, device: &Arc<Device>) -> Result<(), CudaError> {
         let event = self.events.get(&event).ok_or(CudaError::STREAM_CAPTURE_ISOLATION)?;
-        if !self.streams.contains_key(&stream) {
-            self.streams.insert(stream, Stream::new(device, 0)?);
-        }
-        self.stream(stream)?.wait(event, 0)
+        let stream = match self.streams.entry(stream) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(Stream::new(device, 0)?),
+        };
+        stream.wait(event, 0)
     }
 }
 

@@ -1,9 +1,9 @@
 //! The worker: the process that holds one GPU's only CUDA context and runs the commands of many clients.
 //!
 //! One thread listens to the node server; each client has a thread of its own, its *session*, that reads the client's
-//! ring and executes what is in it ([`session`]). A session trusts nothing that a client writes and shares nothing with
+//! ring and executes what is in it (`session.rs`). A session trusts nothing that a client writes and shares nothing with
 //! the others but the context, the loaded images and the knowledge that the context is lost. It never blocks on the
-//! GPU: what waits for the GPU is kept as *pending* work ([`pending`]) and looked at between commands.
+//! GPU: what waits for the GPU is kept as *pending* work (`pending.rs`) and looked at between commands.
 //!
 //! Limits: one GPU, one server, one context for the process's whole life. A sticky CUDA error ends the worker, since
 //! no other context can be made in the same process.

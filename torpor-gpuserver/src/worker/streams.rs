@@ -105,7 +105,7 @@ pub(super) struct Streams {
     /// The worker's own work for this client: clearing memory.
     setup: Box<Live>,
     /// Destroyed by the client, not idle yet.
-    retiring: Vec<Box<Live>>,
+    retiring: Vec<Live>,
     /// Blocking streams whose work the legacy stream does not wait for yet.
     unjoined: Vec<u32>,
     /// How often the legacy stream was used.
@@ -182,7 +182,9 @@ impl Streams {
 
     fn checkpoint(&mut self, id: u32) -> Result<Option<Fence>, CudaError> {
         // The client may have destroyed the stream meanwhile.
-        let Some(live) = self.table.get_mut(id).ok().and_then(|entry| entry.live.as_mut()) else { return Ok(None) };
+        let Some(live) = self.table.get_mut(id).ok().and_then(|entry| entry.live.as_mut()) else {
+            return Ok(None);
+        };
         live.posted = 0;
         live.fence(&self.fences)?;
         live.checkpoints.push_back(live.counter.last());
@@ -270,7 +272,7 @@ impl Streams {
         }
         if let Some(mut live) = self.table.remove(id)?.live {
             live.fence(&self.fences)?;
-            self.retiring.push(live);
+            self.retiring.push(*live);
             self.bury();
         }
         Ok(())
@@ -370,8 +372,8 @@ impl Streams {
 fn all<'a>(
     table: &'a mut Table<Entry>,
     setup: &'a mut Live,
-    retiring: &'a mut [Box<Live>],
+    retiring: &'a mut [Live],
 ) -> impl Iterator<Item = &'a mut Live> {
     let named = table.values_mut().filter_map(|entry| entry.live.as_deref_mut());
-    named.chain(std::iter::once(setup)).chain(retiring.iter_mut().map(|live| &mut **live))
+    named.chain(std::iter::once(setup)).chain(retiring.iter_mut())
 }

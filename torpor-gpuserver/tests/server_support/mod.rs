@@ -4,4 +4,5 @@
 
 pub mod client;
 pub mod fake_worker;
+pub mod ring;
 pub mod server;

@@ -3,10 +3,10 @@
 //! The driver below is the simulated one, or the one that `TORPOR_TEST_DRIVER` names: the same tests run on a GPU.
 #![allow(dead_code, reason = "each test program uses its own part of this module")]
 
-mod client;
+pub mod client;
 pub mod kernels;
 
-pub use client::{Client, hash};
+pub use client::Client;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,11 +14,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use torpor_proto::channel::MappedChannel;
+use torpor_proto::control::Message;
 use torpor_proto::control::client::Device;
 use torpor_proto::control::worker::{
-    Attach, Detach, FromWorker, ReportUsage, ToWorker, Usage, from_worker::Body as From, to_worker::Body as To,
+    Attach, Detach, FromWorker, ReportUsage, ToWorker, Usage, from_worker::Body as From,
+    to_worker::Body as To,
 };
-use torpor_proto::control::Message;
 use torpor_proto::handover;
 use torpor_proto::layout::AddressRange;
 use torpor_proto::mapping::create_sealed;
@@ -174,7 +175,8 @@ impl Worker {
 fn spawn(driver: &Path, variables: &[(&str, &str)]) -> (Child, OwnedFd, tempfile::TempDir) {
     let images = tempfile::tempdir().unwrap();
     let (ours, theirs) =
-        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .unwrap();
     let child = Command::new(env!("CARGO_BIN_EXE_torpor-gpuserver"))
         .args(["worker", "--device", "0", "--spin-us", "200", "--log", "info"])
         .arg("--driver")

@@ -57,7 +57,7 @@ impl Capture {
     /// for an unknown mode.
     pub fn begin(stream: &'static Stream, mode: u32) -> CudaResult<()> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        client()?.check()?;
+        client()?.check_usable()?;
         if mode > MODE_RELAXED {
             return Err(CudaError::INVALID_VALUE);
         }

@@ -39,14 +39,14 @@ impl Client {
     #[inline]
     pub(super) fn post<C: Command<Reply = ()>>(&self, command: &C, tail: &[u8]) -> CudaResult<()> {
         const { assert!(matches!(C::KIND, Kind::Posted)) };
-        self.check()?;
+        self.check_usable()?;
         self.push::<C>(NO_SLOT, command, tail)
     }
 
     /// Posts a command and returns at once; [`Pending::wait`] gives the answer.
     pub(super) fn start<C: Command>(&'static self, command: &C, tail: &[u8]) -> CudaResult<Pending<C>> {
         const { assert!(matches!(C::KIND, Kind::Awaited)) };
-        self.check()?;
+        self.check_usable()?;
         let slot = self.take_slot()?;
         let pending = Pending { client: self, slot, command: PhantomData };
         self.slot(slot).prepare();
@@ -67,15 +67,25 @@ impl Client {
     }
 
     /// An error that is to be returned now: a sticky one, or the first of posted commands since the last look.
+    ///
+    /// For calls that put work into streams or wait for it: programs expect errors of earlier work from these. A loader
+    /// of code that met one would take it for its own and never try again.
     #[inline]
     pub(super) fn check(&self) -> CudaResult<()> {
+        self.check_usable()?;
+        self.channel.take_deferred_error().map_or(Ok(()), Err)
+    }
+
+    /// An error if no call can succeed any more.
+    #[inline]
+    pub(super) fn check_usable(&self) -> CudaResult<()> {
         if let Some(error) = self.channel.sticky_error() {
             return Err(error);
         }
         if self.is_lost.load(Ordering::Relaxed) {
             return Err(CudaError::DEVICE_UNAVAILABLE);
         }
-        self.channel.take_deferred_error().map_or(Ok(()), Err)
+        Ok(())
     }
 
     #[inline]

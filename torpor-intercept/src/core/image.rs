@@ -60,7 +60,7 @@ impl Image {
     /// As [`measure`]; with `is_preserved`, for as long as the image is not unloaded.
     pub unsafe fn load(pointer: *const u8, is_preserved: bool) -> CudaResult<&'static Self> {
         let client = client()?;
-        client.check()?;
+        client.check_usable()?;
         if pointer.is_null() {
             return Err(CudaError::INVALID_VALUE);
         }
@@ -186,7 +186,6 @@ impl Image {
                 client.post(&upload, &[])
             })?;
             if client.call(&load, &[])?.reply.known == 0 {
-                client.check()?;
                 return Err(CudaError::INVALID_IMAGE);
             }
         }

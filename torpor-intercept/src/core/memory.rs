@@ -45,6 +45,7 @@ impl Client {
         if bytes == 0 {
             return Err(CudaError::INVALID_VALUE);
         }
+        self.check()?;
         if bytes > self.memory.limit_bytes {
             return Err(CudaError::OUT_OF_MEMORY);
         }

@@ -160,6 +160,7 @@ impl Stream {
         if self.is_capturing.load(Ordering::Relaxed) {
             return self.current_capture()?.append(command, tail);
         }
+        client.check()?;
         client.post(command, tail)?;
         self.posted.fetch_add(1, Ordering::Release);
         if self.number != 0 && self.is_blocking() {
@@ -214,6 +215,7 @@ impl Stream {
         if self.is_done_up_to(position) {
             return client.check();
         }
+        client.check()?;
         client.call(&StreamQuery { stream: self.number, reserved: 0 }, &[])?;
         self.mark_done_up_to(position);
         Ok(())

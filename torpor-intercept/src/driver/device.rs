@@ -18,10 +18,18 @@ pub(super) fn device(device: i32) -> CudaResult<&'static Client> {
     if device == 0 { Ok(client) } else { Err(CudaError::INVALID_DEVICE) }
 }
 
-fn pci_bus_id(client: &Client) -> String {
+/// Its place on the bus, with a domain of four digits.
+pub(crate) fn pci_bus_id(client: &Client) -> String {
     let part = |attribute| client.device.attribute(attribute).unwrap_or(0);
     let [domain, bus, device] = PCI_ATTRIBUTES.map(part);
     format!("{domain:04X}:{bus:02X}:{device:02X}.0")
+}
+
+/// Its UUID as users write it.
+pub(crate) fn uuid_text(client: &Client) -> String {
+    let digits: Vec<String> = client.device.uuid.iter().map(|byte| format!("{byte:02x}")).collect();
+    let part = |range: std::ops::Range<usize>| digits[range].concat();
+    format!("GPU-{}-{}-{}-{}-{}", part(0..4), part(4..6), part(6..8), part(8..10), part(10..16))
 }
 
 cuda_functions! {

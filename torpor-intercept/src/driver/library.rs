@@ -15,12 +15,14 @@ cuda_functions! {
         _jit_count: u32, options: In<u32>, values: In<usize>, count: u32,
     ) {
         client()?;
-        let (options, values) = (options.slice(count as usize)?, values.slice(count as usize)?);
-        // The value is a number in the place of a pointer; only its lowest byte is said to count (an int in cuda.h).
-        let is_preserved = options
-            .iter()
-            .zip(values)
-            .any(|(&option, value)| option == BINARY_IS_PRESERVED && value & 0xff != 0);
+        let options = options.slice(count as usize)?;
+        // Values may be left out: the option says all there is to say. A value is a number in the place of a pointer.
+        let is_wanted = |index| match values.slice(count as usize) {
+            Ok(values) => values[index] != 0,
+            Err(_) => true,
+        };
+        let position = options.iter().position(|&option| option == BINARY_IS_PRESERVED);
+        let is_preserved = position.is_some_and(is_wanted);
         // SAFETY: the program promises that this is the beginning of an image, and with the option that it stays.
         let image = unsafe { Image::load(code, is_preserved)? };
         library.put(image.handle())

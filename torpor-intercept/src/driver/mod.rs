@@ -4,11 +4,11 @@
 //! (`CUresult`). Pointers are checked for null where the driver does; beyond that they are the program's promise,
 //! as with any C function.
 
-mod argument;
+pub(crate) mod argument;
 mod context;
 mod copy;
 pub mod coverage;
-mod device;
+pub(crate) mod device;
 mod entry_point;
 mod error;
 mod event;
@@ -46,11 +46,9 @@ pub(crate) fn guard(body: impl FnOnce() -> Code) -> Code {
 /// As [`guard`], for a body that gives a `Result`.
 #[inline]
 pub(crate) fn answer(function: &str, body: impl FnOnce() -> CudaResult<()>) -> Code {
-    guard(|| match body() {
-        Ok(()) => 0,
-        Err(error) => {
-            crate::log::write_failure(function, error);
-            error.0 as Code
-        }
+    guard(|| {
+        let outcome = body();
+        crate::log::write_call(function, outcome);
+        outcome.map_or_else(|error| error.0 as Code, |()| 0)
     })
 }

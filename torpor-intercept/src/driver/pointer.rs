@@ -11,7 +11,7 @@ const CONTEXT: u32 = 1; // CUcontext
 const MEMORY_TYPE: u32 = 2; // unsigned int
 const DEVICE_POINTER: u32 = 3; // CUdeviceptr
 const HOST_POINTER: u32 = 4; // void *
-const SYNC_MEMORY_OPERATIONS: u32 = 6; // boolean, as are the others of one byte or int
+const SYNC_MEMORY_OPERATIONS: u32 = 6; // boolean, in the size of an int: cudart reads all four bytes
 const BUFFER_ID: u32 = 7; // unsigned long long
 const IS_MANAGED: u32 = 8;
 const DEVICE_ORDINAL: u32 = 9; // int
@@ -64,8 +64,8 @@ fn put(client: &Client, known: &Known, attribute: u32, value: Out<u8>) -> CudaRe
         ALLOWED_HANDLE_TYPES | MEMORY_POOL => &0u64.to_ne_bytes(),
         ACCESS_FLAGS => &READ_AND_WRITE.to_ne_bytes(),
         DEVICE_ORDINAL | SYNC_MEMORY_OPERATIONS => &0u32.to_ne_bytes(),
-        IS_MANAGED | IS_LEGACY_IPC_CAPABLE | IS_GPU_DIRECT_RDMA_CAPABLE => &[0],
-        IS_MAPPED => &[1],
+        IS_MANAGED | IS_LEGACY_IPC_CAPABLE | IS_GPU_DIRECT_RDMA_CAPABLE => &0u32.to_ne_bytes(),
+        IS_MAPPED => &1u32.to_ne_bytes(),
         _ => return Err(CudaError::NOT_SUPPORTED),
     };
     value.put_all(bytes.iter().copied())
@@ -77,8 +77,8 @@ fn put_unknown(attribute: u32, value: Out<u8>) -> CudaResult<()> {
         CONTEXT | DEVICE_POINTER | HOST_POINTER | BUFFER_ID | RANGE_START | RANGE_BYTES
         | ALLOWED_HANDLE_TYPES | MEMORY_POOL => &[0; 8],
         DEVICE_ORDINAL => &(-2i32).to_ne_bytes(),
-        MEMORY_TYPE | ACCESS_FLAGS | SYNC_MEMORY_OPERATIONS => &[0; 4],
-        IS_MANAGED | IS_LEGACY_IPC_CAPABLE | IS_GPU_DIRECT_RDMA_CAPABLE | IS_MAPPED => &[0],
+        MEMORY_TYPE | ACCESS_FLAGS | SYNC_MEMORY_OPERATIONS | IS_MANAGED | IS_LEGACY_IPC_CAPABLE
+        | IS_GPU_DIRECT_RDMA_CAPABLE | IS_MAPPED => &[0; 4],
         _ => return Err(CudaError::NOT_SUPPORTED),
     };
     value.put_all(bytes.iter().copied())

@@ -8,6 +8,7 @@ use crate::abi::{In, Memcpy2d, Memcpy3d};
 use crate::clock::{Route, copy_cost};
 use crate::context;
 use crate::error::{CudaError, Result};
+use crate::graph::{self, CaptureStatus};
 use crate::machine::Machine;
 use crate::operation::{Place, Work, illegal_address, spend};
 use crate::stream;
@@ -167,7 +168,11 @@ pub fn issue(machine: &'static Machine, shape: Shape, demand: Demand, stream: u6
         return Err(CudaError::INVALID_VALUE);
     }
     let is_line = shape.rows == 1 && shape.slices == 1;
-    let stage = source == Kind::Pageable && is_line && shape.width <= STAGED_BYTES;
+    // A graph reads its source whenever it is launched.
+    let stage = source == Kind::Pageable
+        && is_line
+        && shape.width <= STAGED_BYTES
+        && graph::status(&queue) == CaptureStatus::None;
     let staged = stage.then(|| In::<u8>::at(shape.source.address).array(shape.width as usize)).transpose()?;
     let pageable = (source == Kind::Pageable && !stage) || target == Kind::Pageable;
     let copy = Copy { shape, target, source, route: route(target, source), staged };
@@ -175,9 +180,7 @@ pub fn issue(machine: &'static Machine, shape: Shape, demand: Demand, stream: u6
     let sequence = stream::enqueue(machine, &context, &queue, work, Vec::new())?;
     // The caller may reuse pageable memory as soon as the call returns.
     match sequence {
-        Some(sequence) if wait || pageable => {
-            queue.wait(machine, sequence).map(|end| machine.clock.host_waited(end))
-        }
+        Some(sequence) if wait || pageable => queue.wait_as_host(machine, sequence),
         _ => Ok(()),
     }
 }

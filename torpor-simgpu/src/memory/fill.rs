@@ -54,7 +54,7 @@ pub fn issue(machine: &'static Machine, request: Request, stream: u64, wait: boo
     let fill = Fill { target, pitch, width_bytes, rows, pattern, element_bytes };
     let sequence = stream::enqueue(machine, &context, &queue, Work::Fill(fill.into()), Vec::new())?;
     match sequence {
-        Some(sequence) if wait => queue.wait(machine, sequence).map(|end| machine.clock.host_waited(end)),
+        Some(sequence) if wait => queue.wait_as_host(machine, sequence),
         _ => Ok(()),
     }
 }

@@ -269,7 +269,7 @@ fn make_empty(start: u64, end: u64) {
 pub fn reserve(wanted: u64, bytes: u64, alignment: u64) -> Result<u64> {
     let length = usize::try_from(bytes).map_err(|_| CudaError::OUT_OF_MEMORY)?;
     let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
-    if wanted != 0 && wanted % alignment == 0 {
+    if wanted != 0 && wanted.is_multiple_of(alignment) {
         // SAFETY: NOREPLACE, so no existing mapping is touched.
         let mapped = unsafe {
             mmap_anonymous(pointer(wanted), length, ProtFlags::empty(), flags | MapFlags::FIXED_NOREPLACE)

@@ -103,7 +103,7 @@ impl Space {
 
     /// Maps physical memory at a reserved, free address.
     pub fn map(&self, start: u64, physical: &Arc<Physical>) -> Result {
-        if start % GRANULARITY != 0 || !self.is_reserved(start, physical.bytes) {
+        if !start.is_multiple_of(GRANULARITY) || !self.is_reserved(start, physical.bytes) {
             return Err(CudaError::INVALID_VALUE);
         }
         self.change(|mappings| {

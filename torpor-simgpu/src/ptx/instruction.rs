@@ -10,7 +10,7 @@ use super::warp::Warp;
 
 /// Executes an instruction in the lanes of a mask, which is not 0.
 ///
-/// Unsafe to call only because it may use CPU features: [`choose`] hands out no function that this CPU lacks.
+/// Unsafe to call only because it may use CPU features: [`handler!`] gives none that this CPU lacks.
 pub(super) type Handler =
     unsafe fn(&mut Warp, &mut Context<'_>, &Instruction, u32) -> Result<(), Box<Failure>>;
 

@@ -6,9 +6,9 @@
 //! value than a GPU's and differ from it in the last bits.
 //!
 //! How a kernel runs: the 32 lanes of a warp share one program counter while they agree; when they part at a branch,
-//! the lanes that are behind go first, so they meet again ([`warp`]). The warps of a block take turns on one host
-//! thread and meet at barriers ([`block`]); blocks spread over host threads ([`launch`]). Every instruction is one
-//! function over the 32 lanes, chosen when the module is parsed ([`decode`]).
+//! the lanes that are behind go first, so they meet again (`warp.rs`). The warps of a block take turns on one host
+//! thread and meet at barriers (`block.rs`); blocks spread over host threads (`launch.rs`). Every instruction is one
+//! function over the 32 lanes, chosen when the module is parsed (`decode.rs`).
 //!
 //! Limits: no textures or surfaces, no tensor-core or asynchronous-copy instructions, no recursion, no indirect calls,
 //! no dynamic parallelism; `.target` is not checked. One file per family of instructions holds both their decoding
@@ -32,6 +32,7 @@ mod launch;
 mod lexer;
 mod memory;
 mod module;
+mod opcode;
 mod parser;
 mod program;
 mod real;

@@ -158,12 +158,19 @@ impl Queue {
 
     /// Waits for everything issued so far, as the host.
     pub fn synchronize(&self, machine: &Machine) -> Result {
-        let (issued, clocks) = {
-            let state = lock(&self.state);
-            (state.issued, state.clocks.clone())
-        };
-        let time_ns = self.wait(machine, issued)?;
+        let issued = lock(&self.state).issued;
+        self.wait_as_host(machine, issued)
+    }
+
+    /// Waits for an operation, as the host: its time moves on, and it knows what is complete then.
+    pub fn wait_as_host(&self, machine: &Machine, sequence: u64) -> Result {
+        let mut clocks = lock(&self.state).clocks.clone();
+        let time_ns = self.wait(machine, sequence)?;
         machine.clock.host_waited(time_ns);
+        // Of this stream no more than was waited for.
+        if let Some(known) = clocks.get_mut(&self.id) {
+            *known = sequence.min(*known);
+        }
         join(&mut lock(&machine.host_clocks), &clocks);
         Ok(())
     }
