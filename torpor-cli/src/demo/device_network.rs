@@ -169,7 +169,7 @@ impl<'a> DeviceNetwork<'a> {
                 let grid = [blocks(side, 16), blocks(side, 8), out_channels];
                 self.launch("convolution", grid, [16, 8, 1], 0, &[&arrays[..], &sizes].concat())?;
             }
-            (Layer::LayerNorm, [gamma, beta]) => {
+            (Layer::Normalize, [gamma, beta]) => {
                 let arrays = [from, *gamma, *beta, to].map(Address);
                 let sizes = [Int(int(columns)), Float(LAYER_NORM_EPSILON)];
                 self.launch("layer_norm", [rows, 1, 1], [128, 1, 1], 0, &[&arrays[..], &sizes].concat())?;

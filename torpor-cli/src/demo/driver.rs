@@ -3,6 +3,7 @@
 //! Source of the signatures and of the symbols' versions: cuda.h 13.0. Handles and addresses are kept as plain numbers.
 
 use libloading::Library;
+use std::error::Error;
 use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_uint, c_void};
 use std::ptr;
 
@@ -13,7 +14,7 @@ pub enum DriverError {
     #[error(
         "the CUDA driver cannot be loaded: {0}; is libcuda.so.1 installed, or Torpor's library preloaded?"
     )]
-    Library(#[from] libloading::Error),
+    Library(String),
     /// A call failed.
     #[error("{call} fails with {name} ({code})")]
     Call {
@@ -24,6 +25,13 @@ pub enum DriverError {
         /// The `CUresult`.
         code: c_int,
     },
+}
+
+impl From<libloading::Error> for DriverError {
+    /// With what the dynamic linker says, which the error itself keeps to its source.
+    fn from(error: libloading::Error) -> Self {
+        Self::Library(error.source().map_or_else(|| error.to_string(), ToString::to_string))
+    }
 }
 
 macro_rules! driver {

@@ -2,7 +2,7 @@
 //!
 //! The functions are processes of their own that know nothing of Torpor ([`function`]; one in PyTorch where that can run).
 //! They load, are asked one request after another in a random order, and end; then the server ends; then the CPU
-//! computes every answer again ([`reference`]), when that disturbs no latency any more.
+//! computes every answer again ([`mod@reference`]), when that disturbs no latency any more.
 
 mod device_network;
 mod driver;
@@ -67,7 +67,7 @@ pub struct Demo {
     driver: DriverChoice,
 
     /// Requests in all
-    #[arg(long, value_name = "N", default_value_t = 80, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     requests: u32,
 
     /// Print JSON: sizes in bytes, durations in microseconds
@@ -186,13 +186,14 @@ fn check(
     Ok(outcomes)
 }
 
-/// Shows what the server has to say about an error: its log goes when it does.
+/// Shows what the server complained about before an error: its log goes when it does.
 fn tell_log(error: &DemoError, log: &Path) {
     if matches!(error, DemoError::Interrupted(_)) {
         return;
     }
     let log = fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<&str> = log.lines().collect();
+    let complains = |line: &&str| line.contains(" WARN ") || line.contains(" ERROR ");
+    let lines: Vec<&str> = log.lines().filter(complains).collect();
     for line in &lines[lines.len().saturating_sub(LOG_LINES)..] {
         eprintln!("torpor: the server's log: {line}");
     }

@@ -34,7 +34,7 @@ pub enum Layer {
     /// Convolves square images of `side` × `side`, one per row, with a `kernel` × `kernel` window, zeros around.
     Convolution { out_channels: usize, side: usize, kernel: usize },
     /// Normalizes each row, then scales and shifts each column.
-    LayerNorm,
+    Normalize,
     /// Makes each row a distribution.
     Softmax,
 }
@@ -53,7 +53,7 @@ impl Layer {
         match self {
             Self::Linear { inputs, outputs } => Shape { rows: shape.elements() / inputs, columns: outputs },
             Self::Convolution { out_channels, .. } => Shape { rows: out_channels, ..shape },
-            Self::Embedding { .. } | Self::BiasRelu | Self::LayerNorm | Self::Softmax => shape,
+            Self::Embedding { .. } | Self::BiasRelu | Self::Normalize | Self::Softmax => shape,
         }
     }
 
@@ -74,7 +74,7 @@ impl Layer {
                 let window = shape.rows * kernel * kernel;
                 vec![balanced(out_channels * window, window), near(out_channels, 0.0)]
             }
-            Self::LayerNorm => vec![near(shape.columns, 1.0), near(shape.columns, 0.0)],
+            Self::Normalize => vec![near(shape.columns, 1.0), near(shape.columns, 0.0)],
             Self::Softmax => vec![],
         }
     }
@@ -131,7 +131,7 @@ impl Network {
                     Layer::BiasRelu,
                     hidden,
                     Layer::BiasRelu,
-                    Layer::LayerNorm,
+                    Layer::Normalize,
                     Layer::Linear { inputs: columns, outputs },
                     Layer::Softmax,
                 ];
@@ -145,7 +145,7 @@ impl Network {
                     Layer::BiasRelu,
                     convolution,
                     Layer::BiasRelu,
-                    Layer::LayerNorm,
+                    Layer::Normalize,
                     Layer::Linear { inputs: out_channels * side * side, outputs },
                     Layer::Softmax,
                 ];

@@ -49,7 +49,7 @@ impl<'a> Reference<'a> {
                 (Layer::Convolution { side, kernel, .. }, [windows, bias]) => {
                     convolution(&x, shape, windows, bias, side, kernel)
                 }
-                (Layer::LayerNorm, [gamma, beta]) => layer_norm(x, gamma, beta),
+                (Layer::Normalize, [gamma, beta]) => layer_norm(x, gamma, beta),
                 (Layer::Softmax, []) => softmax(x, shape.columns),
                 _ => unreachable!("a layer has the tensors that it says it has"),
             };

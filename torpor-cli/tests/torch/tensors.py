@@ -1,4 +1,5 @@
 """Tensors to the device and back: pageable, pinned, non-blocking, several streams and threads."""
+import ctypes
 import threading
 import torch
 
@@ -28,7 +29,10 @@ assert torch.equal(back, pinned)
 copy = torch.empty_like(on_device)
 copy.copy_(on_device)
 assert torch.equal(copy.cpu(), pinned)
-assert torch.equal(torch.zeros(100_000, dtype=torch.uint8, device="cuda").cpu(), torch.zeros(100_000, dtype=torch.uint8))
+driver = ctypes.CDLL("libcuda.so.1")
+filled = torch.empty(100_000, dtype=torch.uint8, device="cuda")
+assert driver.cuMemsetD8_v2(ctypes.c_uint64(filled.data_ptr()), ctypes.c_uint8(7), ctypes.c_size_t(filled.numel())) == 0
+assert torch.equal(filled.cpu(), torch.full((100_000,), 7, dtype=torch.uint8))
 
 streams = [torch.cuda.Stream(priority=-1), torch.cuda.Stream()]
 pieces = []

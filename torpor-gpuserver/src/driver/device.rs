@@ -126,6 +126,7 @@ impl Device {
         let mut total = 0;
         // SAFETY: writes one size.
         CudaError::check(unsafe { (table.cuDeviceTotalMem_v2)(&mut total, self.ordinal) })?;
+        let (tpc_clusters, tpc_places) = self.tpc_layout().unwrap_or_default();
         let (mut least, mut greatest) = (0, 0);
         // SAFETY: writes two integers.
         CudaError::check(unsafe { (table.cuCtxGetStreamPriorityRange)(&mut least, &mut greatest) })?;
@@ -138,6 +139,8 @@ impl Device {
             limits: self.limits(),
             least_stream_priority: least,
             greatest_stream_priority: greatest,
+            tpc_clusters,
+            tpc_places,
         })
     }
 

@@ -19,6 +19,7 @@ mod occupancy;
 mod stream;
 mod table;
 mod tensor_map;
+mod tpc_layout;
 mod transfer;
 
 pub use device::{Device, Driver};

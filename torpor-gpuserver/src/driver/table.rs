@@ -30,12 +30,17 @@ pub(super) struct RawTensorMap(pub(super) [u64; 16]);
 
 const _: () = assert!(size_of::<RawTensorMap>() == size_of::<cudarc::driver::sys::CUtensorMap>());
 
+/// `cuGetExportTable`: place for the table, UUID.
+pub(super) type GetExportTable = unsafe extern "C" fn(*mut *const c_void, *const [u8; 16]) -> u32;
+
 macro_rules! table {
     ($($symbol:ident($($argument:ty),*);)*) => {
         /// The functions.
         #[expect(non_snake_case, reason = "each field has the name of its symbol")]
         pub(super) struct Table {
             $(pub(super) $symbol: unsafe extern "C" fn($($argument),*) -> u32,)*
+            /// Private tables; a driver may do without.
+            pub(super) cuGetExportTable: Option<GetExportTable>,
         }
 
         impl Table {
@@ -51,7 +56,9 @@ macro_rules! table {
                         symbol: stringify!($symbol),
                     })?;
                 )*
-                Ok(Self { $($symbol,)* })
+                // SAFETY: as above; the signature is that of the CUDA 2 headers, which declared it.
+                let tables = unsafe { library.get::<GetExportTable>(b"cuGetExportTable\0") };
+                Ok(Self { $($symbol,)* cuGetExportTable: tables.ok().map(|found| *found) })
             }
         }
     };

@@ -7,6 +7,7 @@ use super::stream::Stream;
 use super::{CudaResult, client};
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
+use std::mem::ManuallyDrop;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use torpor_proto::error::CudaError;
@@ -23,8 +24,9 @@ static CONTEXTS: Table<Context> = Table::new(4096);
 
 thread_local! {
     static CURRENT: Cell<*mut c_void> = const { Cell::new(std::ptr::null_mut()) };
-    /// Contexts below the current one.
-    static PUSHED: RefCell<Vec<*mut c_void>> = const { RefCell::new(Vec::new()) };
+    /// Contexts below the current one. Never dropped: libraries push and pop contexts in their own destructors, which run
+    /// after those of this thread's variables.
+    static PUSHED: ManuallyDrop<RefCell<Vec<*mut c_void>>> = const { ManuallyDrop::new(RefCell::new(Vec::new())) };
 }
 
 /// The functions on contexts that belong to no one context.

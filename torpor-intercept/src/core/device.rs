@@ -53,6 +53,10 @@ pub struct DeviceInfo {
     pub driver_version: i32,
     /// `cuCtxGetStreamPriorityRange`: least, greatest.
     pub stream_priorities: (i32, i32),
+    /// The GPC of each TPC, one byte each; empty if unknown.
+    pub tpc_clusters: Vec<u8>,
+    /// The place of each TPC in its GPC.
+    pub tpc_places: Vec<u8>,
     attributes: HashMap<i32, i32>,
     limits: HashMap<i32, u64>,
 }
@@ -72,6 +76,8 @@ impl DeviceInfo {
             total_memory_bytes: device.total_memory_bytes.min(limit),
             driver_version: device.driver_version,
             stream_priorities: (device.least_stream_priority, device.greatest_stream_priority),
+            tpc_clusters: device.tpc_clusters,
+            tpc_places: device.tpc_places,
             attributes,
             limits: device.limits,
         })

@@ -77,8 +77,13 @@ fn put_unknown(attribute: u32, value: Out<u8>) -> CudaResult<()> {
         CONTEXT | DEVICE_POINTER | HOST_POINTER | BUFFER_ID | RANGE_START | RANGE_BYTES
         | ALLOWED_HANDLE_TYPES | MEMORY_POOL => &[0; 8],
         DEVICE_ORDINAL => &(-2i32).to_ne_bytes(),
-        MEMORY_TYPE | ACCESS_FLAGS | SYNC_MEMORY_OPERATIONS | IS_MANAGED | IS_LEGACY_IPC_CAPABLE
-        | IS_GPU_DIRECT_RDMA_CAPABLE | IS_MAPPED => &[0; 4],
+        MEMORY_TYPE
+        | ACCESS_FLAGS
+        | SYNC_MEMORY_OPERATIONS
+        | IS_MANAGED
+        | IS_LEGACY_IPC_CAPABLE
+        | IS_GPU_DIRECT_RDMA_CAPABLE
+        | IS_MAPPED => &[0; 4],
         _ => return Err(CudaError::NOT_SUPPORTED),
     };
     value.put_all(bytes.iter().copied())

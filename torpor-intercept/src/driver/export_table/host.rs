@@ -5,6 +5,9 @@ use crate::driver::device::{self, PCI_ATTRIBUTES};
 use crate::driver::module;
 use std::ffi::c_void;
 
+/// `CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT`
+const MULTIPROCESSORS: i32 = 16;
+
 /// What the integrity check must know of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DeviceIdentity {
@@ -55,4 +58,17 @@ pub(crate) fn devices() -> Vec<DeviceIdentity> {
 pub(crate) fn module_functions(module: *mut c_void) -> CudaResult<Vec<*mut c_void>> {
     let image = Image::find(module)?;
     image.kernel_names()?.into_iter().map(|name| Ok(image.kernel(name)?.handle())).collect()
+}
+
+/// The GPC of each TPC, and its place in it, one byte each. Where the driver below does not tell, an even spread.
+pub(crate) fn gpu_layout() -> (Vec<u8>, Vec<u8>) {
+    /// GPCs of a Hopper GPU.
+    const CLUSTERS: i32 = 8;
+    let Ok(client) = client() else { return (Vec::new(), Vec::new()) };
+    let (clusters, places) = (&client.device.tpc_clusters, &client.device.tpc_places);
+    if !clusters.is_empty() && clusters.len() == places.len() {
+        return (clusters.clone(), places.clone());
+    }
+    let pairs = client.device.attribute(MULTIPROCESSORS).unwrap_or(0) / 2;
+    (0..pairs).map(|pair| ((pair % CLUSTERS) as u8, (pair / CLUSTERS) as u8)).unzip()
 }

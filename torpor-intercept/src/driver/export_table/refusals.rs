@@ -6,9 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use super::uuid;
 
 /// Refused on purpose: what asks for them works without.
-const KNOWN: [([u8; 16], &str); 3] = [
-    // Allocates two arrays with one byte per TPC; looked like the GPC of each, and its index inside.
-    (uuid("1734dc26-800d-4745-8726-c0f1e7dd8bca"), "cuBLASLt's, about the layout of the GPU"),
+const KNOWN: [([u8; 16], &str); 2] = [
     (uuid("da9151d3-3ae6-cc41-a5c0-4f26d533e328"), "NVRTC's compile cache"),
     (uuid("69a28e9f-2449-8b47-b030-c5da330ea4e9"), "NVML's"),
 ];

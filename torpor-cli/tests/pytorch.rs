@@ -1,0 +1,88 @@
+//! Unmodified PyTorch over the simulated GPU. `TORPOR_TORCH_PYTHON` names a Python that has torch 2.11, as
+//! `scripts/install-torch` makes it; without one these tests fail and say so, because nothing else shows what they show.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_torpor");
+
+fn python() -> PathBuf {
+    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.venv/bin/python");
+    let python = std::env::var_os("TORPOR_TORCH_PYTHON").map_or(default, PathBuf::from);
+    assert!(
+        python.exists(),
+        "no {}: run scripts/install-torch, or set TORPOR_TORCH_PYTHON",
+        python.display()
+    );
+    python
+}
+
+/// A part of Torpor that Cargo builds beside the program, or into `deps` if only a test wants it.
+fn part(file: &str) -> PathBuf {
+    let beside = Path::new(PROGRAM).parent().unwrap();
+    let candidates = [beside.join(file), beside.join("deps").join(file)];
+    let found = candidates.into_iter().find(|path| path.is_file());
+    found.unwrap_or_else(|| panic!("{file} is missing: run `cargo build --workspace` first"))
+}
+
+/// Runs one of the programs in `tests/torch` as a client of a private server.
+fn run(script: &str, settings: &[(&str, &str)]) -> Output {
+    let home = tempfile::tempdir().unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/torch").join(script);
+    let mut command = Command::new(PROGRAM);
+    command.args(["run", "--private", "--driver", "simulated", "--"]).arg(python()).arg(script);
+    command.env("XDG_RUNTIME_DIR", home.path()).env_remove("LD_PRELOAD").env_remove("TORPOR_SERVER");
+    command.env("TORPOR_GPUSERVER", part("torpor-gpuserver"));
+    command.env("TORPOR_INTERCEPT", part("libtorpor_intercept.so"));
+    command.env("TORPOR_SIMGPU", part("libtorpor_simgpu.so"));
+    command.envs(settings.iter().copied());
+    command.output().unwrap()
+}
+
+fn passes(script: &str, settings: &[(&str, &str)]) -> String {
+    let output = run(script, settings);
+    let (printed, errors) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{script}: {}\n{printed}\n{errors}", output.status);
+    printed.into_owned()
+}
+
+#[test]
+fn tensors_travel_there_and_back() {
+    assert!(passes("tensors.py", &[]).contains("tensors passed"));
+}
+
+#[test]
+fn events_time_and_order() {
+    assert!(passes("events.py", &[]).contains("events passed"));
+}
+
+#[test]
+fn out_of_memory_is_an_exception_of_pytorch() {
+    assert!(passes("memory.py", &[("TORPOR_SIMGPU_MEMORY", "1GiB")]).contains("memory passed"));
+}
+
+#[test]
+fn cublas_and_cudnn_make_their_handles() {
+    assert!(passes("libraries.py", &[]).contains("libraries passed"));
+}
+
+#[test]
+fn a_forked_child_gets_the_error_that_the_driver_gives() {
+    assert!(passes("fork.py", &[]).contains("fork passed"));
+}
+
+#[test]
+fn registered_memory_is_pinned_and_keeps_its_contents() {
+    assert!(passes("registered.py", &[]).contains("registered passed"));
+}
+
+#[test]
+fn a_hidden_device_is_not_there() {
+    assert!(passes("hidden.py", &[("CUDA_VISIBLE_DEVICES", "")]).contains("hidden passed"));
+}
+
+#[test]
+fn a_server_that_dies_is_an_error_within_a_second() {
+    assert!(passes("dead_server.py", &[]).contains("dead server passed"));
+}

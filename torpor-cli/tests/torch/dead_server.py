@@ -1,0 +1,38 @@
+"""The server is killed: the next call that needs it fails within a second, and the process can end."""
+import os
+import signal
+import time
+import torch
+
+tensor = torch.arange(1_000_000).cuda()
+torch.cuda.synchronize()
+
+def server_of(directory):
+    """The process that listens where this one was admitted: the one whose arguments name the directory."""
+    for process in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{process}/cmdline", "rb") as file:
+                words = file.read().split(b"\0")
+        except OSError:
+            continue
+        if b"serve" in words and any(word and directory.startswith(word.decode()) for word in words[1:] if b"/" in word):
+            return int(process)
+    raise SystemExit(f"no server of {directory} was found")
+
+os.kill(server_of(os.environ["TORPOR_SERVER"]), signal.SIGKILL)
+time.sleep(0.1)
+begin = time.monotonic()
+try:
+    tensor.cpu()
+    raise SystemExit("a copy from a GPU whose server is dead succeeded")
+except RuntimeError as error:
+    seconds = time.monotonic() - begin
+    print("failed as it should:", str(error).splitlines()[0], f"after {seconds:.3f} s")
+# The promise is a second; a busy test machine gets some more before this counts as a hang.
+assert seconds < 5, seconds
+try:
+    torch.empty(1 << 20, device="cuda").cpu()
+    raise SystemExit("the context lives on without its server")
+except RuntimeError:
+    pass
+print("dead server passed")
