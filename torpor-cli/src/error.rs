@@ -1,5 +1,6 @@
 //! What can go wrong, and the exit code it ends with.
 
+use crate::bench::BenchError;
 use crate::demo::DemoError;
 use std::ffi::OsString;
 use std::io;
@@ -75,6 +76,9 @@ pub enum CliError {
     /// The server that this process was to be.
     #[error(transparent)]
     Server(#[from] ServerError),
+    /// The benchmark.
+    #[error(transparent)]
+    Bench(#[from] BenchError),
     /// The demo.
     #[error(transparent)]
     Demo(#[from] DemoError),

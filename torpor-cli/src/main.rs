@@ -1,7 +1,9 @@
 //! `torpor`: run GPU programs without a GPU of their own.
 
 mod admin;
+mod bench;
 mod demo;
+mod driver_api;
 mod error;
 mod gpus;
 mod names;
@@ -37,6 +39,9 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Bench(bench::Bench),
+    #[command(hide = true)]
+    BenchBurst(bench::BenchBurst),
     Demo(demo::Demo),
     #[command(hide = true)]
     DemoFunction(demo::DemoFunction),
@@ -63,6 +68,8 @@ impl DirectoryFlag {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().verb {
+        Verb::Bench(verb) => verb.run(),
+        Verb::BenchBurst(verb) => verb.run(),
         Verb::Demo(verb) => verb.run(),
         Verb::DemoFunction(verb) => Ok(verb.run()),
         Verb::Serve(verb) => verb.run(),

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_torpor");
 
-/// A part of Torpor that Cargo builds beside the program, or into `deps` if only a test wants it.
+/// A part of Torpor that Cargo builds beside the program, or into `deps` if only a test wants it: the newer one.
 fn part(file: &str) -> PathBuf {
     let beside = Path::new(PROGRAM).parent().unwrap();
     let candidates = [beside.join(file), beside.join("deps").join(file)];
-    let found = candidates.into_iter().find(|path| path.is_file());
+    let built = |path: &PathBuf| fs::metadata(path).and_then(|file| file.modified()).ok();
+    let found = candidates.into_iter().filter(|path| path.is_file()).max_by_key(built);
     found.unwrap_or_else(|| panic!("{file} is missing: run `cargo build --workspace` first"))
 }
 

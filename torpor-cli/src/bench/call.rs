@@ -4,20 +4,14 @@ use super::BenchError;
 use super::summary::{Figure, Metric};
 use super::workbench::{Cost, Workbench};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const MEMORY_INFO: Metric =
     Metric { name: "memory_info", unit: "µs", description: "cuMemGetInfo (no work for the GPU)" };
-const MEMORY_INFO_IDLE: Metric = Metric {
-    name: "memory_info_idle",
-    unit: "µs",
-    description: "cuMemGetInfo after 5 ms of idleness",
-};
-const LAUNCH_SYNCHRONIZE: Metric = Metric {
-    name: "launch_synchronize",
-    unit: "µs",
-    description: "cuLaunchKernel and cuStreamSynchronize",
-};
+const MEMORY_INFO_IDLE: Metric =
+    Metric { name: "memory_info_idle", unit: "µs", description: "cuMemGetInfo after 5 ms of idleness" };
+const LAUNCH_SYNCHRONIZE: Metric =
+    Metric { name: "launch_synchronize", unit: "µs", description: "cuLaunchKernel and cuStreamSynchronize" };
 const SYNCHRONIZE: Metric =
     Metric { name: "synchronize", unit: "µs", description: "  of that, cuStreamSynchronize" };
 const ALLOCATE_FREE: Metric =
@@ -47,7 +41,7 @@ pub fn measure(bench: &mut Workbench) -> Result<Vec<Figure>, BenchError> {
     let mut waited = Duration::ZERO;
     let both = Cost::of(CALLS, || {
         bench.launch()?;
-        let launched = std::time::Instant::now();
+        let launched = Instant::now();
         bench.synchronize()?;
         waited += launched.elapsed();
         Ok(())

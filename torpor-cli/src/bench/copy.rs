@@ -5,12 +5,18 @@ use super::summary::{Figure, Metric};
 use super::workbench::{Cost, Workbench};
 use crate::driver_api::{Driver, DriverError};
 
-const PINNED_IN: Metric =
-    Metric { name: "pinned_to_device", unit: "GB/s", description: "copy from cuMemHostAlloc memory to the device" };
+const PINNED_IN: Metric = Metric {
+    name: "pinned_to_device",
+    unit: "GB/s",
+    description: "copy from cuMemHostAlloc memory to the device",
+};
 const PINNED_OUT: Metric =
     Metric { name: "device_to_pinned", unit: "GB/s", description: "  from the device to it" };
-const PAGEABLE_IN: Metric =
-    Metric { name: "pageable_to_device", unit: "GB/s", description: "copy from pageable memory to the device" };
+const PAGEABLE_IN: Metric = Metric {
+    name: "pageable_to_device",
+    unit: "GB/s",
+    description: "copy from pageable memory to the device",
+};
 const PAGEABLE_OUT: Metric =
     Metric { name: "device_to_pageable", unit: "GB/s", description: "  from the device to it" };
 
@@ -36,9 +42,7 @@ impl HostMemory {
             pinned.write_bytes(0, elements);
             std::slice::from_raw_parts_mut(pinned, elements)
         };
-        let mut memory = Self { device, pinned, pageable: Vec::new() };
-        memory.pageable = pattern(elements, 1.0).collect();
-        Ok(memory)
+        Ok(Self { device, pinned, pageable: pattern(elements, 1.0).collect() })
     }
 
     /// Bytes of each.
@@ -70,7 +74,7 @@ pub fn check(bench: &Workbench, host: &mut HostMemory) -> Result<(), BenchError>
 /// One copy of each kind.
 pub fn measure(bench: &Workbench, host: &mut HostMemory) -> Result<Vec<Figure>, BenchError> {
     let gigabytes = host.bytes() as f64 / 1e9;
-    let mut rate = |metric, copy: &mut dyn FnMut() -> Result<(), DriverError>| {
+    let rate = |metric, copy: &mut dyn FnMut() -> Result<(), DriverError>| {
         let cost = Cost::of(1, copy)?;
         Ok::<_, BenchError>(Figure { metric, value: gigabytes / cost.wall.as_secs_f64() })
     };

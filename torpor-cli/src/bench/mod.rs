@@ -82,7 +82,9 @@ pub enum BenchError {
     #[error("this process cannot be measured: {0}")]
     Usage(io::Error),
     /// The burst runs in a process that is traced.
-    #[error("system calls cannot be counted here: {0}; is ptrace(2) allowed, and the kernel Linux 5.3 or newer?")]
+    #[error(
+        "system calls cannot be counted here: {0}; is ptrace(2) allowed, and the kernel Linux 5.3 or newer?"
+    )]
     Trace(io::Error),
     /// That process says why on standard error.
     #[error("the process whose system calls were to be counted ended early ({0})")]

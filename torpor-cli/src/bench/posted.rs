@@ -3,6 +3,8 @@
 use super::BenchError;
 use super::summary::{Figure, Metric};
 use super::workbench::{Cost, Workbench};
+use crate::driver_api::DriverError;
+use std::time::Duration;
 
 /// Calls in a row. Enough for the clock; few enough that a ring of 256 Ki words (12 to a launch) never fills.
 ///
@@ -10,8 +12,7 @@ use super::workbench::{Cost, Workbench};
 /// launch, so this queue does not fill either.
 pub const BURST: usize = 2000;
 
-const LAUNCH_CPU: Metric =
-    Metric { name: "launch_cpu", unit: "ns", description: "cuLaunchKernel, CPU time" };
+const LAUNCH_CPU: Metric = Metric { name: "launch_cpu", unit: "ns", description: "cuLaunchKernel, CPU time" };
 const LAUNCH_WALL: Metric = Metric { name: "launch", unit: "ns", description: "cuLaunchKernel" };
 const LAUNCH_SLEEPS: Metric = Metric {
     name: "launch_sleeps",
@@ -34,7 +35,7 @@ pub fn measure(bench: &mut Workbench) -> Result<Vec<Figure>, BenchError> {
     let records = burst(bench, |bench| bench.driver.record(bench.event, bench.stream))?;
     let fills =
         burst(bench, |bench| bench.driver.fill(bench.small, 0, Workbench::SMALL_BYTES, bench.stream))?;
-    let each_ns = |total: std::time::Duration| total.as_secs_f64() * 1e9 / BURST as f64;
+    let each_ns = |total: Duration| total.as_secs_f64() * 1e9 / BURST as f64;
     Ok(vec![
         Figure { metric: &LAUNCH_CPU, value: each_ns(launches.cpu) },
         Figure { metric: &LAUNCH_WALL, value: each_ns(launches.wall) },
@@ -47,7 +48,7 @@ pub fn measure(bench: &mut Workbench) -> Result<Vec<Figure>, BenchError> {
 
 fn burst(
     bench: &mut Workbench,
-    mut call: impl FnMut(&mut Workbench) -> Result<(), crate::driver_api::DriverError>,
+    mut call: impl FnMut(&mut Workbench) -> Result<(), DriverError>,
 ) -> Result<Cost, BenchError> {
     bench.synchronize()?;
     let cost = Cost::of(BURST, || call(bench))?;

@@ -26,9 +26,16 @@ pub struct Report {
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum About {
-    Calls { device: String, rounds: u32, copy_bytes: usize },
+    Calls {
+        device: String,
+        rounds: u32,
+        copy_bytes: usize,
+    },
     /// How many system calls of each number there were, in all rounds.
-    SystemCalls { rounds: usize, system_call_numbers: BTreeMap<u64, u64> },
+    SystemCalls {
+        rounds: usize,
+        system_call_numbers: BTreeMap<u64, u64>,
+    },
 }
 
 impl Report {
@@ -50,23 +57,23 @@ impl Report {
         if json {
             return print_json(self);
         }
-        match &self.about {
-            About::Calls { device, .. } => println!("{device}"),
-            About::SystemCalls { system_call_numbers, .. } => {
-                for (number, count) in system_call_numbers {
-                    println!("system call {number}: {count} times in all rounds");
-                }
+        let row = |Summary { metric, median, min, max }: &Summary| {
+            let [median, min, max] = [median, min, max].map(|&value| readable(value));
+            [metric.description.to_owned(), median, min, max, metric.unit.to_owned()]
+        };
+        let mut rows: Vec<_> = self.measurements.iter().map(row).collect();
+        let heading = match &self.about {
+            About::Calls { device, .. } => format!("CALL ({device})"),
+            About::SystemCalls { rounds, system_call_numbers } => {
+                rows.extend(system_call_numbers.iter().map(|(number, count)| {
+                    let description = format!("  of these, number {number} (mean of all rounds)");
+                    let mean = readable(*count as f64 / *rounds as f64);
+                    [description, mean, String::new(), String::new(), SYSTEM_CALLS.unit.to_owned()]
+                }));
+                "CALL".to_owned()
             }
-        }
-        let rows: Vec<_> = self
-            .measurements
-            .iter()
-            .map(|Summary { metric, median, min, max }| {
-                let [median, min, max] = [median, min, max].map(|&value| readable(value));
-                [metric.description.to_owned(), median, min, max, metric.unit.to_owned()]
-            })
-            .collect();
-        print_table(["CALL", "MEDIAN", "MIN", "MAX", "UNIT"], &rows);
+        };
+        print_table([&heading, "MEDIAN", "MIN", "MAX", "UNIT"], &rows);
     }
 }
 
@@ -85,7 +92,8 @@ mod tests {
 
     #[test]
     fn numbers_have_as_many_digits_as_matter() {
-        let shown = [(0.0, "0"), (0.456, "0.46"), (3.0, "3"), (55.24, "55.2"), (100.4, "100"), (1234.5, "1234")];
+        let shown =
+            [(0.0, "0"), (0.456, "0.46"), (3.0, "3"), (55.24, "55.2"), (100.4, "100"), (1234.5, "1234")];
         for (value, text) in shown {
             assert_eq!(readable(value), text);
         }

@@ -41,8 +41,11 @@ impl Summary {
     pub fn of(metric: &'static Metric, mut values: Vec<f64>) -> Self {
         values.sort_unstable_by(f64::total_cmp);
         let middle = values.len() / 2;
-        let median =
-            if values.len().is_multiple_of(2) { f64::midpoint(values[middle - 1], values[middle]) } else { values[middle] };
+        let median = if values.len().is_multiple_of(2) {
+            f64::midpoint(values[middle - 1], values[middle])
+        } else {
+            values[middle]
+        };
         Self { metric, median, min: values[0], max: values[values.len() - 1] }
     }
 }
@@ -66,8 +69,10 @@ mod tests {
             vec![Figure { metric: &FIRST, value: first }, Figure { metric: &SECOND, value: second }]
         };
         let summaries = summarise(&[round(5.0, 10.0), round(1.0, 40.0), round(4.0, 20.0)]);
-        let shown: Vec<_> =
-            summaries.iter().map(|summary| (summary.metric.name, summary.median, summary.min, summary.max)).collect();
+        let shown: Vec<_> = summaries
+            .iter()
+            .map(|summary| (summary.metric.name, summary.median, summary.min, summary.max))
+            .collect();
         assert_eq!(shown, [("first", 4.0, 1.0, 5.0), ("second", 20.0, 10.0, 40.0)]);
     }
 

@@ -1,7 +1,7 @@
 //! A network on a GPU: its weights in device memory, its layers as launches of the kernels in `evaluation/kernels`.
 
-use super::driver::{Argument, Driver, DriverError, LaunchShape};
 use super::network::{LAYER_NORM_EPSILON, Layer, Network, Shape};
+use crate::driver_api::{Argument, Arguments, Driver, DriverError, LaunchShape};
 use std::collections::HashMap;
 
 /// How much is copied before progress is told.
@@ -193,7 +193,9 @@ impl<'a> DeviceNetwork<'a> {
     ) -> Result<(), DriverError> {
         let shape = LaunchShape { grid: grid.map(extent), block, shared_bytes: extent(shared_bytes) };
         // SAFETY: `launch_layer`, the only caller, keeps to the kernels' sources.
-        unsafe { self.driver.launch(self.functions[kernel], shape, self.stream, arguments) }
+        unsafe {
+            self.driver.launch(self.functions[kernel], shape, self.stream, &mut Arguments::new(arguments))
+        }
     }
 
     /// Frees everything, and says what went wrong with that.

@@ -2,9 +2,9 @@
 //! loads is whatever `libcuda.so.1` is in its process.
 
 use super::device_network::DeviceNetwork;
-use super::driver::{Driver, DriverError};
 use super::network::{Kind, Network};
 use super::protocol::{Answer, Message};
+use crate::driver_api::{Driver, DriverError};
 use std::ffi::OsString;
 use std::io::{self, BufRead, Write};
 use std::process::ExitCode;

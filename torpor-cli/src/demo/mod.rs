@@ -5,7 +5,6 @@
 //! computes every answer again ([`mod@reference`]), when that disturbs no latency any more.
 
 mod device_network;
-mod driver;
 mod function;
 mod interrupt;
 mod network;

@@ -27,21 +27,12 @@ impl Driver {
         self.check("cuMemGetInfo", code).map(|()| (free_bytes, total_bytes))
     }
 
-    /// Page-locked host memory.
+    /// Page-locked host memory, until the context ends.
     pub fn allocate_pinned(&self, bytes: usize) -> Result<*mut c_void, DriverError> {
         let mut address = ptr::null_mut();
         // SAFETY: the output is ours.
         let code = unsafe { (self.pinned_allocate)(&raw mut address, bytes, 0) };
         self.check("cuMemHostAlloc", code).map(|()| address)
-    }
-
-    /// Frees page-locked host memory.
-    ///
-    /// # Safety
-    /// Nobody uses the memory any more.
-    pub unsafe fn free_pinned(&self, address: *mut c_void) -> Result<(), DriverError> {
-        // SAFETY: the caller's promise; the driver checks addresses that it gave.
-        self.check("cuMemFreeHost", unsafe { (self.pinned_free)(address) })
     }
 
     /// Copies to the device, in a stream's order.

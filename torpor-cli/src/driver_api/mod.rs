@@ -92,7 +92,6 @@ driver! {
     free: "cuMemFree_v2" (u64);
     memory_info: "cuMemGetInfo_v2" (*mut usize, *mut usize);
     pinned_allocate: "cuMemHostAlloc" (*mut *mut c_void, usize, c_uint);
-    pinned_free: "cuMemFreeHost" (*mut c_void);
     copy_in: "cuMemcpyHtoDAsync_v2" (u64, *const c_void, usize, usize);
     copy_out: "cuMemcpyDtoHAsync_v2" (*mut c_void, u64, usize, usize);
     fill: "cuMemsetD8Async" (u64, c_uchar, usize, usize);
