@@ -13,9 +13,6 @@ use torpor_proto::error::CudaError;
 /// The version of this surface.
 const RUNTIME_VERSION: i32 = 13000;
 
-/// `cudaDeviceMapHost` in `cudaGetDeviceFlags`: pinned memory is always mapped.
-const MAP_HOST: u32 = 8;
-
 runtime_functions! {
     fn cudaGetDeviceCount(count: Out<i32>) {
         // Programs that go on without a device read the count all the same.
@@ -76,7 +73,7 @@ runtime_functions! {
         if has_pci_bus_id(initialized()?, &name.to_string_lossy()) {
             device.put(0)
         } else {
-            Err(CudaError::INVALID_DEVICE)
+            Err(CudaError::INVALID_VALUE)
         }
     }
 
@@ -111,7 +108,7 @@ runtime_functions! {
     }
 
     fn cudaGetDeviceFlags(flags: Out<u32>) {
-        flags.put(initialized()?.primary_context().flags() | MAP_HOST)
+        flags.put(initialized()?.primary_context().flags())
     }
 
     fn cudaSetDeviceFlags(flags: u32) {

@@ -28,14 +28,12 @@ unsafe fn find(
     let (mut found, mut state) = (ptr::null_mut(), 0);
     // SAFETY: the caller's promise, and two places for results.
     let code = unsafe { cuGetProcAddress_v2(symbol, &raw mut found, version, flags, &raw mut state) };
-    CudaError::check(code.cast_unsigned())?;
-    function.put(found)?;
-    // Without a place for the status, a name that is not there is an error (cuda_runtime_api.h).
-    if status.is_null() && found.is_null() {
-        return Err(CudaError::NOT_FOUND);
+    let outcome = CudaError::check(code.cast_unsigned());
+    if outcome.is_ok() || outcome == Err(CudaError::NOT_FOUND) {
+        function.put(found)?;
+        status.put_if_wanted(state);
     }
-    status.put_if_wanted(state);
-    Ok(())
+    outcome
 }
 
 runtime_functions! {

@@ -10,11 +10,14 @@ thread_local! {
     static LAST: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Keeps an error for `cudaGetLastError` of the calling thread, and gives its code.
+/// Keeps an error for `cudaGetLastError` of the calling thread, and gives its code. "Not ready" is an answer, which the
+/// runtime does not keep.
 #[cold]
 pub(super) fn remember(error: CudaError) -> Code {
-    // A thread that is ending asks no more.
-    let _ = LAST.try_with(|last| last.set(error.0));
+    if error != CudaError::NOT_READY {
+        // A thread that is ending asks no more.
+        let _ = LAST.try_with(|last| last.set(error.0));
+    }
     error.0 as Code
 }
 
@@ -199,6 +202,7 @@ mod tests {
     #[test]
     fn the_last_error_is_each_threads_own_and_is_read_once() {
         assert_eq!(remember(CudaError::INVALID_VALUE), 1);
+        assert_eq!(remember(CudaError::NOT_READY), 600);
         std::thread::spawn(|| assert_eq!(cudaPeekAtLastError(), 0)).join().unwrap();
         assert_eq!((cudaPeekAtLastError(), cudaGetLastError(), cudaGetLastError()), (1, 1, 0));
     }

@@ -6,9 +6,17 @@ use crate::driver::argument::Out;
 use std::ffi::c_void;
 use torpor_proto::error::CudaError;
 
+// cudaEventCreateWithFlags (driver_types.h).
+const BLOCKING_SYNC: u32 = 1;
+const DISABLE_TIMING: u32 = 2;
+const INTERPROCESS: u32 = 4;
+
 fn create(event: Out<*mut c_void>, flags: u32) -> CudaResult<()> {
     ready()?;
     if event.is_null() {
+        return Err(CudaError::INVALID_VALUE);
+    }
+    if flags & !(BLOCKING_SYNC | DISABLE_TIMING | INTERPROCESS) != 0 {
         return Err(CudaError::INVALID_VALUE);
     }
     event.put(Event::create(flags)?.handle())

@@ -27,30 +27,40 @@ const CLUSTER_SCHEDULING: u32 = 15;
 /// The kernel that `function` names.
 ///
 /// # Errors
-/// `cudaErrorInvalidDeviceFunction` if it is nothing of the kind, or what loading its image gives.
+/// `cudaErrorInvalidDeviceFunction` if its image has no such kernel, what loading the image gives, or as [`find_handle`].
 #[inline]
 pub(super) fn find(function: *const c_void) -> CudaResult<&'static Kernel> {
     match function_cache::get(function.addr()) {
         Some(kernel) => Ok(kernel),
-        None => look_up(function),
+        None => match find_registered(function)? {
+            Some(kernel) => Ok(kernel),
+            None => find_handle(function.cast_mut()),
+        },
     }
 }
 
+/// The kernel whose host function this is, if it is one.
 #[cold]
-fn look_up(function: *const c_void) -> CudaResult<&'static Kernel> {
+pub(super) fn find_registered(function: *const c_void) -> CudaResult<Option<&'static Kernel>> {
     let generation = function_cache::generation();
     let found = registration::kernel(function.addr()).map_err(|error| match error {
         // The runtime says so of a function that its image does not have.
         CudaError::NOT_FOUND => INVALID_DEVICE_FUNCTION,
         error => error,
     })?;
-    match found {
-        Some(kernel) => {
-            function_cache::put(function.addr(), kernel, generation);
-            Ok(kernel)
-        }
-        None => Kernel::find(function.cast_mut()).map_err(|_| INVALID_DEVICE_FUNCTION),
+    if let Some(kernel) = found {
+        function_cache::put(function.addr(), kernel, generation);
     }
+    Ok(found)
+}
+
+/// The kernel behind a `cudaKernel_t` or `cudaFunction_t`.
+///
+/// # Errors
+/// `cudaErrorInvalidDeviceFunction` for null, `cudaErrorInvalidResourceHandle` for anything else that is none.
+#[inline]
+pub(super) fn find_handle(kernel: *mut c_void) -> CudaResult<&'static Kernel> {
+    Kernel::find(kernel).map_err(|error| if kernel.is_null() { INVALID_DEVICE_FUNCTION } else { error })
 }
 
 /// `cudaFuncAttributes` (driver_types.h of CUDA 13).
@@ -78,13 +88,19 @@ const _: () = assert!(size_of::<Attributes>() == 144);
 runtime_functions! {
     fn cudaGetKernel(kernel: Out<*mut c_void>, function: *const c_void) {
         ready()?;
-        kernel.put(find(function)?.handle())
+        kernel.put(find_registered(function)?.ok_or(INVALID_DEVICE_FUNCTION)?.handle())
+    }
+
+    /// What nvcc's code asks once for each kernel that it launches.
+    fn __cudaGetKernel(kernel: Out<*mut c_void>, function: *const c_void) {
+        ready()?;
+        kernel.put(find_registered(function)?.ok_or(INVALID_DEVICE_FUNCTION)?.handle())
     }
 
     /// `cudaFunction_t` is the same object.
     fn cudaGetFuncBySymbol(kernel: Out<*mut c_void>, function: *const c_void) {
         ready()?;
-        kernel.put(find(function)?.handle())
+        kernel.put(find_registered(function)?.ok_or(INVALID_DEVICE_FUNCTION)?.handle())
     }
 
     fn cudaFuncGetAttributes(attributes: Out<Attributes>, function: *const c_void) {
@@ -119,7 +135,7 @@ runtime_functions! {
     fn cudaKernelSetAttributeForDevice(kernel: *mut c_void, attribute: u32, value: i32, device: i32) {
         self::device(device)?;
         ready()?;
-        Kernel::find(kernel)?.set_attribute(attribute, value)
+        find_handle(kernel)?.set_attribute(attribute, value)
     }
 
     /// A hint, which the driver may ignore (cuda_runtime_api.h).

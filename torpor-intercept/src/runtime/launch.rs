@@ -116,7 +116,7 @@ stream_functions! {
         ready()?;
         let config = config(grid, block, shared_bytes, &[])?;
         // SAFETY: the program promises parameters as the kernel has them (cudaLaunchKernel).
-        unsafe { launch(Kernel::find(kernel)?, &config, stream, parameters) }
+        unsafe { launch(kernel::find_handle(kernel)?, &config, stream, parameters) }
     }
 
     fn cudaLaunchCooperativeKernel / cudaLaunchCooperativeKernel_ptsz(

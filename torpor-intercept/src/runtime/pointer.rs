@@ -3,7 +3,6 @@
 use super::{ready, runtime_functions};
 use crate::core::{Client, Location};
 use crate::driver::argument::Out;
-use torpor_proto::error::CudaError;
 
 // cudaMemoryType (driver_types.h).
 const UNREGISTERED: u32 = 0;
@@ -43,17 +42,13 @@ fn look_up(client: &Client, address: u64) -> Attributes {
         {
             known(HOST, 0, device_address, address)
         }
-        _ => known(UNREGISTERED, NO_DEVICE, 0, address),
+        _ => known(UNREGISTERED, NO_DEVICE, 0, 0),
     }
 }
 
 runtime_functions! {
     /// A pointer that CUDA does not know is no error; it is "unregistered".
     fn cudaPointerGetAttributes(attributes: Out<Attributes>, address: u64) {
-        let client = ready()?;
-        if address == 0 {
-            return Err(CudaError::INVALID_VALUE);
-        }
-        attributes.put(look_up(client, address))
+        attributes.put(look_up(ready()?, address))
     }
 }

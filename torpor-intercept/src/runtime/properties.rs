@@ -2,7 +2,8 @@
 
 use crate::core::Client;
 
-/// Most fields are device attributes in a block of their own: the attribute's number stands for its value until it is asked.
+/// Without the reserved integers at its end, which the real runtime leaves alone as well. Fields in a row that are device
+/// attributes are one array.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(super) struct Properties {
@@ -10,6 +11,7 @@ pub(super) struct Properties {
     uuid: [u8; 16],
     luid: [u8; 8],
     luid_device_node_mask: u32,
+    padding_0: u32,
     total_memory_bytes: usize,
     shared_bytes_per_block: usize,
     /// Registers of a block; threads of a warp.
@@ -17,6 +19,7 @@ pub(super) struct Properties {
     max_pitch_bytes: usize,
     /// Threads of a block; in x, y, z; blocks of a grid in x, y, z.
     max_sizes: [i32; 7],
+    padding_1: i32,
     constant_bytes: usize,
     compute_capability: [i32; 2],
     texture_alignment_bytes: usize,
@@ -37,10 +40,9 @@ pub(super) struct Properties {
     reserved_shared_bytes_per_block: usize,
     /// From `hostRegisterSupported` to `hostNumaMultinodeIpcSupported`.
     newest: [i32; 20],
-    reserved: [i32; 56],
 }
 
-const _: () = assert!(size_of::<Properties>() == 1008);
+const _: () = assert!(size_of::<Properties>() == 784);
 
 // CUdevice_attribute numbers (cuda.h), in the order of the fields.
 const TEXTURES: [i32; 25] = [
@@ -76,11 +78,13 @@ impl Properties {
             uuid: device.uuid,
             luid: [0; 8],
             luid_device_node_mask: 0,
+            padding_0: 0,
             total_memory_bytes: device.total_memory_bytes as usize,
             shared_bytes_per_block: bytes(8),
             registers_per_block: [12, 10].map(number),
             max_pitch_bytes: bytes(11),
             max_sizes: [1, 2, 3, 4, 5, 6, 7].map(number),
+            padding_1: 0,
             constant_bytes: bytes(9),
             compute_capability: [75, 76].map(number),
             texture_alignment_bytes: bytes(14),
@@ -96,7 +100,6 @@ impl Properties {
             memory_access: MEMORY_ACCESS.map(number),
             reserved_shared_bytes_per_block: bytes(111),
             newest: NEWEST.map(number),
-            reserved: [0; 56],
         }
     }
 }

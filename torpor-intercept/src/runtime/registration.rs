@@ -4,11 +4,9 @@
 //! is looked at when the first of its kernels or variables is wanted. The functions have no header that is shipped;
 //! their signatures are those that nvcc's generated code calls.
 
-use super::answer;
 use super::function_cache;
 use super::launch::Dim3;
 use crate::core::{CudaResult, Image, Kernel};
-use crate::driver::Code;
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -221,17 +219,6 @@ pub(super) extern "C" fn __cudaUnregisterFatBinary(handle: *mut c_void) {
             let _ = image.unload();
         }
     });
-}
-
-/// Gives `cudaKernel_t` for a host function: the kernel's handle, the same that the driver surface uses.
-pub(super) unsafe extern "C" fn __cudaGetKernel(
-    kernel: crate::driver::argument::Out<*mut c_void>,
-    host_function: *const c_void,
-) -> Code {
-    answer("__cudaGetKernel", || {
-        super::ready()?;
-        kernel.put(super::kernel::find(host_function)?.handle())
-    })
 }
 
 #[cfg(test)]

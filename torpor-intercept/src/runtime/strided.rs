@@ -6,8 +6,15 @@ use crate::core::{CudaResult, StreamHandle, StridedCopy};
 use crate::driver::argument::In;
 use torpor_proto::error::CudaError;
 
+/// `cudaErrorInvalidPitchValue`
+const INVALID_PITCH: CudaError = CudaError(12);
+
 fn copy(copy: &StridedCopy, kind: Kind, stream: StreamHandle, waits: bool) -> CudaResult<()> {
     let client = ready()?;
+    let is_narrow = copy.width_bytes > copy.destination.1 || copy.width_bytes > copy.source.1;
+    if is_narrow && copy.height.saturating_mul(copy.depth) > 1 {
+        return Err(INVALID_PITCH);
+    }
     if copy.width_bytes > 0 && copy.height > 0 && copy.depth > 0 {
         kind.check(client, copy.destination.0, copy.source.0)?;
     }
