@@ -13,6 +13,9 @@ use torpor_proto::error::CudaError;
 /// The version of this surface.
 const RUNTIME_VERSION: i32 = 13000;
 
+/// `cudaDeviceMapHost`: pinned memory is always mapped.
+const MAP_HOST: u32 = 8;
+
 runtime_functions! {
     fn cudaGetDeviceCount(count: Out<i32>) {
         // Programs that go on without a device read the count all the same.
@@ -108,7 +111,7 @@ runtime_functions! {
     }
 
     fn cudaGetDeviceFlags(flags: Out<u32>) {
-        flags.put(initialized()?.primary_context().flags())
+        flags.put(initialized()?.primary_context().flags() | MAP_HOST)
     }
 
     fn cudaSetDeviceFlags(flags: u32) {
