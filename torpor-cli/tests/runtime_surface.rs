@@ -10,7 +10,11 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_torpor");
 fn python() -> PathBuf {
     let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.venv/bin/python");
     let python = std::env::var_os("TORPOR_TORCH_PYTHON").map_or(default, PathBuf::from);
-    assert!(python.exists(), "no {}: run scripts/install-torch, or set TORPOR_TORCH_PYTHON", python.display());
+    assert!(
+        python.exists(),
+        "no {}: run scripts/install-torch, or set TORPOR_TORCH_PYTHON",
+        python.display()
+    );
     python
 }
 
@@ -70,7 +74,8 @@ fn exported(library: &Path) -> HashSet<String> {
 fn pytorchs_runtime_calls_bind_to_the_shim() {
     let traces = tempfile::tempdir().unwrap();
     let prefix = traces.path().join("bindings");
-    let settings = [("LD_DEBUG", "bindings"), ("LD_DEBUG_OUTPUT", prefix.to_str().unwrap()), ("LD_BIND_NOW", "1")];
+    let settings =
+        [("LD_DEBUG", "bindings"), ("LD_DEBUG_OUTPUT", prefix.to_str().unwrap()), ("LD_BIND_NOW", "1")];
     let code = "import torch; torch.empty(1, device='cuda'); print(torch.zeros(5).cuda().cpu())";
     passes(&["-c", code], &settings);
     // One file per process; `binding file A [0] to B [0]: normal symbol `S' [V]`.
@@ -87,7 +92,10 @@ fn pytorchs_runtime_calls_bind_to_the_shim() {
     assert_eq!(targets, ["libtorpor_intercept.so"], "who else is bound to: {bound:?}");
     let own = &bound["libtorpor_intercept.so"];
     // All but those of libraries that this program does not load.
-    assert!(own.len() > 80 && own.contains("__cudaLaunchKernel") && own.contains("cudaMemcpyAsync"), "{own:?}");
+    assert!(
+        own.len() > 80 && own.contains("__cudaLaunchKernel") && own.contains("cudaMemcpyAsync"),
+        "{own:?}"
+    );
 }
 
 #[test]
@@ -97,8 +105,10 @@ fn every_name_of_the_real_runtime_is_exported() {
     assert!(real.len() > 400, "{}", real.len());
     let missing: Vec<_> = real.difference(&own).collect();
     assert!(missing.is_empty(), "a program would fall through to the real libcudart: {missing:?}");
-    let invented: Vec<_> =
-        own.iter().filter(|name| name.trim_start_matches('_').starts_with("cuda") && !real.contains(*name)).collect();
+    let invented: Vec<_> = own
+        .iter()
+        .filter(|name| name.trim_start_matches('_').starts_with("cuda") && !real.contains(*name))
+        .collect();
     assert!(invented.is_empty(), "{invented:?}");
 }
 
@@ -129,7 +139,8 @@ fn a_program_for_another_version_keeps_its_own_runtime() {
     // A libcudart.so.12 in name only: it is asked, and answers with a version that nobody else gives.
     let folder = tempfile::tempdir().unwrap();
     let (source, library) = (folder.path().join("runtime.c"), folder.path().join("libcudart.so.12"));
-    std::fs::write(&source, "int cudaRuntimeGetVersion(int *version) { *version = 12345; return 0; }").unwrap();
+    std::fs::write(&source, "int cudaRuntimeGetVersion(int *version) { *version = 12345; return 0; }")
+        .unwrap();
     let mut compiler = Command::new("cc");
     compiler.args(["-shared", "-fPIC", "-Wl,-soname,libcudart.so.12", "-o"]).arg(&library).arg(&source);
     assert!(compiler.status().unwrap().success());

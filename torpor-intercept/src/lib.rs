@@ -12,7 +12,6 @@ pub mod core;
 pub mod driver;
 mod log;
 pub mod nvml;
-#[cfg(target_arch = "x86_64")]
 // The names are those of cuda_runtime_api.h, and these functions are not the exported ones.
 #[allow(non_snake_case)]
 pub mod runtime;

@@ -1,6 +1,8 @@
 //! Copies and fills of linear memory.
 
-use super::{INVALID_MEMCPY_DIRECTION, default_stream_functions, device, ready, runtime_functions, stream_functions};
+use super::{
+    INVALID_MEMCPY_DIRECTION, default_stream_functions, device, ready, runtime_functions, stream_functions,
+};
 use crate::core::{Client, CudaResult, Location, StreamHandle};
 use torpor_proto::error::CudaError;
 

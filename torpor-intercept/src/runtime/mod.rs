@@ -11,6 +11,7 @@
 
 mod array;
 mod copy;
+pub(crate) mod coverage;
 mod device;
 mod entry_point;
 mod error;

@@ -38,7 +38,8 @@ fn look_up(client: &Client, address: u64) -> Attributes {
             known(DEVICE, 0, device_address, 0)
         }
         Location::Pinned(device_address)
-            if client.registered_range_of(address).is_some() || client.pinned_allocation_of(address).is_some() =>
+            if client.registered_range_of(address).is_some()
+                || client.pinned_allocation_of(address).is_some() =>
         {
             known(HOST, 0, device_address, address)
         }

@@ -236,7 +236,16 @@ mod tests {
         let handle = __cudaRegisterFatBinary(no_image.as_ptr().cast());
         let (name, none) = (c"kernel".as_ptr(), ptr::null());
         __cudaRegisterFunction(
-            handle, host(&FUNCTION), none, name, -1, none.cast(), none.cast(), ptr::null(), ptr::null(), ptr::null(),
+            handle,
+            host(&FUNCTION),
+            none,
+            name,
+            -1,
+            none.cast(),
+            none.cast(),
+            ptr::null(),
+            ptr::null(),
+            ptr::null(),
         );
         __cudaRegisterVar(handle, host(&VARIABLE), none, c"variable".as_ptr(), 0, 12, 0, 0);
         __cudaRegisterFatBinaryEnd(handle);

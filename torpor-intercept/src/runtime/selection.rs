@@ -41,8 +41,11 @@ pub(super) extern "C" fn select() {
     let handle = unsafe { libc::dlopen(library.as_ptr(), libc::RTLD_NOLOAD | libc::RTLD_LAZY) };
     surface::direct(|entry| {
         // SAFETY: a handle of the loader, or null, which then stands for nothing below; and a C string.
-        let found =
-            if handle.is_null() { ptr::null_mut() } else { unsafe { libc::dlsym(handle, entry.symbol.as_ptr()) } };
+        let found = if handle.is_null() {
+            ptr::null_mut()
+        } else {
+            unsafe { libc::dlsym(handle, entry.symbol.as_ptr()) }
+        };
         if found.is_null() { absent as *const () } else { found.cast_const().cast() }
     });
 }
@@ -124,7 +127,10 @@ mod tests {
         assert_eq!(choose(true, vec![]), Choice::Own);
         for (is_off, version) in [(true, 13), (true, 12), (false, 12), (false, 14)] {
             let choice = choose(is_off, vec![library(version)]);
-            assert!(matches!(choice, Choice::Loaded(ref name, _) if *name == library(version).0), "{choice:?}");
+            assert!(
+                matches!(choice, Choice::Loaded(ref name, _) if *name == library(version).0),
+                "{choice:?}"
+            );
         }
     }
 }

@@ -130,10 +130,22 @@ mod tests {
     fn what_pytorch_imports_is_not_refused_without_reason() {
         // Each of these is refused by the driver surface as well.
         let known = [
-            "cudaDeviceGetDefaultMemPool", "cudaFreeAsync", "cudaGraphDebugDotPrint", "cudaGraphNodeGetDependencies",
-            "cudaIpcCloseMemHandle", "cudaIpcGetEventHandle", "cudaIpcGetMemHandle", "cudaIpcOpenEventHandle",
-            "cudaIpcOpenMemHandle", "cudaLaunchHostFunc", "cudaMallocAsync", "cudaMemPoolGetAttribute",
-            "cudaMemPoolSetAccess", "cudaMemPoolSetAttribute", "cudaMemPoolTrimTo", "cudaStreamAddCallback",
+            "cudaDeviceGetDefaultMemPool",
+            "cudaFreeAsync",
+            "cudaGraphDebugDotPrint",
+            "cudaGraphNodeGetDependencies",
+            "cudaIpcCloseMemHandle",
+            "cudaIpcGetEventHandle",
+            "cudaIpcGetMemHandle",
+            "cudaIpcOpenEventHandle",
+            "cudaIpcOpenMemHandle",
+            "cudaLaunchHostFunc",
+            "cudaMallocAsync",
+            "cudaMemPoolGetAttribute",
+            "cudaMemPoolSetAccess",
+            "cudaMemPoolSetAttribute",
+            "cudaMemPoolTrimTo",
+            "cudaStreamAddCallback",
         ];
         for name in include_str!("../../pytorch-imports.txt").lines() {
             let entry = ENTRIES.iter().find(|entry| entry.name() == name);
