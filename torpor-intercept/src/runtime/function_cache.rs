@@ -17,10 +17,10 @@ struct Entry {
 /// Grows whenever something that a thread may remember is no longer true.
 static GENERATION: AtomicU64 = AtomicU64::new(1);
 
-const EMPTY: Cell<Entry> = Cell::new(Entry { host_function: 0, generation: 0, kernel: None });
-
 thread_local! {
-    static REMEMBERED: [Cell<Entry>; ENTRIES] = const { [EMPTY; ENTRIES] };
+    static REMEMBERED: [Cell<Entry>; ENTRIES] = const {
+        [const { Cell::new(Entry { host_function: 0, generation: 0, kernel: None }) }; ENTRIES]
+    };
 }
 
 /// Host functions are at least 16 bytes apart.

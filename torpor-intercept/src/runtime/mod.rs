@@ -7,7 +7,7 @@
 //!
 //! Every function that libcudart.so.13 exports is either here or refused by name, so that no program ever works half
 //! with this library and half with the real one. Programs for another version of CUDA, whose structures differ, are
-//! left to their own libcudart: see [`selection`].
+//! left to their own libcudart (`selection.rs`).
 
 mod array;
 mod copy;

@@ -149,7 +149,6 @@ pub(super) extern "C" fn __cudaInitModule(_binary: *mut c_void) -> c_char {
     1
 }
 
-#[allow(clippy::too_many_arguments, reason = "the signature is nvcc's")]
 pub(super) extern "C" fn __cudaRegisterFunction(
     handle: *mut c_void,
     host_function: *const c_void,
@@ -171,7 +170,6 @@ pub(super) extern "C" fn __cudaRegisterFunction(
     });
 }
 
-#[allow(clippy::too_many_arguments, reason = "the signature is nvcc's")]
 pub(super) extern "C" fn __cudaRegisterVar(
     handle: *mut c_void,
     host_variable: *const c_void,

@@ -2,12 +2,12 @@
 //!
 //! Decided when the first of them is called, for all of them and for good. This library answers programs made for
 //! CUDA 13. It steps aside if `TORPOR_RUNTIME_SURFACE` is `off`, or if the program has loaded a libcudart of another
-//! version, whose structures and signatures differ; that libcudart then works over the driver surface.
+//! version, whose structures and signatures differ; that libcudart then works over the driver surface. A program that loads
+//! one version after the other keeps the first decision.
 
 use super::refused::absent;
 use super::surface;
 use std::ffi::{CStr, CString, c_int, c_void};
-use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The major version of CUDA that this surface is.
@@ -40,12 +40,11 @@ pub(super) extern "C" fn select() {
     // SAFETY: the library is loaded already, so no code of it runs now; its handle is kept for ever.
     let handle = unsafe { libc::dlopen(library.as_ptr(), libc::RTLD_NOLOAD | libc::RTLD_LAZY) };
     surface::direct(|entry| {
-        // SAFETY: a handle of the loader, or null, which then stands for nothing below; and a C string.
-        let found = if handle.is_null() {
-            ptr::null_mut()
-        } else {
-            unsafe { libc::dlsym(handle, entry.symbol.as_ptr()) }
-        };
+        if handle.is_null() {
+            return absent as *const ();
+        }
+        // SAFETY: a handle of the loader and a C string.
+        let found = unsafe { libc::dlsym(handle, entry.symbol.as_ptr()) };
         if found.is_null() { absent as *const () } else { found.cast_const().cast() }
     });
 }

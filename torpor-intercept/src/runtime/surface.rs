@@ -2,9 +2,9 @@
 //!
 //! Generated from `runtime-names.tsv` by `build.rs`. What is exported under each name is two instructions: a jump through
 //! the symbol's slot of one table, with its number in a register that no argument uses. At first each slot leads to
-//! [`choose`], which has [`selection`](super::selection) fill the table: with this library's own functions, or, if the
-//! program has another version of CUDA or the surface is switched off, with those of the program's own libcudart.
-//! A jump leaves arguments and result alone, so a function need not be known to be passed on.
+//! `choose`, which has `selection.rs` fill the table: with this library's own functions, or, if the program has another
+//! version of CUDA or the surface is switched off, with those of the program's own libcudart. A jump leaves arguments and
+//! result alone, so a function need not be known to be passed on.
 
 use super::selection;
 use crate::driver::surface::Disposition;
