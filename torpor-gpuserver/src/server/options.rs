@@ -48,9 +48,13 @@ pub struct TuningArgs {
     #[arg(long, value_name = "SIZE", default_value = "32MiB")]
     pub staging: ByteSize,
 
-    /// How long client and worker spin for each other before they sleep, in microseconds
+    /// How long a worker spins for a client's next command before it sleeps, in microseconds
     #[arg(long, value_name = "N", default_value_t = 200)]
     pub spin_us: u32,
+
+    /// How long a client's thread spins for an answer before it sleeps, in microseconds. NVIDIA's driver spins without end
+    #[arg(long, value_name = "N", default_value_t = 20_000)]
+    pub wait_spin_us: u32,
 
     /// What to tell on standard error: error, warn, info, debug or trace [default: $TORPOR_LOG, else info]
     #[arg(long, value_name = "LEVEL")]
@@ -131,8 +135,10 @@ pub struct ServerOptions {
     pub host_bytes: u64,
     /// Staging at the beginning of the host range, a whole number of pages.
     pub staging_bytes: u64,
-    /// How long to spin before sleeping.
+    /// How long a worker spins for the next command before sleeping.
     pub spin: Duration,
+    /// How long a client spins for an answer before sleeping.
+    pub wait_spin: Duration,
     /// What to log.
     pub log: String,
     /// The program whose subcommands are the workers.
@@ -179,6 +185,7 @@ impl ServeArgs {
             host_bytes,
             staging_bytes: pages(staging.0).unwrap_or(host_bytes).min(host_bytes),
             spin: Duration::from_micros(tuning.spin_us.into()),
+            wait_spin: Duration::from_micros(tuning.wait_spin_us.into()),
             log,
             program: SERVER_PROGRAM.find()?,
         })
@@ -218,6 +225,7 @@ impl TuningArgs {
         flag("pinned-limit", format!("{}B", self.pinned_limit.0).into());
         flag("staging", format!("{}B", self.staging.0).into());
         flag("spin-us", self.spin_us.to_string().into());
+        flag("wait-spin-us", self.wait_spin_us.to_string().into());
         if let Some(level) = &self.log {
             flag("log", level.into());
         }

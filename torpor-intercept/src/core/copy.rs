@@ -183,7 +183,8 @@ impl Client {
             return self.check();
         }
         let address = self.locate(address, 1).reachable().ok_or(CudaError::INVALID_VALUE)?;
-        if address % u64::from(element_bytes) != 0 || (height > 1 && pitch % u64::from(element_bytes) != 0) {
+        let element = u64::from(element_bytes);
+        if !address.is_multiple_of(element) || (height > 1 && !pitch.is_multiple_of(element)) {
             return Err(CudaError::INVALID_VALUE);
         }
         let command =
