@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 use torpor_proto::directory::ServerDirectory;
-use torpor_proto::layout;
+use torpor_proto::layout::{self, MIN_STAGING_BYTES};
 
 /// The flags of a server that serves, shared by `torpor serve`, `torpor run` and `torpor-gpuserver serve`.
 #[derive(Clone, Debug, clap::Args)]
@@ -105,7 +105,7 @@ pub enum OptionsError {
         pinned: ByteSize,
     },
     /// Copies through so little staging make no progress.
-    #[error("--staging {0} is too little: use 1MiB or more")]
+    #[error("--staging {0} is too little: use 4MiB or more")]
     Staging(ByteSize),
     /// No GPU is named.
     #[error("--gpus names no GPU, or one twice")]
@@ -157,7 +157,6 @@ impl ServeArgs {
     /// # Errors
     /// [`OptionsError`].
     pub fn options(self) -> Result<ServerOptions, OptionsError> {
-        const MIN_STAGING_BYTES: u64 = 1 << 20;
         let directory = absolute(&self.directory())?;
         let tuning = self.tuning;
         let (staging, pinned) = (tuning.staging, tuning.pinned_limit);
