@@ -71,6 +71,11 @@ fn a_hidden_device_is_not_there() {
 }
 
 #[test]
+fn a_device_address_that_is_none_is_an_error() {
+    assert!(passes("wild_pointers.py", &[]).contains("wild pointers passed"));
+}
+
+#[test]
 fn a_server_that_dies_is_an_error_within_a_second() {
     assert!(passes("dead_server.py", &[]).contains("dead server passed"));
 }
