@@ -1,31 +1,19 @@
 //! `torpor demo` on the simulated GPU, with every part of Torpor at work.
 
+mod support;
+
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_torpor");
-
-/// A part of Torpor that Cargo builds beside the program, or into `deps` if only a test wants it: the newer one.
-fn part(file: &str) -> PathBuf {
-    let beside = Path::new(PROGRAM).parent().unwrap();
-    let candidates = [beside.join(file), beside.join("deps").join(file)];
-    let built = |path: &PathBuf| fs::metadata(path).and_then(|file| file.modified()).ok();
-    let found = candidates.into_iter().filter(|path| path.is_file()).max_by_key(built);
-    found.unwrap_or_else(|| panic!("{file} is missing: run `cargo build --workspace` first"))
-}
+use support::{PROGRAM, part, torpor};
 
 /// The demo, with its private server in `home`.
 fn demo(home: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(PROGRAM);
+    let mut command = torpor(home);
     command.args(["demo", "--driver", "simulated"]).args(arguments);
-    command.env("XDG_RUNTIME_DIR", home).env_remove("LD_PRELOAD").env_remove("TORPOR_SERVER");
-    command.env("TORPOR_GPUSERVER", part("torpor-gpuserver"));
-    command.env("TORPOR_INTERCEPT", part("libtorpor_intercept.so"));
-    command.env("TORPOR_SIMGPU", part("libtorpor_simgpu.so"));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

@@ -1,10 +1,10 @@
 //! Unmodified PyTorch over the simulated GPU. `TORPOR_TORCH_PYTHON` names a Python that has torch 2.11, as
 //! `scripts/install-torch` makes it; without one these tests fail and say so, because nothing else shows what they show.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+mod support;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_torpor");
+use std::path::{Path, PathBuf};
+use std::process::Output;
 
 fn python() -> PathBuf {
     let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.venv/bin/python");
@@ -17,24 +17,12 @@ fn python() -> PathBuf {
     python
 }
 
-/// A part of Torpor that Cargo builds beside the program, or into `deps` if only a test wants it.
-fn part(file: &str) -> PathBuf {
-    let beside = Path::new(PROGRAM).parent().unwrap();
-    let candidates = [beside.join(file), beside.join("deps").join(file)];
-    let found = candidates.into_iter().find(|path| path.is_file());
-    found.unwrap_or_else(|| panic!("{file} is missing: run `cargo build --workspace` first"))
-}
-
 /// Runs one of the programs in `tests/torch` as a client of a private server.
 fn run(script: &str, settings: &[(&str, &str)]) -> Output {
     let home = tempfile::tempdir().unwrap();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/torch").join(script);
-    let mut command = Command::new(PROGRAM);
+    let mut command = support::torpor(home.path());
     command.args(["run", "--private", "--driver", "simulated", "--"]).arg(python()).arg(script);
-    command.env("XDG_RUNTIME_DIR", home.path()).env_remove("LD_PRELOAD").env_remove("TORPOR_SERVER");
-    command.env("TORPOR_GPUSERVER", part("torpor-gpuserver"));
-    command.env("TORPOR_INTERCEPT", part("libtorpor_intercept.so"));
-    command.env("TORPOR_SIMGPU", part("libtorpor_simgpu.so"));
     command.envs(settings.iter().copied());
     command.output().unwrap()
 }
@@ -80,6 +68,11 @@ fn registered_memory_is_pinned_and_keeps_its_contents() {
 #[test]
 fn a_hidden_device_is_not_there() {
     assert!(passes("hidden.py", &[("CUDA_VISIBLE_DEVICES", "")]).contains("hidden passed"));
+}
+
+#[test]
+fn a_device_address_that_is_none_is_an_error() {
+    assert!(passes("wild_pointers.py", &[]).contains("wild pointers passed"));
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! The runtime surface under unmodified PyTorch, over the simulated GPU: that calls bind to it, that it has every name, that
 //! it answers as the real libcudart does, and that it can be switched off.
 
+mod support;
+
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_torpor");
 
 fn python() -> PathBuf {
     let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.venv/bin/python");
@@ -18,24 +18,12 @@ fn python() -> PathBuf {
     python
 }
 
-/// A part of Torpor that Cargo builds beside the program, or into `deps` if only a test wants it.
-fn part(file: &str) -> PathBuf {
-    let beside = Path::new(PROGRAM).parent().unwrap();
-    let candidates = [beside.join(file), beside.join("deps").join(file)];
-    let found = candidates.into_iter().find(|path| path.is_file());
-    found.unwrap_or_else(|| panic!("{file} is missing: run `cargo build --workspace` first"))
-}
-
 /// Runs Python as a client of a private server; gives what it printed and the shim's log.
 fn passes(arguments: &[&str], settings: &[(&str, &str)]) -> (String, String) {
     let home = tempfile::tempdir().unwrap();
     let log = home.path().join("shim.log");
-    let mut command = Command::new(PROGRAM);
+    let mut command = support::torpor(home.path());
     command.args(["run", "--private", "--driver", "simulated", "--"]).arg(python()).args(arguments);
-    command.env("XDG_RUNTIME_DIR", home.path()).env_remove("LD_PRELOAD").env_remove("TORPOR_SERVER");
-    command.env("TORPOR_GPUSERVER", part("torpor-gpuserver"));
-    command.env("TORPOR_INTERCEPT", part("libtorpor_intercept.so"));
-    command.env("TORPOR_SIMGPU", part("libtorpor_simgpu.so"));
     command.env("TORPOR_SHIM_LOG", &log).env_remove("TORPOR_RUNTIME_SURFACE");
     command.envs(settings.iter().copied());
     let output = command.output().unwrap();
@@ -101,7 +89,7 @@ fn pytorchs_runtime_calls_bind_to_the_shim() {
 #[test]
 fn every_name_of_the_real_runtime_is_exported() {
     let real = exported(Path::new(&real_runtime()));
-    let own = exported(&part("libtorpor_intercept.so"));
+    let own = exported(&support::part("libtorpor_intercept.so"));
     assert!(real.len() > 400, "{}", real.len());
     let missing: Vec<_> = real.difference(&own).collect();
     assert!(missing.is_empty(), "a program would fall through to the real libcudart: {missing:?}");

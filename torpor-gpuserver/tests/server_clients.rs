@@ -46,7 +46,7 @@ fn clients_get_addresses_of_their_own_and_are_spread_over_the_gpus() {
         assert_eq!((welcome.host_address, welcome.host_bytes), (host.address, (1 << 30) + (8 << 20)));
         assert_eq!(
             (welcome.staging_bytes, welcome.memory_limit_bytes, welcome.spin_us),
-            (8 << 20, 1 << 30, 200)
+            (8 << 20, 1 << 30, 20_000)
         );
         assert_eq!(welcome.device.as_ref().unwrap().name, "Fake GPU");
         assert_eq!(client.channel.sticky_error(), None);

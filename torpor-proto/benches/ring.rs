@@ -6,7 +6,7 @@
 //! - `ring/round_trip`: an awaited command, from the push to its answer, both threads awake. The goal for a whole
 //!   awaited call is 10 µs. On a machine whose CPUs are all busy this measures the scheduler.
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, criterion_group, criterion_main};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -115,7 +115,6 @@ fn ring(criterion: &mut Criterion) {
         scope.spawn(|| consume(&theirs, &ends));
         let mut client = Client { channel: &ours, producer: Producer::new() };
         let mut group = criterion.benchmark_group("ring");
-        group.throughput(Throughput::Elements(1));
         group.bench_function("push", |bencher| {
             bencher.iter_custom(|count| client.time_bursts(count, false));
         });

@@ -616,6 +616,10 @@ macro_rules! plain {
     };
 }
 
+/// The launch attributes whose value begins with an event: `CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT` and
+/// `CU_LAUNCH_ATTRIBUTE_LAUNCH_COMPLETION_EVENT` (`cuda.h`).
+pub const EVENT_LAUNCH_ATTRIBUTES: [u32; 2] = [7, 12];
+
 /// `CUfunction_attribute`s that [`KernelResolveReply`] has, in the order of their numbers from 0.
 pub const KERNEL_ATTRIBUTES: usize = 16;
 

@@ -1,7 +1,7 @@
 //! Where answers to awaited commands arrive: slots of shared memory, one per waiting thread.
 //!
-//! A slot goes round: the client sets [`PENDING`], posts its command, spins and then sleeps as [`SLEEPING`]; the
-//! worker writes the answer and sets [`DONE`] (SYNC POINT `answer`: released there, acquired by the client).
+//! A slot goes round: the client sets `PENDING`, posts its command, spins and then sleeps as `SLEEPING`; the
+//! worker writes the answer and sets `DONE` (SYNC POINT `answer`: released there, acquired by the client).
 
 use crate::error::CudaError;
 use crate::sync::{AtomicU32, AtomicU64, Ordering, futex_wait, futex_wake};

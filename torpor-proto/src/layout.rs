@@ -38,6 +38,9 @@ pub const HOST_RANGE_BYTES: u64 = 64 * GIB;
 /// Granularity of physical device memory (cuMemGetAllocationGranularity, 2 MiB on every GPU since Pascal).
 pub const SEGMENT_GRANULE_BYTES: u64 = 2 << 20;
 
+/// The least that a client's staging area may have: uploads and downloads each need a few pieces of 1 MiB.
+pub const MIN_STAGING_BYTES: u64 = 4 << 20;
+
 /// Host pages, the granularity of page-locking.
 pub const PAGE_BYTES: u64 = 4096;
 

@@ -197,7 +197,7 @@ impl Node {
             host_address: host.address,
             host_bytes: host.bytes,
             staging_bytes: self.options.staging_bytes,
-            spin_us: u32::try_from(self.options.spin.as_micros()).unwrap_or(u32::MAX),
+            spin_us: u32::try_from(self.options.wait_spin.as_micros()).unwrap_or(u32::MAX),
             memory_limit_bytes: self.memory_limit(&device),
             device: Some((*device).clone()),
         })

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 use torpor_proto::directory::ServerDirectory;
-use torpor_proto::layout;
+use torpor_proto::layout::{self, MIN_STAGING_BYTES};
 
 /// The flags of a server that serves, shared by `torpor serve`, `torpor run` and `torpor-gpuserver serve`.
 #[derive(Clone, Debug, clap::Args)]
@@ -48,9 +48,13 @@ pub struct TuningArgs {
     #[arg(long, value_name = "SIZE", default_value = "32MiB")]
     pub staging: ByteSize,
 
-    /// How long client and worker spin for each other before they sleep, in microseconds
+    /// How long a worker spins for a client's next command before it sleeps, in microseconds
     #[arg(long, value_name = "N", default_value_t = 200)]
     pub spin_us: u32,
+
+    /// How long a client's thread spins for an answer before it sleeps, in microseconds. NVIDIA's driver spins without end
+    #[arg(long, value_name = "N", default_value_t = 20_000)]
+    pub wait_spin_us: u32,
 
     /// What to tell on standard error: error, warn, info, debug or trace [default: $TORPOR_LOG, else info]
     #[arg(long, value_name = "LEVEL")]
@@ -101,7 +105,7 @@ pub enum OptionsError {
         pinned: ByteSize,
     },
     /// Copies through so little staging make no progress.
-    #[error("--staging {0} is too little: use 1MiB or more")]
+    #[error("--staging {0} is too little: use 4MiB or more")]
     Staging(ByteSize),
     /// No GPU is named.
     #[error("--gpus names no GPU, or one twice")]
@@ -131,8 +135,10 @@ pub struct ServerOptions {
     pub host_bytes: u64,
     /// Staging at the beginning of the host range, a whole number of pages.
     pub staging_bytes: u64,
-    /// How long to spin before sleeping.
+    /// How long a worker spins for the next command before sleeping.
     pub spin: Duration,
+    /// How long a client spins for an answer before sleeping.
+    pub wait_spin: Duration,
     /// What to log.
     pub log: String,
     /// The program whose subcommands are the workers.
@@ -151,7 +157,6 @@ impl ServeArgs {
     /// # Errors
     /// [`OptionsError`].
     pub fn options(self) -> Result<ServerOptions, OptionsError> {
-        const MIN_STAGING_BYTES: u64 = 1 << 20;
         let directory = absolute(&self.directory())?;
         let tuning = self.tuning;
         let (staging, pinned) = (tuning.staging, tuning.pinned_limit);
@@ -179,6 +184,7 @@ impl ServeArgs {
             host_bytes,
             staging_bytes: pages(staging.0).unwrap_or(host_bytes).min(host_bytes),
             spin: Duration::from_micros(tuning.spin_us.into()),
+            wait_spin: Duration::from_micros(tuning.wait_spin_us.into()),
             log,
             program: SERVER_PROGRAM.find()?,
         })
@@ -218,6 +224,7 @@ impl TuningArgs {
         flag("pinned-limit", format!("{}B", self.pinned_limit.0).into());
         flag("staging", format!("{}B", self.staging.0).into());
         flag("spin-us", self.spin_us.to_string().into());
+        flag("wait-spin-us", self.wait_spin_us.to_string().into());
         if let Some(level) = &self.log {
             flag("log", level.into());
         }

@@ -6,9 +6,9 @@ use crate::worker::session::Session;
 use crate::worker::table::Table;
 use std::sync::Arc;
 use torpor_proto::command::{
-    KernelCommands, KernelResolve, KernelResolveReply, KernelSetAttribute, Launch, LaunchAttribute,
-    LaunchShape, OccupancyBlocks, OccupancyClusterSize, OccupancyClusters, OccupancyReply, OccupancyShared,
-    Outcome, TensorMapIm2col, TensorMapReply, TensorMapTiled, Ticket,
+    EVENT_LAUNCH_ATTRIBUTES, KernelCommands, KernelResolve, KernelResolveReply, KernelSetAttribute, Launch,
+    LaunchAttribute, LaunchShape, OccupancyBlocks, OccupancyClusterSize, OccupancyClusters, OccupancyReply,
+    OccupancyShared, Outcome, TensorMapIm2col, TensorMapReply, TensorMapTiled, Ticket,
 };
 use torpor_proto::error::CudaError;
 
@@ -18,8 +18,6 @@ const LIMIT: u32 = 1 << 20;
 /// Dynamic shared memory that every launch may use without asking, in bytes. Source: CUDA C++ Programming Guide.
 const FREE_DYNAMIC_SHARED: i32 = 48 * 1024;
 
-/// `CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT` and `…_LAUNCH_COMPLETION_EVENT`: their value begins with an event.
-const EVENT_ATTRIBUTES: [u32; 2] = [7, 12];
 /// `CU_LAUNCH_ATTRIBUTE_DEVICE_UPDATABLE_KERNEL_NODE`: would give out a handle of the driver's.
 const DEVICE_UPDATABLE: u32 = 13;
 
@@ -213,7 +211,7 @@ impl Session {
         bytemuck::cast_slice_mut(scratch)[..tail.len()].copy_from_slice(tail);
         let attributes = &mut scratch[..shape.attributes as usize * ATTRIBUTE_WORDS];
         for attribute in bytemuck::cast_slice_mut::<u64, LaunchAttribute>(attributes) {
-            if EVENT_ATTRIBUTES.contains(&attribute.id) {
+            if EVENT_LAUNCH_ATTRIBUTES.contains(&attribute.id) {
                 let event = u32::try_from(attribute.value[0]).map_err(|_| CudaError::INVALID_HANDLE)?;
                 attribute.value[0] = match &mut self.streams.capture {
                     Some(capture) => capture.record(event, &self.shared.device)?.as_attribute(),

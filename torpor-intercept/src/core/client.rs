@@ -109,7 +109,7 @@ impl Client {
             arena_reservation,
             host_mapping,
         } = connection;
-        let staging = AddressRange { address: host.address, bytes: welcome.staging_bytes.min(host.bytes) };
+        let staging = AddressRange { address: host.address, bytes: welcome.staging_bytes };
         let device = DeviceInfo::new(welcome.device.unwrap_or_default(), welcome.memory_limit_bytes)?;
         Ok(Self {
             channel,

@@ -13,7 +13,7 @@ use torpor_proto::channel::{ChannelError, MappedChannel};
 use torpor_proto::control::client::{Answer, Hello, Request, Welcome, answer, request};
 use torpor_proto::directory::FunctionDirectory;
 use torpor_proto::handover;
-use torpor_proto::layout::AddressRange;
+use torpor_proto::layout::{AddressRange, MIN_STAGING_BYTES};
 use torpor_proto::mapping::{Mapping, check_sealed};
 use zeromq::{ReqSocket, Socket, SocketRecv, SocketSend, ZmqMessage};
 
@@ -66,6 +66,9 @@ pub(super) fn connect() -> Result<Connection, ConnectError> {
     let welcome = hello(&directory)?;
     let arena = AddressRange { address: welcome.arena_address, bytes: welcome.arena_bytes };
     let host = AddressRange { address: welcome.host_address, bytes: welcome.host_bytes };
+    if welcome.staging_bytes < MIN_STAGING_BYTES || welcome.staging_bytes > host.bytes {
+        return Err(ConnectError::Nonsense("size of the staging area"));
+    }
     let (lifeline, channel, host_memory) = take_memory(&directory, &welcome.token)?;
     let channel = MappedChannel::open(channel)?;
     check_sealed(&host_memory, host.bytes).map_err(ConnectError::Lifeline)?;
@@ -115,9 +118,12 @@ fn take_memory(
         let mut lifeline = UnixStream::connect(directory.lifeline_socket())?;
         lifeline.set_read_timeout(Some(ATTACH_TIMEOUT))?;
         lifeline.write_all(token)?;
-        let (_, descriptors) = handover::receive(&lifeline)?;
-        let [channel, host]: [OwnedFd; 2] =
-            descriptors.try_into().map_err(|_| std::io::Error::other("the server closed the connection"))?;
+        let (message, descriptors) = handover::receive(&lifeline)?;
+        let [channel, host]: [OwnedFd; 2] = descriptors.try_into().map_err(|_| {
+            // A refusal is a zero byte and the reason.
+            let reason = message.strip_prefix(&[0]).unwrap_or(b"it closed the connection");
+            std::io::Error::other(String::from_utf8_lossy(reason).into_owned())
+        })?;
         Ok((lifeline.into(), channel, host))
     };
     hand_over().map_err(ConnectError::Lifeline)

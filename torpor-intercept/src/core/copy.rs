@@ -30,6 +30,31 @@ impl Location {
     }
 }
 
+/// Which sides of a copy the function's name says are the device's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// The addresses tell (`cuMemcpy`).
+    Any,
+    /// `cuMemcpyHtoD`
+    ToDevice,
+    /// `cuMemcpyDtoH`
+    FromDevice,
+    /// `cuMemcpyDtoD`
+    OnDevice,
+}
+
+impl Direction {
+    /// An address that the device does not reach is no device address, and must not be followed as one of the host's.
+    fn check(self, to: Location, from: Location) -> CudaResult<()> {
+        let writes = matches!(self, Self::ToDevice | Self::OnDevice);
+        let reads = matches!(self, Self::FromDevice | Self::OnDevice);
+        if (writes && to.reachable().is_none()) || (reads && from.reachable().is_none()) {
+            return Err(CudaError::INVALID_VALUE);
+        }
+        Ok(())
+    }
+}
+
 /// Rows and slices of a copy with pitches.
 #[derive(Clone, Copy, Debug)]
 pub struct StridedCopy {
@@ -60,10 +85,10 @@ impl Client {
         }
     }
 
-    /// Copies between any two places in a stream's order. `waits` makes it the synchronous kind.
+    /// Copies between two places in a stream's order. `waits` makes it the synchronous kind.
     ///
     /// # Errors
-    /// Those of the copy, or of earlier posted commands.
+    /// Those of the copy, or of earlier posted commands; `INVALID_VALUE` if a side that is to be the device's is not.
     ///
     /// # Safety
     /// Pageable addresses are valid for `bytes` bytes, as for the CUDA function this serves.
@@ -72,6 +97,7 @@ impl Client {
         destination: u64,
         source: u64,
         bytes: u64,
+        direction: Direction,
         stream: &Stream,
         waits: bool,
     ) -> CudaResult<()> {
@@ -79,6 +105,7 @@ impl Client {
             return self.check();
         }
         let (to, from) = (self.locate(destination, bytes), self.locate(source, bytes));
+        direction.check(to, from)?;
         match (to.reachable(), from.reachable()) {
             (Some(destination), Some(source)) => {
                 let copy = Copy { destination, source, bytes, stream: stream.number, reserved: 0 };
@@ -161,7 +188,9 @@ impl Client {
                     address + (slice * slice_rows + row) * pitch
                 };
                 // SAFETY: the caller's promise for the whole box.
-                unsafe { self.copy(at(destination), at(source), width_bytes, stream, waits)? };
+                unsafe {
+                    self.copy(at(destination), at(source), width_bytes, Direction::Any, stream, waits)?
+                };
             }
         }
         Ok(())
@@ -183,7 +212,8 @@ impl Client {
             return self.check();
         }
         let address = self.locate(address, 1).reachable().ok_or(CudaError::INVALID_VALUE)?;
-        if address % u64::from(element_bytes) != 0 || (height > 1 && pitch % u64::from(element_bytes) != 0) {
+        let element = u64::from(element_bytes);
+        if !address.is_multiple_of(element) || (height > 1 && !pitch.is_multiple_of(element)) {
             return Err(CudaError::INVALID_VALUE);
         }
         let command =

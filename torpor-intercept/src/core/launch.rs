@@ -6,7 +6,7 @@ use super::stream::Stream;
 use super::{CudaResult, client};
 use std::ffi::c_void;
 use std::ptr;
-use torpor_proto::command::{Launch, LaunchAttribute, LaunchShape};
+use torpor_proto::command::{EVENT_LAUNCH_ATTRIBUTES, Launch, LaunchAttribute, LaunchShape};
 use torpor_proto::error::CudaError;
 
 /// Bytes of attributes and parameters that are gathered on the stack; more go through the heap.
@@ -16,9 +16,6 @@ const INLINE_WORDS: usize = 64;
 const PARAM_END: usize = 0;
 const PARAM_BUFFER_POINTER: usize = 1;
 const PARAM_BUFFER_SIZE: usize = 2;
-
-/// `CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT` and `CU_LAUNCH_ATTRIBUTE_LAUNCH_COMPLETION_EVENT` hold an event.
-const EVENT_ATTRIBUTES: [u32; 2] = [7, 12];
 
 /// The size of a launch, and how it is to be done.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +50,7 @@ impl LaunchConfig<'_> {
             .iter()
             .map(|attribute| {
                 let mut attribute = *attribute;
-                if EVENT_ATTRIBUTES.contains(&attribute.id) {
+                if EVENT_LAUNCH_ATTRIBUTES.contains(&attribute.id) {
                     let handle = ptr::with_exposed_provenance_mut(attribute.value[0] as usize);
                     attribute.value[0] = Event::find(handle)?.number.into();
                 }

@@ -30,7 +30,7 @@ pub use address_space::RangeAllocator;
 pub use capture::{Capture, CaptureStatus};
 pub use client::{Client, client, initialize};
 pub use context::{Context, contexts};
-pub use copy::{Location, StridedCopy};
+pub use copy::{Direction, Location, StridedCopy};
 pub use device::DeviceInfo;
 pub use event::Event;
 pub use graph::{Graph, GraphExec};

@@ -9,9 +9,16 @@ use std::ffi::{CStr, CString, c_char};
 use torpor_proto::error::CudaError;
 
 /// A place for a result.
-#[derive(Clone, Copy)]
 #[repr(transparent)]
 pub(crate) struct Out<T>(*mut T);
+
+impl<T> Clone for Out<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Out<T> {}
 
 impl<T> Out<T> {
     /// Writes the result.

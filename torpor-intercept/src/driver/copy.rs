@@ -2,7 +2,7 @@
 
 use super::argument::In;
 use super::{cuda_functions, stream_functions};
-use crate::core::{CudaResult, StreamHandle, StridedCopy, client, contexts};
+use crate::core::{Client, CudaResult, Direction, Location, StreamHandle, StridedCopy, client, contexts};
 use std::ffi::c_void;
 use torpor_proto::error::CudaError;
 
@@ -15,49 +15,56 @@ const UNIFIED: u32 = 4;
 const LEGACY: StreamHandle = StreamHandle { handle: std::ptr::null_mut(), per_thread: false };
 const PER_THREAD: StreamHandle = StreamHandle { handle: std::ptr::null_mut(), per_thread: true };
 
-fn copy(destination: u64, source: u64, bytes: usize, stream: StreamHandle, waits: bool) -> CudaResult<()> {
+fn copy(
+    destination: u64,
+    source: u64,
+    bytes: usize,
+    direction: Direction,
+    stream: StreamHandle,
+    waits: bool,
+) -> CudaResult<()> {
     let client = client()?;
     contexts::require()?;
     // SAFETY: the program promises that both ends are valid for that many bytes (cuMemcpy and its relatives).
-    unsafe { client.copy(destination, source, bytes as u64, stream.find()?, waits) }
+    unsafe { client.copy(destination, source, bytes as u64, direction, stream.find()?, waits) }
 }
 
 macro_rules! synchronous_copies {
-    ($($name:ident / $per_thread:ident;)*) => {
+    ($($name:ident / $per_thread:ident: $direction:ident;)*) => {
         cuda_functions! {$(
             fn $name(destination: u64, source: u64, bytes: usize) {
-                copy(destination, source, bytes, LEGACY, true)
+                copy(destination, source, bytes, Direction::$direction, LEGACY, true)
             }
 
             fn $per_thread(destination: u64, source: u64, bytes: usize) {
-                copy(destination, source, bytes, PER_THREAD, true)
+                copy(destination, source, bytes, Direction::$direction, PER_THREAD, true)
             }
         )*}
     };
 }
 
 synchronous_copies! {
-    cuMemcpy / cuMemcpy_ptds;
-    cuMemcpyHtoD_v2 / cuMemcpyHtoD_v2_ptds;
-    cuMemcpyDtoH_v2 / cuMemcpyDtoH_v2_ptds;
-    cuMemcpyDtoD_v2 / cuMemcpyDtoD_v2_ptds;
+    cuMemcpy / cuMemcpy_ptds: Any;
+    cuMemcpyHtoD_v2 / cuMemcpyHtoD_v2_ptds: ToDevice;
+    cuMemcpyDtoH_v2 / cuMemcpyDtoH_v2_ptds: FromDevice;
+    cuMemcpyDtoD_v2 / cuMemcpyDtoD_v2_ptds: OnDevice;
 }
 
 stream_functions! {
     fn cuMemcpyAsync / cuMemcpyAsync_ptsz(destination: u64, source: u64, bytes: usize, @ stream) {
-        copy(destination, source, bytes, stream, false)
+        copy(destination, source, bytes, Direction::Any, stream, false)
     }
 
     fn cuMemcpyHtoDAsync_v2 / cuMemcpyHtoDAsync_v2_ptsz(destination: u64, source: u64, bytes: usize, @ stream) {
-        copy(destination, source, bytes, stream, false)
+        copy(destination, source, bytes, Direction::ToDevice, stream, false)
     }
 
     fn cuMemcpyDtoHAsync_v2 / cuMemcpyDtoHAsync_v2_ptsz(destination: u64, source: u64, bytes: usize, @ stream) {
-        copy(destination, source, bytes, stream, false)
+        copy(destination, source, bytes, Direction::FromDevice, stream, false)
     }
 
     fn cuMemcpyDtoDAsync_v2 / cuMemcpyDtoDAsync_v2_ptsz(destination: u64, source: u64, bytes: usize, @ stream) {
-        copy(destination, source, bytes, stream, false)
+        copy(destination, source, bytes, Direction::OnDevice, stream, false)
     }
 
     /// There is one device, so both contexts are the same.
@@ -67,7 +74,7 @@ stream_functions! {
     ) {
         contexts::find(destination_context)?;
         contexts::find(source_context)?;
-        copy(destination, source, bytes, stream, false)
+        copy(destination, source, bytes, Direction::OnDevice, stream, false)
     }
 
     fn cuMemcpy2DAsync_v2 / cuMemcpy2DAsync_v2_ptsz(description: In<Copy2D>, @ stream) {
@@ -244,7 +251,7 @@ impl From<Copy2D> for Copy3D {
 
 impl End3D {
     /// First address, pitch, rows of a slice. Arrays (texture memory) are not supported.
-    fn place(&self, width_bytes: u64, rows: u64) -> CudaResult<(u64, u64, u64)> {
+    fn place(&self, client: &Client, width_bytes: u64, rows: u64) -> CudaResult<(u64, u64, u64)> {
         let base = match self.memory_type {
             HOST => self.host as u64,
             DEVICE | UNIFIED => self.device,
@@ -258,6 +265,9 @@ impl End3D {
             .and_then(|rows| rows.checked_mul(pitch))
             .and_then(|at| at.checked_add(self.x_bytes as u64));
         let address = offset.and_then(|offset| base.checked_add(offset)).ok_or(CudaError::INVALID_VALUE)?;
+        if self.memory_type == DEVICE && matches!(client.locate(address, 1), Location::Pageable(_)) {
+            return Err(CudaError::INVALID_VALUE);
+        }
         Ok((address, pitch, height))
     }
 }
@@ -267,8 +277,8 @@ fn copy_strided(copy: Copy3D, stream: StreamHandle, waits: bool) -> CudaResult<(
     contexts::require()?;
     let (width_bytes, height, depth) = (copy.width_bytes as u64, copy.height as u64, copy.depth as u64);
     let strided = StridedCopy {
-        destination: copy.destination.place(width_bytes, height)?,
-        source: copy.source.place(width_bytes, height)?,
+        destination: copy.destination.place(client, width_bytes, height)?,
+        source: copy.source.place(client, width_bytes, height)?,
         width_bytes,
         height,
         depth,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::surface::{Disposition, ENTRIES, Entry};
+use crate::nvml;
 
 impl Disposition {
     fn kind(self) -> &'static str {
@@ -63,6 +64,12 @@ pub fn coverage_page() -> String {
         row(&mut page, &[format!("`{name}`"), symbols.join(", "), dispositions(&entries)]);
     }
     page.push_str(&crate::runtime::coverage::coverage_part());
+    page.push_str(
+        "\n# NVML functions\n\nAnswered in the process, for programs that ask NVML about their device:\n\n",
+    );
+    let names: Vec<_> = nvml::NAMES.iter().map(|name| format!("`{name}`")).collect();
+    page.push_str(&names.join(", "));
+    page.push_str(", `nvmlErrorString`\n");
     page
 }
 

@@ -1,6 +1,6 @@
 //! The driver surface: the C functions of `cuda.h`, one file per family, thin adapters over [`crate::core`].
 //!
-//! Every function goes through [`guard`] or [`answer`], so no panic reaches the program. Codes are plain integers
+//! Every function goes through `guard` or `answer`, so no panic reaches the program. Codes are plain integers
 //! (`CUresult`). Pointers are checked for null where the driver does; beyond that they are the program's promise,
 //! as with any C function.
 

@@ -1,0 +1,80 @@
+//! A node with simulated GPUs, whose driver is told what goes wrong.
+
+use super::client::Client;
+use crate::server_support::server::{Server, eventually};
+use crate::support::torpor;
+use std::fs;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A server, its workers, and where the simulated driver reports.
+pub struct Node {
+    pub server: Server,
+    reports: tempfile::TempDir,
+    clients: AtomicU32,
+}
+
+impl Node {
+    /// So many GPUs with these faults, in the language of docs/simulated-gpu.md.
+    pub fn start(gpus: usize, faults: &str) -> Self {
+        Self::start_with(gpus, &[("TORPOR_SIMGPU_FAULTS", faults)])
+    }
+
+    /// So many GPUs with settings of the simulated driver.
+    pub fn start_with(gpus: usize, settings: &[(&str, &str)]) -> Self {
+        let reports = tempfile::tempdir().unwrap();
+        let server = Server::start_by(|directory| {
+            let mut command = torpor(reports.path());
+            command.arg("serve").arg("--directory").arg(directory.path());
+            command.args(["--driver", "simulated", "--staging", "4MiB"]);
+            command.env("TORPOR_SIMGPU_DEVICES", gpus.to_string());
+            command.env("TORPOR_SIMGPU_LOG", reports.path().join("log"));
+            command.envs(settings.iter().copied());
+            command.stdin(Stdio::null()).stdout(Stdio::null());
+            command
+        });
+        Self { server, reports, clients: AtomicU32::new(0) }
+    }
+
+    /// A new client, on whatever GPU.
+    pub fn client(&self) -> Client {
+        self.client_and_gpu().0
+    }
+
+    /// A new client on a GPU.
+    pub fn client_on(&self, gpu: u32) -> Client {
+        // Clients are placed on the GPUs in turn: those on others make it this one's turn.
+        let mut others = Vec::new();
+        for _ in 0..4 {
+            match self.client_and_gpu() {
+                (client, at) if at == gpu => return client,
+                (client, _) => others.push(client),
+            }
+        }
+        panic!("no client is placed on GPU {gpu}")
+    }
+
+    fn client_and_gpu(&self) -> (Client, u32) {
+        let function = format!("f{}", self.clients.fetch_add(1, Ordering::Relaxed));
+        let mut run = torpor(self.reports.path());
+        run.args(["run", "--function", &function, "--directory"]).arg(self.server.directory.path());
+        let client = Client::start(run);
+        let clients = self.server.clients();
+        let listed = clients.iter().find(|client| client.function == function).unwrap();
+        (client, listed.gpu)
+    }
+
+    /// Waits until a GPU's worker has been replaced, and the new one serves.
+    pub fn wait_for_replacement(&self, gpu: usize) {
+        eventually("another worker serves", || {
+            let gpu = &self.server.gpus()[gpu];
+            gpu.worker_restarts > 0 && gpu.state == "ready"
+        });
+    }
+
+    /// What the simulated driver reported, besides what machine it is.
+    pub fn reports(&self) -> String {
+        let log = fs::read_to_string(self.reports.path().join("log")).unwrap_or_default();
+        log.lines().filter(|line| !line.ends_with(" time")).collect::<Vec<_>>().join("\n")
+    }
+}

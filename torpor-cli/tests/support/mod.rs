@@ -1,0 +1,27 @@
+//! What the end-to-end tests need to start: the parts of Torpor that Cargo built.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The `torpor` program.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_torpor");
+
+/// A part of Torpor that Cargo builds beside the program, or into `deps` if only a test wants it; the newest of both.
+pub fn part(file: &str) -> PathBuf {
+    let beside = Path::new(PROGRAM).parent().unwrap();
+    let candidates = [beside.join(file), beside.join("deps").join(file)];
+    let built = |path: &PathBuf| fs::metadata(path).and_then(|file| file.modified()).ok();
+    let found = candidates.into_iter().filter(|path| path.is_file()).max_by_key(built);
+    found.unwrap_or_else(|| panic!("{file} is missing: run `cargo build --workspace` first"))
+}
+
+/// `torpor` with all its parts, and with `home` for what it puts somewhere.
+pub fn torpor(home: &Path) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.env("XDG_RUNTIME_DIR", home).env_remove("LD_PRELOAD").env_remove("TORPOR_SERVER");
+    command.env("TORPOR_GPUSERVER", part("torpor-gpuserver"));
+    command.env("TORPOR_INTERCEPT", part("libtorpor_intercept.so"));
+    command.env("TORPOR_SIMGPU", part("libtorpor_simgpu.so"));
+    command
+}
