@@ -3,7 +3,7 @@
 use super::{
     INVALID_MEMCPY_DIRECTION, default_stream_functions, device, ready, runtime_functions, stream_functions,
 };
-use crate::core::{Client, CudaResult, Location, StreamHandle};
+use crate::core::{CudaResult, Direction, StreamHandle};
 use torpor_proto::error::CudaError;
 
 /// `cudaMemcpyKind`: which way a copy goes. Addresses say it too; both must agree.
@@ -12,23 +12,21 @@ use torpor_proto::error::CudaError;
 pub(super) struct Kind(u32);
 
 impl Kind {
+    const HOST_TO_HOST: u32 = 0;
     const HOST_TO_DEVICE: u32 = 1;
     const DEVICE_TO_HOST: u32 = 2;
     const DEVICE_TO_DEVICE: u32 = 3;
     const DEFAULT: u32 = 4;
 
-    /// An error if the addresses do not fit.
-    pub(super) fn check(self, client: &Client, destination: u64, source: u64) -> CudaResult<()> {
-        if self.0 > Self::DEFAULT {
-            return Err(INVALID_MEMCPY_DIRECTION);
+    /// Which sides must be the device's.
+    pub(super) fn direction(self) -> CudaResult<Direction> {
+        match self.0 {
+            Self::HOST_TO_HOST | Self::DEFAULT => Ok(Direction::Any),
+            Self::HOST_TO_DEVICE => Ok(Direction::ToDevice),
+            Self::DEVICE_TO_HOST => Ok(Direction::FromDevice),
+            Self::DEVICE_TO_DEVICE => Ok(Direction::OnDevice),
+            _ => Err(INVALID_MEMCPY_DIRECTION),
         }
-        let to_device = matches!(self.0, Self::HOST_TO_DEVICE | Self::DEVICE_TO_DEVICE);
-        let from_device = matches!(self.0, Self::DEVICE_TO_HOST | Self::DEVICE_TO_DEVICE);
-        let is_pageable = |address| matches!(client.locate(address, 1), Location::Pageable(_));
-        if (to_device && is_pageable(destination)) || (from_device && is_pageable(source)) {
-            return Err(CudaError::INVALID_VALUE);
-        }
-        Ok(())
     }
 }
 
@@ -41,11 +39,10 @@ pub(super) fn copy(
     waits: bool,
 ) -> CudaResult<()> {
     let client = ready()?;
-    if bytes > 0 {
-        kind.check(client, destination, source)?;
-    }
+    // Without bytes nobody looks at the direction.
+    let direction = if bytes == 0 { Direction::Any } else { kind.direction()? };
     // SAFETY: the program promises that both ends are valid for that many bytes (cudaMemcpy and its relatives).
-    unsafe { client.copy(destination, source, bytes as u64, stream.find()?, waits) }
+    unsafe { client.copy(destination, source, bytes as u64, direction, stream.find()?, waits) }
 }
 
 fn fill(

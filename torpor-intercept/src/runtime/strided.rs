@@ -2,7 +2,7 @@
 
 use super::copy::{Extent, Kind, PitchedPointer};
 use super::{default_stream_functions, ready, stream_functions};
-use crate::core::{CudaResult, StreamHandle, StridedCopy};
+use crate::core::{CudaResult, Direction, Location, StreamHandle, StridedCopy};
 use crate::driver::argument::In;
 use torpor_proto::error::CudaError;
 
@@ -16,7 +16,13 @@ fn copy(copy: &StridedCopy, kind: Kind, stream: StreamHandle, waits: bool) -> Cu
         return Err(INVALID_PITCH);
     }
     if copy.width_bytes > 0 && copy.height > 0 && copy.depth > 0 {
-        kind.check(client, copy.destination.0, copy.source.0)?;
+        let direction = kind.direction()?;
+        let is_pageable = |address| matches!(client.locate(address, 1), Location::Pageable(_));
+        let writes = matches!(direction, Direction::ToDevice | Direction::OnDevice);
+        let reads = matches!(direction, Direction::FromDevice | Direction::OnDevice);
+        if (writes && is_pageable(copy.destination.0)) || (reads && is_pageable(copy.source.0)) {
+            return Err(CudaError::INVALID_VALUE);
+        }
     }
     // SAFETY: the program promises that both boxes are valid (cudaMemcpy2D, cudaMemcpy3D).
     unsafe { client.copy_strided(copy, stream.find()?, waits) }
