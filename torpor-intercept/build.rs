@@ -1,7 +1,8 @@
 //! Turns `driver-names.tsv` into the driver surface: the table that `cuGetProcAddress` searches, and a refusing function for
-//! every symbol that nobody implements. Also gives the shared library its name, `libcuda.so.1`.
+//! every symbol that nobody implements; and `runtime-names.tsv` into the runtime surface, in the same way. Also gives the
+//! shared library its name, `libcuda.so.1`.
 //!
-//! Every symbol of the table is taken by reference, so one that is neither implemented nor `refused` fails to link.
+//! Every symbol of the tables is taken by reference, so one that is neither implemented nor `refused` fails to link.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -9,6 +10,8 @@ use std::path::Path;
 use std::{env, fs, process};
 
 const TABLE: &str = "driver-names.tsv";
+const RUNTIME_TABLE: &str = "runtime-names.tsv";
+const RUNTIME_HEADING: &str = "symbol\tmodule\tdisposition\tnote";
 const HEADING: &str = "symbol\tname\tsince\tstreams\tdisposition\tnote";
 
 /// One line of the table.
@@ -28,6 +31,30 @@ enum Disposition<'a> {
     Refused,
 }
 
+impl<'a> Disposition<'a> {
+    fn parse(text: &'a str) -> Result<Self, String> {
+        match text.split_once(' ').unwrap_or((text, "")) {
+            ("local", "") => Ok(Self::Local),
+            ("refused", "") => Ok(Self::Refused),
+            ("posted", command) if !command.is_empty() => Ok(Self::Posted(command)),
+            ("awaited", command) if !command.is_empty() => Ok(Self::Awaited(command)),
+            _ => Err(format!(
+                "says {text:?}, which is none of local, posted COMMAND, awaited COMMAND, refused"
+            )),
+        }
+    }
+
+    /// What it is in the generated code.
+    fn code(&self) -> String {
+        match self {
+            Self::Local => "Disposition::Local".to_owned(),
+            Self::Posted(command) => format!("Disposition::Posted({command:?})"),
+            Self::Awaited(command) => format!("Disposition::Awaited({command:?})"),
+            Self::Refused => "Disposition::Refused".to_owned(),
+        }
+    }
+}
+
 impl<'a> Row<'a> {
     fn parse(line: &'a str) -> Result<Self, String> {
         let fields: Vec<&str> = line.split('\t').collect();
@@ -45,30 +72,10 @@ impl<'a> Row<'a> {
             "ptds" | "ptsz" => "PerThread",
             other => return Err(format!("says {other:?} for streams, which is none of plain, ptds, ptsz")),
         };
-        let disposition = match disposition.split_once(' ').unwrap_or((disposition, "")) {
-            ("local", "") => Disposition::Local,
-            ("refused", "") => Disposition::Refused,
-            ("posted", command) if !command.is_empty() => Disposition::Posted(command),
-            ("awaited", command) if !command.is_empty() => Disposition::Awaited(command),
-            _ => {
-                return Err(format!(
-                    "says {disposition:?}, which is none of local, posted COMMAND, awaited COMMAND, refused"
-                ));
-            }
-        };
+        let disposition = Disposition::parse(disposition)?;
         let since =
             since.parse().map_err(|_| format!("says {since:?} for the version since when it exists"))?;
         Ok(Self { symbol, name, since, streams, disposition, note })
-    }
-
-    /// What [`Self::disposition`] is in the generated code.
-    fn disposition(&self) -> String {
-        match &self.disposition {
-            Disposition::Local => "Disposition::Local".to_owned(),
-            Disposition::Posted(command) => format!("Disposition::Posted({command:?})"),
-            Disposition::Awaited(command) => format!("Disposition::Awaited({command:?})"),
-            Disposition::Refused => "Disposition::Refused".to_owned(),
-        }
     }
 }
 
@@ -113,7 +120,7 @@ fn generate(rows: &[Row<'_>]) -> Result<String, std::fmt::Error> {
     writeln!(code, "pub static ENTRIES: [Entry; {}] = [", rows.len())?;
     for row in rows {
         let Row { symbol, name, since, streams, note, .. } = row;
-        let disposition = row.disposition();
+        let disposition = row.disposition.code();
         writeln!(
             code,
             "    Entry {{ name: {name:?}, since: {since}, streams: Streams::{streams}, symbol: {symbol:?}, \
@@ -124,8 +131,51 @@ fn generate(rows: &[Row<'_>]) -> Result<String, std::fmt::Error> {
     Ok(code)
 }
 
+/// The runtime surface: what is exported under each name, this library's own functions, and those that refuse.
+fn generate_runtime(text: &str) -> Result<String, String> {
+    let lines = text.strip_prefix(RUNTIME_HEADING).and_then(|text| text.strip_prefix('\n'));
+    let lines = lines.ok_or(format!("{RUNTIME_TABLE}:1: the heading is not {RUNTIME_HEADING:?}"))?;
+    let (mut refusing, mut exported, mut entries) = (String::new(), String::new(), String::new());
+    for (index, line) in lines.lines().enumerate() {
+        let wrong = |problem: String| format!("{RUNTIME_TABLE}:{}: {problem}", index + 2);
+        let fields: Vec<&str> = line.split('\t').collect();
+        let &[symbol, module, disposition, note] = fields.as_slice() else {
+            return Err(wrong(format!("has {} fields instead of 4 (tabs between them)", fields.len())));
+        };
+        let disposition = Disposition::parse(disposition).map_err(wrong)?;
+        let own = if matches!(disposition, Disposition::Refused) {
+            refusing += &format!(
+                "    pub(super) extern \"C\" fn {symbol}() -> i32 {{\n        \
+                 static NAMED: AtomicBool = AtomicBool::new(false);\n        \
+                 refuse({symbol:?}, &NAMED)\n    }}\n"
+            );
+            format!("refusing::{symbol}")
+        } else {
+            format!("super::{module}::{symbol}")
+        };
+        exported += &format!("    {symbol} {index}\n");
+        entries += &format!(
+            "    Entry {{ symbol: c{symbol:?}, own: Address({own} as *const ()), disposition: {}, note: {note:?} }},\n",
+            disposition.code()
+        );
+    }
+    let count = lines.lines().count();
+    Ok(format!(
+        "// Generated by build.rs from {RUNTIME_TABLE}.\n\n\
+         /// Functions that say that they are not supported.\n\
+         mod refusing {{\n    use super::super::refused::refuse;\n    \
+         use std::sync::atomic::AtomicBool;\n\n{refusing}}}\n\n\
+         /// Where each exported name leads, in the order of the table.\n\
+         static SLOTS: [AtomicPtr<()>; {count}] = [const {{ AtomicPtr::new(choose as *mut ()) }}; {count}];\n\n\
+         /// Every name that libcudart.so.13 exports, sorted.\n\
+         pub static ENTRIES: [Entry; {count}] = [\n{entries}];\n\n\
+         export! {{\n{exported}}}\n"
+    ))
+}
+
 fn run() -> Result<(), String> {
     println!("cargo:rerun-if-changed={TABLE}");
+    println!("cargo:rerun-if-changed={RUNTIME_TABLE}");
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libcuda.so.1");
     // A symbol of the table without an implementation is an error here, not in the user's process.
@@ -137,8 +187,13 @@ fn run() -> Result<(), String> {
         .map_err(|error| format!("{TABLE}: {error}; scripts/generate-driver-names writes it"))?;
     let code = generate(&rows(&text)?).map_err(|error| error.to_string())?;
     let directory = env::var_os("OUT_DIR").ok_or("cargo gives no OUT_DIR")?;
-    let file = Path::new(&directory).join("driver_surface.rs");
-    fs::write(&file, code).map_err(|error| format!("{}: {error}", file.display()))
+    let write = |name: &str, code: &str| {
+        let file = Path::new(&directory).join(name);
+        fs::write(&file, code).map_err(|error| format!("{}: {error}", file.display()))
+    };
+    write("driver_surface.rs", &code)?;
+    let text = fs::read_to_string(RUNTIME_TABLE).map_err(|error| format!("{RUNTIME_TABLE}: {error}"))?;
+    write("runtime_surface.rs", &generate_runtime(&text)?)
 }
 
 fn main() {

@@ -1,6 +1,7 @@
 //! The preloaded library: it *is* `libcuda.so.1` for the process it lives in.
 //!
-//! Two layers. [`driver`] is the surface: the C functions of the CUDA driver API, thin adapters, one file per family.
+//! Two layers. [`driver`] and [`runtime`] are surfaces: the C functions of the CUDA driver API, and of the CUDA runtime
+//! API that PyTorch calls itself; thin adapters, one file per family.
 //! [`core`] is what they mean: contexts, streams, events, images, kernels and memory as Rust types, which answer what
 //! is local and turn the rest into the commands of `torpor_proto::command`.
 //!
@@ -11,3 +12,6 @@ pub mod core;
 pub mod driver;
 mod log;
 pub mod nvml;
+// The names are those of cuda_runtime_api.h, and these functions are not the exported ones.
+#[allow(non_snake_case)]
+pub mod runtime;

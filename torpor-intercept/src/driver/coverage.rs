@@ -16,7 +16,7 @@ impl Disposition {
         }
     }
 
-    fn text(self) -> String {
+    pub(crate) fn text(self) -> String {
         match self {
             Self::Local => "local".to_owned(),
             Self::Posted(command) => format!("posted `{command}`"),
@@ -63,6 +63,7 @@ pub fn coverage_page() -> String {
             entries.iter().map(|entry| format!("`{}` ({})", entry.symbol, version(entry))).collect();
         row(&mut page, &[format!("`{name}`"), symbols.join(", "), dispositions(&entries)]);
     }
+    page.push_str(&crate::runtime::coverage::coverage_part());
     page.push_str(
         "\n# NVML functions\n\nAnswered in the process, for programs that ask NVML about their device:\n\n",
     );

@@ -25,6 +25,13 @@ pub(crate) fn pci_bus_id(client: &Client) -> String {
     format!("{domain:04X}:{bus:02X}:{device:02X}.0")
 }
 
+/// Whether a name of a place on the bus is its own. The domain, and the function, may be left out (cuda.h).
+pub(crate) fn has_pci_bus_id(client: &Client, name: &str) -> bool {
+    let own = pci_bus_id(client);
+    let wanted = name.to_ascii_uppercase();
+    [own.as_str(), &own[5..], &own[..own.len() - 2], &own[5..own.len() - 2]].contains(&wanted.as_str())
+}
+
 /// Its UUID as users write it.
 pub(crate) fn uuid_text(client: &Client) -> String {
     let digits: Vec<String> = client.device.uuid.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -70,11 +77,8 @@ cuda_functions! {
     }
 
     fn cuDeviceGetByPCIBusId(device: Out<i32>, name: Text) {
-        let wanted = name.get()?;
-        let own = pci_bus_id(client()?);
-        let wanted = wanted.to_string_lossy().to_ascii_uppercase();
-        // The domain, and the function, may be left out (cuda.h).
-        let is_own = [own.as_str(), &own[5..], &own[..own.len() - 2], &own[5..own.len() - 2]].contains(&wanted.as_str());
+        let name = name.get()?;
+        let is_own = has_pci_bus_id(client()?, &name.to_string_lossy());
         if is_own { device.put(0) } else { Err(CudaError::INVALID_VALUE) }
     }
 

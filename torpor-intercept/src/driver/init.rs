@@ -9,7 +9,7 @@ use torpor_proto::error::CudaError;
 const SURFACE_VERSION: i32 = 13000;
 
 /// No newer than the surface: a program that believes in more would miss functions.
-pub(super) fn driver_version() -> i32 {
+pub(crate) fn driver_version() -> i32 {
     client().map_or(SURFACE_VERSION, |client| client.device.driver_version.min(SURFACE_VERSION))
 }
 

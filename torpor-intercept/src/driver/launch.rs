@@ -9,10 +9,11 @@ use torpor_proto::command::LaunchAttribute;
 use torpor_proto::error::CudaError;
 
 /// `CU_LAUNCH_ATTRIBUTE_COOPERATIVE`
-const COOPERATIVE: LaunchAttribute = LaunchAttribute { id: 2, reserved: 0, value: [1, 0, 0, 0, 0, 0, 0, 0] };
+pub(crate) const COOPERATIVE: LaunchAttribute =
+    LaunchAttribute { id: 2, reserved: 0, value: [1, 0, 0, 0, 0, 0, 0, 0] };
 
 /// Launch attributes that exist in CUDA 13.0; more are a sign of a wrong structure.
-const MAX_ATTRIBUTES: u32 = 64;
+pub(crate) const MAX_ATTRIBUTES: u32 = 64;
 
 /// A `CUlaunchConfig` as the program wrote it: plain numbers, because its attributes may have any id.
 #[derive(Clone, Copy)]

@@ -9,20 +9,24 @@ use std::ffi::c_void;
 /// `CU_LIBRARY_BINARY_IS_PRESERVED`: the code stays readable until the library is unloaded.
 const BINARY_IS_PRESERVED: u32 = 1;
 
+/// Whether the library's options say that the code stays.
+pub(crate) fn is_preserved(options: In<u32>, values: In<usize>, count: u32) -> CudaResult<bool> {
+    let options = options.slice(count as usize)?;
+    // Values may be left out: the option says all there is to say. A value is a number in the place of a pointer.
+    let is_wanted = |index| match values.slice(count as usize) {
+        Ok(values) => values[index] != 0,
+        Err(_) => true,
+    };
+    Ok(options.iter().position(|&option| option == BINARY_IS_PRESERVED).is_some_and(is_wanted))
+}
+
 cuda_functions! {
     fn cuLibraryLoadData(
         library: Out<*mut c_void>, code: *const u8, _jit_options: *const u32, _jit_values: *const *mut c_void,
         _jit_count: u32, options: In<u32>, values: In<usize>, count: u32,
     ) {
         client()?;
-        let options = options.slice(count as usize)?;
-        // Values may be left out: the option says all there is to say. A value is a number in the place of a pointer.
-        let is_wanted = |index| match values.slice(count as usize) {
-            Ok(values) => values[index] != 0,
-            Err(_) => true,
-        };
-        let position = options.iter().position(|&option| option == BINARY_IS_PRESERVED);
-        let is_preserved = position.is_some_and(is_wanted);
+        let is_preserved = is_preserved(options, values, count)?;
         // SAFETY: the program promises that this is the beginning of an image, and with the option that it stays.
         let image = unsafe { Image::load(code, is_preserved)? };
         library.put(image.handle())

@@ -6,7 +6,7 @@ use crate::core::{client, contexts};
 use torpor_proto::error::CudaError;
 
 /// Rows of `cuMemAllocPitch` begin at a multiple of this (`CU_DEVICE_ATTRIBUTE_TEXTURE_ALIGNMENT` of every GPU).
-const PITCH_BYTES: usize = 512;
+pub(crate) const PITCH_BYTES: usize = 512;
 
 cuda_functions! {
     fn cuMemAlloc_v2(address: Out<u64>, bytes: usize) {

@@ -22,7 +22,7 @@ pub(super) fn load(pointer: *const u8) -> CudaResult<&'static Image> {
     unsafe { Image::load(pointer, false) }
 }
 
-pub(super) fn load_file(path: Text) -> CudaResult<&'static Image> {
+pub(crate) fn load_file(path: Text) -> CudaResult<&'static Image> {
     let path = path.get()?;
     let bytes = read_image_file(Path::new(OsStr::from_bytes(path.as_bytes())))?;
     load(bytes.as_ptr())

@@ -6,10 +6,10 @@ use crate::core::{Location, client, contexts};
 use torpor_proto::error::CudaError;
 
 /// `CU_MEMHOSTALLOC_DEVICEMAP`: pinned memory is always mapped.
-const DEVICE_MAP: u32 = 2;
+pub(crate) const DEVICE_MAP: u32 = 2;
 
 /// `CU_MEMHOSTREGISTER_IOMEMORY`: memory of another device cannot be shared.
-const IO_MEMORY: u32 = 4;
+pub(crate) const IO_MEMORY: u32 = 4;
 
 cuda_functions! {
     fn cuMemHostAlloc(address: Out<u64>, bytes: usize, flags: u32) {

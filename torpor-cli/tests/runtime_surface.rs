@@ -1,0 +1,142 @@
+//! The runtime surface under unmodified PyTorch, over the simulated GPU: that calls bind to it, that it has every name, that
+//! it answers as the real libcudart does, and that it can be switched off.
+
+mod support;
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn python() -> PathBuf {
+    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.venv/bin/python");
+    let python = std::env::var_os("TORPOR_TORCH_PYTHON").map_or(default, PathBuf::from);
+    assert!(
+        python.exists(),
+        "no {}: run scripts/install-torch, or set TORPOR_TORCH_PYTHON",
+        python.display()
+    );
+    python
+}
+
+/// Runs Python as a client of a private server; gives what it printed and the shim's log.
+fn passes(arguments: &[&str], settings: &[(&str, &str)]) -> (String, String) {
+    let home = tempfile::tempdir().unwrap();
+    let log = home.path().join("shim.log");
+    let mut command = support::torpor(home.path());
+    command.args(["run", "--private", "--driver", "simulated", "--"]).arg(python()).args(arguments);
+    command.env("TORPOR_SHIM_LOG", &log).env_remove("TORPOR_RUNTIME_SURFACE");
+    command.envs(settings.iter().copied());
+    let output = command.output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (printed, errors) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{arguments:?}: {}\n{printed}\n{errors}", output.status);
+    (printed, std::fs::read_to_string(log).unwrap_or_default())
+}
+
+fn script(name: &str) -> String {
+    format!("{}/tests/torch/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The libcudart that PyTorch brings.
+fn real_runtime() -> String {
+    let code = "import torch; print(next(line.split()[-1] for line in open('/proc/self/maps') if 'libcudart.so' in line))";
+    let output = Command::new(python()).args(["-c", code]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// The functions that a library exports.
+fn exported(library: &Path) -> HashSet<String> {
+    let output = Command::new("nm").args(["--dynamic", "--defined-only"]).arg(library).output().unwrap();
+    assert!(output.status.success(), "nm (binutils) lists {}", library.display());
+    let listing = String::from_utf8(output.stdout).unwrap();
+    let functions = listing.lines().filter_map(|line| {
+        let [_, kind, name] = line.split_whitespace().collect::<Vec<_>>().try_into().ok()?;
+        let name = name.split('@').next()?;
+        (kind == "T" || kind == "W").then(|| name.to_owned())
+    });
+    functions.collect()
+}
+
+#[test]
+fn pytorchs_runtime_calls_bind_to_the_shim() {
+    let traces = tempfile::tempdir().unwrap();
+    let prefix = traces.path().join("bindings");
+    let settings =
+        [("LD_DEBUG", "bindings"), ("LD_DEBUG_OUTPUT", prefix.to_str().unwrap()), ("LD_BIND_NOW", "1")];
+    let code = "import torch; torch.empty(1, device='cuda'); print(torch.zeros(5).cuda().cpu())";
+    passes(&["-c", code], &settings);
+    // One file per process; `binding file A [0] to B [0]: normal symbol `S' [V]`.
+    let mut bound: BTreeMap<String, HashSet<String>> = BTreeMap::new();
+    for file in std::fs::read_dir(traces.path()).unwrap() {
+        let trace = String::from_utf8_lossy(&std::fs::read(file.unwrap().path()).unwrap()).into_owned();
+        for line in trace.lines().filter(|line| line.ends_with("[libcudart.so.13]")) {
+            let target = line.split(" to ").nth(1).unwrap().split(" [").next().unwrap();
+            let symbol = line.split(['`', '\'']).nth(1).unwrap();
+            bound.entry(target.rsplit('/').next().unwrap().to_owned()).or_default().insert(symbol.to_owned());
+        }
+    }
+    let targets: Vec<&String> = bound.keys().collect();
+    assert_eq!(targets, ["libtorpor_intercept.so"], "who else is bound to: {bound:?}");
+    let own = &bound["libtorpor_intercept.so"];
+    // All but those of libraries that this program does not load.
+    assert!(
+        own.len() > 80 && own.contains("__cudaLaunchKernel") && own.contains("cudaMemcpyAsync"),
+        "{own:?}"
+    );
+}
+
+#[test]
+fn every_name_of_the_real_runtime_is_exported() {
+    let real = exported(Path::new(&real_runtime()));
+    let own = exported(&support::part("libtorpor_intercept.so"));
+    assert!(real.len() > 400, "{}", real.len());
+    let missing: Vec<_> = real.difference(&own).collect();
+    assert!(missing.is_empty(), "a program would fall through to the real libcudart: {missing:?}");
+    let invented: Vec<_> = own
+        .iter()
+        .filter(|name| name.trim_start_matches('_').starts_with("cuda") && !real.contains(*name))
+        .collect();
+    assert!(invented.is_empty(), "{invented:?}");
+}
+
+#[test]
+fn answers_are_those_of_the_real_runtime() {
+    let (printed, _) = passes(&[&script("same_answers.py"), &real_runtime()], &[]);
+    assert!(printed.contains("same answers passed"));
+}
+
+#[test]
+fn an_extension_loaded_later_launches_its_kernels() {
+    assert!(passes(&[&script("extension.py")], &[]).0.contains("extension passed"));
+}
+
+#[test]
+fn the_surface_can_be_switched_off() {
+    let off = [("TORPOR_RUNTIME_SURFACE", "off")];
+    for name in ["tensors", "events", "libraries", "extension", "fork", "registered"] {
+        let (printed, log) = passes(&[&script(&format!("{name}.py"))], &off);
+        assert!(printed.contains("passed"), "{name}: {printed}");
+        let lines = log.lines().filter(|line| line.contains("CUDA runtime calls are left to /"));
+        assert!(lines.count() >= 1, "{name}: {log}");
+    }
+}
+
+#[test]
+fn a_program_for_another_version_keeps_its_own_runtime() {
+    // A libcudart.so.12 in name only: it is asked, and answers with a version that nobody else gives.
+    let folder = tempfile::tempdir().unwrap();
+    let (source, library) = (folder.path().join("runtime.c"), folder.path().join("libcudart.so.12"));
+    std::fs::write(&source, "int cudaRuntimeGetVersion(int *version) { *version = 12345; return 0; }")
+        .unwrap();
+    let mut compiler = Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-Wl,-soname,libcudart.so.12", "-o"]).arg(&library).arg(&source);
+    assert!(compiler.status().unwrap().success());
+    let code = format!(
+        "import ctypes as c; c.CDLL({library:?}); v = c.c_int(); own = c.CDLL(None)\n\
+         assert own.cudaRuntimeGetVersion(c.byref(v)) == 0; print(v.value, own.cudaMalloc(None, 1))"
+    );
+    let (printed, log) = passes(&["-c", &code], &[]);
+    assert_eq!(printed.trim(), "12345 801", "what it does not have is not supported");
+    assert_eq!(log.lines().filter(|line| line.contains("it is CUDA 12")).count(), 1, "{log}");
+}

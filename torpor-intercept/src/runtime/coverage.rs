@@ -1,0 +1,48 @@
+//! The part of `docs/coverage.md` that lists the runtime's functions.
+
+use super::surface::{ENTRIES, Entry};
+use crate::driver::surface::Disposition;
+use std::fmt::Write as _;
+
+/// The part, as Markdown.
+pub(crate) fn coverage_part() -> String {
+    let is_refused = |entry: &&Entry| entry.disposition == Disposition::Refused;
+    let (refused, answered): (Vec<&Entry>, Vec<&Entry>) = ENTRIES.iter().partition(is_refused);
+    let mut page = format!(
+        "\n# CUDA runtime functions\n\n\
+         The same library exports the {} names of libcudart.so.13 and answers {} of them; the rest return \
+         cudaErrorNotSupported and are named once in the log. Programs for another version of CUDA, and all with \
+         `TORPOR_RUNTIME_SURFACE=off`, keep their own libcudart, which then calls the driver functions above.\n\n\
+         This part is generated from `torpor-intercept/runtime-names.tsv`.\n\n\
+         | function | what becomes of it |\n|---|---|\n",
+        ENTRIES.len(),
+        answered.len(),
+    );
+    for entry in answered {
+        let note = if entry.note.is_empty() { String::new() } else { format!(" ({})", entry.note) };
+        // Writing to a string cannot fail.
+        _ = writeln!(page, "| `{}` | {}{note} |", entry.name(), entry.disposition.text());
+    }
+    let names: Vec<String> = refused.iter().map(|entry| format!("`{}`", entry.name())).collect();
+    _ = writeln!(page, "\nRefused: {}.", names.join(", "));
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use torpor_proto::command::{self, Kind};
+
+    #[test]
+    fn every_command_in_the_table_exists_and_is_of_that_kind() {
+        for entry in &ENTRIES {
+            let (name, kind) = match entry.disposition {
+                Disposition::Posted(name) => (name, Kind::Posted),
+                Disposition::Awaited(name) => (name, Kind::Awaited),
+                Disposition::Local | Disposition::Refused => continue,
+            };
+            let known = command::ALL.iter().find(|(_, known, _)| *known == name).map(|(_, _, kind)| *kind);
+            assert_eq!(known, Some(kind), "{} says {name} in runtime-names.tsv", entry.name());
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Devices, and what is set for the primary context. There is one device, number 0, whatever the node has.
+
+use super::properties::Properties;
+use super::{device, initialized, ready, runtime_functions};
+use crate::core::Stream;
+use crate::driver::argument::{Out, Text, put_text};
+use crate::driver::device::{has_pci_bus_id, pci_bus_id};
+use crate::driver::export_table;
+use crate::driver::init::driver_version;
+use std::ffi::c_char;
+use torpor_proto::error::CudaError;
+
+/// The version of this surface.
+const RUNTIME_VERSION: i32 = 13000;
+
+/// `cudaDeviceMapHost`: pinned memory is always mapped.
+const MAP_HOST: u32 = 8;
+
+runtime_functions! {
+    fn cudaGetDeviceCount(count: Out<i32>) {
+        // Programs that go on without a device read the count all the same.
+        count.put(0)?;
+        initialized()?;
+        count.put(1)
+    }
+
+    fn cudaGetDevice(device: Out<i32>) {
+        initialized()?;
+        device.put(0)
+    }
+
+    fn cudaSetDevice(device: i32) {
+        self::device(device)?;
+        ready().map(|_| ())
+    }
+
+    fn cudaInitDevice(device: i32, flags: u32, which: u32) {
+        /// `cudaInitDeviceFlagsAreValid`
+        const FLAGS_ARE_VALID: u32 = 1;
+        let client = self::device(device)?;
+        if which & !FLAGS_ARE_VALID != 0 {
+            return Err(CudaError::INVALID_VALUE);
+        }
+        if which & FLAGS_ARE_VALID != 0 {
+            client.primary_context().set_flags(flags);
+        }
+        ready().map(|_| ())
+    }
+
+    /// A list of devices to try. There is one.
+    fn cudaSetValidDevices(devices: crate::driver::argument::In<i32>, count: i32) {
+        let count = usize::try_from(count).map_err(|_| CudaError::INVALID_VALUE)?;
+        devices.slice(count)?.into_iter().try_for_each(|number| self::device(number).map(|_| ()))
+    }
+
+    fn cudaChooseDevice(device: Out<i32>, _wanted: *const Properties) {
+        initialized()?;
+        device.put(0)
+    }
+
+    fn cudaGetDeviceProperties(properties: Out<Properties>, device: i32) {
+        properties.put(Properties::of(self::device(device)?))
+    }
+
+    /// `cudaDeviceAttr` has the driver's numbers.
+    fn cudaDeviceGetAttribute(value: Out<i32>, attribute: i32, device: i32) {
+        value.put(self::device(device)?.device.attribute(attribute)?)
+    }
+
+    fn cudaDeviceGetPCIBusId(name: Out<c_char>, room: i32, device: i32) {
+        put_text(name, room, &pci_bus_id(self::device(device)?))
+    }
+
+    fn cudaDeviceGetByPCIBusId(device: Out<i32>, name: Text) {
+        let name = name.get()?;
+        if has_pci_bus_id(initialized()?, &name.to_string_lossy()) {
+            device.put(0)
+        } else {
+            Err(CudaError::INVALID_VALUE)
+        }
+    }
+
+    fn cudaDeviceCanAccessPeer(can: Out<i32>, device: i32, peer: i32) {
+        self::device(device)?;
+        self::device(peer)?;
+        can.put(0)
+    }
+
+    /// No device is its own peer.
+    fn cudaDeviceEnablePeerAccess(_peer: i32, _flags: u32) {
+        initialized()?;
+        Err(CudaError::INVALID_DEVICE)
+    }
+
+    fn cudaDeviceDisablePeerAccess(_peer: i32) {
+        initialized()?;
+        Err(CudaError::INVALID_DEVICE)
+    }
+
+    fn cudaDeviceSynchronize() {
+        ready()?;
+        Stream::synchronize_all()
+    }
+
+    /// As with the driver surface, what the program allocated stays.
+    fn cudaDeviceReset() {
+        let client = ready()?;
+        Stream::synchronize_all()?;
+        export_table::context_storage::reset_context_storage(client.primary_context().handle());
+        Ok(())
+    }
+
+    fn cudaGetDeviceFlags(flags: Out<u32>) {
+        flags.put(initialized()?.primary_context().flags() | MAP_HOST)
+    }
+
+    fn cudaSetDeviceFlags(flags: u32) {
+        initialized()?.primary_context().set_flags(flags);
+        Ok(())
+    }
+
+    fn cudaDeviceGetStreamPriorityRange(least: Out<i32>, greatest: Out<i32>) {
+        let client = ready()?;
+        least.put_if_wanted(client.device.stream_priorities.0);
+        greatest.put_if_wanted(client.device.stream_priorities.1);
+        Ok(())
+    }
+
+    fn cudaDeviceGetLimit(value: Out<usize>, limit: i32) {
+        value.put(ready()?.device.limit(limit)? as usize)
+    }
+
+    /// The real context is everybody's: a limit can be asked down to, but not raised.
+    fn cudaDeviceSetLimit(limit: i32, value: usize) {
+        if value as u64 <= ready()?.device.limit(limit)? { Ok(()) } else { Err(CudaError(215)) }
+    }
+
+    fn cudaDeviceGetCacheConfig(config: Out<i32>) {
+        ready()?;
+        config.put(0)
+    }
+
+    /// A hint, which the driver may ignore (cuda_runtime_api.h).
+    fn cudaDeviceSetCacheConfig(_config: i32) {
+        ready().map(|_| ())
+    }
+
+    /// Banks of four bytes, as on every GPU since Maxwell (cuda_runtime_api.h).
+    fn cudaDeviceGetSharedMemConfig(config: Out<i32>) {
+        ready()?;
+        config.put(1)
+    }
+
+    /// Has no effect since Maxwell (cuda_runtime_api.h).
+    fn cudaDeviceSetSharedMemConfig(_config: i32) {
+        ready().map(|_| ())
+    }
+
+    /// A hint: lines marked persisting by others would be lost too.
+    fn cudaCtxResetPersistingL2Cache() {
+        ready().map(|_| ())
+    }
+
+    fn cudaDriverGetVersion(version: Out<i32>) {
+        version.put(driver_version())
+    }
+
+    fn cudaRuntimeGetVersion(version: Out<i32>) {
+        version.put(RUNTIME_VERSION)
+    }
+}

@@ -1,0 +1,101 @@
+//! The runtime surface: the C functions of `cuda_runtime_api.h` (CUDA 13), one file per family, thin adapters over
+//! [`crate::core`], as [`crate::driver`] is.
+//!
+//! PyTorch's own CUDA calls bind to these names, because a preloaded library is searched first and its unversioned
+//! definitions satisfy versioned references. Libraries with a copy of cudart inside go on using the driver surface;
+//! streams, events, kernels and contexts are the same objects on both, so handles may cross.
+//!
+//! Every function that libcudart.so.13 exports is either here or refused by name, so that no program ever works half
+//! with this library and half with the real one. Programs for another version of CUDA, whose structures differ, are
+//! left to their own libcudart (`selection.rs`).
+
+mod array;
+mod copy;
+pub(crate) mod coverage;
+mod device;
+mod entry_point;
+mod error;
+mod event;
+mod function_cache;
+mod graph;
+mod kernel;
+mod launch;
+mod library;
+mod macros;
+mod memory;
+mod occupancy;
+mod pinned;
+mod pointer;
+mod profiler;
+mod properties;
+mod refused;
+mod registration;
+mod selection;
+mod stream;
+mod strided;
+pub mod surface;
+mod symbol;
+
+use crate::core::{Client, CudaResult, client, contexts, initialize};
+use crate::driver::Code;
+use macros::{default_stream_functions, runtime_functions, stream_functions};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+use torpor_proto::error::CudaError;
+
+// Codes of the runtime that the driver does not have (driver_types.h, enum cudaError).
+const INVALID_CONFIGURATION: CudaError = CudaError(9);
+const INVALID_SYMBOL: CudaError = CudaError(13);
+const INVALID_MEMCPY_DIRECTION: CudaError = CudaError(21);
+const MISSING_CONFIGURATION: CudaError = CudaError(52);
+const INVALID_DEVICE_FUNCTION: CudaError = CudaError(98);
+
+/// Runs the body of a C function and remembers its error for `cudaGetLastError`. A panic, which would be a bug, becomes
+/// `cudaErrorUnknown`.
+#[inline]
+fn answer(function: &str, body: impl FnOnce() -> CudaResult<()>) -> Code {
+    let outcome = catch_unwind(AssertUnwindSafe(body)).unwrap_or(Err(CudaError::UNKNOWN));
+    crate::log::write_call(function, outcome);
+    match outcome {
+        Ok(()) => 0,
+        Err(error) => error::remember(error),
+    }
+}
+
+/// The client, for functions that need no context.
+#[inline]
+fn initialized() -> CudaResult<&'static Client> {
+    match client() {
+        Ok(client) => Ok(client),
+        Err(_) => {
+            initialize()?;
+            client()
+        }
+    }
+}
+
+/// The client, with a context current in the calling thread: the primary one, unless the program chose another.
+#[inline]
+fn ready() -> CudaResult<&'static Client> {
+    match client() {
+        Ok(client) if !contexts::current().is_null() => Ok(client),
+        _ => make_ready(),
+    }
+}
+
+#[cold]
+fn make_ready() -> CudaResult<&'static Client> {
+    /// The runtime holds the primary context once, however many threads use it.
+    static RETAINED: Once = Once::new();
+    let client = initialized()?;
+    let primary = client.primary_context();
+    RETAINED.call_once(|| primary.retain());
+    contexts::set_current(primary.handle())?;
+    Ok(client)
+}
+
+/// The client, if `device` is its device.
+fn device(device: i32) -> CudaResult<&'static Client> {
+    let client = initialized()?;
+    if device == 0 { Ok(client) } else { Err(CudaError::INVALID_DEVICE) }
+}

@@ -1,0 +1,120 @@
+//! Streams and their capture.
+
+use super::{ready, runtime_functions, stream_functions};
+use crate::core::{Capture, CaptureStatus, CudaResult, Event, Stream, StreamHandle};
+use crate::driver::argument::Out;
+use std::ffi::c_void;
+use torpor_proto::error::CudaError;
+
+fn create(stream: Out<*mut c_void>, flags: u32, priority: i32) -> CudaResult<()> {
+    ready()?;
+    if stream.is_null() || flags > 1 {
+        return Err(CudaError::INVALID_VALUE);
+    }
+    stream.put(Stream::create(flags, priority)?.handle())
+}
+
+runtime_functions! {
+    fn cudaStreamCreate(stream: Out<*mut c_void>) {
+        create(stream, 0, 0)
+    }
+
+    fn cudaStreamCreateWithFlags(stream: Out<*mut c_void>, flags: u32) {
+        create(stream, flags, 0)
+    }
+
+    fn cudaStreamCreateWithPriority(stream: Out<*mut c_void>, flags: u32, priority: i32) {
+        create(stream, flags, priority)
+    }
+
+    fn cudaStreamDestroy(stream: *mut c_void) {
+        ready()?;
+        if stream.is_null() {
+            return Err(CudaError::INVALID_HANDLE);
+        }
+        StreamHandle { handle: stream, per_thread: false }.find()?.destroy()
+    }
+
+    fn cudaThreadExchangeStreamCaptureMode(mode: Out<u32>) {
+        ready()?;
+        mode.put(Capture::exchange_thread_mode(mode.get()?)?)
+    }
+}
+
+stream_functions! {
+    fn cudaStreamSynchronize / cudaStreamSynchronize_ptsz(@ stream) {
+        ready()?;
+        stream.find()?.synchronize()
+    }
+
+    fn cudaStreamQuery / cudaStreamQuery_ptsz(@ stream) {
+        ready()?;
+        stream.find()?.query()
+    }
+
+    fn cudaStreamWaitEvent / cudaStreamWaitEvent_ptsz(@ stream, event: *mut c_void, flags: u32) {
+        ready()?;
+        stream.find()?.wait_event(Event::find(event)?, flags)
+    }
+
+    fn cudaStreamGetPriority / cudaStreamGetPriority_ptsz(@ stream, priority: Out<i32>) {
+        ready()?;
+        priority.put(stream.find()?.priority())
+    }
+
+    fn cudaStreamGetFlags / cudaStreamGetFlags_ptsz(@ stream, flags: Out<u32>) {
+        ready()?;
+        flags.put(stream.find()?.flags())
+    }
+
+    fn cudaStreamGetId / cudaStreamGetId_ptsz(@ stream, id: Out<u64>) {
+        ready()?;
+        id.put(stream.find()?.id())
+    }
+
+    fn cudaStreamGetDevice / cudaStreamGetDevice_ptsz(@ stream, device: Out<i32>) {
+        ready()?;
+        stream.find()?;
+        device.put(0)
+    }
+
+    fn cudaStreamBeginCapture / cudaStreamBeginCapture_ptsz(@ stream, mode: u32) {
+        ready()?;
+        Capture::begin(stream.find()?, mode)
+    }
+
+    fn cudaStreamEndCapture / cudaStreamEndCapture_ptsz(@ stream, graph: Out<*mut c_void>) {
+        ready()?;
+        let captured = Capture::end(stream.find()?);
+        graph.put_if_wanted(captured.as_ref().map_or(std::ptr::null_mut(), |graph| graph.handle()));
+        captured.map(|_| ())
+    }
+
+    fn cudaStreamIsCapturing / cudaStreamIsCapturing_ptsz(@ stream, status: Out<i32>) {
+        ready()?;
+        status.put(capture_status(stream.find()?).0 as i32)
+    }
+
+    /// The dependencies are not known here, only that there is a capture and which one.
+    fn cudaStreamGetCaptureInfo / cudaStreamGetCaptureInfo_ptsz(
+        @ stream, status: Out<i32>, id: Out<u64>, graph: Out<*mut c_void>, dependencies: Out<*const c_void>,
+        edges: Out<*const c_void>, dependency_count: Out<usize>,
+    ) {
+        ready()?;
+        let (state, number) = capture_status(stream.find()?);
+        id.put_if_wanted(number);
+        graph.put_if_wanted(std::ptr::null_mut());
+        dependencies.put_if_wanted(std::ptr::null());
+        edges.put_if_wanted(std::ptr::null());
+        dependency_count.put_if_wanted(0);
+        status.put(state as i32)
+    }
+}
+
+fn capture_status(stream: &Stream) -> (CaptureStatus, u64) {
+    // Asked before each allocation: a stream that captures nothing is told without a lock.
+    if !stream.is_capturing() {
+        return (CaptureStatus::None, 0);
+    }
+    stream.capture().map_or((CaptureStatus::None, 0), |capture| (capture.status(), capture.id()))
+}
