@@ -103,7 +103,10 @@ pub(super) fn kernel(host_function: usize) -> CudaResult<Option<&'static Kernel>
     };
     // Without the lock: this may send an image to the server, and other threads launch meanwhile.
     let kernel = binary.image()?.kernel(name)?;
-    if let Some(function) = write().as_mut().and_then(|all| all.functions.get_mut(&host_function)) {
+    let mut registered = write();
+    let function = registered.as_mut().and_then(|all| all.functions.get_mut(&host_function));
+    // Meanwhile the address may have become that of another library's function.
+    if let Some(function) = function.filter(|function| std::ptr::eq(function.binary, binary)) {
         function.kernel = Some(kernel);
     }
     Ok(Some(kernel))
