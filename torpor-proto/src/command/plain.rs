@@ -63,7 +63,7 @@ plain! {
         bytes: u32,
     }
 
-    /// Answer to [`MemoryInfo`].
+    /// Answer to [`MemoryInfo`](super::MemoryInfo).
     MemoryInfoReply {
         /// Bytes that an allocation could still get.
         free_bytes: u64,
@@ -71,13 +71,13 @@ plain! {
         total_bytes: u64,
     }
 
-    /// Answer to [`ImageLoad`].
+    /// Answer to [`ImageLoad`](super::ImageLoad).
     ImageLoadReply {
         /// 1: the number is given. 0: upload the bytes first.
         known: u64,
     }
 
-    /// Answer to [`ImageGlobal`].
+    /// Answer to [`ImageGlobal`](super::ImageGlobal).
     ImageGlobalReply {
         /// Device address.
         address: u64,
@@ -85,7 +85,7 @@ plain! {
         bytes: u64,
     }
 
-    /// Answer to [`ImageKernels`].
+    /// Answer to [`ImageKernels`](super::ImageKernels).
     ImageKernelsReply {
         /// How many kernels the image has.
         total: u32,
@@ -93,7 +93,7 @@ plain! {
         count: u32,
     }
 
-    /// Answer to [`KernelResolve`].
+    /// Answer to [`KernelResolve`](super::KernelResolve).
     KernelResolveReply {
         /// By `CUfunction_attribute` number.
         attributes: [i32; KERNEL_ATTRIBUTES],
@@ -105,7 +105,7 @@ plain! {
         value: u64,
     }
 
-    /// Answer to [`EventElapsed`].
+    /// Answer to [`EventElapsed`](super::EventElapsed).
     EventElapsedReply {
         /// The bits of an `f32`, in milliseconds.
         milliseconds_bits: u32,
