@@ -3,26 +3,18 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Output;
-
-fn python() -> PathBuf {
-    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.venv/bin/python");
-    let python = std::env::var_os("TORPOR_TORCH_PYTHON").map_or(default, PathBuf::from);
-    assert!(
-        python.exists(),
-        "no {}: run scripts/install-torch, or set TORPOR_TORCH_PYTHON",
-        python.display()
-    );
-    python
-}
 
 /// Runs one of the programs in `tests/torch` as a client of a private server.
 fn run(script: &str, settings: &[(&str, &str)]) -> Output {
     let home = tempfile::tempdir().unwrap();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/torch").join(script);
     let mut command = support::torpor(home.path());
-    command.args(["run", "--private", "--driver", "simulated", "--"]).arg(python()).arg(script);
+    command
+        .args(["run", "--private", "--driver", "simulated", "--"])
+        .arg(support::torch_python())
+        .arg(script);
     command.envs(settings.iter().copied());
     command.output().unwrap()
 }

@@ -4,26 +4,18 @@
 mod support;
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-
-fn python() -> PathBuf {
-    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.venv/bin/python");
-    let python = std::env::var_os("TORPOR_TORCH_PYTHON").map_or(default, PathBuf::from);
-    assert!(
-        python.exists(),
-        "no {}: run scripts/install-torch, or set TORPOR_TORCH_PYTHON",
-        python.display()
-    );
-    python
-}
 
 /// Runs Python as a client of a private server; gives what it printed and the shim's log.
 fn passes(arguments: &[&str], settings: &[(&str, &str)]) -> (String, String) {
     let home = tempfile::tempdir().unwrap();
     let log = home.path().join("shim.log");
     let mut command = support::torpor(home.path());
-    command.args(["run", "--private", "--driver", "simulated", "--"]).arg(python()).args(arguments);
+    command
+        .args(["run", "--private", "--driver", "simulated", "--"])
+        .arg(support::torch_python())
+        .args(arguments);
     command.env("TORPOR_SHIM_LOG", &log).env_remove("TORPOR_RUNTIME_SURFACE");
     command.envs(settings.iter().copied());
     let output = command.output().unwrap();
@@ -40,7 +32,7 @@ fn script(name: &str) -> String {
 /// The libcudart that PyTorch brings.
 fn real_runtime() -> String {
     let code = "import torch; print(next(line.split()[-1] for line in open('/proc/self/maps') if 'libcudart.so' in line))";
-    let output = Command::new(python()).args(["-c", code]).output().unwrap();
+    let output = Command::new(support::torch_python()).args(["-c", code]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }

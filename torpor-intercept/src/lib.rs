@@ -12,6 +12,8 @@ pub mod core;
 pub mod driver;
 mod log;
 pub mod nvml;
-// The names are those of cuda_runtime_api.h, and these functions are not the exported ones.
-#[allow(non_snake_case)]
+#[allow(
+    non_snake_case,
+    reason = "the names are those of cuda_runtime_api.h, and these functions are not the exported ones"
+)]
 pub mod runtime;

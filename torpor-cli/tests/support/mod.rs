@@ -1,5 +1,7 @@
 //! What the end-to-end tests need to start: the parts of Torpor that Cargo built.
 
+#![allow(dead_code, reason = "each of the test programs that share this uses a part of it")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,6 +16,18 @@ pub fn part(file: &str) -> PathBuf {
     let built = |path: &PathBuf| fs::metadata(path).and_then(|file| file.modified()).ok();
     let found = candidates.into_iter().filter(|path| path.is_file()).max_by_key(built);
     found.unwrap_or_else(|| panic!("{file} is missing: run `cargo build --workspace` first"))
+}
+
+/// A Python that has PyTorch: `$TORPOR_TORCH_PYTHON`, or that of `scripts/install-torch`.
+pub fn torch_python() -> PathBuf {
+    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.venv/bin/python");
+    let python = std::env::var_os("TORPOR_TORCH_PYTHON").map_or(default, PathBuf::from);
+    assert!(
+        python.exists(),
+        "no {}: run scripts/install-torch, or set TORPOR_TORCH_PYTHON",
+        python.display()
+    );
+    python
 }
 
 /// `torpor` with all its parts, and with `home` for what it puts somewhere.

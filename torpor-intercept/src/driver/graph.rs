@@ -14,6 +14,17 @@ fn instantiate(exec: Out<*mut c_void>, graph: *mut c_void, flags: u64) -> CudaRe
     exec.put(Graph::find(graph)?.instantiate(flags)?.handle())
 }
 
+/// Gives the nodes, or only their number if there is no place for them. Places beyond the last become null (`cuda.h`).
+pub(crate) fn put_nodes(graph: &Graph, nodes: Out<*mut c_void>, count: Out<usize>) -> CudaResult<()> {
+    let all = graph.nodes();
+    if nodes.is_null() {
+        return count.put(all.len());
+    }
+    let room = count.get()?;
+    count.put(all.len().min(room))?;
+    nodes.put_all(all.into_iter().chain(std::iter::repeat(std::ptr::null_mut())).take(room))
+}
+
 cuda_functions! {
     fn cuGraphInstantiateWithFlags(exec: Out<*mut c_void>, graph: *mut c_void, flags: u64) {
         instantiate(exec, graph, flags)
@@ -43,14 +54,7 @@ cuda_functions! {
 
     fn cuGraphGetNodes(graph: *mut c_void, nodes: Out<*mut c_void>, count: Out<usize>) {
         client()?;
-        let all = Graph::find(graph)?.nodes();
-        if nodes.is_null() {
-            return count.put(all.len());
-        }
-        // Places beyond the last node become null (cuda.h).
-        let room = count.get()?;
-        count.put(all.len().min(room))?;
-        nodes.put_all(all.into_iter().chain(std::iter::repeat(std::ptr::null_mut())).take(room))
+        put_nodes(Graph::find(graph)?, nodes, count)
     }
 }
 

@@ -13,7 +13,7 @@ pub(crate) mod entry_point;
 mod error;
 mod event;
 pub mod export_table;
-mod graph;
+pub(crate) mod graph;
 pub(crate) mod init;
 mod kernel;
 pub(crate) mod launch;

@@ -3,6 +3,7 @@
 use super::{ready, runtime_functions, stream_functions};
 use crate::core::{CudaResult, Graph, GraphExec};
 use crate::driver::argument::Out;
+use crate::driver::graph::put_nodes;
 use std::ffi::c_void;
 use torpor_proto::error::CudaError;
 
@@ -36,14 +37,7 @@ runtime_functions! {
 
     fn cudaGraphGetNodes(graph: *mut c_void, nodes: Out<*mut c_void>, count: Out<usize>) {
         ready()?;
-        let all = Graph::find(graph)?.nodes();
-        if nodes.is_null() {
-            return count.put(all.len());
-        }
-        // Places beyond the last node become null (cuda_runtime_api.h).
-        let room = count.get()?;
-        count.put(all.len().min(room))?;
-        nodes.put_all(all.into_iter().chain(std::iter::repeat(std::ptr::null_mut())).take(room))
+        put_nodes(Graph::find(graph)?, nodes, count)
     }
 }
 
