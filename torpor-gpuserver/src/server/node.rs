@@ -251,6 +251,7 @@ impl Node {
             host_bytes: host.bytes,
             staging_bytes: self.options.staging_bytes,
             memory_limit_bytes: gpu.status().device.map_or(0, |device| self.memory_limit(&device)),
+            ..Attach::default()
         };
         let theirs = memory.clone();
         let answer = gpu.ask(|done| Order::Attach { attach, memory: theirs, done });

@@ -131,7 +131,7 @@ impl Served {
                     let _ = done.send(usage);
                 }
             }
-            from_worker::Body::Ready(_) | from_worker::Body::Failed(_) => {}
+            _ => {}
         }
     }
 

@@ -186,7 +186,7 @@ fn listen(shared: &Arc<Shared>) -> io::Result<()> {
             Some(to_worker::Body::ReportUsage(_)) => {
                 shared.tell(from_worker::Body::Usage(usage(shared)));
             }
-            None => tracing::error!("the node server sent an order that this release does not know"),
+            _ => tracing::error!("the node server sent an order that this release does not know"),
         }
     }
 }

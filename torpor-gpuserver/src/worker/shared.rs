@@ -156,6 +156,7 @@ impl Shared {
             commands: link.commands.load(Ordering::Relaxed),
             busy: link.busy.load(Ordering::Relaxed)
                 || link.channel.get().is_some_and(|channel| !channel.ring().is_drained()),
+            ..ClientUsage::default()
         };
         self.links().values().map(usage).collect()
     }
