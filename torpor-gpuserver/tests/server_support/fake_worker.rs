@@ -74,6 +74,7 @@ pub fn serve_if_asked() {
                     pinned_bytes: 4096,
                     commands: 7,
                     busy: false,
+                    ..ClientUsage::default()
                 };
                 say(from_worker::Body::Usage(Usage {
                     clients: clients.iter().map(usage).collect(),
