@@ -1,10 +1,10 @@
-//! Page-locked host memory: registered pieces of clients' host ranges, and the worker's own words.
+//! Page-locked host memory: registered pieces of clients' host ranges, and the worker's own words and arrays.
 
 use super::{Device, Stream};
 use std::ffi::c_void;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use torpor_proto::error::CudaError;
 
 /// `CU_MEMHOSTREGISTER_PORTABLE | CU_MEMHOSTREGISTER_DEVICEMAP`; the flags of cuMemHostAlloc have the same numbers.
@@ -47,12 +47,41 @@ impl Drop for HostRegistration {
     }
 }
 
+/// Page-locked memory of this process, all zero at first, at the same place for as long as it lives.
+#[derive(Debug)]
+struct Pinned {
+    device: Arc<Device>,
+    memory: NonNull<c_void>,
+    device_address: u64,
+}
+
+impl Pinned {
+    fn new(device: &Arc<Device>, bytes: usize) -> Result<Self, CudaError> {
+        let mut memory = std::ptr::null_mut();
+        // SAFETY: writes one pointer.
+        CudaError::check(unsafe {
+            (device.table().cuMemHostAlloc)(&mut memory, bytes, PORTABLE_AND_MAPPED)
+        })?;
+        let memory = NonNull::new(memory).ok_or(CudaError::OUT_OF_MEMORY)?;
+        // SAFETY: the driver gave that many bytes, page-aligned, and nobody else knows them yet.
+        unsafe { memory.cast::<u8>().write_bytes(0, bytes) };
+        let mut pinned = Self { device: device.clone(), memory, device_address: 0 };
+        pinned.device_address = device_address(device, memory.as_ptr())?;
+        Ok(pinned)
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // SAFETY: allocated once and freed once, here.
+        let _ = unsafe { (self.device.table().cuMemFreeHost)(self.memory.as_ptr()) };
+    }
+}
+
 /// Words in page-locked memory of this process that streams write and the CPU polls. All zero at first.
 #[derive(Debug)]
 pub struct PinnedWords {
-    device: Arc<Device>,
-    words: NonNull<AtomicU32>,
-    device_address: u64,
+    memory: Pinned,
     count: usize,
 }
 
@@ -67,17 +96,7 @@ impl PinnedWords {
     /// # Errors
     /// The driver's.
     pub fn new(device: &Arc<Device>, count: usize) -> Result<Self, CudaError> {
-        let mut memory = std::ptr::null_mut();
-        let bytes = count * size_of::<AtomicU32>();
-        // SAFETY: writes one pointer.
-        CudaError::check(unsafe {
-            (device.table().cuMemHostAlloc)(&mut memory, bytes, PORTABLE_AND_MAPPED)
-        })?;
-        let words = NonNull::new(memory).ok_or(CudaError::OUT_OF_MEMORY)?;
-        // SAFETY: the driver gave that many bytes, page-aligned, and nobody else knows them yet.
-        unsafe { words.cast::<u8>().write_bytes(0, bytes) };
-        let device_address = device_address(device, memory)?;
-        Ok(Self { device: device.clone(), words: words.cast(), device_address, count })
+        Ok(Self { memory: Pinned::new(device, count * size_of::<AtomicU32>())?, count })
     }
 
     /// A word's value.
@@ -100,21 +119,67 @@ impl PinnedWords {
     #[inline]
     pub fn write_from(&self, stream: &Stream, index: usize, value: u32) -> Result<(), CudaError> {
         assert!(index < self.count, "word {index} of {}", self.count);
-        stream.write_value(self.device_address + (index * size_of::<AtomicU32>()) as u64, value)
+        let offset = (index * size_of::<AtomicU32>()) as u64;
+        stream.write_value(self.memory.device_address + offset, value)
     }
 
     #[inline]
     fn word(&self, index: usize) -> &AtomicU32 {
         assert!(index < self.count, "word {index} of {}", self.count);
         // SAFETY: inside the allocation, which lives as long as self; an atomic may be shared with the GPU.
-        unsafe { self.words.add(index).as_ref() }
+        unsafe { self.memory.memory.cast::<AtomicU32>().add(index).as_ref() }
     }
 }
 
-impl Drop for PinnedWords {
-    fn drop(&mut self) {
-        // SAFETY: allocated once and freed once, here.
-        let _ = unsafe { (self.device.table().cuMemFreeHost)(self.words.as_ptr().cast()) };
+/// Numbers of 64 bits in page-locked memory of this process that kernels and copies read and write. All zero at first.
+///
+/// Who reads here what the GPU wrote learns first that the work is done, from a fence ([`PinnedWords::load`]).
+#[derive(Debug)]
+pub struct PinnedArray {
+    memory: Pinned,
+    count: usize,
+}
+
+// SAFETY: the memory is process-wide and made of atomics.
+unsafe impl Send for PinnedArray {}
+// SAFETY: as above.
+unsafe impl Sync for PinnedArray {}
+
+impl PinnedArray {
+    /// Takes memory for `count` numbers.
+    ///
+    /// # Errors
+    /// The driver's; out of memory for more than an address space holds.
+    pub fn new(device: &Arc<Device>, count: usize) -> Result<Self, CudaError> {
+        let bytes = count.checked_mul(size_of::<AtomicU64>()).ok_or(CudaError::OUT_OF_MEMORY)?;
+        Ok(Self { memory: Pinned::new(device, bytes)?, count })
+    }
+
+    /// Where the device sees a number; those after it follow.
+    #[must_use]
+    pub fn device_address(&self, index: usize) -> u64 {
+        assert!(index < self.count, "number {index} of {}", self.count);
+        self.memory.device_address + (index * size_of::<AtomicU64>()) as u64
+    }
+
+    /// One number.
+    #[inline]
+    #[must_use]
+    pub fn load(&self, index: usize) -> u64 {
+        self.number(index).load(Ordering::Relaxed)
+    }
+
+    /// Sets one number, for work that is posted afterwards.
+    #[inline]
+    pub fn store(&self, index: usize, value: u64) {
+        self.number(index).store(value, Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn number(&self, index: usize) -> &AtomicU64 {
+        assert!(index < self.count, "number {index} of {}", self.count);
+        // SAFETY: inside the allocation, which lives as long as self; an atomic may be shared with the GPU.
+        unsafe { self.memory.memory.cast::<AtomicU64>().add(index).as_ref() }
     }
 }
 

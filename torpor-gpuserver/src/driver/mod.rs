@@ -26,7 +26,7 @@ pub use device::{Device, Driver};
 pub use error::DriverError;
 pub use event::Event;
 pub use graph::{ExecutableGraph, Graph};
-pub use host::{HostRegistration, PinnedWords};
+pub use host::{HostRegistration, PinnedArray, PinnedWords};
 pub use launch::LaunchConfig;
 pub use library::{CodeLibrary, Kernel};
 pub use memory::{Reservation, Segment};
