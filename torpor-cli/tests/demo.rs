@@ -105,6 +105,19 @@ fn people_get_a_table() {
 }
 
 #[test]
+fn checks_of_the_simulated_gpu_find_nothing() {
+    let (home, reports) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let log = reports.path().join("log");
+    let mut command = demo(home.path(), &["--requests", "4"]);
+    ended_with(
+        &command.env("TORPOR_SIMGPU_CHECKS", "all").env("TORPOR_SIMGPU_LOG", &log).output().unwrap(),
+        0,
+    );
+    let said = fs::read_to_string(log).unwrap();
+    assert!(!said.is_empty() && !said.contains("check "), "{said}");
+}
+
+#[test]
 fn a_gpu_that_fails_is_no_success() {
     let home = tempfile::tempdir().unwrap();
     let mut command = demo(home.path(), &["--requests", "8"]);

@@ -213,9 +213,7 @@ fn a_worker_that_is_killed_is_replaced() {
 /// The checks that hardware does not make: most mistakes that they are about never reach the GPU through Torpor.
 #[test]
 fn mistakes_that_hardware_lets_pass_are_refused_before_they_reach_it() {
-    // Not `unordered`: a worker waits by polling words in memory, which is order that this check does not see.
-    let checks = "uninitialised,bounds,freed,busy,streams";
-    let node = Node::start_with(1, &[("TORPOR_SIMGPU_CHECKS", checks)]);
+    let node = Node::start_with(1, &[("TORPOR_SIMGPU_CHECKS", "all")]);
     let (mut careless, mut neighbour) = (node.client(), node.client());
     neighbour.compute().unwrap();
     let numbers = vec![1.0; COUNT as usize];

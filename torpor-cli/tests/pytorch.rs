@@ -38,6 +38,19 @@ fn events_time_and_order() {
 }
 
 #[test]
+fn checks_of_the_simulated_gpu_find_nothing() {
+    let reports = tempfile::tempdir().unwrap();
+    let log = reports.path().join("log");
+    let settings =
+        [("TORPOR_SIMGPU_CHECKS", "all"), ("TORPOR_SIMGPU_LOG", log.to_str().expect("a path of ASCII"))];
+    for script in ["tensors.py", "events.py", "registered.py"] {
+        passes(script, &settings);
+    }
+    let said = std::fs::read_to_string(log).unwrap();
+    assert!(!said.is_empty() && !said.contains("check "), "{said}");
+}
+
+#[test]
 fn out_of_memory_is_an_exception_of_pytorch() {
     assert!(passes("memory.py", &[("TORPOR_SIMGPU_MEMORY", "1GiB")]).contains("memory passed"));
 }

@@ -83,9 +83,16 @@ impl Work {
             Self::Nothing => Ok(place.earliest_ns),
             Self::Graph(list) => {
                 let mut place = place.clone();
+                // A word stored on the way tells that the graph began, not how far it has come.
+                let begun = place.stamp.as_ref().map(Stamp::begun);
                 for work in list.iter() {
                     machine.health(Some(place.device))?;
-                    place.earliest_ns = work.execute(machine, &place)?;
+                    place.earliest_ns = match work {
+                        Self::Write(word) => {
+                            word::write(machine, word, &Place { stamp: begun.clone(), ..place.clone() })?
+                        }
+                        _ => work.execute(machine, &place)?,
+                    };
                 }
                 Ok(place.earliest_ns)
             }

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use common::*;
 
 const KERNELS: &str = "
@@ -95,6 +97,110 @@ fn a_kernel_that_does_not_wait_for_its_data_is_reported() {
         });
     assert_eq!(ended.log_lines("check unordered"), 1, "{}", ended.log);
     assert_eq!(ended.log_lines("byte 192 of 4096"), 1, "{}", ended.log);
+}
+
+#[test]
+fn stream_0_and_blocking_streams_are_ordered_even_if_the_earlier_is_done() {
+    let name = "stream_0_and_blocking_streams_are_ordered_even_if_the_earlier_is_done";
+    let ended = passes(name, &[("CHECKS", "unordered")], || {
+        use_device(0);
+        let (load, memory, blocking) = (load(), allocate(4096), stream(0));
+        for (first, second, offset) in [(0, blocking, 0), (blocking, 0, 64)] {
+            assert_eq!(cuMemsetD32Async(memory + offset, 1, 16, first), SUCCESS);
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            assert_eq!(launch(load, 1, 1, second, &[memory + offset, memory + 2048]), SUCCESS);
+            assert_eq!(cuCtxSynchronize(), SUCCESS);
+        }
+    });
+    assert_eq!(ended.log_lines("check "), 0, "{}", ended.log);
+}
+
+/// Waits as a host does that polls a word.
+fn poll(word: u64, value: u32) {
+    let word = std::ptr::with_exposed_provenance_mut(word as usize);
+    // SAFETY: an aligned word in page-locked memory of the test, used as an atomic only.
+    let word = unsafe { AtomicU32::from_ptr(word) };
+    while word.load(Ordering::Acquire) != value {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_word_that_the_host_polls_is_order() {
+    let ended = passes("a_word_that_the_host_polls_is_order", &[("CHECKS", "unordered")], || {
+        use_device(0);
+        let (load, memory, host) = (load(), allocate(4096), pinned(4096));
+        let (copying, computing, done) = (stream(1), stream(1), event());
+        let target = memory + 2048;
+        // The word tells of a copy before it in its own stream.
+        assert_eq!(cuMemcpyHtoDAsync_v2(memory, host as *const _, 64, copying), SUCCESS);
+        assert_eq!(cuStreamWriteValue32_v2(copying, host + 1024, 1, 0), SUCCESS);
+        poll(host + 1024, 1);
+        assert_eq!(launch(load, 1, 1, computing, &[memory, target]), SUCCESS);
+        // And of what that stream waited for: the word is stored by a third one.
+        let telling = stream(1);
+        assert_eq!(cuMemsetD32Async(memory + 64, 1, 16, copying), SUCCESS);
+        assert_eq!(cuEventRecord(done, copying), SUCCESS);
+        assert_eq!(cuStreamWaitEvent(telling, done, 0), SUCCESS);
+        assert_eq!(cuStreamWriteValue32_v2(telling, host + 1024, 2, 0), SUCCESS);
+        poll(host + 1024, 2);
+        // A thread that is told by the one that polled.
+        std::thread::spawn(move || {
+            use_device(0);
+            assert_eq!(launch(load, 1, 1, computing, &[memory + 64, target]), SUCCESS);
+        })
+        .join()
+        .expect("the launch succeeds");
+        assert_eq!(cuCtxSynchronize(), SUCCESS);
+    });
+    assert_eq!(ended.log_lines("check "), 0, "{}", ended.log);
+}
+
+#[test]
+fn a_word_tells_nothing_of_other_streams_or_later_work() {
+    let name = "a_word_tells_nothing_of_other_streams_or_later_work";
+    let ended = passes(name, &[("CHECKS", "unordered")], || {
+        use_device(0);
+        let (load, memory, host) = (load(), allocate(4096), pinned(4096));
+        let (copying, computing, other) = (stream(1), stream(1), stream(1));
+        let (word, gate, target) = (host + 1024, host + 1028, memory + 2048);
+        let copy = |offset: u64| {
+            assert_eq!(cuMemcpyHtoDAsync_v2(memory + offset, host as *const _, 64, copying), SUCCESS);
+        };
+        let read = |offset: u64| {
+            assert_eq!(launch(load, 1, 1, computing, &[memory + offset, target]), SUCCESS);
+            assert_eq!(cuStreamSynchronize(computing), SUCCESS);
+        };
+        // A stream that has nothing to do with the copy.
+        copy(0);
+        assert_eq!(cuStreamWriteValue32_v2(other, word, 1, 0), SUCCESS);
+        poll(word, 1);
+        read(0);
+        // A copy behind the word.
+        assert_eq!(cuStreamWriteValue32_v2(copying, word, 2, 0), SUCCESS);
+        copy(64);
+        poll(word, 2);
+        read(64);
+        // A kernel that is issued, and here even runs, before the word is stored.
+        assert_eq!(cuStreamWaitValue32_v2(copying, gate, 1, 1), SUCCESS);
+        copy(128);
+        assert_eq!(cuStreamWriteValue32_v2(copying, word, 3, 0), SUCCESS);
+        read(128);
+        assert_eq!(cuStreamWriteValue32_v2(other, gate, 1, 0), SUCCESS);
+        poll(word, 3);
+        // The kernel waits in its stream while the copy arrives and the word is stored.
+        assert_eq!(cuStreamWaitValue32_v2(computing, gate, 2, 1), SUCCESS);
+        copy(192);
+        assert_eq!(launch(load, 1, 1, computing, &[memory + 192, target]), SUCCESS);
+        assert_eq!(cuStreamWriteValue32_v2(copying, word, 4, 0), SUCCESS);
+        poll(word, 4);
+        assert_eq!(cuStreamWriteValue32_v2(other, gate, 2, 0), SUCCESS);
+        assert_eq!(cuCtxSynchronize(), SUCCESS);
+    });
+    for offset in [0, 64, 128, 192] {
+        assert_eq!(ended.log_lines(&format!("byte {offset} of 4096")), 1, "{}", ended.log);
+    }
+    assert_eq!(ended.log_lines("check unordered"), 4, "{}", ended.log);
 }
 
 #[test]

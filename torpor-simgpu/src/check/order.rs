@@ -6,7 +6,12 @@
 //! bytes whose last copy or fill is not ordered before it is therefore wrong even where it got the right bytes, and is
 //! found whether the copy was early or late.
 //!
-//! Limits: order made by `cuStreamWaitValue32`, by device-side flags, or by a host that polls memory is not seen.
+//! A host may also wait by polling a word that a stream stores (`cuStreamWriteValue32`). Whether it does is not seen, so what
+//! is issued after the word was stored counts as ordered after what that stream did before it. What was issued earlier
+//! does not, even if the word was stored before it ran.
+//!
+//! Limits: an operation that is issued without waiting is not found once such a word tells of the copy. Order made by
+//! `cuStreamWaitValue32` and by flags that kernels store is not seen.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -39,6 +44,13 @@ impl Stamp {
     /// Whether this operation is certain to be complete before `other` starts.
     pub fn is_before(&self, other: &Self) -> bool {
         other.clocks.get(&self.stream).is_some_and(|&sequence| sequence >= self.sequence)
+    }
+
+    /// While this operation is under way: what came before it is complete, itself is not.
+    pub fn begun(&self) -> Self {
+        let mut clocks = (*self.clocks).clone();
+        clocks.insert(self.stream, self.sequence.saturating_sub(1));
+        Self { clocks: Arc::new(clocks), ..self.clone() }
     }
 }
 
@@ -122,6 +134,13 @@ mod tests {
         assert!(!writers.is_unordered(140, 160, &stamp(2, 1, &[])));
         assert!(writers.is_unordered(139, 140, &stamp(2, 1, &[])));
         assert!(writers.is_unordered(160, 161, &stamp(2, 1, &[])));
+    }
+
+    #[test]
+    fn an_operation_under_way_is_not_complete() {
+        let (earlier, other, graph) = (stamp(1, 4, &[]), stamp(2, 7, &[]), stamp(1, 5, &[(2, 7)]));
+        let reader = Stamp { stream: 3, sequence: 1, clocks: graph.begun().clocks };
+        assert!(earlier.is_before(&reader) && other.is_before(&reader) && !graph.is_before(&reader));
     }
 
     proptest! {

@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::access::{Accessor, Intent};
+use crate::check::join;
 use crate::error::Result;
+use crate::lock;
 use crate::machine::Machine;
 use crate::operation::{Place, illegal_address, short_ns, spend};
 
@@ -52,10 +54,17 @@ impl Word {
     }
 }
 
-/// Stores the word.
+/// Stores the word. What is issued from then on is ordered after what the stream did before: the host may have read it.
 pub fn write(machine: &Machine, word: &Word, place: &Place) -> Result<u64> {
     let accessor = Accessor::for_copy(machine, "a word stored by a stream", place.stamp.as_ref());
-    word.cell(machine, &accessor, Intent::Write)?.store(word.value, Ordering::Release);
+    let cell = word.cell(machine, &accessor, Intent::Write)?;
+    // Nobody issues anything between the two: who may have read the word knows what it tells, and nobody else does.
+    let mut host_clocks = lock(&machine.host_clocks);
+    cell.store(word.value, Ordering::Release);
+    if let Some(stamp) = &place.stamp {
+        join(&mut host_clocks, &stamp.clocks);
+    }
+    drop(host_clocks);
     Ok(spend(machine, &[], place, short_ns()))
 }
 

@@ -128,10 +128,10 @@ impl Queue {
         sequence
     }
 
-    /// The position of the last operation, if it is not complete.
+    /// The position of the last operation, if there was one. It may be complete: the order, and the time it took, still count.
     pub fn last_issued(self: &Arc<Self>) -> Option<Dependency> {
-        let state = lock(&self.state);
-        (state.completed < state.issued).then(|| Dependency::Position(Arc::clone(self), state.issued))
+        let issued = lock(&self.state).issued;
+        (issued > 0).then(|| Dependency::Position(Arc::clone(self), issued))
     }
 
     /// Wakes whoever waits, because the machine failed.
