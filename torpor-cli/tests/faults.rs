@@ -108,27 +108,26 @@ fn memory_that_runs_out_is_one_client_s_error_and_no_lasting_one() {
         }
     };
     assert_eq!(refused, OUT_OF_MEMORY);
-    assert!((4..16).contains(&held.len()), "{} allocations of 16 MiB", held.len());
+    assert!((4..=16).contains(&held.len()), "{} allocations of 16 MiB", held.len());
     greedy.synchronize().expect("the error does not stick");
-    neighbour.compute().unwrap();
-    assert_eq!(neighbour.allocate(16 * MIB), Err(OUT_OF_MEMORY), "there is none for others either");
+    neighbour.compute().expect("who needs room gets it while the other is idle");
+    neighbour.allocate(16 * MIB).expect("every function has its own limit");
     greedy.ask(&Request::Free(held[0])).unwrap();
     greedy.compute().unwrap();
-    neighbour.allocate(4 * MIB).expect("what one frees another may have");
     neighbour.compute().unwrap();
     assert_eq!(node.server.gpus()[0].worker_restarts, 0);
 }
 
 #[test]
 fn an_allocation_that_the_driver_refuses_can_be_asked_for_again() {
-    let node = Node::start(1, "call:cuMemCreate@4:out-of-memory");
-    let (mut faulty, mut neighbour) = (node.client(), node.client());
-    neighbour.compute().unwrap();
+    let node = Node::start(1, "call:cuMemCreate@4:out-of-memory; call:cuMemCreate@5:out-of-memory");
+    let mut faulty = node.client();
+    faulty.compute().unwrap();
     let mut attempts = (0..5).map(|_| faulty.allocate(4 * MIB));
     assert_eq!(attempts.find_map(Result::err), Some(OUT_OF_MEMORY));
-    faulty.allocate(4 * MIB).unwrap();
+    let mut neighbour = node.client();
+    neighbour.compute().expect("the other leaves for it");
     faulty.compute().unwrap();
-    neighbour.compute().unwrap();
 }
 
 #[test]

@@ -65,6 +65,8 @@ fn a_client_killed_with_memory_leaves_nothing_within_a_second_and_others_do_not_
     let mut bystander = RingClient::connect(&function);
     let free_bytes = || server.gpus()[0].free_memory_bytes;
     bystander.allocate(2 * MIB);
+    bystander.fill(1, MIB);
+    bystander.ask(Ping {}).unwrap();
     let before = free_bytes();
     let mut victim = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "victim", "--nocapture"])
@@ -94,6 +96,8 @@ fn victim() {
     let function = ServerDirectory::new(directory.ancestors().nth(2).unwrap()).function(name);
     let mut client = RingClient::connect(&function);
     client.allocate(64 * MIB);
+    client.fill(1, MIB);
+    client.ask(Ping {}).unwrap();
     println!("victim holds memory");
     std::thread::sleep(PATIENCE);
 }

@@ -36,31 +36,25 @@ impl Drop for Reservation {
     }
 }
 
-/// One piece of physical memory, mapped at a fixed device address inside a [`Reservation`].
+/// A piece of physical device memory, mapped nowhere. It holds whatever was in it.
 #[derive(Debug)]
-pub struct Segment {
+pub struct PhysicalMemory {
     device: Arc<Device>,
-    address: u64,
+    handle: u64,
     bytes: usize,
-    physical: u64,
-    mapped: bool,
 }
 
-impl Segment {
-    /// Takes physical memory, maps it and lets the device read and write it. It holds whatever was in it.
+impl PhysicalMemory {
+    /// Takes physical memory from the device.
     ///
     /// # Errors
-    /// The driver's; nothing is kept then.
-    pub fn map(device: &Arc<Device>, address: u64, bytes: u64) -> Result<Self, CudaError> {
-        let (table, bytes) = (device.table(), bytes as usize);
-        let location = sys::CUmemLocation {
-            type_: sys::CUmemLocationType::CU_MEM_LOCATION_TYPE_DEVICE,
-            id: device.ordinal,
-        };
+    /// The driver's; `CUDA_ERROR_OUT_OF_MEMORY` if there is too little left.
+    pub fn new(device: &Arc<Device>, bytes: u64) -> Result<Self, CudaError> {
+        let bytes = bytes as usize;
         let properties = sys::CUmemAllocationProp {
             type_: sys::CUmemAllocationType::CU_MEM_ALLOCATION_TYPE_PINNED,
             requestedHandleTypes: sys::CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_NONE,
-            location,
+            location: location(device),
             win32HandleMetaData: std::ptr::null_mut(),
             allocFlags: sys::CUmemAllocationProp_st__bindgen_ty_1 {
                 compressionType: 0,
@@ -69,20 +63,10 @@ impl Segment {
                 reserved: [0; 4],
             },
         };
-        let access = sys::CUmemAccessDesc {
-            location,
-            flags: sys::CUmemAccess_flags::CU_MEM_ACCESS_FLAGS_PROT_READWRITE,
-        };
-        let mut physical = 0;
+        let mut handle = 0;
         // SAFETY: reads the properties, writes one handle.
-        CudaError::check(unsafe { (table.cuMemCreate)(&mut physical, bytes, &properties, 0) })?;
-        let mut segment = Self { device: device.clone(), address, bytes, physical, mapped: false };
-        // SAFETY: the driver refuses addresses that are not reserved or already mapped.
-        CudaError::check(unsafe { (table.cuMemMap)(address, bytes, 0, physical, 0) })?;
-        segment.mapped = true;
-        // SAFETY: reads one descriptor.
-        CudaError::check(unsafe { (table.cuMemSetAccess)(address, bytes, &access, 1) })?;
-        Ok(segment)
+        CudaError::check(unsafe { (device.table().cuMemCreate)(&mut handle, bytes, &properties, 0) })?;
+        Ok(Self { device: device.clone(), handle, bytes })
     }
 
     /// Its length.
@@ -92,14 +76,60 @@ impl Segment {
     }
 }
 
+impl Drop for PhysicalMemory {
+    fn drop(&mut self) {
+        // SAFETY: created once and released once, here.
+        let _ = unsafe { (self.device.table().cuMemRelease)(self.handle) };
+    }
+}
+
+/// Physical memory that is mapped at a fixed device address inside a [`Reservation`].
+#[derive(Debug)]
+pub struct Segment {
+    address: u64,
+    /// There until it is unmapped.
+    physical: Option<PhysicalMemory>,
+}
+
+impl Segment {
+    /// Maps physical memory and lets the device read and write it.
+    ///
+    /// # Errors
+    /// The driver's; the physical memory is given back to the device then.
+    pub fn map(physical: PhysicalMemory, address: u64) -> Result<Self, CudaError> {
+        let access = sys::CUmemAccessDesc {
+            location: location(&physical.device),
+            flags: sys::CUmemAccess_flags::CU_MEM_ACCESS_FLAGS_PROT_READWRITE,
+        };
+        let (device, bytes) = (physical.device.clone(), physical.bytes);
+        // SAFETY: the driver refuses addresses that are not reserved or already mapped.
+        CudaError::check(unsafe { (device.table().cuMemMap)(address, bytes, 0, physical.handle, 0) })?;
+        let segment = Self { address, physical: Some(physical) };
+        // SAFETY: reads one descriptor.
+        CudaError::check(unsafe { (device.table().cuMemSetAccess)(address, bytes, &access, 1) })?;
+        Ok(segment)
+    }
+
+    /// Takes the memory away from its address. The device must have done with it.
+    #[must_use]
+    pub fn unmap(mut self) -> Option<PhysicalMemory> {
+        self.take()
+    }
+
+    fn take(&mut self) -> Option<PhysicalMemory> {
+        let physical = self.physical.take()?;
+        // SAFETY: mapped once and unmapped once, here.
+        let _ = unsafe { (physical.device.table().cuMemUnmap)(self.address, physical.bytes) };
+        Some(physical)
+    }
+}
+
 impl Drop for Segment {
     fn drop(&mut self) {
-        let table = self.device.table();
-        if self.mapped {
-            // SAFETY: mapped once and unmapped once, here.
-            let _ = unsafe { (table.cuMemUnmap)(self.address, self.bytes) };
-        }
-        // SAFETY: created once and released once, here.
-        let _ = unsafe { (table.cuMemRelease)(self.physical) };
+        drop(self.take());
     }
+}
+
+fn location(device: &Device) -> sys::CUmemLocation {
+    sys::CUmemLocation { type_: sys::CUmemLocationType::CU_MEM_LOCATION_TYPE_DEVICE, id: device.ordinal }
 }

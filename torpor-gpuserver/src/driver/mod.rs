@@ -29,7 +29,7 @@ pub use graph::{ExecutableGraph, Graph};
 pub use host::{HostRegistration, PinnedArray, PinnedWords};
 pub use launch::LaunchConfig;
 pub use library::{CodeLibrary, Kernel};
-pub use memory::{Reservation, Segment};
+pub use memory::{PhysicalMemory, Reservation, Segment};
 pub use stream::Stream;
 pub use transfer::{Box3d, Pitched, Place};
 

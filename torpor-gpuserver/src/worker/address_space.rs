@@ -1,20 +1,19 @@
 //! Which addresses a client may name: its segments, its page-locked host memory, and globals given out to it.
 
-use crate::driver::{Device, Place, Segment};
+use crate::driver::Place;
 use crate::worker::host_memory::HostMemory;
+use crate::worker::segments::ClientSegment;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use torpor_proto::error::CudaError;
 use torpor_proto::layout::{AddressRange, SEGMENT_GRANULE_BYTES};
 
 /// What a client may address.
 #[derive(Debug)]
 pub(super) struct AddressSpace {
-    device: Arc<Device>,
     arena: AddressRange,
     limit_bytes: u64,
-    used_bytes: u64,
-    segments: BTreeMap<u64, Segment>,
+    allocated_bytes: u64,
+    segments: BTreeMap<u64, ClientSegment>,
     /// Length by address.
     globals: BTreeMap<u64, u64>,
     /// The client's host range.
@@ -22,16 +21,9 @@ pub(super) struct AddressSpace {
 }
 
 impl AddressSpace {
-    pub(super) fn new(device: &Arc<Device>, arena: AddressRange, limit_bytes: u64, host: HostMemory) -> Self {
-        Self {
-            device: device.clone(),
-            arena,
-            limit_bytes,
-            used_bytes: 0,
-            segments: BTreeMap::new(),
-            globals: BTreeMap::new(),
-            host,
-        }
+    pub(super) fn new(arena: AddressRange, limit_bytes: u64, host: HostMemory) -> Self {
+        let (segments, globals) = (BTreeMap::new(), BTreeMap::new());
+        Self { arena, limit_bytes, allocated_bytes: 0, segments, globals, host }
     }
 
     /// Where a range lies, if it lies wholly in something the client may address.
@@ -42,7 +34,7 @@ impl AddressSpace {
         }
         let in_segment = || {
             let (&start, segment) = self.segments.range(..=address).next_back()?;
-            Some(AddressRange { address: start, bytes: segment.bytes() })
+            Some(AddressRange { address: start, bytes: segment.bytes })
         };
         let in_global = || {
             let (&address, &bytes) = self.globals.range(..=address).next_back()?;
@@ -56,7 +48,7 @@ impl AddressSpace {
         }
     }
 
-    /// Backs addresses of the arena with physical memory, which holds whatever was in it.
+    /// Makes addresses of the arena a segment, which has no physical memory yet.
     pub(super) fn allocate(&mut self, address: u64, bytes: u64) -> Result<(), CudaError> {
         let granules =
             address.is_multiple_of(SEGMENT_GRANULE_BYTES) && bytes.is_multiple_of(SEGMENT_GRANULE_BYTES);
@@ -64,15 +56,15 @@ impl AddressSpace {
             return Err(CudaError::INVALID_VALUE);
         }
         let before = self.segments.range(..address + bytes).next_back();
-        if before.is_some_and(|(&start, segment)| start + segment.bytes() > address) {
+        if before.is_some_and(|(&start, segment)| start + segment.bytes > address) {
             return Err(CudaError::INVALID_VALUE);
         }
         // Neither sum can overflow: both are at most the arena's length.
-        if self.used_bytes + bytes > self.limit_bytes {
+        if self.allocated_bytes + bytes > self.limit_bytes {
             return Err(CudaError::OUT_OF_MEMORY);
         }
-        self.segments.insert(address, Segment::map(&self.device, address, bytes)?);
-        self.used_bytes += bytes;
+        self.segments.insert(address, ClientSegment::new(bytes));
+        self.allocated_bytes += bytes;
         Ok(())
     }
 
@@ -81,11 +73,33 @@ impl AddressSpace {
         self.segments.contains_key(&address)
     }
 
-    /// Takes a segment's physical memory away. The GPU must have done with it.
-    pub(super) fn free(&mut self, address: u64) -> Result<(), CudaError> {
+    /// The segment that an address lies in, and where that begins.
+    pub(super) fn segment_of(&self, address: u64) -> Option<(u64, &ClientSegment)> {
+        let (&start, segment) = self.segments.range(..=address).next_back()?;
+        (address - start < segment.bytes).then_some((start, segment))
+    }
+
+    /// As [`Self::segment_of`].
+    pub(super) fn segment_of_mut(&mut self, address: u64) -> Option<(u64, &mut ClientSegment)> {
+        let (&start, segment) = self.segments.range_mut(..=address).next_back()?;
+        (address - start < segment.bytes).then_some((start, segment))
+    }
+
+    /// All segments, by address.
+    pub(super) fn segments(&self) -> impl Iterator<Item = (u64, &ClientSegment)> {
+        self.segments.iter().map(|(&address, segment)| (address, segment))
+    }
+
+    /// As [`Self::segments`].
+    pub(super) fn segments_mut(&mut self) -> impl Iterator<Item = (u64, &mut ClientSegment)> {
+        self.segments.iter_mut().map(|(&address, segment)| (address, segment))
+    }
+
+    /// Forgets a segment. The GPU must have done with it before the result is dropped.
+    pub(super) fn free(&mut self, address: u64) -> Result<ClientSegment, CudaError> {
         let segment = self.segments.remove(&address).ok_or(CudaError::INVALID_VALUE)?;
-        self.used_bytes -= segment.bytes();
-        Ok(())
+        self.allocated_bytes -= segment.bytes;
+        Ok(segment)
     }
 
     /// From now on the client may address a global.
@@ -98,13 +112,28 @@ impl AddressSpace {
         self.globals.remove(&address);
     }
 
-    /// Bytes of physical device memory.
-    pub(super) fn used_bytes(&self) -> u64 {
-        self.used_bytes
+    /// The client's device addresses.
+    pub(super) fn arena(&self) -> AddressRange {
+        self.arena
     }
 
-    /// Bytes of physical device memory that the client may have.
+    /// Bytes of all segments, resident or not.
+    pub(super) fn allocated_bytes(&self) -> u64 {
+        self.allocated_bytes
+    }
+
+    /// Bytes of the segments that are on the GPU.
+    pub(super) fn resident_bytes(&self) -> u64 {
+        self.segments.values().filter(|segment| segment.backing.is_some()).map(|segment| segment.bytes).sum()
+    }
+
+    /// Bytes that the client may allocate.
     pub(super) fn limit_bytes(&self) -> u64 {
         self.limit_bytes
+    }
+
+    /// From now on the client may allocate so much; what it has it keeps.
+    pub(super) fn set_limit_bytes(&mut self, limit_bytes: u64) {
+        self.limit_bytes = limit_bytes;
     }
 }

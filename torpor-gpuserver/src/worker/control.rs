@@ -17,12 +17,10 @@ impl ControlCommands for Session {
         _: &[u8],
         _: Ticket,
     ) -> Result<Outcome<MemoryInfoReply>, CudaError> {
-        let (free, total) = self.shared.device.memory_info()?;
-        let limit = self.space.limit_bytes();
-        Ok(Outcome::done(MemoryInfoReply {
-            free_bytes: free.min(limit - self.space.used_bytes()),
-            total_bytes: total.min(limit),
-        }))
+        // What the function may have, whoever else is on the GPU: their memory leaves when this one's is needed.
+        let total_bytes = self.space.limit_bytes();
+        let free_bytes = total_bytes.saturating_sub(self.space.allocated_bytes());
+        Ok(Outcome::done(MemoryInfoReply { free_bytes, total_bytes }))
     }
 
     fn staging_mark(&mut self, command: StagingMark, _: &[u8]) -> Result<(), CudaError> {

@@ -5,7 +5,9 @@
 //! with the graph, so that another worker can rebuild it.
 
 use crate::driver::{Device, Event, ExecutableGraph, Stream};
+use crate::worker::arrivals::EVERYTHING;
 use crate::worker::pending::{Kept, Pending};
+use crate::worker::reach::enter;
 use crate::worker::session::Session;
 use crate::worker::table::Table;
 use std::collections::HashMap;
@@ -134,6 +136,8 @@ impl GraphCommands for Session {
             return Err(CudaError::INVALID_VALUE);
         }
         let words = std::mem::take(&mut graph.words);
+        // The driver looks at the addresses of copies.
+        self.activate()?;
         let replayed = self.replay(&words, command.origin, command.flags);
         let graph = self.graphs.table.get_mut(command.graph)?;
         graph.words = words;
@@ -144,9 +148,10 @@ impl GraphCommands for Session {
     }
 
     fn graph_launch(&mut self, command: GraphLaunch, _: &[u8]) -> Result<(), CudaError> {
+        self.activate()?;
         let graph = self.graphs.table.get(command.graph)?;
         let executable = graph.executable.as_ref().ok_or(CudaError::INVALID_HANDLE)?;
-        executable.launch(self.streams.enter(command.stream)?)
+        executable.launch(enter(&mut self.streams, &self.arrivals, command.stream, EVERYTHING)?)
     }
 
     fn graph_destroy(&mut self, command: GraphDestroy, _: &[u8]) -> Result<(), CudaError> {

@@ -167,6 +167,22 @@ impl HostMemory {
         Ok(())
     }
 
+    /// The aligned words of a range that the client wrote; it may write on meanwhile, and harms only itself.
+    pub(super) fn words(&self, address: u64, bytes: u64) -> Option<impl Iterator<Item = u64> + '_> {
+        if !self.range.contains(address, bytes) {
+            return None;
+        }
+        let end = address + bytes;
+        let first = address.next_multiple_of(8);
+        let count = end.saturating_sub(first) / 8;
+        Some((0..count).map(move |index| {
+            let word = std::ptr::with_exposed_provenance::<u64>((first + index * 8) as usize);
+            // SAFETY: inside the range, which stays mapped as long as self lives; aligned; volatile, because the other side
+            // may write it.
+            unsafe { word.read_volatile() }
+        }))
+    }
+
     fn staging_ready(&mut self) -> Result<(), CudaError> {
         if let Staging::Starting(thread) = &mut self.staging {
             let locked = thread.take().map(JoinHandle::join);

@@ -40,6 +40,11 @@ impl Images {
     pub(super) fn new() -> Self {
         Self { table: Table::new(LIMIT), uploads: Uploads::default() }
     }
+
+    /// Whether the client has an instance of the image of its own, because it asked for a global.
+    pub(super) fn is_private(&self, image: u32) -> bool {
+        self.table.get(image).is_ok_and(|image| image.private.is_some())
+    }
 }
 
 impl ImageCommands for Session {

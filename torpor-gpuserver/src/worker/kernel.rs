@@ -2,6 +2,8 @@
 
 use crate::driver::{Kernel, LaunchConfig};
 use crate::worker::image_store::{Instance, LoadedKernel, MAX_DYNAMIC_SHARED};
+use crate::worker::arrivals::EVERYTHING;
+use crate::worker::reach::{enter, group_of};
 use crate::worker::session::Session;
 use crate::worker::table::Table;
 use std::sync::Arc;
@@ -34,6 +36,8 @@ struct ClientKernel {
     settings: Vec<(u32, i32)>,
     /// The dynamic shared memory that this client's launches may use.
     dynamic_shared: i32,
+    /// The client knows addresses of the image's globals, and may have put pointers there.
+    has_globals: bool,
 }
 
 /// The kernels of a client.
@@ -59,6 +63,7 @@ impl Kernels {
         for kernel in self.table.values_mut().filter(|kernel| kernel.image == image) {
             kernel.loaded = instance.kernel(&kernel.name)?;
             kernel.instance = instance.clone();
+            kernel.has_globals = true;
             for &(attribute, value) in &kernel.settings {
                 instance.set_attribute(&kernel.loaded, attribute, value)?;
             }
@@ -88,6 +93,7 @@ impl KernelCommands for Session {
             image: command.image,
             name: name.to_owned(),
             dynamic_shared: loaded.attributes[MAX_DYNAMIC_SHARED as usize].max(FREE_DYNAMIC_SHARED),
+            has_globals: self.images.is_private(command.image),
             loaded,
             instance,
             settings: Vec::new(),
@@ -162,6 +168,7 @@ impl KernelCommands for Session {
 
     fn launch(&mut self, command: Launch, tail: &[u8]) -> Result<(), CudaError> {
         let shape = &command.shape;
+        self.activate()?;
         self.prepare(shape, tail)?;
         let kernel = self.kernels.table.get(shape.kernel)?;
         let loaded = &kernel.loaded;
@@ -170,9 +177,16 @@ impl KernelCommands for Session {
         {
             return Err(CudaError::INVALID_VALUE);
         }
+        let hidden = kernel.has_globals
+            || (self.residency.makes_tensor_maps && loaded.block_bytes >= size_of::<TensorMapReply>());
         let parameters = &self.kernels.scratch[shape.attributes as usize * ATTRIBUTE_WORDS..];
+        let group = match self.observes_reach() {
+            true if hidden => EVERYTHING,
+            true => group_of(&self.space, &mut self.residency, parameters),
+            false => 0,
+        };
         let config = config(shape, &self.kernels.scratch);
-        let stream = self.streams.enter(shape.stream)?;
+        let stream = enter(&mut self.streams, &self.arrivals, shape.stream, group)?;
         // SAFETY: the instance is loaded as long as the client's streams have work; the block is as long as the
         // kernel's; events in attributes are alive, see `prepare`.
         unsafe { stream.launch(loaded.kernel, &config, parameters, loaded.block_bytes) }
@@ -185,6 +199,7 @@ impl KernelCommands for Session {
         _: Ticket,
     ) -> Result<Outcome<TensorMapReply>, CudaError> {
         let words = self.shared.device.tensor_map_tiled(&command)?;
+        self.residency.makes_tensor_maps = true;
         Ok(Outcome::done(TensorMapReply { words }))
     }
 
@@ -195,6 +210,7 @@ impl KernelCommands for Session {
         _: Ticket,
     ) -> Result<Outcome<TensorMapReply>, CudaError> {
         let words = self.shared.device.tensor_map_im2col(&command)?;
+        self.residency.makes_tensor_maps = true;
         Ok(Outcome::done(TensorMapReply { words }))
     }
 }

@@ -4,6 +4,7 @@
 //! numbers from the client is checked for overflow first.
 
 use crate::driver::{Box3d, Pitched, Place};
+use crate::worker::fence::Fence;
 use crate::worker::pending::Pending;
 use crate::worker::session::Session;
 use std::sync::atomic::Ordering;
@@ -21,18 +22,15 @@ impl MemoryCommands for Session {
         ticket: Ticket,
     ) -> Result<Outcome<()>, CudaError> {
         let MemoryAllocate { address, bytes } = command;
+        // Physical memory is taken at once, so that the program hears here that there is none.
+        self.activate()?;
         self.space.allocate(address, bytes)?;
-        // The memory may have been somebody else's. The client uses it only once it has the answer.
-        // SAFETY: a segment of this length was just mapped here.
-        let cleared = unsafe { self.streams.enter_setup().fill(address, (0, bytes as usize, 1), 0, 1) };
-        let fence = match cleared.and_then(|()| self.streams.fence_setup()) {
-            Ok(fence) => fence,
-            Err(error) => {
-                self.space.free(address)?;
-                return Err(error);
-            }
-        };
-        self.link.memory_bytes.store(self.space.used_bytes(), Ordering::Relaxed);
+        let backed = self.back_cleared(address, bytes);
+        if backed.is_err() {
+            drop(self.space.free(address)?);
+        }
+        self.tell_memory();
+        let fence = backed?;
         match fence {
             None => Ok(Outcome::done(())),
             Some(fence) => {
@@ -47,14 +45,19 @@ impl MemoryCommands for Session {
             return Err(CudaError::INVALID_VALUE);
         }
         self.drain()?;
-        self.space.free(command.address)?;
-        self.link.memory_bytes.store(self.space.used_bytes(), Ordering::Relaxed);
+        let segment = self.space.free(command.address)?;
+        let stored: Vec<u64> = segment.stored().collect();
+        if !stored.is_empty() {
+            self.shared.store.release(self.link.client, &stored);
+        }
+        drop(segment);
+        self.tell_memory();
         Ok(())
     }
 
     fn host_lock(&mut self, command: HostLock, _: &[u8], _: Ticket) -> Result<Outcome<()>, CudaError> {
         self.space.host.lock(command.address, command.bytes)?;
-        self.link.pinned_bytes.store(self.space.host.locked_bytes(), Ordering::Relaxed);
+        self.link.usage.pinned_bytes.store(self.space.host.locked_bytes(), Ordering::Relaxed);
         Ok(Outcome::done(()))
     }
 
@@ -64,7 +67,7 @@ impl MemoryCommands for Session {
         }
         self.drain()?;
         self.space.host.unlock(command.address)?;
-        self.link.pinned_bytes.store(self.space.host.locked_bytes(), Ordering::Relaxed);
+        self.link.usage.pinned_bytes.store(self.space.host.locked_bytes(), Ordering::Relaxed);
         Ok(Outcome::done(()))
     }
 
@@ -73,9 +76,11 @@ impl MemoryCommands for Session {
         if bytes == 0 {
             return self.streams.peek(stream).map(drop);
         }
+        self.activate()?;
         let to = self.space.locate(destination, bytes)?;
         let from = self.space.locate(source, bytes)?;
-        let entered = self.streams.enter(stream)?;
+        let group = self.group_of_copy((to, destination), (from, source), bytes);
+        let entered = self.enter(stream, group)?;
         // SAFETY: both ranges were found in the client's segments, globals or locked memory, which stay until the
         // client's streams are idle.
         unsafe { entered.copy((to, destination), (from, source), bytes as usize)? };
@@ -92,13 +97,16 @@ impl MemoryCommands for Session {
             let CopyStrided { destination, source, .. } = command;
             return self.copy(Copy { destination, source, bytes: width_bytes, stream, reserved: 0 }, tail);
         }
+        self.activate()?;
         let rows = (width_bytes, height, depth);
         let destination =
             self.pitched(command.destination, command.destination_pitch, command.destination_height, rows)?;
         let source = self.pitched(command.source, command.source_pitch, command.source_height, rows)?;
         let extent =
             Box3d { width_bytes: width_bytes as usize, height: height as usize, depth: depth as usize };
-        let entered = self.streams.enter(stream)?;
+        let ends = (destination.place, command.destination);
+        let group = self.group_of_copy(ends, (source.place, command.source), u64::MAX);
+        let entered = self.enter(stream, group)?;
         // SAFETY: as in `copy`; the ranges reach from the first row to the end of the last one.
         unsafe { entered.copy_box(destination, source, extent)? };
         self.note_staging(stream, [command.destination, command.source]);
@@ -118,8 +126,10 @@ impl MemoryCommands for Session {
             return Err(CudaError::INVALID_VALUE);
         }
         let bytes = span(pitch, row_bytes, height).ok_or(CudaError::INVALID_VALUE)?;
+        self.activate()?;
         self.space.locate(address, bytes)?;
-        let entered = self.streams.enter(stream)?;
+        let group = self.group_of(&[address]);
+        let entered = self.enter(stream, group)?;
         // SAFETY: as in `copy`; the range reaches from the first row to the end of the last one.
         unsafe {
             entered.fill(address, (pitch as usize, width as usize, height as usize), value, element_bytes)?
@@ -130,6 +140,16 @@ impl MemoryCommands for Session {
 }
 
 impl Session {
+    /// Gives a segment physical memory and clears it: it may have been somebody else's. The client uses it only once it
+    /// has the answer.
+    fn back_cleared(&mut self, address: u64, bytes: u64) -> Result<Option<Fence>, CudaError> {
+        self.reserve_memory(bytes)?;
+        self.back(address, bytes)?;
+        // SAFETY: a segment of this length was just mapped here.
+        unsafe { self.streams.enter_setup().fill(address, (0, bytes as usize, 1), 0, 1)? };
+        self.streams.fence_setup()
+    }
+
     fn note_staging(&mut self, stream: u32, addresses: [u64; 2]) {
         if addresses.iter().any(|&address| self.space.host.is_staging(address)) {
             self.streams.touch_staging(stream);

@@ -9,28 +9,39 @@
 //! no other context can be made in the same process.
 
 mod address_space;
+mod arrivals;
 mod control;
 #[cfg_attr(not(test), expect(dead_code, reason = "eviction, its user, comes in a commit of its own"))]
 mod digest;
 mod event;
 mod fence;
+mod gpu_memory;
 mod graph;
 mod host_memory;
+mod identify;
 mod image;
 mod image_store;
 mod kernel;
 mod memory;
 mod pending;
+mod reach;
+mod residency;
+mod segments;
 mod session;
 mod shared;
+mod snapshot;
+mod store;
 mod stream;
 mod streams;
+mod swap_in;
 mod table;
+mod turns;
 mod upload;
 
 use crate::driver::{Device, Driver, DriverError, Reservation};
 use crate::worker::image_store::ImageStore;
-use crate::worker::shared::Shared;
+use crate::worker::shared::{Shared, Tuning, Wish};
+pub use crate::worker::swap_in::SwapMode;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -127,6 +138,7 @@ type Started = (Arc<Shared>, Vec<Reservation>);
 
 fn start(options: WorkerOptions) -> Result<Started, (OwnedFd, WorkerError)> {
     let WorkerOptions { driver, device, server, images, spin } = options;
+    let tuning = Tuning { spin, linger: Duration::from_millis(100), swap: SwapMode::Grouped { bytes: 8 << 20 }, memory_limit_bytes: std::env::var("TORPOR_TMP_LIMIT").ok().and_then(|l| l.parse().ok()).unwrap_or(u64::MAX >> 1), active_clients: 1 };
     let prepare = || {
         let device = Device::open(Driver::load(&driver)?, device)?;
         let window = reserve_window(&device)?;
@@ -138,7 +150,7 @@ fn start(options: WorkerOptions) -> Result<Started, (OwnedFd, WorkerError)> {
         Ok(prepared) => prepared,
         Err(error) => return Err((server, error)),
     };
-    let shared = Arc::new(Shared::new(device, server, images, spin));
+    let shared = Arc::new(Shared::new(device, server, images, tuning));
     shared.tell(from_worker::Body::Ready(Ready { device: Some(description) }));
     Ok((shared, window))
 }
@@ -188,8 +200,23 @@ fn listen(shared: &Arc<Shared>) -> io::Result<()> {
             Some(to_worker::Body::ReportUsage(_)) => {
                 shared.tell(from_worker::Body::Usage(usage(shared)));
             }
+            Some(to_worker::Body::Settings(settings)) => {
+                if let Some(link) = shared.link(settings.client) {
+                    link.set_settings(settings);
+                }
+            }
+            Some(to_worker::Body::Evict(evict)) => want(shared, evict.client, Wish::Unload),
+            Some(to_worker::Body::SwapIn(swap_in)) => want(shared, swap_in.client, Wish::Load),
+            Some(to_worker::Body::RevokeLease(revoke)) => want(shared, revoke.client, Wish::Lease),
             _ => tracing::error!("the node server sent an order that this release does not know"),
         }
+    }
+}
+
+/// The server wants something of a session; one that has ended need not do it.
+fn want(shared: &Shared, client: u64, wish: Wish) {
+    if let Some(link) = shared.link(client) {
+        link.ask(wish);
     }
 }
 

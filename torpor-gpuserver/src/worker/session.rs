@@ -2,12 +2,15 @@
 
 use crate::driver::Event;
 use crate::worker::address_space::AddressSpace;
+use crate::worker::arrivals::Arrivals;
 use crate::worker::fence::Fence;
 use crate::worker::graph::Graphs;
 use crate::worker::host_memory::HostMemory;
+use crate::worker::identify::Identified;
 use crate::worker::image::Images;
 use crate::worker::kernel::Kernels;
 use crate::worker::pending::PendingWork;
+use crate::worker::residency::Residency;
 use crate::worker::shared::{Link, Shared};
 use crate::worker::streams::Streams;
 use crate::worker::table::Table;
@@ -62,6 +65,9 @@ pub(super) struct Session {
     pub(super) streams: Streams,
     pub(super) kernels: Kernels,
     pub(super) images: Images,
+    pub(super) residency: Residency,
+    pub(super) arrivals: Arrivals,
+    pub(super) hashed: Identified,
     pub(super) space: AddressSpace,
     pub(super) shared: Arc<Shared>,
     pub(super) link: Arc<Link>,
@@ -79,7 +85,7 @@ pub(super) fn start(shared: &Arc<Shared>, attach: Attach, descriptors: Vec<Owned
     let arena = AddressRange { address: attach.arena_address, bytes: attach.arena_bytes };
     check(&attach, arena)?;
     let client = attach.client;
-    let link = shared.enlist(client, arena)?;
+    let link = shared.enlist(client, &attach.function, arena)?;
     let (theirs, shared_there) = (link.clone(), shared.clone());
     let run = move || {
         let (link, shared) = (theirs, shared_there);
@@ -194,8 +200,10 @@ impl Session {
             .map_err(|error| format!("its host range cannot be used: {error}"))?;
         let host = HostMemory::new(shared, link, host, range, attach.staging_bytes)
             .map_err(|error| format!("its host range cannot be mapped at {:#x}: {error}", range.address))?;
-        link.pinned_bytes.store(host.locked_bytes(), Ordering::Relaxed);
+        link.usage.pinned_bytes.store(host.locked_bytes(), Ordering::Relaxed);
         let _ = link.channel.set(channel);
+        let limit_bytes = attach.memory_limit_bytes.min(shared.memory.limit_bytes());
+        shared.memory.enter(link, attach.pinned);
         Ok(Self {
             pending: PendingWork::new(),
             graphs: Graphs::new(),
@@ -203,7 +211,10 @@ impl Session {
             streams: Streams::new(shared).map_err(cuda)?,
             kernels: Kernels::new(),
             images: Images::new(),
-            space: AddressSpace::new(&shared.device, link.arena, attach.memory_limit_bytes, host),
+            residency: Residency::new(attach.writeback()),
+            arrivals: Arrivals::new(),
+            hashed: Identified::new(),
+            space: AddressSpace::new(link.arena, limit_bytes, host),
             shared: shared.clone(),
             link: link.clone(),
             failures: 0,
@@ -222,15 +233,19 @@ impl Session {
             if let Some(stop) = self.interrupted() {
                 return stop;
             }
+            match self.share_the_gpu() {
+                Ok(()) | Err(CudaError::DEINITIALIZED) => {}
+                Err(error) => return self.lose(error, "waiting for its work to end"),
+            }
             let taken = match consumer.pop(channel.ring(), &channel.words, &mut record) {
                 Ok(taken) => taken,
                 Err(malformed) => return Stop::Fault(malformed.to_string()),
             };
             if taken {
                 commands += 1;
-                link.commands.store(commands, Ordering::Relaxed);
+                link.usage.commands.store(commands, Ordering::Relaxed);
                 if idle_since.take().is_some() || commands == 1 {
-                    link.busy.store(true, Ordering::Relaxed);
+                    link.usage.busy.store(true, Ordering::Relaxed);
                 }
                 if let Err(stop) = self.execute(&record, channel) {
                     return stop;
@@ -248,17 +263,30 @@ impl Session {
             }
             let idle = idle_since.get_or_insert_with(Instant::now).elapsed();
             let waiting = self.is_waiting();
+            let rests = match if waiting { Ok(false) } else { self.rest(idle) } {
+                Ok(rests) => rests,
+                Err(CudaError::DEINITIALIZED) => continue,
+                Err(error) => return self.lose(error, "leaving the GPU"),
+            };
             if idle < self.shared.spin {
                 std::hint::spin_loop();
             } else if waiting && idle < WATCH {
                 std::thread::yield_now();
             } else if waiting {
                 consumer.wait(channel.ring(), WATCH_NAP);
+            } else if rests {
+                link.usage.busy.store(false, Ordering::Relaxed);
+                match self.identify(idle) {
+                    Ok(true) | Err(CudaError::DEINITIALIZED) => {}
+                    // What cannot be identified is kept all the same.
+                    Ok(false) | Err(_) => consumer.wait(channel.ring(), IDLE_NAP),
+                }
             } else {
                 match self.streams.check() {
                     Ok(busy) => {
-                        link.busy.store(busy, Ordering::Relaxed);
-                        consumer.wait(channel.ring(), if busy { BUSY_NAP } else { IDLE_NAP });
+                        link.usage.busy.store(busy, Ordering::Relaxed);
+                        let nap = if busy { BUSY_NAP } else { self.nap(idle) };
+                        consumer.wait(channel.ring(), nap);
                     }
                     Err(error) => return self.lose(error, "running posted work"),
                 }
@@ -334,7 +362,7 @@ impl Session {
 
     /// Whether anything waits for the GPU.
     fn is_waiting(&self) -> bool {
-        !self.pending.is_empty() || self.streams.has_retiring()
+        !self.pending.is_empty() || self.streams.has_retiring() || !self.arrivals.is_empty()
     }
 
     /// Does what is due. An error is the context's.
@@ -350,7 +378,7 @@ impl Session {
         if self.streams.has_retiring() {
             self.streams.bury();
         }
-        Ok(())
+        self.arrivals.poll()
     }
 
     /// Waits if the GPU is too far behind what was posted. Errors as [`Self::drain`].
@@ -372,7 +400,7 @@ impl Session {
     }
 
     /// Waits for fences, while answers keep going out. Errors as [`Self::drain`].
-    fn wait_for(&mut self, mut fences: Vec<Fence>) -> Result<(), CudaError> {
+    pub(super) fn wait_for(&mut self, mut fences: Vec<Fence>) -> Result<(), CudaError> {
         let since = Instant::now();
         while !self.streams.fences.all_reached(&mut fences) {
             if self.interrupted().is_some() {
@@ -393,6 +421,8 @@ impl Session {
     /// Gives everything back. True if the server was told before, because the client's work does not end.
     fn close(mut self) -> bool {
         let client = self.link.client;
+        // The others need not wait until this client's work has ended.
+        self.shared.turns.give_up(client);
         let began = Instant::now();
         let mut told = false;
         while self.shared.lost().is_none() && self.streams.check() == Ok(true) {

@@ -1,17 +1,21 @@
 //! What the sessions of a worker share, and how each is reached from outside its thread.
 
 use crate::driver::{Device, PinnedWords};
+use crate::worker::gpu_memory::GpuMemory;
 use crate::worker::image_store::ImageStore;
+use crate::worker::store::Store;
+use crate::worker::swap_in::SwapMode;
+use crate::worker::turns::Turns;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::thread::Thread;
 use std::time::Duration;
 use torpor_proto::channel::MappedChannel;
 use torpor_proto::control::Message;
-use torpor_proto::control::worker::{ClientUsage, Detached, DeviceFault, FromWorker, from_worker};
+use torpor_proto::control::worker::{ClientUsage, Detached, DeviceFault, FromWorker, Settings, from_worker};
 use torpor_proto::error::CudaError;
 use torpor_proto::handover;
 use torpor_proto::layout::AddressRange;
@@ -22,6 +26,8 @@ use torpor_proto::ring::wake_consumer;
 pub(super) struct Link {
     /// The client's number.
     pub(super) client: u64,
+    /// Its function's name.
+    pub(super) function: String,
     /// Its device addresses, taken as long as the session lives.
     pub(super) arena: AddressRange,
     /// Its channel, once that is open.
@@ -29,17 +35,89 @@ pub(super) struct Link {
     /// Its thread, once that runs.
     pub(super) thread: OnceLock<Thread>,
     /// For [`ClientUsage`].
-    pub(super) memory_bytes: AtomicU64,
-    /// For [`ClientUsage`].
-    pub(super) pinned_bytes: AtomicU64,
-    /// For [`ClientUsage`].
-    pub(super) commands: AtomicU64,
-    /// For [`ClientUsage`].
-    pub(super) busy: AtomicBool,
+    pub(super) usage: LinkUsage,
+    /// What others want of the session.
+    wishes: AtomicU32,
+    /// The settings of its function, if they have changed.
+    settings: Mutex<Option<Settings>>,
     stop: AtomicBool,
 }
 
+/// What a session tells of itself.
+#[derive(Debug, Default)]
+pub(super) struct LinkUsage {
+    /// Physical device memory.
+    pub(super) memory_bytes: AtomicU64,
+    /// Page-locked host memory.
+    pub(super) pinned_bytes: AtomicU64,
+    /// Commands executed.
+    pub(super) commands: AtomicU64,
+    /// Whether any of them is not finished.
+    pub(super) busy: AtomicBool,
+    /// Device memory allocated, wherever it is.
+    pub(super) allocated_bytes: AtomicU64,
+    /// Host store referred to.
+    pub(super) host_bytes: AtomicU64,
+    /// Times that it was given the GPU.
+    pub(super) requests: AtomicU64,
+    /// Of those, how often all its memory was there.
+    pub(super) hits: AtomicU64,
+    /// Of those, how often it was not.
+    pub(super) swaps: AtomicU64,
+    /// A [`Phase`].
+    pub(super) phase: AtomicI32,
+}
+
+/// What others want of a session; each is one bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(super) enum Wish {
+    /// Leave the GPU if idle: somebody needs the room.
+    Evict = 1,
+    /// Leave the GPU as soon as idle: the operator wants it.
+    Unload = 2,
+    /// Come to the GPU: the operator wants it.
+    Load = 4,
+    /// Look at the settings.
+    Settings = 8,
+    /// Let go of the host store's slots while idle.
+    Lease = 16,
+}
+
 impl Link {
+    /// Wants something of the session.
+    pub(super) fn ask(&self, wish: Wish) {
+        self.wishes.fetch_or(wish as u32, Ordering::Relaxed);
+        self.wake();
+    }
+
+    /// Whether anything is wanted.
+    #[inline]
+    pub(super) fn has_wishes(&self) -> bool {
+        self.wishes.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether this is wanted.
+    pub(super) fn wishes(&self, wish: Wish) -> bool {
+        self.wishes.load(Ordering::Relaxed) & wish as u32 != 0
+    }
+
+    /// It is done, or moot.
+    pub(super) fn fulfil(&self, wish: Wish) {
+        self.wishes.fetch_and(!(wish as u32), Ordering::Relaxed);
+    }
+
+    /// Gives the session new settings.
+    pub(super) fn set_settings(&self, settings: Settings) {
+        *lock(&self.settings) = Some(settings);
+        self.ask(Wish::Settings);
+    }
+
+    /// The new settings, once.
+    pub(super) fn take_settings(&self) -> Option<Settings> {
+        lock(&self.settings).take()
+    }
+
     /// Whether the session is to end.
     #[inline]
     pub(super) fn is_stopping(&self) -> bool {
@@ -51,7 +129,8 @@ impl Link {
         self.wake();
     }
 
-    fn wake(&self) {
+    /// Wakes the session's thread, whatever it sleeps for.
+    pub(super) fn wake(&self) {
         if let Some(channel) = self.channel.get() {
             wake_consumer(channel.ring());
         }
@@ -59,6 +138,21 @@ impl Link {
             thread.unpark();
         }
     }
+}
+
+/// How sessions behave.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tuning {
+    /// How long a session spins before it sleeps.
+    pub(super) spin: Duration,
+    /// How long an idle client keeps its turn if nobody waits for one.
+    pub(super) linger: Duration,
+    /// How swap-in is done.
+    pub(super) swap: SwapMode,
+    /// Device memory of all clients together.
+    pub(super) memory_limit_bytes: u64,
+    /// Clients that are active at once.
+    pub(super) active_clients: usize,
 }
 
 /// What the sessions of a worker share.
@@ -70,6 +164,18 @@ pub(super) struct Shared {
     pub(super) images: ImageStore,
     /// How long a session spins before it sleeps.
     pub(super) spin: Duration,
+    /// How long an idle client keeps its turn if nobody waits for one.
+    pub(super) linger: Duration,
+    /// How swap-in is done.
+    pub(super) swap: SwapMode,
+    /// The GPU's physical memory.
+    pub(super) memory: Arc<GpuMemory>,
+    /// Who is active.
+    pub(super) turns: Turns,
+    /// The node's host store.
+    pub(super) store: Store,
+    /// Held by the session that hashes chunks.
+    pub(super) hashing: Mutex<()>,
     /// Words of sessions that ended, for the next ones: giving page-locked memory back would wait for the whole GPU.
     pub(super) words: Mutex<Vec<PinnedWords>>,
     server: OwnedFd,
@@ -78,11 +184,18 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(device: Arc<Device>, server: OwnedFd, images: ImageStore, spin: Duration) -> Self {
+    pub(super) fn new(device: Arc<Device>, server: OwnedFd, images: ImageStore, tuning: Tuning) -> Self {
+        let Tuning { spin, linger, swap, memory_limit_bytes, active_clients } = tuning;
         Self {
+            memory: Arc::new(GpuMemory::new(&device, memory_limit_bytes)),
+            turns: Turns::new(active_clients),
+            store: Store::new(),
             device,
             images,
             spin,
+            linger,
+            swap,
+            hashing: Mutex::default(),
             words: Mutex::default(),
             server,
             links: Mutex::default(),
@@ -103,7 +216,12 @@ impl Shared {
     }
 
     /// Notes a new session, unless its number or its addresses are taken.
-    pub(super) fn enlist(&self, client: u64, arena: AddressRange) -> Result<Arc<Link>, String> {
+    pub(super) fn enlist(
+        &self,
+        client: u64,
+        function: &str,
+        arena: AddressRange,
+    ) -> Result<Arc<Link>, String> {
         let mut links = self.links();
         if links.contains_key(&client) {
             return Err(format!("client {client} is attached already"));
@@ -115,13 +233,13 @@ impl Shared {
         }
         let link = Arc::new(Link {
             client,
+            function: function.to_owned(),
             arena,
             channel: OnceLock::new(),
             thread: OnceLock::new(),
-            memory_bytes: AtomicU64::new(0),
-            pinned_bytes: AtomicU64::new(0),
-            commands: AtomicU64::new(0),
-            busy: AtomicBool::new(false),
+            usage: LinkUsage::default(),
+            wishes: AtomicU32::new(0),
+            settings: Mutex::default(),
             stop: AtomicBool::new(false),
         });
         links.insert(client, link.clone());
@@ -130,16 +248,22 @@ impl Shared {
 
     /// Forgets a session that has ended, then tells the server unless it knows.
     pub(super) fn delist(&self, client: u64, tell: bool) {
+        self.turns.give_up(client);
+        self.memory.leave(client);
         self.links().remove(&client);
         if tell {
             self.tell(from_worker::Body::Detached(Detached { client }));
         }
     }
 
+    /// The session of a client.
+    pub(super) fn link(&self, client: u64) -> Option<Arc<Link>> {
+        self.links().get(&client).cloned()
+    }
+
     /// Asks a session to end. False if there is none.
     pub(super) fn stop(&self, client: u64) -> bool {
-        let link = self.links().get(&client).cloned();
-        link.inspect(|link| link.stop()).is_some()
+        self.link(client).inspect(|link| link.stop()).is_some()
     }
 
     /// Whether any session is left.
@@ -149,16 +273,24 @@ impl Shared {
 
     /// What each client uses.
     pub(super) fn usage(&self) -> Vec<ClientUsage> {
-        let usage = |link: &Arc<Link>| ClientUsage {
-            client: link.client,
-            memory_bytes: link.memory_bytes.load(Ordering::Relaxed),
-            pinned_bytes: link.pinned_bytes.load(Ordering::Relaxed),
-            commands: link.commands.load(Ordering::Relaxed),
-            busy: link.busy.load(Ordering::Relaxed)
-                || link.channel.get().is_some_and(|channel| !channel.ring().is_drained()),
-            ..ClientUsage::default()
+        let report = |link: &Arc<Link>| {
+            let usage = &link.usage;
+            ClientUsage {
+                client: link.client,
+                memory_bytes: usage.memory_bytes.load(Ordering::Relaxed),
+                pinned_bytes: usage.pinned_bytes.load(Ordering::Relaxed),
+                commands: usage.commands.load(Ordering::Relaxed),
+                busy: usage.busy.load(Ordering::Relaxed)
+                    || link.channel.get().is_some_and(|channel| !channel.ring().is_drained()),
+                allocated_bytes: usage.allocated_bytes.load(Ordering::Relaxed),
+                host_bytes: usage.host_bytes.load(Ordering::Relaxed),
+                requests: usage.requests.load(Ordering::Relaxed),
+                hits: usage.hits.load(Ordering::Relaxed),
+                swaps: usage.swaps.load(Ordering::Relaxed),
+                phase: usage.phase.load(Ordering::Relaxed),
+            }
         };
-        self.links().values().map(usage).collect()
+        self.links().values().map(report).collect()
     }
 
     /// The error that the context was lost with.
@@ -192,6 +324,15 @@ impl Shared {
 /// Locks; a session that panicked leaves maps behind that are still whole.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Locks if nobody else has.
+pub(super) fn lock_now<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    match mutex.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
 }
 
 /// Sends one message to the server.

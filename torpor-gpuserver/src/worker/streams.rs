@@ -47,6 +47,8 @@ struct Live {
     joined: u64,
     /// Recorded where another stream has to wait for this one.
     join: Option<Event>,
+    /// The group of arriving memory that it waits for, or has waited for.
+    awaited_group: u64,
 }
 
 impl Live {
@@ -61,6 +63,7 @@ impl Live {
             unjoined: false,
             joined: 0,
             join: None,
+            awaited_group: 0,
         }))
     }
 
@@ -167,6 +170,17 @@ impl Streams {
         live.posted += 1;
         if live.posted == CHECKPOINT {
             self.crowded = Some(id);
+        }
+        Ok(&live.stream)
+    }
+
+    /// As [`Self::enter`], behind the event of a group of arriving memory.
+    pub(super) fn enter_behind(&mut self, id: u32, group: u64, event: &Event) -> Result<&Stream, CudaError> {
+        self.enter(id)?;
+        let live = self.live(id)?;
+        if live.awaited_group < group {
+            live.stream.wait(event, 0)?;
+            live.awaited_group = group;
         }
         Ok(&live.stream)
     }

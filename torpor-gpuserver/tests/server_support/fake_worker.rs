@@ -82,6 +82,7 @@ pub fn serve_if_asked() {
                     total_memory_bytes: 8 << 30,
                 }));
             }
+            _ => {}
         }
     }
 }

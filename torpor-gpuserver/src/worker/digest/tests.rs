@@ -1,7 +1,7 @@
 //! The kernel against the same digest in Rust, on the simulated GPU or on the one that `TORPOR_TEST_DRIVER` names.
 
 use super::*;
-use crate::driver::{Driver, Place, Reservation, Segment};
+use crate::driver::{Driver, PhysicalMemory, Place, Reservation, Segment};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -86,7 +86,9 @@ fn digests(chunks: &[Vec<u64>], arena: AddressRange) -> Vec<ChunkDigest> {
     let bytes = (chunk_bytes * chunks.len() as u64).next_multiple_of(SEGMENT_GRANULE_BYTES);
     let address = NEXT.fetch_add(bytes, Ordering::Relaxed);
     let _addresses = Reservation::exactly(&device, address, bytes).expect("addresses");
-    let _segment = Segment::map(&device, address, bytes).expect("memory");
+    let _segment = PhysicalMemory::new(&device, bytes)
+        .and_then(|physical| Segment::map(physical, address))
+        .expect("memory");
     let words = chunks.concat();
     let source = PinnedArray::new(&device, words.len()).expect("page-locked memory");
     words.iter().enumerate().for_each(|(index, &word)| source.store(index, word));

@@ -1,0 +1,289 @@
+//! Residency: when a client has the GPU, and how its memory comes and goes with that.
+//!
+//! ```text
+//!            first GPU command            its turn; memory is brought in
+//!     idle ───────────────────▶ waiting ───────────────────────────────▶ active
+//!      ▲                                                                    │
+//!      └──────────── drained, and somebody waits or the linger is over ─────┘
+//! ```
+//!
+//! An idle client's memory stays on the GPU until somebody needs the room or the operator unloads it. A turn that lasts too
+//! long while others wait is given up between two commands, so that endless work of one client does not keep the others
+//! from theirs.
+
+use crate::worker::segments::CHUNK_BYTES;
+use crate::worker::session::Session;
+use crate::worker::shared::Wish;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use torpor_proto::control::worker::{Phase, Settings, Writeback};
+use torpor_proto::error::CudaError;
+
+/// How long a drained client may think about its next command while others wait, if it has just been given an answer...
+const GRACE_AFTER_ANSWER: Duration = Duration::from_micros(200);
+/// ...and if it has not.
+const GRACE: Duration = Duration::from_millis(1);
+
+/// The longest turn while others wait.
+const LONGEST_TURN: Duration = Duration::from_secs(1);
+
+/// A client that has got an answer and then nothing to do for so long has had its first request.
+const SETTLING: Duration = Duration::from_secs(1);
+
+/// Between two looks around of a session that waits for its turn or for memory; whoever gives them up wakes it.
+const WAITING_NAP: Duration = Duration::from_millis(5);
+
+/// What a session knows of its client's residency.
+#[derive(Debug)]
+pub(super) struct Residency {
+    active: bool,
+    since: Instant,
+    writeback: Writeback,
+    /// What the client had before its first request was over is in the host store: see [`Writeback::Never`].
+    settled: bool,
+    /// Something was copied back to the host during this request.
+    pub(super) answered: bool,
+    /// Segments in the order in which the last request that began with a swap-in touched them first.
+    pub(super) order: Vec<u64>,
+    /// The order of this request, if it began with a swap-in.
+    pub(super) touched: Option<Vec<u64>>,
+    /// The client has made tensor maps, whose addresses cannot be seen in parameters.
+    pub(super) makes_tensor_maps: bool,
+    /// The store's slots must be asked for again.
+    pub(super) lease_lost: bool,
+    /// Chunks that may have equals in the host store, see `identify.rs`.
+    pub(super) unidentified: bool,
+}
+
+impl Residency {
+    pub(super) fn new(writeback: Writeback) -> Self {
+        Self {
+            active: false,
+            since: Instant::now(),
+            writeback,
+            settled: false,
+            answered: false,
+            order: Vec::new(),
+            touched: None,
+            makes_tensor_maps: false,
+            lease_lost: false,
+            unidentified: false,
+        }
+    }
+
+    /// Whether the client has a turn.
+    #[inline]
+    pub(super) fn is_active(&self) -> bool {
+        self.active
+    }
+
+    /// Whether what kernels write is dropped when the client leaves the GPU.
+    pub(super) fn drops_writes(&self) -> bool {
+        self.settled && self.writeback == Writeback::Never
+    }
+
+    /// A kernel, copy or fill names this segment.
+    pub(super) fn touch(&mut self, segment: u64) {
+        if let Some(touched) = &mut self.touched
+            && !touched.contains(&segment)
+        {
+            touched.push(segment);
+        }
+    }
+}
+
+impl Session {
+    /// Waits for a turn and brings the client's memory to the GPU, if it has none yet. Whatever needs the client's memory
+    /// calls this first.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR_OUT_OF_MEMORY` if there is no room, the context's, or `CUDA_ERROR_DEINITIALIZED` if the session is to end.
+    #[inline]
+    pub(super) fn activate(&mut self) -> Result<(), CudaError> {
+        if self.residency.active { Ok(()) } else { self.take_turn() }
+    }
+
+    #[cold]
+    fn take_turn(&mut self) -> Result<(), CudaError> {
+        let (link, shared) = (self.link.clone(), self.shared.clone());
+        self.tell_phase(Phase::Waiting);
+        while !shared.turns.take(&link) {
+            if let Err(error) = self.wait_around() {
+                shared.turns.give_up(link.client);
+                return Err(error);
+            }
+        }
+        shared.memory.set_active(link.client, true);
+        self.residency.active = true;
+        self.residency.since = Instant::now();
+        self.residency.answered = false;
+        link.usage.requests.fetch_add(1, Ordering::Relaxed);
+        self.tell_phase(Phase::Active);
+        let came = self.swap_in();
+        if came.is_err() {
+            self.give_up_turn();
+        }
+        came
+    }
+
+    /// What a session does while it waits for others: what they want of it, and answers that are due.
+    pub(super) fn wait_around(&mut self) -> Result<(), CudaError> {
+        if self.is_interrupted() {
+            return Err(CudaError::DEINITIALIZED);
+        }
+        self.poll()?;
+        if !self.residency.active && self.link.has_wishes() {
+            self.grant_wishes()?;
+        }
+        std::thread::park_timeout(WAITING_NAP);
+        Ok(())
+    }
+
+    /// Lets others have the GPU.
+    pub(super) fn give_up_turn(&mut self) {
+        if !std::mem::take(&mut self.residency.active) {
+            return;
+        }
+        if let Some(touched) = self.residency.touched.take() {
+            self.residency.order = touched;
+        }
+        self.shared.memory.set_active(self.link.client, false);
+        self.shared.turns.give_up(self.link.client);
+        self.tell_phase(Phase::Idle);
+    }
+
+    /// Gives the turn up if it has lasted too long while others wait: they begin at once, also if work of this client never
+    /// ends, and this one goes on when its work is done and it is its turn again.
+    #[inline]
+    pub(super) fn share_the_gpu(&mut self) -> Result<(), CudaError> {
+        let overdue = self.residency.active
+            && self.shared.turns.is_contended()
+            && self.residency.since.elapsed() > LONGEST_TURN;
+        if !overdue {
+            return Ok(());
+        }
+        self.shared.turns.give_up(self.link.client);
+        self.drain()?;
+        self.give_up_turn();
+        Ok(())
+    }
+
+    /// Looks at a session that has had nothing to do for a while. True if it has the GPU no more.
+    ///
+    /// # Errors
+    /// The context's.
+    pub(super) fn rest(&mut self, idle: Duration) -> Result<bool, CudaError> {
+        if self.residency.active {
+            let patience = match self.residency.answered {
+                _ if !self.is_wanted() => self.shared.linger,
+                true => GRACE_AFTER_ANSWER,
+                false => GRACE,
+            };
+            if idle < patience || self.streams.check()? {
+                return Ok(false);
+            }
+            self.give_up_turn();
+        }
+        if self.link.has_wishes() {
+            self.grant_wishes()?;
+        }
+        let settles = self.residency.writeback == Writeback::Never && !self.residency.settled;
+        if settles && self.residency.answered && idle >= SETTLING {
+            self.settle()?;
+        }
+        Ok(true)
+    }
+
+    /// How long a session that has its turn and nothing to do may sleep.
+    pub(super) fn nap(&self, idle: Duration) -> Duration {
+        let patience = if self.is_wanted() { GRACE } else { self.shared.linger };
+        patience.saturating_sub(idle).clamp(Duration::from_micros(100), Duration::from_millis(100))
+    }
+
+    /// Whether somebody wants this client's turn or its room.
+    fn is_wanted(&self) -> bool {
+        self.shared.turns.is_contended() || self.link.has_wishes()
+    }
+
+    /// Does what others want of an idle session.
+    fn grant_wishes(&mut self) -> Result<(), CudaError> {
+        let link = self.link.clone();
+        if link.wishes(Wish::Settings) {
+            link.fulfil(Wish::Settings);
+            if let Some(settings) = link.take_settings() {
+                self.set_settings(&settings);
+            }
+        }
+        if link.wishes(Wish::Unload) {
+            link.fulfil(Wish::Unload);
+            self.settle()?;
+            self.evict()?;
+            self.shared.memory.trim();
+        }
+        if link.wishes(Wish::Evict) {
+            link.fulfil(Wish::Evict);
+            self.evict()?;
+        }
+        if link.wishes(Wish::Lease) {
+            link.fulfil(Wish::Lease);
+            self.residency.lease_lost = true;
+            self.shared.store.lease_revoked(link.client);
+        }
+        if link.wishes(Wish::Load) {
+            link.fulfil(Wish::Load);
+            match self.activate() {
+                Ok(()) => self.give_up_turn(),
+                // The memory stays where it is; who asked for it sees that.
+                Err(CudaError::OUT_OF_MEMORY) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn set_settings(&mut self, settings: &Settings) {
+        let limit_bytes = settings.memory_limit_bytes.min(self.shared.memory.limit_bytes());
+        self.space.set_limit_bytes(limit_bytes.max(self.space.allocated_bytes()));
+        self.residency.writeback = settings.writeback();
+        self.shared.memory.set_pinned(self.link.client, settings.pinned);
+    }
+
+    /// The first request is over: what the client has now is what every later request begins with, if its writes are
+    /// dropped.
+    fn settle(&mut self) -> Result<(), CudaError> {
+        if self.residency.writeback == Writeback::Never && !self.residency.settled {
+            self.residency.settled = self.snapshot()?;
+        }
+        Ok(())
+    }
+
+    /// Takes the client's memory off the GPU, unless it cannot be saved now.
+    fn evict(&mut self) -> Result<(), CudaError> {
+        if self.space.resident_bytes() == 0 {
+            return Ok(());
+        }
+        self.drain()?;
+        self.arrivals.complete();
+        if self.snapshot()? {
+            // Physical memory goes back as the backings are dropped.
+            self.space.segments_mut().for_each(|(_, segment)| segment.backing = None);
+        } else {
+            self.shared.memory.set_stuck(self.link.client);
+        }
+        self.tell_memory();
+        Ok(())
+    }
+
+    fn tell_phase(&self, phase: Phase) {
+        self.link.usage.phase.store(phase as i32, Ordering::Relaxed);
+    }
+
+    /// Notes how much memory the client has, and where.
+    pub(super) fn tell_memory(&self) {
+        let usage = &self.link.usage;
+        usage.memory_bytes.store(self.space.resident_bytes(), Ordering::Relaxed);
+        usage.allocated_bytes.store(self.space.allocated_bytes(), Ordering::Relaxed);
+        let stored = self.space.segments().flat_map(|(_, segment)| segment.stored()).count();
+        usage.host_bytes.store(stored as u64 * CHUNK_BYTES, Ordering::Relaxed);
+    }
+}

