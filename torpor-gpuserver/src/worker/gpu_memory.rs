@@ -160,7 +160,8 @@ impl GpuMemory {
         }
         // Those that are active and wait for nothing will be idle some time.
         let others = state.clients.values().filter(|other| other.link.client != client);
-        let may_leave = others.filter(|other| other.active && !other.waiting && !other.pinned && other.bytes > 0);
+        let may_leave =
+            others.filter(|other| other.active && !other.waiting && !other.pinned && other.bytes > 0);
         if may_leave.count() > 0 {
             return Reserved::Later;
         }

@@ -1,8 +1,8 @@
 //! Kernels: what they are like, and launching them.
 
 use crate::driver::{Kernel, LaunchConfig};
-use crate::worker::image_store::{Instance, LoadedKernel, MAX_DYNAMIC_SHARED};
 use crate::worker::arrivals::EVERYTHING;
+use crate::worker::image_store::{Instance, LoadedKernel, MAX_DYNAMIC_SHARED};
 use crate::worker::reach::{enter, group_of};
 use crate::worker::session::Session;
 use crate::worker::table::Table;

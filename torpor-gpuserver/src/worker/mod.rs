@@ -11,7 +11,6 @@
 mod address_space;
 mod arrivals;
 mod control;
-#[cfg_attr(not(test), expect(dead_code, reason = "eviction, its user, comes in a commit of its own"))]
 mod digest;
 mod event;
 mod fence;
@@ -39,6 +38,7 @@ mod turns;
 mod upload;
 
 use crate::driver::{Device, Driver, DriverError, Reservation};
+use crate::worker::digest::Digests;
 use crate::worker::image_store::ImageStore;
 use crate::worker::shared::{Shared, Tuning, Wish};
 pub use crate::worker::swap_in::SwapMode;
@@ -84,6 +84,9 @@ pub enum WorkerError {
     /// The device does not say what it is.
     #[error("the device cannot be described: {0}")]
     Describe(CudaError),
+    /// The kernel that finds out what has changed does not load.
+    #[error("the driver does not load the worker's own kernel: {0}; is it older than CUDA 11?")]
+    Digests(CudaError),
     /// The image directory cannot be used.
     #[error("the image directory cannot be made: {0}")]
     Images(io::Error),
@@ -138,19 +141,29 @@ type Started = (Arc<Shared>, Vec<Reservation>);
 
 fn start(options: WorkerOptions) -> Result<Started, (OwnedFd, WorkerError)> {
     let WorkerOptions { driver, device, server, images, spin } = options;
-    let tuning = Tuning { spin, linger: Duration::from_millis(100), swap: SwapMode::Grouped { bytes: 8 << 20 }, memory_limit_bytes: std::env::var("TORPOR_TMP_LIMIT").ok().and_then(|l| l.parse().ok()).unwrap_or(u64::MAX >> 1), active_clients: 1 };
+    let tuning = Tuning {
+        spin,
+        linger: Duration::from_millis(100),
+        swap: SwapMode::Grouped { bytes: 8 << 20 },
+        memory_limit_bytes: std::env::var("TORPOR_TMP_LIMIT")
+            .ok()
+            .and_then(|l| l.parse().ok())
+            .unwrap_or(u64::MAX >> 1),
+        active_clients: 1,
+    };
     let prepare = || {
         let device = Device::open(Driver::load(&driver)?, device)?;
         let window = reserve_window(&device)?;
         let description = device.describe().map_err(WorkerError::Describe)?;
         let images = ImageStore::open(images).map_err(WorkerError::Images)?;
-        Ok((device, window, description, images))
+        let digests = Digests::load(&device).map_err(WorkerError::Digests)?;
+        Ok((device, window, description, images, digests))
     };
-    let (device, window, description, images) = match prepare() {
+    let (device, window, description, images, digests) = match prepare() {
         Ok(prepared) => prepared,
         Err(error) => return Err((server, error)),
     };
-    let shared = Arc::new(Shared::new(device, server, images, tuning));
+    let shared = Arc::new(Shared::new(device, server, images, digests, tuning));
     shared.tell(from_worker::Body::Ready(Ready { device: Some(description) }));
     Ok((shared, window))
 }

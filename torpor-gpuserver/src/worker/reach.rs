@@ -62,7 +62,9 @@ impl Session {
     pub(super) fn group_of_copy(&mut self, to: (Place, u64), from: (Place, u64), bytes: u64) -> u64 {
         match (to.0, from.0) {
             (Place::Host, Place::Device) => self.residency.answered = true,
-            (Place::Device, Place::Host) if self.residency.drops_writes() => self.note_copied_into(to.1, bytes),
+            (Place::Device, Place::Host) if self.residency.drops_writes() => {
+                self.note_copied_into(to.1, bytes)
+            }
             _ => {}
         }
         if !self.observes_reach() {

@@ -14,6 +14,7 @@
 use crate::worker::segments::CHUNK_BYTES;
 use crate::worker::session::Session;
 use crate::worker::shared::Wish;
+use crate::worker::snapshot::Snapshot;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use torpor_proto::control::worker::{Phase, Settings, Writeback};
@@ -49,6 +50,8 @@ pub(super) struct Residency {
     pub(super) touched: Option<Vec<u64>>,
     /// The client has made tensor maps, whose addresses cannot be seen in parameters.
     pub(super) makes_tensor_maps: bool,
+    /// How long the last swap-in was busy with mapping.
+    pub(super) mapping_time: Duration,
     /// The store's slots must be asked for again.
     pub(super) lease_lost: bool,
     /// Chunks that may have equals in the host store, see `identify.rs`.
@@ -66,15 +69,10 @@ impl Residency {
             order: Vec::new(),
             touched: None,
             makes_tensor_maps: false,
+            mapping_time: Duration::ZERO,
             lease_lost: false,
             unidentified: false,
         }
-    }
-
-    /// Whether the client has a turn.
-    #[inline]
-    pub(super) fn is_active(&self) -> bool {
-        self.active
     }
 
     /// Whether what kernels write is dropped when the client leaves the GPU.
@@ -252,7 +250,7 @@ impl Session {
     /// dropped.
     fn settle(&mut self) -> Result<(), CudaError> {
         if self.residency.writeback == Writeback::Never && !self.residency.settled {
-            self.residency.settled = self.snapshot()?;
+            self.residency.settled = self.snapshot()?.is_some();
         }
         Ok(())
     }
@@ -264,12 +262,27 @@ impl Session {
         }
         self.drain()?;
         self.arrivals.complete();
-        if self.snapshot()? {
-            // Physical memory goes back as the backings are dropped.
-            self.space.segments_mut().for_each(|(_, segment)| segment.backing = None);
-        } else {
+        let bytes = self.space.resident_bytes();
+        let Some(snapshot) = self.snapshot()? else {
             self.shared.memory.set_stuck(self.link.client);
-        }
+            return Ok(());
+        };
+        let began = Instant::now();
+        // Physical memory goes back as the backings are dropped.
+        self.space.segments_mut().for_each(|(_, segment)| segment.backing = None);
+        let unmap_us = began.elapsed().as_micros();
+        let Snapshot { digested_bytes, digest_us, copied_back_bytes, copy_us } = snapshot;
+        tracing::debug!(
+            client = self.link.client,
+            function = %self.link.function,
+            bytes,
+            digested_bytes,
+            digest_us,
+            copied_back_bytes,
+            copy_us,
+            unmap_us,
+            "evicted"
+        );
         self.tell_memory();
         Ok(())
     }

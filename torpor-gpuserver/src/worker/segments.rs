@@ -98,6 +98,10 @@ impl ClientSegment {
             Content::Stored { pointers, .. } => pointers.clone(),
             _ => Arc::default(),
         };
-        self.chunks.iter().map(pointers).filter(|pointers| !pointers.is_empty()).flat_map(|pointers| pointers.to_vec())
+        self.chunks
+            .iter()
+            .map(pointers)
+            .filter(|pointers| !pointers.is_empty())
+            .flat_map(|pointers| pointers.to_vec())
     }
 }

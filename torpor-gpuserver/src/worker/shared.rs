@@ -1,6 +1,7 @@
 //! What the sessions of a worker share, and how each is reached from outside its thread.
 
 use crate::driver::{Device, PinnedWords};
+use crate::worker::digest::{DigestBuffer, Digests};
 use crate::worker::gpu_memory::GpuMemory;
 use crate::worker::image_store::ImageStore;
 use crate::worker::store::Store;
@@ -174,6 +175,10 @@ pub(super) struct Shared {
     pub(super) turns: Turns,
     /// The node's host store.
     pub(super) store: Store,
+    /// The kernel that digests chunks.
+    pub(super) digests: Digests,
+    /// What it needs for one launch, for whoever is next.
+    pub(super) digest_buffers: Mutex<Vec<DigestBuffer>>,
     /// Held by the session that hashes chunks.
     pub(super) hashing: Mutex<()>,
     /// Words of sessions that ended, for the next ones: giving page-locked memory back would wait for the whole GPU.
@@ -184,7 +189,13 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(device: Arc<Device>, server: OwnedFd, images: ImageStore, tuning: Tuning) -> Self {
+    pub(super) fn new(
+        device: Arc<Device>,
+        server: OwnedFd,
+        images: ImageStore,
+        digests: Digests,
+        tuning: Tuning,
+    ) -> Self {
         let Tuning { spin, linger, swap, memory_limit_bytes, active_clients } = tuning;
         Self {
             memory: Arc::new(GpuMemory::new(&device, memory_limit_bytes)),
@@ -195,6 +206,8 @@ impl Shared {
             spin,
             linger,
             swap,
+            digests,
+            digest_buffers: Mutex::default(),
             hashing: Mutex::default(),
             words: Mutex::default(),
             server,

@@ -5,25 +5,45 @@
 //! (`writeback = "never"`), only chunks that the host copied something into are looked at.
 
 use crate::driver::Place;
-use crate::worker::digest::ChunkDigest;
+use crate::worker::digest::{ChunkDigest, DigestBuffer};
 use crate::worker::segments::{CHUNK_BYTES, Content};
 use crate::worker::session::Session;
+use crate::worker::shared::lock;
 use crate::worker::store::{self, StoreError};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Instant;
 use torpor_proto::error::CudaError;
+
+/// Chunks digested by one launch.
+const DIGESTS_AT_ONCE: usize = 4096;
 
 /// A chunk by its device address.
 type ChunkAddress = u64;
 
+/// What a snapshot took.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Snapshot {
+    /// Bytes looked at.
+    pub(super) digested_bytes: u64,
+    /// How long that took.
+    pub(super) digest_us: u128,
+    /// Bytes that had changed.
+    pub(super) copied_back_bytes: u64,
+    /// How long it took to save them.
+    pub(super) copy_us: u128,
+}
+
 impl Session {
-    /// Saves what changed. The client's streams are idle. False if the host store has no room for it: nothing changes then.
+    /// Saves what changed. The client's streams are idle. `None` if the host store has no room for it: nothing changes then.
     ///
     /// # Errors
     /// The context's, or `CUDA_ERROR_DEINITIALIZED` if the session is to end.
-    pub(super) fn snapshot(&mut self) -> Result<bool, CudaError> {
+    pub(super) fn snapshot(&mut self) -> Result<Option<Snapshot>, CudaError> {
+        let began = Instant::now();
         let suspects = self.suspects();
         let digests = self.digest(&suspects)?;
+        let digested = Instant::now();
         let (mut zero, mut changed) = (Vec::new(), Vec::new());
         for (&address, digest) in suspects.iter().zip(digests) {
             match self.content(address) {
@@ -38,10 +58,16 @@ impl Session {
             Err(StoreError::Interrupted) => return Err(CudaError::DEINITIALIZED),
             Err(error) => {
                 self.store_failed(&error);
-                return Ok(false);
+                return Ok(None);
             }
         };
         self.copy_back(&changed, &places)?;
+        let taken = Snapshot {
+            digested_bytes: suspects.len() as u64 * CHUNK_BYTES,
+            digest_us: digested.duration_since(began).as_micros(),
+            copied_back_bytes: changed.len() as u64 * CHUNK_BYTES,
+            copy_us: digested.elapsed().as_micros(),
+        };
         let mut released = Vec::new();
         for address in zero {
             self.set_content(address, Content::Zero, &mut released);
@@ -61,7 +87,33 @@ impl Session {
             }
         }
         self.tell_memory();
-        Ok(true)
+        Ok(Some(taken))
+    }
+
+    /// What is in these chunks now.
+    fn digest(&mut self, suspects: &[ChunkAddress]) -> Result<Vec<ChunkDigest>, CudaError> {
+        let (shared, arena) = (self.shared.clone(), self.space.arena());
+        let buffer = match lock(&shared.digest_buffers).pop() {
+            Some(buffer) => buffer,
+            None => DigestBuffer::new(&shared.device, DIGESTS_AT_ONCE)?,
+        };
+        let mut digests = Vec::with_capacity(suspects.len());
+        for part in suspects.chunks(buffer.capacity()) {
+            part.iter().enumerate().for_each(|(index, &address)| buffer.set_chunk(index, address));
+            let stream = self.streams.enter_setup();
+            // SAFETY: the buffer is this call's alone, and goes on living with the others; the chunks are those of resident
+            // segments, which stay until the wait below is over.
+            unsafe { shared.digests.post(stream, &buffer, part.len(), CHUNK_BYTES, arena)? };
+            let fence = self.streams.fence_setup()?;
+            if let Err(error) = self.wait_for(Vec::from_iter(fence)) {
+                // The kernel may still write into the buffer, so nobody else may have it.
+                std::mem::forget(buffer);
+                return Err(error);
+            }
+            digests.extend((0..part.len()).map(|index| buffer.digest(index)));
+        }
+        lock(&shared.digest_buffers).push(buffer);
+        Ok(digests)
     }
 
     /// Chunks that may have changed since the last snapshot.
@@ -70,9 +122,8 @@ impl Session {
         let mut suspects = Vec::new();
         for (start, segment) in self.space.segments().filter(|(_, segment)| segment.backing.is_some()) {
             let addresses = (start..).step_by(CHUNK_BYTES as usize).zip(&segment.chunks);
-            suspects.extend(
-                addresses.filter(|(_, chunk)| all || chunk.copied_into).map(|(address, _)| address),
-            );
+            suspects
+                .extend(addresses.filter(|(_, chunk)| all || chunk.copied_into).map(|(address, _)| address));
         }
         suspects
     }
@@ -100,8 +151,13 @@ impl Session {
     }
 
     /// Copies chunks to their places and waits for it; neighbours in one go.
-    fn copy_back(&mut self, changed: &[(ChunkAddress, ChunkDigest)], places: &[store::Place]) -> Result<(), CudaError> {
-        let to = |place: &store::Place| self.shared.store.address(place.slot).ok_or(CudaError::OPERATING_SYSTEM);
+    fn copy_back(
+        &mut self,
+        changed: &[(ChunkAddress, ChunkDigest)],
+        places: &[store::Place],
+    ) -> Result<(), CudaError> {
+        let to =
+            |place: &store::Place| self.shared.store.address(place.slot).ok_or(CudaError::OPERATING_SYSTEM);
         let targets = places.iter().map(to).collect::<Result<Vec<_>, _>>()?;
         let pairs: Vec<(u64, u64)> = changed.iter().map(|&(address, _)| address).zip(targets).collect();
         let follows = |one: &(u64, u64), next: &(u64, u64)| {
@@ -111,7 +167,8 @@ impl Session {
                 && self.space.segment_of(one.0).map(|(start, _)| start)
                     == self.space.segment_of(next.0).map(|(start, _)| start)
         };
-        let runs: Vec<_> = pairs.chunk_by(follows).map(|run| (run[0], run.len() as u64 * CHUNK_BYTES)).collect();
+        let runs: Vec<_> =
+            pairs.chunk_by(follows).map(|run| (run[0], run.len() as u64 * CHUNK_BYTES)).collect();
         for ((from, to), bytes) in runs {
             // SAFETY: the chunks are mapped and idle; the places are page-locked and nobody else's.
             unsafe {
@@ -126,8 +183,10 @@ impl Session {
     fn pointers_in(&self, place: store::Place) -> Arc<[u64]> {
         let arena = self.space.arena();
         let Some(words) = self.shared.store.words(place.slot) else { return Arc::default() };
-        let pointers: BTreeSet<u64> =
-            words.filter(|&word| arena.contains(word, 1)).map(|word| word / CHUNK_BYTES * CHUNK_BYTES).collect();
+        let pointers: BTreeSet<u64> = words
+            .filter(|&word| arena.contains(word, 1))
+            .map(|word| word / CHUNK_BYTES * CHUNK_BYTES)
+            .collect();
         pointers.into_iter().collect()
     }
 
@@ -142,15 +201,4 @@ impl Session {
             }
         }
     }
-}
-
-impl Session {
-    fn digest(&mut self, suspects: &[u64]) -> Result<Vec<ChunkDigest>, CudaError> {
-        Ok(suspects.iter().map(|_| ChunkDigest { low: rand(), high: 0, pointers: 1, is_zero: false }).collect())
-    }
-}
-fn rand() -> u64 {
-    use std::sync::atomic::{AtomicU64, Ordering};
-    static X: AtomicU64 = AtomicU64::new(0);
-    X.fetch_add(1, Ordering::Relaxed)
 }

@@ -11,6 +11,7 @@ use crate::worker::segments::{Backing, CHUNK_BYTES, Chunk, Content};
 use crate::worker::session::Session;
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 use torpor_proto::error::CudaError;
 
 /// How memory comes to the GPU: what the paper's Figure 7 compares. Each is the one before and something more.
@@ -52,13 +53,26 @@ impl Session {
             return Ok(());
         }
         self.link.usage.swaps.fetch_add(1, Ordering::Relaxed);
+        let asked = Instant::now();
         self.renew_lease()?;
         self.reserve_memory(bytes)?;
+        let began = Instant::now();
         let mut unbacked = bytes;
         let brought = self.bring(&missing, &mut unbacked);
         self.shared.memory.unreserve(self.link.client, unbacked);
         self.tell_memory();
-        brought?;
+        let copied_bytes = brought?;
+        tracing::debug!(
+            client = self.link.client,
+            function = %self.link.function,
+            segments = missing.len(),
+            bytes,
+            copied_bytes,
+            reserve_us = began.duration_since(asked).as_micros(),
+            map_us = self.residency.mapping_time.as_micros(),
+            post_us = began.elapsed().as_micros(),
+            "swapped in"
+        );
         self.residency.touched = Some(Vec::new());
         if self.shared.swap == SwapMode::Locked {
             let fence = self.streams.fence_setup()?;
@@ -98,14 +112,18 @@ impl Session {
         }
     }
 
-    fn bring(&mut self, missing: &[(u64, u64)], unbacked: &mut u64) -> Result<(), CudaError> {
+    fn bring(&mut self, missing: &[(u64, u64)], unbacked: &mut u64) -> Result<u64, CudaError> {
+        self.residency.mapping_time = Duration::ZERO;
+        let mut copied_bytes = 0;
         let group_bytes = self.shared.swap.group_bytes();
         let mut groups = HashMap::new();
         let mut in_group = 0;
         for (at, &(address, bytes)) in missing.iter().enumerate() {
             *unbacked -= bytes;
+            let mapping = Instant::now();
             self.back(address, bytes)?;
-            self.post_contents(address)?;
+            self.residency.mapping_time += mapping.elapsed();
+            copied_bytes += self.post_contents(address)?;
             groups.insert(address, self.arrivals.next());
             in_group += bytes;
             if in_group >= group_bytes || at + 1 == missing.len() {
@@ -114,7 +132,7 @@ impl Session {
             }
         }
         self.space.spread_arrivals(&groups);
-        Ok(())
+        Ok(copied_bytes)
     }
 
     /// Puts reserved physical memory behind a segment; the reservation is used up, whatever comes of it. The memory holds
@@ -149,8 +167,9 @@ impl Session {
         Ok(())
     }
 
-    /// Posts the copies and fills that give a segment that was just backed its contents, every byte of it.
-    fn post_contents(&mut self, address: u64) -> Result<(), CudaError> {
+    /// Posts the copies and fills that give a segment that was just backed its contents, every byte of it. Returns how much
+    /// is copied.
+    fn post_contents(&mut self, address: u64) -> Result<u64, CudaError> {
         let (_, segment) = self.space.segment_of(address).ok_or(CudaError::UNKNOWN)?;
         let source = |chunk: &Chunk| match &chunk.content {
             Content::Zero => Ok(None),
@@ -159,9 +178,12 @@ impl Session {
             }
         };
         let sources = segment.chunks.iter().map(source).collect::<Result<Vec<_>, _>>()?;
+        let copied_bytes = sources.iter().flatten().count() as u64 * CHUNK_BYTES;
         let mut destination = address;
         let follows = |one: &Option<u64>, next: &Option<u64>| one.map(|one| one + CHUNK_BYTES) == *next;
-        for run in sources.chunk_by(|one, next| one.is_none() == next.is_none() && (one.is_none() || follows(one, next))) {
+        for run in sources
+            .chunk_by(|one, next| one.is_none() == next.is_none() && (one.is_none() || follows(one, next)))
+        {
             let bytes = run.len() as u64 * CHUNK_BYTES;
             let stream = self.streams.enter_setup();
             // SAFETY: the segment was just mapped and stays until the client's streams, this one included, are idle; the
@@ -176,7 +198,7 @@ impl Session {
             }
             destination += bytes;
         }
-        Ok(())
+        Ok(copied_bytes)
     }
 
     /// Asks the host store where the client's chunks are, if it has moved them meanwhile.
@@ -185,8 +207,11 @@ impl Session {
             return Ok(());
         }
         let places = self.shared.store.lease(self.link.client, &|| self.is_interrupted());
-        let places: HashMap<u64, _> =
-            places.map_err(|error| self.store_failed(&error))?.into_iter().map(|place| (place.chunk, place)).collect();
+        let places: HashMap<u64, _> = places
+            .map_err(|error| self.store_failed(&error))?
+            .into_iter()
+            .map(|place| (place.chunk, place))
+            .collect();
         for (_, segment) in self.space.segments_mut() {
             for chunk in &mut segment.chunks {
                 if let Content::Stored { place, .. } = &mut chunk.content {

@@ -5,7 +5,8 @@ use torpor_proto::command::{Command, Launch, LaunchShape};
 use torpor_proto::ring::{NO_SLOT, encode_record};
 
 /// `add_step(u32 *data, u32 count)` adds the global `step` (3) to each element; `spin(u32 *flag)` runs until the flag is
-/// not 0; `poke(u32 *address)` writes there.
+/// not 0; `poke(u32 *address)` writes there; `add_through(u32 **table, u32 count)` is `add_step` on what the first pointer in
+/// a table points to.
 pub const PTX: &str = "
 .version 8.0
 .target sm_80
@@ -27,6 +28,32 @@ pub const PTX: &str = "
     setp.ge.u32 %p, %r5, %r1;
     @%p bra DONE;
     cvta.to.global.u64 %d2, %d1;
+    mul.wide.u32 %d3, %r5, 4;
+    add.u64 %d4, %d2, %d3;
+    ld.global.u32 %r6, [step];
+    ld.global.u32 %r7, [%d4];
+    add.u32 %r7, %r7, %r6;
+    st.global.u32 [%d4], %r7;
+DONE:
+    ret;
+}
+
+.visible .entry add_through(.param .u64 table, .param .u32 count)
+{
+    .reg .pred %p;
+    .reg .b32 %r<8>;
+    .reg .b64 %d<6>;
+    ld.param.u64 %d1, [table];
+    ld.param.u32 %r1, [count];
+    cvta.to.global.u64 %d2, %d1;
+    ld.global.u64 %d5, [%d2];
+    mov.u32 %r2, %ctaid.x;
+    mov.u32 %r3, %ntid.x;
+    mov.u32 %r4, %tid.x;
+    mad.lo.u32 %r5, %r2, %r3, %r4;
+    setp.ge.u32 %p, %r5, %r1;
+    @%p bra DONE;
+    cvta.to.global.u64 %d2, %d5;
     mul.wide.u32 %d3, %r5, 4;
     add.u64 %d4, %d2, %d3;
     ld.global.u32 %r6, [step];
@@ -91,10 +118,10 @@ pub fn record<C: Command>(out: &mut Vec<u64>, command: C, tail: &[u8]) {
 }
 
 impl Client {
-    /// Loads the image as 1 and its kernels: 1 is `add_step`, 2 `spin`, 3 `poke`.
+    /// Loads the image as 1 and its kernels: 1 is `add_step`, 2 `spin`, 3 `poke`, 4 `add_through`.
     pub fn load_kernels(&mut self) {
         self.load_image(1, &image()).unwrap();
-        for (kernel, name) in [(1, "add_step"), (2, "spin"), (3, "poke")] {
+        for (kernel, name) in [(1, "add_step"), (2, "spin"), (3, "poke"), (4, "add_through")] {
             self.resolve(1, kernel, name).unwrap();
         }
     }
@@ -103,6 +130,12 @@ impl Client {
     pub fn add_step(&mut self, data: u64, count: u32, stream: u32) {
         let parameters = add_step_parameters(data, count);
         self.post(launch(1, stream, count.div_ceil(64), 64, parameters.len()), &parameters);
+    }
+
+    /// Posts `add_through`.
+    pub fn add_through(&mut self, table: u64, count: u32, stream: u32) {
+        let parameters = add_step_parameters(table, count);
+        self.post(launch(4, stream, count.div_ceil(64), 64, parameters.len()), &parameters);
     }
 
     /// Posts a kernel whose only parameter is an address.
