@@ -29,6 +29,12 @@ pub struct Recipe {
     pub images: PathBuf,
     /// How long it spins for the next command before it sleeps.
     pub spin: Duration,
+    /// Device memory that all its clients together may use; 0 for the GPU's default.
+    pub gpu_limit_bytes: u64,
+    /// Clients that may use the GPU at the same time.
+    pub active_clients: usize,
+    /// How long a client keeps the GPU after its last command.
+    pub linger: Duration,
     /// What it logs.
     pub log: String,
 }
@@ -79,6 +85,9 @@ impl WorkerProcess {
             .arg("--images")
             .arg(&recipe.images)
             .args(["--spin-us", &recipe.spin.as_micros().to_string()])
+            .args(["--gpu-limit-bytes", &recipe.gpu_limit_bytes.to_string()])
+            .args(["--active-clients", &recipe.active_clients.to_string()])
+            .args(["--linger-us", &recipe.linger.as_micros().to_string()])
             .args(["--log", &recipe.log])
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())

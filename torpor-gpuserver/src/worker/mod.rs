@@ -60,6 +60,12 @@ pub struct WorkerOptions {
     pub images: PathBuf,
     /// How long a session spins for the next command before it sleeps.
     pub spin: Duration,
+    /// Device memory that all clients together may use; 0 for the GPU's default ([`crate::gpu_limit`]).
+    pub memory_limit_bytes: u64,
+    /// Clients that may use the GPU at the same time; at least 1.
+    pub active_clients: usize,
+    /// How long a client keeps the GPU after its last command.
+    pub linger: Duration,
 }
 
 /// Why a worker ended.
@@ -124,7 +130,7 @@ pub fn run(options: WorkerOptions) -> Result<(), WorkerError> {
 type Started = (Arc<Shared>, Vec<Reservation>);
 
 fn start(options: WorkerOptions) -> Result<Started, (OwnedFd, WorkerError)> {
-    let WorkerOptions { driver, device, server, images, spin } = options;
+    let WorkerOptions { driver, device, server, images, spin, .. } = options;
     let prepare = || {
         let device = Device::open(Driver::load(&driver)?, device)?;
         let window = reserve_window(&device)?;
