@@ -23,9 +23,10 @@ TABLE_4 = ["densenet169", "densenet201", "inception_v3", "efficientnet_b0", "res
 STAND_IN = "copy_only"
 
 
-def add_common_arguments(parser, rounds):
-    """The flags that every script has."""
-    parser.add_argument("--rounds", type=int, default=rounds)
+def add_common_arguments(parser, rounds=None):
+    """The flags that every script has; --rounds if there are any."""
+    if rounds is not None:
+        parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--logs", default=None, metavar="DIR", help="keep what every process printed here")
     parser.add_argument("--simulated", action="store_true",
                         help="without a GPU: try the script itself; `native` is then remoted as well, the model a copy")
