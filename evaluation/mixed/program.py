@@ -54,7 +54,7 @@ def work(name, step, each):
     try:
         stream = torch.cuda.Stream()
         with torch.cuda.stream(stream):
-            data = torch.zeros(COUNT).pin_memory().to("cuda", non_blocking=True)
+            data = torch.zeros(COUNT).cuda()
             for _ in range(STEPS):
                 step(data, stream)
             event = torch.cuda.Event()
