@@ -70,6 +70,7 @@ def main():
     torch.empty(1, device="cuda")
     shared, static = load(shared_path), load(static_path)
     assert shared.extension_set_step(1.0) == 0 and static.extension_set_step(1.0) == 0
+    torch.cuda.synchronize()  # a copy from pageable memory may end after its call, and the streams below do not wait for it
     jobs = [("shared cudart", launches(shared), 13), ("static cudart", launches(static), 23),
             ("shared cudart, second thread", launches(shared), 13), ("static cudart, second thread", launches(static), 23)]
     if not is_simulated:
