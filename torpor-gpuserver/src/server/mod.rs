@@ -1,12 +1,12 @@
 //! The node server: accepts clients, places them on GPUs, and keeps a worker process running for each GPU.
 //!
 //! It is control plane alone. It holds no CUDA driver, reads no command, and maps of a client's memory only the
-//! channel, to say that it failed. Everything a client does on a GPU goes through shared memory to a worker.
+//! channel, to say that it failed, and of the host store's slabs what is to be spilled, brought back or checked. Everything a client does on a GPU goes through shared memory to a worker.
 //!
 //! ```text
 //!  torpor CLI ──admin.sock──▶ admin ─┐
 //!  client ──control.sock────▶ control ┼─▶ node ──▶ gpu (one task per GPU) ══socket pair══▶ worker process
-//!         ──lifeline.sock───▶ lifeline┘      └─ clients (slots, tokens)
+//!         ──lifeline.sock───▶ lifeline┘      └─ clients (slots, tokens), store (slabs, chunks)
 //! ```
 //!
 //! All tasks run on the thread that calls [`run()`]: workers die with the thread that started them.
@@ -19,6 +19,7 @@ mod gpu;
 pub mod installation;
 mod lifeline;
 pub mod logging;
+mod machine;
 mod node;
 pub mod options;
 mod packet;
@@ -26,6 +27,7 @@ mod probe;
 mod run;
 mod served;
 pub mod size;
+mod store;
 mod tree;
 mod worker_process;
 mod zmtp;

@@ -6,6 +6,7 @@ use crate::server::node::{FunctionError, Node};
 use crate::server::options::ServerOptions;
 use crate::server::probe::{ProbeError, find_driver};
 use crate::server::size::ByteSize;
+use crate::server::store::{SpillDirectoryError, Store};
 use crate::server::tree::{ServerTree, TreeError, close_to_others};
 use crate::server::worker_process::Recipe;
 use rustix::process::{Resource, Rlimit};
@@ -45,6 +46,9 @@ pub enum ServerError {
         /// Who counts.
         driver: PathBuf,
     },
+    /// The host store cannot be.
+    #[error(transparent)]
+    Spill(#[from] SpillDirectoryError),
     /// No worker could be started.
     #[error("no GPU can be used: {0}")]
     NoGpu(String),
@@ -107,12 +111,16 @@ pub fn run(
         spin: options.spin,
         log: options.log.clone(),
     };
+    let store = Store::open(&options.store)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let (stop, stopping) = watch::channel(false);
-        let (gpus, supervisors): (Vec<_>, Vec<_>) =
-            indices.iter().map(|&index| Gpu::supervise(index, recipe.clone(), stopping.clone())).unzip();
-        let served = serve(options, tree, gpus, driver.simulated, &stop, also_stop, ready).await;
+        store.start();
+        let supervise = |&index| Gpu::supervise(index, recipe.clone(), store.clone(), stopping.clone());
+        let (gpus, supervisors): (Vec<_>, Vec<_>) = indices.iter().map(supervise).unzip();
+        let served =
+            serve(options, tree, gpus, store.clone(), driver.simulated, &stop, also_stop, ready).await;
+        store.end();
         stop.send_replace(true);
         for supervisor in supervisors {
             let _ = supervisor.await;
@@ -125,6 +133,7 @@ async fn serve(
     options: ServerOptions,
     tree: ServerTree,
     gpus: Vec<Gpu>,
+    store: Arc<Store>,
     simulated: bool,
     stop: &watch::Sender<bool>,
     also_stop: impl Future<Output = ()>,
@@ -140,7 +149,7 @@ async fn serve(
         _ = terminate.recv() => return Ok(()),
         () = &mut also_stop => return Ok(()),
     };
-    let node = Arc::new(Node::new(options, tree, gpus, simulated, stop.clone()));
+    let node = Arc::new(Node::new(options, tree, gpus, store, simulated, stop.clone()));
     node.ensure_function(DEFAULT_FUNCTION)?;
     let admin = listen_for_admin(&node, &directory.admin_socket())?;
     ready(&Serving { directory: directory.path().to_owned(), gpus: started });

@@ -21,6 +21,8 @@ mod memory;
 mod pending;
 mod session;
 mod shared;
+#[cfg_attr(not(test), expect(dead_code, reason = "sessions keep nothing in the host store yet"))]
+mod store;
 mod stream;
 mod streams;
 mod table;
@@ -186,6 +188,9 @@ fn listen(shared: &Arc<Shared>) -> io::Result<()> {
             Some(to_worker::Body::ReportUsage(_)) => {
                 shared.tell(from_worker::Body::Usage(usage(shared)));
             }
+            Some(to_worker::Body::Slab(slab)) => store::take_slab(shared, slab, descriptors),
+            Some(to_worker::Body::StoreAnswer(answer)) => shared.store.answer(answer),
+            Some(to_worker::Body::RevokeLease(revoke)) => shared.want_lease(revoke.client),
             _ => tracing::error!("the node server sent an order that this release does not know"),
         }
     }

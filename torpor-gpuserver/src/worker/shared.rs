@@ -2,6 +2,7 @@
 
 use crate::driver::{Device, PinnedWords};
 use crate::worker::image_store::ImageStore;
+use crate::worker::store::Store;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -36,6 +37,9 @@ pub(super) struct Link {
     pub(super) commands: AtomicU64,
     /// For [`ClientUsage`].
     pub(super) busy: AtomicBool,
+    /// The host store wants the lease back that the session holds: give it back when idle, by
+    /// [`Store::lease_revoked`].
+    pub(super) lease_wanted: AtomicBool,
     stop: AtomicBool,
 }
 
@@ -68,20 +72,24 @@ pub(super) struct Shared {
     pub(super) device: Arc<Device>,
     /// Loaded images.
     pub(super) images: ImageStore,
+    /// The host store.
+    pub(super) store: Store,
     /// How long a session spins before it sleeps.
     pub(super) spin: Duration,
     /// Words of sessions that ended, for the next ones: giving page-locked memory back would wait for the whole GPU.
     pub(super) words: Mutex<Vec<PinnedWords>>,
-    server: OwnedFd,
+    server: Arc<OwnedFd>,
     links: Mutex<HashMap<u64, Arc<Link>>>,
     lost: AtomicU32,
 }
 
 impl Shared {
     pub(super) fn new(device: Arc<Device>, server: OwnedFd, images: ImageStore, spin: Duration) -> Self {
+        let server = Arc::new(server);
         Self {
             device,
             images,
+            store: Store::new(server.clone()),
             spin,
             words: Mutex::default(),
             server,
@@ -122,6 +130,7 @@ impl Shared {
             pinned_bytes: AtomicU64::new(0),
             commands: AtomicU64::new(0),
             busy: AtomicBool::new(false),
+            lease_wanted: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         });
         links.insert(client, link.clone());
@@ -140,6 +149,17 @@ impl Shared {
     pub(super) fn stop(&self, client: u64) -> bool {
         let link = self.links().get(&client).cloned();
         link.inspect(|link| link.stop()).is_some()
+    }
+
+    /// Asks a session for its lease of the host store. One that is gone does not use it.
+    pub(super) fn want_lease(&self, client: u64) {
+        match self.links().get(&client) {
+            Some(link) => {
+                link.lease_wanted.store(true, Ordering::Relaxed);
+                link.wake();
+            }
+            None => self.store.lease_revoked(client),
+        }
     }
 
     /// Whether any session is left.

@@ -118,6 +118,7 @@ impl Worker {
             host_bytes: HOST_BYTES,
             staging_bytes: STAGING_BYTES,
             memory_limit_bytes: LIMIT_BYTES,
+            ..Attach::default()
         }
     }
 
