@@ -65,7 +65,9 @@ fn idle_functions_go_to_files_and_come_back_as_they_were() {
     eventually("the first is stored", || report(&server).used_bytes == 6 * CHUNK);
     let second = connect(&function);
     eventually("part of the first is spilled", || report(&server).spilled_bytes == 4 * CHUNK);
-    eventually("the files are there, and all is identified", || files() == 4 && verify(&server).checked == 12);
+    eventually("the files are there, and all is identified", || {
+        files() == 4 && verify(&server).checked == 12
+    });
     let before = verify(&server);
     assert_eq!((before.chunks, before.spilled), (12, 4));
     assert_eq!((before.damaged, before.contradictions), (vec![], vec![]));

@@ -8,7 +8,7 @@ use crate::server::packet::PacketSocket;
 use crate::server::served::{NotServed, Order, Outgoing, Served, fault_code};
 use crate::server::store::{Store, WorkerId};
 use crate::server::worker_process::{Recipe, StartError, WorkerProcess};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -306,6 +306,10 @@ async fn send_all(socket: &PacketSocket, mut outgoing: mpsc::UnboundedReceiver<O
     while let Some(Outgoing { message, attachment }) = outgoing.recv().await {
         match timeout(SEND_TIMEOUT, socket.send(&message, &attachment.descriptors())).await {
             Ok(Ok(())) => {}
+            // It is gone. Whoever listens finds that out too, after its last words.
+            Ok(Err(error)) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+                break;
+            }
             Ok(Err(error)) => return error,
             Err(slow) => return slow.into(),
         }

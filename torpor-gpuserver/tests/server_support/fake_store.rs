@@ -24,6 +24,10 @@ struct Stored {
     /// Content of what it refers to, by chunk; all bytes of a chunk are 8-byte words of this.
     contents: BTreeMap<u64, u64>,
     revoked: bool,
+    /// Requests that are not answered.
+    asking: usize,
+    /// The store wants its lease back.
+    wanted: bool,
 }
 
 /// The store's slabs, and who keeps what there.
@@ -57,11 +61,15 @@ impl FakeStore {
         Body::SlabReady(SlabReady { index: slab.index, failure: String::new() })
     }
 
-    pub fn revoke(&mut self, client: u64) -> Body {
+    pub fn revoke(&mut self, client: u64) -> Option<Body> {
         if let Some(stored) = self.clients.get_mut(&client) {
+            stored.wanted = stored.asking > 0;
+            if stored.wanted {
+                return None;
+            }
             stored.revoked = true;
         }
-        Body::LeaseRevoked(LeaseRevoked { client })
+        Some(Body::LeaseRevoked(LeaseRevoked { client }))
     }
 
     /// Takes all leases again.
@@ -75,8 +83,17 @@ impl FakeStore {
         clients.into_iter().map(|client| self.ask(client, store_request::Body::Lease(Lease {}))).collect()
     }
 
-    pub fn answer(&mut self, answer: StoreAnswer) -> Option<Body> {
+    pub fn answer(&mut self, answer: StoreAnswer) -> Vec<Body> {
         let (client, asked) = self.asked[usize::try_from(answer.request).unwrap()].clone();
+        let Some(stored) = self.clients.get_mut(&client) else { return Vec::new() };
+        stored.asking -= 1;
+        let said = self.go_on(client, asked, answer);
+        let wanted = self.clients.get(&client).is_some_and(|stored| stored.wanted);
+        let given = if wanted { self.revoke(client) } else { None };
+        said.into_iter().chain(given).collect()
+    }
+
+    fn go_on(&mut self, client: u64, asked: store_request::Body, answer: StoreAnswer) -> Option<Body> {
         let places = match answer.result.unwrap() {
             store_answer::Result::Places(places) => places.places,
             store_answer::Result::Refusal(reason) => {
@@ -124,6 +141,7 @@ impl FakeStore {
     fn ask(&mut self, client: u64, body: store_request::Body) -> Body {
         let request = self.asked.len() as u64;
         self.asked.push((client, body.clone()));
+        self.clients.get_mut(&client).unwrap().asking += 1;
         Body::StoreRequest(StoreRequest { request, client, body: Some(body) })
     }
 

@@ -89,7 +89,7 @@ pub fn serve_if_asked() {
             }
             to_worker::Body::Slab(slab) => say(store.slab(slab, &descriptors)),
             to_worker::Body::StoreAnswer(answer) => store.answer(answer).into_iter().for_each(say),
-            to_worker::Body::RevokeLease(revoke) => say(store.revoke(revoke.client)),
+            to_worker::Body::RevokeLease(revoke) => store.revoke(revoke.client).into_iter().for_each(say),
             other => panic!("{other:?}"),
         }
     }
