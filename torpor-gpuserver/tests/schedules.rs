@@ -324,7 +324,7 @@ fn whatever_is_evicted_and_when_programs_see_the_memory_they_wrote() {
             "--gpu-limit",
             GPU_LIMIT,
         ]);
-        command.args(["--memory-limit", "12MiB"]);
+        command.args(["--memory-limit", "12MiB", "--host-pool", "64MiB", "--host-slab", "16MiB"]);
         command
             .env("TORPOR_SIMGPU_CHECKS", "unordered,busy,streams")
             .env("TORPOR_SIMGPU_LOG", findings.path());

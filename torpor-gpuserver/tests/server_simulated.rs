@@ -31,7 +31,7 @@ fn start() -> Server {
     Server::start_by(|directory| {
         let mut command = Command::new(PROGRAM);
         command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(driver());
-        command.args(["--gpus", "0", "--pinned-limit", "64MiB", "--staging", "4MiB"]);
+        command.args(["--gpus", "0", "--pinned-limit", "64MiB", "--staging", "4MiB", "--host-pool", "16MiB"]);
         command.env("TORPOR_GPUSERVER", PROGRAM).stdin(Stdio::null()).stdout(Stdio::null());
         command
     })
@@ -56,6 +56,16 @@ fn eight_clients_at_once_have_memory_of_their_own() {
     let listed = server.clients();
     assert_eq!(listed.len(), 8);
     assert!(listed.iter().all(|client| client.memory_bytes == 2 * MIB && client.commands > 1));
+}
+
+#[test]
+fn the_first_slab_of_the_host_store_is_page_locked_at_start() {
+    let server = start();
+    let total = || {
+        let request = torpor_proto::control::admin::ReportStoreRequest {};
+        server.admin(async |mut api| api.report_store(request).await).unwrap().total_bytes
+    };
+    eventually("the slab can be used", || total() == 16 * MIB);
 }
 
 #[test]

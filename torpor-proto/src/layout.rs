@@ -41,6 +41,9 @@ pub const SEGMENT_GRANULE_BYTES: u64 = 2 << 20;
 /// The least that a client's staging area may have: uploads and downloads each need a few pieces of 1 MiB.
 pub const MIN_STAGING_BYTES: u64 = 4 << 20;
 
+/// Slabs of the host store, at most.
+pub const MAX_SLABS: u32 = 1 << 14;
+
 /// Host pages, the granularity of page-locking.
 pub const PAGE_BYTES: u64 = 4096;
 

@@ -1,5 +1,6 @@
 //! The admin API: what people and other programs ask the node server and tell it.
 
+use crate::chunk::CHUNK_BYTES;
 use crate::server::functions;
 use crate::server::gpu::State;
 use crate::server::node::{FunctionError, Node};
@@ -11,7 +12,7 @@ use torpor_proto::control::admin::{
     Client, EnsureFunctionRequest, EnsureFunctionResponse, ListClientsRequest, ListClientsResponse,
     ListFunctionsRequest, ListFunctionsResponse, ListGpusRequest, ListGpusResponse, LoadFunctionRequest,
     LoadFunctionResponse, PinFunctionRequest, PinFunctionResponse, ShutdownRequest, ShutdownResponse,
-    UnloadFunctionRequest, UnloadFunctionResponse,
+    UnloadFunctionRequest, UnloadFunctionResponse, ReportStoreRequest, ReportStoreResponse, StoreClient, VerifyStoreRequest, VerifyStoreResponse,
 };
 
 /// The service, over a node.
@@ -121,6 +122,44 @@ impl Admin for AdminService {
         let PinFunctionRequest { name, pinned, gpu } = request.into_inner();
         functions::pin(&self.0, &name, pinned, gpu)?;
         Ok(Response::new(PinFunctionResponse {}))
+    }
+
+    async fn report_store(
+        &self,
+        _request: Request<ReportStoreRequest>,
+    ) -> Result<Response<ReportStoreResponse>, Status> {
+        let usage = self.0.store().usage();
+        let bytes = |chunks: usize| chunks as u64 * CHUNK_BYTES;
+        let clients = usage.index.clients.iter().map(|client| StoreClient {
+            client: client.client.0,
+            host_bytes: client.referred_bytes,
+            spilled_bytes: client.spilled_bytes,
+        });
+        Ok(Response::new(ReportStoreResponse {
+            pool_bytes: usage.pool_bytes,
+            total_bytes: bytes(usage.index.total_slots),
+            used_bytes: bytes(usage.index.used_slots),
+            saved_bytes: usage.index.saved_bytes,
+            spilled_bytes: bytes(usage.index.spilled),
+            spill_limit_bytes: usage.spill_limit_bytes,
+            clients: clients.collect(),
+        }))
+    }
+
+    async fn verify_store(
+        &self,
+        _request: Request<VerifyStoreRequest>,
+    ) -> Result<Response<VerifyStoreResponse>, Status> {
+        let report = self.0.store().verify().await;
+        Ok(Response::new(VerifyStoreResponse {
+            chunks: report.chunks as u64,
+            checked: report.checked as u64,
+            checked_bytes: report.checked_bytes,
+            shared: report.shared as u64,
+            spilled: report.spilled as u64,
+            damaged: report.damaged,
+            contradictions: report.contradictions,
+        }))
     }
 
     async fn shutdown(

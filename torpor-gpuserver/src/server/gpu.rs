@@ -3,10 +3,13 @@
 //! A worker that dies takes its clients with it (their later calls fail), and nothing else: it is started again
 //! after a short pause, which grows as long as workers keep dying.
 
-use crate::server::served::{NotServed, Order, Served, fault_code};
+use crate::server::clients::ClientId;
+use crate::server::packet::PacketSocket;
+use crate::server::served::{NotServed, Order, Outgoing, Served, fault_code};
+use crate::server::store::{Store, WorkerId};
 use crate::server::worker_process::{Recipe, StartError, WorkerProcess};
-use std::io;
-use std::os::fd::AsFd;
+use std::io::{self, ErrorKind};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -66,13 +69,19 @@ pub struct Gpu {
 impl Gpu {
     /// Starts a worker and keeps one running until `stop` turns true. The task ends when the last worker did.
     #[must_use]
-    pub fn supervise(index: u32, recipe: Recipe, stop: watch::Receiver<bool>) -> (Self, JoinHandle<()>) {
+    pub fn supervise(
+        index: u32,
+        recipe: Recipe,
+        store: Arc<Store>,
+        stop: watch::Receiver<bool>,
+    ) -> (Self, JoinHandle<()>) {
         let (orders, inbox) = mpsc::unbounded_channel();
         let starting = Status { state: State::Starting, device: None, worker_pid: None, worker_restarts: 0 };
         let (publish, status) = watch::channel(starting);
         let supervisor = Supervisor {
             index,
             recipe,
+            store,
             inbox,
             status: publish,
             stop,
@@ -99,6 +108,7 @@ impl Gpu {
 struct Supervisor {
     index: u32,
     recipe: Recipe,
+    store: Arc<Store>,
     inbox: mpsc::UnboundedReceiver<Order>,
     status: watch::Sender<Status>,
     stop: watch::Receiver<bool>,
@@ -168,7 +178,11 @@ impl Supervisor {
             status.device = Some(Arc::new(device));
             status.state = State::Ready;
         });
-        match self.serve(&worker).await {
+        let (outbox, outgoing) = mpsc::unbounded_channel();
+        let at_store = self.store.connect(self.index, outbox.clone());
+        let end = self.serve(&worker, at_store, &outbox, outgoing).await;
+        self.store.disconnect(at_store);
+        match end {
             End::Stopped => {
                 self.served.fail(CudaError::DEVICE_UNAVAILABLE);
                 worker.dismiss().await;
@@ -179,13 +193,22 @@ impl Supervisor {
                 self.publish(|status| status.state = State::Starting);
                 self.served.fail(self.lost_context.unwrap_or(CudaError::LAUNCH_FAILED));
                 let reason = format!("{reason}; {}", worker.epitaph().await);
+                // Nobody reads or writes their chunks any more, and nobody will: their memory on the GPU is gone too.
+                self.served.clients().for_each(|client| self.store.forget(ClientId(client)));
                 self.served.bury("its GPU's worker died");
                 Ok(End::Died(reason))
             }
         }
     }
 
-    async fn serve(&mut self, worker: &WorkerProcess) -> End {
+    async fn serve(
+        &mut self,
+        worker: &WorkerProcess,
+        at_store: WorkerId,
+        outbox: &mpsc::UnboundedSender<Outgoing>,
+        outgoing: mpsc::UnboundedReceiver<Outgoing>,
+    ) -> End {
+        let mut sending = pin!(send_all(&worker.socket, outgoing));
         let mut deadline = None;
         loop {
             tokio::select! {
@@ -196,7 +219,9 @@ impl Supervisor {
                             self.lost_context = Some(fault_code(fault.code));
                             deadline.get_or_insert(Instant::now() + FAULT_GRACE);
                         }
-                        self.served.hear(body);
+                        if let Some(body) = self.store.hear(at_store, body) {
+                            self.served.hear(body);
+                        }
                     }
                     Ok(Some(FromWorker { body: None })) => {}
                     Ok(None) => return End::Died(self.describe("it closed its socket")),
@@ -204,26 +229,22 @@ impl Supervisor {
                 },
                 order = self.inbox.recv() => match order {
                     Some(order) => {
-                        if let Err(error) = self.pass_on(worker, order).await {
-                            return End::Died(self.describe(&format!("it takes no messages: {error}")));
+                        if let Some(message) = self.served.order(order) {
+                            // The receiver is in `sending`, which is over only when this is.
+                            let _ = outbox.send(message);
                         }
                     }
                     None => return End::Stopped,
                 },
+                error = &mut sending => {
+                    return End::Died(self.describe(&format!("it takes no messages: {error}")));
+                }
                 _ = stopped(&mut self.stop) => return End::Stopped,
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     return End::Died(self.describe("it did not end"));
                 }
             }
         }
-    }
-
-    async fn pass_on(&mut self, worker: &WorkerProcess, order: Order) -> io::Result<()> {
-        let Some(outgoing) = self.served.order(order) else { return Ok(()) };
-        let descriptors =
-            outgoing.memory.as_ref().map(|memory| [memory.channel_file.as_fd(), memory.host_file.as_fd()]);
-        let descriptors = descriptors.as_ref().map_or(&[][..], |both| &both[..]);
-        timeout(SEND_TIMEOUT, worker.socket.send(&outgoing.message, descriptors)).await?
     }
 
     /// Waits before the next worker, and refuses what is asked meanwhile. True if the server is ending.
@@ -277,6 +298,23 @@ impl Supervisor {
     fn publish(&self, change: impl FnOnce(&mut Status)) {
         self.status.send_modify(change);
     }
+}
+
+/// Sends what is put into the outbox, while the worker is listened to: a worker that waits until it has been heard takes
+/// no messages. Returns only if it takes none at all.
+async fn send_all(socket: &PacketSocket, mut outgoing: mpsc::UnboundedReceiver<Outgoing>) -> io::Error {
+    while let Some(Outgoing { message, attachment }) = outgoing.recv().await {
+        match timeout(SEND_TIMEOUT, socket.send(&message, &attachment.descriptors())).await {
+            Ok(Ok(())) => {}
+            // It is gone. Whoever listens finds that out too, after its last words.
+            Ok(Err(error)) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+                break;
+            }
+            Ok(Err(error)) => return error,
+            Err(slow) => return slow.into(),
+        }
+    }
+    std::future::pending().await
 }
 
 /// Waits until the server is to end.

@@ -1,12 +1,12 @@
 //! The node server: accepts clients, places them on GPUs, and keeps a worker process running for each GPU.
 //!
 //! It is control plane alone. It holds no CUDA driver, reads no command, and maps of a client's memory only the
-//! channel, to say that it failed. Everything a client does on a GPU goes through shared memory to a worker.
+//! channel, to say that it failed, and of the host store's slabs what is to be spilled, brought back or checked. Everything a client does on a GPU goes through shared memory to a worker.
 //!
 //! ```text
 //!  torpor CLI ──admin.sock──▶ admin ─┐
 //!  client ──control.sock────▶ control ┼─▶ node ──▶ gpu (one task per GPU) ══socket pair══▶ worker process
-//!         ──lifeline.sock───▶ lifeline┘      └─ clients (slots, tokens)
+//!         ──lifeline.sock───▶ lifeline┘      └─ clients (slots, tokens), store (slabs, chunks)
 //! ```
 //!
 //! All tasks run on the thread that calls [`run()`]: workers die with the thread that started them.
@@ -21,6 +21,7 @@ pub mod installation;
 mod lifeline;
 pub mod logging;
 mod nearest;
+mod machine;
 mod node;
 pub mod options;
 mod packet;
@@ -30,6 +31,7 @@ mod served;
 pub mod settings;
 pub mod size;
 pub mod time;
+mod store;
 mod tree;
 mod usage;
 mod worker_process;

@@ -9,6 +9,7 @@ use crate::server::gpu::{Gpu, State};
 use crate::server::options::ServerOptions;
 use crate::server::served::{ClientMemory, NotServed, Order};
 use crate::server::settings::{self, Live, Settings};
+use crate::server::store::Store;
 use crate::server::tree::{ServerTree, TreeError};
 use std::collections::HashMap;
 use std::io;
@@ -97,6 +98,7 @@ pub struct Node {
     options: ServerOptions,
     tree: ServerTree,
     gpus: Vec<Gpu>,
+    store: Arc<Store>,
     simulated: bool,
     clients: Mutex<ClientTable>,
     functions: Mutex<HashMap<String, Function>>,
@@ -112,6 +114,7 @@ impl Node {
         options: ServerOptions,
         tree: ServerTree,
         gpus: Vec<Gpu>,
+        store: Arc<Store>,
         simulated: bool,
         stop: watch::Sender<bool>,
     ) -> Self {
@@ -120,6 +123,7 @@ impl Node {
             options,
             tree,
             gpus,
+            store,
             simulated,
             clients: Mutex::default(),
             functions: Mutex::default(),
@@ -139,6 +143,12 @@ impl Node {
     #[must_use]
     pub fn gpus(&self) -> &[Gpu] {
         &self.gpus
+    }
+
+    /// Where functions' memory is while they have no GPU.
+    #[must_use]
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
     }
 
     /// Whether the GPUs are simulated.
@@ -298,6 +308,7 @@ impl Node {
             pinned: told.pinned,
         };
         let theirs = memory.clone();
+        self.store.admit(id, function);
         let answer = gpu.ask(|done| Order::Attach { attach, memory: theirs, done });
         let gone = || NotServed("the server is ending".to_owned());
         timeout(ATTACH_TIMEOUT, answer).await.map_err(|_| JoinError::Slow)?.unwrap_or_else(|| Err(gone()))?;
@@ -314,6 +325,7 @@ impl Node {
             tracing::warn!(client = id.0, gpu, "the worker has not let go of a client; its slot stays taken");
             detached.await;
         }
+        self.store.forget(id);
         self.clients().release(id);
         tracing::info!(client = id.0, took_ms = started.elapsed().as_millis(), "client gone");
     }

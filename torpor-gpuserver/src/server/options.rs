@@ -1,11 +1,14 @@
 //! What a server can be told: the command line's flags, and what they mean.
 
+use crate::chunk::CHUNK_BYTES;
 use crate::server::installation::{MissingPart, SERVER_PROGRAM};
 use crate::server::logging::{self, InvalidLevel};
-use crate::server::settings::{FileError, PerGpu, SettingsFile, Stamp, device_memory};
+use crate::server::settings::{FileError, MemorySection, PerGpu, SettingsFile, Stamp, device_memory};
 use crate::server::size::ByteSize;
 use crate::server::time::Time;
 use crate::swap_mode::SwapMode;
+use crate::server::machine;
+use crate::server::store::{SpillOptions, StoreOptions};
 use std::convert::Infallible;
 use std::env;
 use std::ffi::OsString;
@@ -83,6 +86,23 @@ pub struct TuningArgs {
     #[arg(long, value_name = "SIZE", default_value = "32MiB")]
     pub staging: ByteSize,
 
+    /// Page-locked host memory in which functions are kept while they have no GPU; it grows as needed [default: half of
+    /// the machine's]
+    #[arg(long, value_name = "SIZE")]
+    pub host_pool: Option<ByteSize>,
+
+    /// How much the host pool grows at a time
+    #[arg(long, value_name = "SIZE", default_value = "256MiB")]
+    pub host_slab: ByteSize,
+
+    /// Where idle functions' memory goes when the host pool is full [default: nowhere, new allocations fail then]
+    #[arg(long, value_name = "DIR")]
+    pub spill_dir: Option<PathBuf>,
+
+    /// How much may lie in the spill directory [default: what the disk has]
+    #[arg(long, value_name = "SIZE")]
+    pub spill_limit: Option<ByteSize>,
+
     /// How long a worker spins for a client's next command before it sleeps, in microseconds
     #[arg(long, value_name = "N", default_value_t = 200)]
     pub spin_us: u32,
@@ -145,6 +165,9 @@ pub enum OptionsError {
     /// Copies through so little staging make no progress.
     #[error("--staging {0} is too little: use 4MiB or more")]
     Staging(ByteSize),
+    /// Not even one chunk.
+    #[error("--host-pool and --host-slab must be {} or more", ByteSize(CHUNK_BYTES))]
+    HostPool,
     /// No GPU is named.
     #[error("--gpus names no GPU, or one twice")]
     Gpus,
@@ -187,6 +210,8 @@ pub struct ServerOptions {
     pub host_bytes: u64,
     /// Staging at the beginning of the host range, a whole number of pages.
     pub staging_bytes: u64,
+    /// How large the host store may become.
+    pub store: StoreOptions,
     /// How long a worker spins for the next command before sleeping.
     pub spin: Duration,
     /// How long a client spins for an answer before sleeping.
@@ -235,6 +260,7 @@ impl ServeArgs {
         }
         let config = tuning
             .config
+            .clone()
             .or_else(|| env::var_os("TORPOR_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from));
         let config = config.map(|path| {
             let stamp = Stamp::of(&path);
@@ -242,6 +268,7 @@ impl ServeArgs {
         });
         let settings =
             config.as_ref().map(|(path, _)| SettingsFile::read(path)).transpose()?.unwrap_or_default();
+        let store = store_options(&tuning, &settings.memory)?;
         let from_environment = || env::var("TORPOR_LOG").ok().filter(|level| !level.is_empty());
         let log = tuning.log.or_else(from_environment).unwrap_or_else(|| "info".to_owned());
         logging::filter(&log)?;
@@ -262,6 +289,7 @@ impl ServeArgs {
             settings,
             host_bytes,
             staging_bytes: pages(staging.0).unwrap_or(host_bytes).min(host_bytes),
+            store,
             spin: Duration::from_micros(tuning.spin_us.into()),
             wait_spin: Duration::from_micros(tuning.wait_spin_us.into()),
             log,
@@ -317,6 +345,16 @@ impl TuningArgs {
         }
         flag("pinned-limit", format!("{}B", self.pinned_limit.0).into());
         flag("staging", format!("{}B", self.staging.0).into());
+        if let Some(pool) = self.host_pool {
+            flag("host-pool", format!("{}B", pool.0).into());
+        }
+        flag("host-slab", format!("{}B", self.host_slab.0).into());
+        if let Some(directory) = &self.spill_dir {
+            flag("spill-dir", directory.into());
+        }
+        if let Some(limit) = self.spill_limit {
+            flag("spill-limit", format!("{}B", limit.0).into());
+        }
         flag("spin-us", self.spin_us.to_string().into());
         flag("wait-spin-us", self.wait_spin_us.to_string().into());
         if let Some(level) = &self.log {
@@ -324,6 +362,25 @@ impl TuningArgs {
         }
         arguments
     }
+}
+
+/// The pool is a whole number of slabs, a slab a whole number of chunks and no larger than the pool.
+/// What flags and file say of the host store; flags win.
+fn store_options(tuning: &TuningArgs, file: &MemorySection) -> Result<StoreOptions, OptionsError> {
+    let pool_bytes = match tuning.host_pool.or(file.host_pool) {
+        Some(pool) => pool.0,
+        None => (machine::memory_bytes() / 2).max(tuning.host_slab.0),
+    };
+    let slab_bytes = tuning.host_slab.0.min(pool_bytes) / CHUNK_BYTES * CHUNK_BYTES;
+    if slab_bytes == 0 {
+        return Err(OptionsError::HostPool);
+    }
+    let limit_bytes = tuning.spill_limit.or(file.spill_limit).map_or(u64::MAX, |limit| limit.0);
+    let spill = tuning.spill_dir.as_ref().or(file.spill_dir.as_ref()).map(|directory| match std::path::absolute(directory) {
+        Ok(directory) => Ok(SpillOptions { directory, limit_bytes }),
+        Err(error) => Err(OptionsError::Directory { path: directory.clone(), error }),
+    });
+    Ok(StoreOptions { slab_bytes, pool_bytes, spill: spill.transpose()? })
 }
 
 fn absolute(directory: &ServerDirectory) -> Result<ServerDirectory, OptionsError> {
@@ -359,6 +416,11 @@ mod tests {
             ["--gpu-limit", "4GiB,8GiB"],
             ["--active-per-gpu", "2"],
             ["--linger", "1.5ms"],
+            ["--swap", "pipelined"],
+            ["--host-pool", "64MiB"],
+            ["--host-slab", "16MiB"],
+            ["--spill-dir", "/my spill"],
+            ["--spill-limit", "8MiB"],
             ["--log", "debug"],
         ];
         let first = parse(given.as_flattened()).tuning;
@@ -379,6 +441,7 @@ mod tests {
             OptionsError::HostRange { .. }
         ));
         assert!(matches!(refused(&["--staging", "4KiB"]), OptionsError::Staging(_)));
+        assert!(matches!(refused(&["--host-pool", "1MiB"]), OptionsError::HostPool));
         assert!(matches!(refused(&["--gpus", "1,1"]), OptionsError::Gpus));
         assert!(matches!(refused(&["--log", "shout louder"]), OptionsError::Log(_)));
     }

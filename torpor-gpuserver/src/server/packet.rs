@@ -41,7 +41,13 @@ impl PacketSocket {
     /// # Errors
     /// `InvalidData` if it is no such message, or what the kernel says.
     pub async fn receive<M: Message + Default>(&self) -> io::Result<Option<M>> {
-        let (bytes, _) = self.0.async_io(Interest::READABLE, |socket| handover::receive(socket)).await?;
+        let receive = || self.0.async_io(Interest::READABLE, |socket| handover::receive(socket));
+        let (bytes, _) = match receive().await {
+            // The worker died with messages unread. What it said before is still there, behind this error (unix(7) does not
+            // say so; the kernel's __skb_try_recv_datagram does).
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => receive().await?,
+            received => received?,
+        };
         if bytes.is_empty() {
             return Ok(None);
         }
@@ -55,7 +61,18 @@ impl PacketSocket {
 mod tests {
     use super::*;
     use std::os::fd::AsFd;
-    use torpor_proto::control::worker::{Detach, FromWorker, ToWorker, to_worker};
+    use torpor_proto::control::worker::{Detach, Detached, FromWorker, ToWorker, from_worker, to_worker};
+
+    #[tokio::test]
+    async fn the_last_words_of_a_worker_arrive_though_it_left_messages_unread() {
+        let (server, worker) = PacketSocket::pair().unwrap();
+        server.send(&ToWorker::default(), &[]).await.unwrap();
+        let last = FromWorker { body: Some(from_worker::Body::Detached(Detached { client: 3 })) };
+        handover::send(&worker, &last.encode_to_vec(), &[]).unwrap();
+        drop(worker);
+        assert_eq!(server.receive::<FromWorker>().await.unwrap(), Some(last));
+        assert_eq!(server.receive::<FromWorker>().await.unwrap(), None);
+    }
 
     #[tokio::test]
     async fn messages_keep_their_boundaries_and_descriptors() {

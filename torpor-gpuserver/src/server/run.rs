@@ -7,6 +7,7 @@ use crate::server::options::ServerOptions;
 use crate::server::probe::{ProbeError, find_driver};
 use crate::server::settings::{self, LimitAboveGpu};
 use crate::server::size::ByteSize;
+use crate::server::store::{SpillDirectoryError, Store};
 use crate::server::tree::{ServerTree, TreeError, close_to_others};
 use crate::server::worker_process::Recipe;
 use rustix::process::{Resource, Rlimit};
@@ -67,6 +68,9 @@ pub enum ServerError {
     /// A function that fits on no GPU.
     #[error(transparent)]
     Settings(#[from] LimitAboveGpu),
+    /// The host store cannot be.
+    #[error(transparent)]
+    Spill(#[from] SpillDirectoryError),
     /// No worker could be started.
     #[error("no GPU can be used: {0}")]
     NoGpu(String),
@@ -142,12 +146,16 @@ pub fn run(
         (index, recipe)
     };
     let recipes: Vec<_> = indices.into_iter().enumerate().map(recipe).collect();
+    let store = Store::open(&options.store)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let (stop, stopping) = watch::channel(false);
-        let supervise = |(index, recipe)| Gpu::supervise(index, recipe, stopping.clone());
+        store.start();
+        let supervise =
+            |(index, recipe)| Gpu::supervise(index, recipe, store.clone(), stopping.clone());
         let (gpus, supervisors): (Vec<_>, Vec<_>) = recipes.into_iter().map(supervise).unzip();
-        let served = serve(options, tree, gpus, driver.simulated, &stop, also_stop, ready).await;
+        let served = serve(options, tree, gpus, store.clone(), driver.simulated, &stop, also_stop, ready).await;
+        store.end();
         stop.send_replace(true);
         for supervisor in supervisors {
             let _ = supervisor.await;
@@ -160,6 +168,7 @@ async fn serve(
     options: ServerOptions,
     tree: ServerTree,
     gpus: Vec<Gpu>,
+    store: Arc<Store>,
     simulated: bool,
     stop: &watch::Sender<bool>,
     also_stop: impl Future<Output = ()>,
@@ -175,7 +184,7 @@ async fn serve(
         _ = terminate.recv() => return Ok(()),
         () = &mut also_stop => return Ok(()),
     };
-    let node = Arc::new(Node::new(options, tree, gpus, simulated, stop.clone()));
+    let node = Arc::new(Node::new(options, tree, gpus, store, simulated, stop.clone()));
     check_limits(&node)?;
     node.ensure_function(DEFAULT_FUNCTION)?;
     for function in node.options().settings.functions.keys() {

@@ -1,7 +1,8 @@
 //! What one worker has been asked and has not answered yet, and whose channels fail with it.
 
+use crate::server::store::slab::Slab;
 use std::collections::{HashMap, VecDeque};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 use torpor_proto::channel::MappedChannel;
@@ -57,13 +58,36 @@ pub enum Order {
     },
 }
 
-/// A message for the worker, with the memory whose descriptors go with it.
+/// A message for the worker.
 #[derive(Debug)]
 pub struct Outgoing {
     /// The message.
     pub message: ToWorker,
-    /// Its descriptors: the channel's, then the host range's.
-    pub memory: Option<Arc<ClientMemory>>,
+    /// What goes with it.
+    pub attachment: Attachment,
+}
+
+/// The memory whose descriptors go with a message.
+#[derive(Debug)]
+pub enum Attachment {
+    /// None.
+    Nothing,
+    /// A client's: the channel's, then the host range's.
+    Client(Arc<ClientMemory>),
+    /// A slab's.
+    Slab(Arc<Slab>),
+}
+
+impl Attachment {
+    /// The descriptors, in order.
+    #[must_use]
+    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        match self {
+            Self::Nothing => Vec::new(),
+            Self::Client(memory) => vec![memory.channel_file.as_fd(), memory.host_file.as_fd()],
+            Self::Slab(slab) => vec![slab.file()],
+        }
+    }
 }
 
 /// The clients of one worker.
@@ -76,6 +100,11 @@ pub struct Served {
 }
 
 impl Served {
+    /// Those that it serves, or is asked to.
+    pub fn clients(&self) -> impl Iterator<Item = u64> {
+        self.channels.keys().copied()
+    }
+
     /// Clients it serves, or is asked to.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -84,11 +113,11 @@ impl Served {
 
     /// Notes an order. Returns what the worker is to be sent, if anything.
     pub fn order(&mut self, order: Order) -> Option<Outgoing> {
-        let (body, memory) = match order {
+        let (body, attachment) = match order {
             Order::Attach { attach, memory, done } => {
                 self.channels.insert(attach.client, memory.channel.clone());
                 self.attaching.insert(attach.client, done);
-                (to_worker::Body::Attach(attach), Some(memory))
+                (to_worker::Body::Attach(attach), Attachment::Client(memory))
             }
             Order::Detach { client, done } => {
                 if !self.channels.contains_key(&client) {
@@ -97,19 +126,19 @@ impl Served {
                     return None;
                 }
                 self.detaching.insert(client, done);
-                (to_worker::Body::Detach(Detach { client }), None)
+                (to_worker::Body::Detach(Detach { client }), Attachment::Nothing)
             }
             // A client that went meanwhile needs nothing.
             Order::Tell { client, body } => {
                 self.channels.contains_key(&client).then_some(())?;
-                (body, None)
+                (body, Attachment::Nothing)
             }
             Order::ReportUsage { done } => {
                 self.reporting.push_back(done);
-                (to_worker::Body::ReportUsage(ReportUsage {}), None)
+                (to_worker::Body::ReportUsage(ReportUsage {}), Attachment::Nothing)
             }
         };
-        Some(Outgoing { message: ToWorker { body: Some(body) }, memory })
+        Some(Outgoing { message: ToWorker { body: Some(body) }, attachment })
     }
 
     /// The worker's answer, or news.
@@ -191,7 +220,8 @@ mod tests {
         let (memory, (done, answer)) = (memory(), oneshot::channel());
         let channel = memory.channel.clone();
         let attach = Attach { client, ..Attach::default() };
-        assert!(served.order(Order::Attach { attach, memory, done }).unwrap().memory.is_some());
+        let outgoing = served.order(Order::Attach { attach, memory, done }).unwrap();
+        assert_eq!(outgoing.attachment.descriptors().len(), 2);
         (channel, answer)
     }
 

@@ -4,25 +4,18 @@
 //! asks. Pages that nobody has touched are faulted in by several threads first: one alone does 1.5 GB/s.
 
 use crate::driver::{Device, HostRegistration};
+use crate::fault_in::fault_in;
 use crate::worker::shared::{Link, Shared};
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
-use rustix::mm::Advice;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use torpor_proto::error::CudaError;
 use torpor_proto::layout::{AddressRange, PAGE_BYTES};
 use torpor_proto::mapping::Mapping;
-
-/// What one thread faults in at a time.
-const PIECE_BYTES: u64 = 16 << 20;
-
-/// Threads that fault pages in; more gain nothing.
-const MAX_THREADS: usize = 8;
 
 #[derive(Debug)]
 enum Staging {
@@ -206,61 +199,8 @@ impl HostMemory {
 
 /// Faults pages in and page-locks them.
 fn lock_pages(device: &Arc<Device>, piece: AddressRange, link: &Link) -> Result<HostRegistration, CudaError> {
-    fault_in(piece, &|| link.is_stopping()).map_err(|_| CudaError::OUT_OF_MEMORY)?;
     // SAFETY: the range is mapped by HostMemory, which drops its registrations before the mapping.
+    unsafe { fault_in(piece, &|| link.is_stopping()) }.map_err(|_| CudaError::OUT_OF_MEMORY)?;
+    // SAFETY: as above.
     unsafe { HostRegistration::new(device, piece.address, piece.bytes) }
-}
-
-/// Gives every page of a mapped range its memory, with several threads, unless it is to stop. Source: madvise(2),
-/// MADV_POPULATE_WRITE.
-fn fault_in(range: AddressRange, stop: &(dyn Fn() -> bool + Sync)) -> Result<(), Errno> {
-    let pieces = range.bytes.div_ceil(PIECE_BYTES);
-    let next = AtomicU64::new(0);
-    let work = || {
-        loop {
-            let piece = next.fetch_add(1, Ordering::Relaxed);
-            if piece >= pieces {
-                return Ok(());
-            }
-            if stop() {
-                return Err(Errno::INTR);
-            }
-            let offset = piece * PIECE_BYTES;
-            let bytes = PIECE_BYTES.min(range.bytes - offset) as usize;
-            let address = std::ptr::with_exposed_provenance_mut((range.address + offset) as usize);
-            // SAFETY: the range is mapped and shared; populating it changes no byte.
-            match unsafe { rustix::mm::madvise(address, bytes, Advice::LinuxPopulateWrite) } {
-                // Kernels before 5.14 do not know it; then page-locking faults the pages in, one by one.
-                Ok(()) | Err(Errno::INVAL | Errno::NOSYS) => {}
-                Err(error) => return Err(error),
-            }
-        }
-    };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
-    let helpers = threads.min(pieces as usize).saturating_sub(1);
-    std::thread::scope(|scope| {
-        let helpers: Vec<_> = (0..helpers).map(|_| scope.spawn(work)).collect();
-        let mut result = work();
-        for helper in helpers {
-            result = result.and(helper.join().unwrap_or(Err(Errno::NOMEM)));
-        }
-        result
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use torpor_proto::mapping::create_sealed;
-
-    #[test]
-    fn untouched_pages_are_faulted_in() {
-        let bytes = 3 * PIECE_BYTES + PAGE_BYTES;
-        let file = create_sealed("test", bytes).unwrap();
-        let mapping = Mapping::anywhere(&file, bytes as usize).unwrap();
-        let address = mapping.address().as_ptr().expose_provenance() as u64;
-        assert_eq!(fault_in(AddressRange { address, bytes }, &|| true), Err(Errno::INTR));
-        fault_in(AddressRange { address, bytes }, &|| false).unwrap();
-        assert_eq!(rustix::fs::fstat(&file).unwrap().st_blocks as u64 * 512, bytes);
-    }
 }

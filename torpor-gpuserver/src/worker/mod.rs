@@ -234,7 +234,9 @@ fn listen(shared: &Arc<Shared>) -> io::Result<()> {
             }
             Some(to_worker::Body::Evict(evict)) => want(shared, evict.client, Wish::Unload),
             Some(to_worker::Body::SwapIn(swap_in)) => want(shared, swap_in.client, Wish::Load),
-            Some(to_worker::Body::RevokeLease(revoke)) => want(shared, revoke.client, Wish::Lease),
+            Some(to_worker::Body::RevokeLease(revoke)) => shared.want_lease(revoke.client),
+            Some(to_worker::Body::Slab(slab)) => store::take_slab(shared, slab, descriptors),
+            Some(to_worker::Body::StoreAnswer(answer)) => shared.store.answer(answer),
             _ => tracing::error!("the node server sent an order that this release does not know"),
         }
     }

@@ -6,11 +6,11 @@
 //! only as they were at the last snapshot ([`Content::Stored`](super::segments::Content::Stored)). Where pointers could be
 //! hidden (tensor maps, globals of an image), an operation waits for everything.
 
+use crate::chunk::CHUNK_BYTES;
 use crate::driver::{Place, Stream};
 use crate::worker::address_space::AddressSpace;
 use crate::worker::arrivals::{Arrivals, EVERYTHING};
 use crate::worker::residency::Residency;
-use crate::worker::segments::CHUNK_BYTES;
 use crate::worker::session::Session;
 use crate::worker::streams::Streams;
 use std::collections::HashMap;

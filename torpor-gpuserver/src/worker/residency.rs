@@ -11,7 +11,7 @@
 //! long while others wait is given up between two commands, so that endless work of one client does not keep the others
 //! from theirs.
 
-use crate::worker::segments::CHUNK_BYTES;
+use crate::chunk::CHUNK_BYTES;
 use crate::worker::session::Session;
 use crate::worker::shared::Wish;
 use crate::worker::snapshot::Snapshot;

@@ -4,15 +4,12 @@
 //! each of its chunks is zero, or lies in the host store. While it is resident the host store has its contents as they
 //! were at the last snapshot, if there was one.
 
+use crate::chunk::CHUNK_BYTES;
 use crate::driver::Segment;
 use crate::worker::digest::ChunkDigest;
 use crate::worker::gpu_memory::GpuMemory;
 use crate::worker::store::Place;
 use std::sync::Arc;
-use torpor_proto::layout::SEGMENT_GRANULE_BYTES;
-
-/// Bytes of a chunk: what is compared, kept and moved as one.
-pub(super) const CHUNK_BYTES: u64 = SEGMENT_GRANULE_BYTES;
 
 /// Where a chunk's contents are, as of the last snapshot.
 #[derive(Clone, Debug)]

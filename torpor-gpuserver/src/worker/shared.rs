@@ -165,6 +165,8 @@ pub(super) struct Shared {
     pub(super) device: Arc<Device>,
     /// Loaded images.
     pub(super) images: ImageStore,
+    /// The host store.
+    pub(super) store: Store,
     /// How long a session spins before it sleeps.
     pub(super) spin: Duration,
     /// How long an idle client keeps its turn if nobody waits for one.
@@ -177,8 +179,6 @@ pub(super) struct Shared {
     pub(super) memory: Arc<GpuMemory>,
     /// Who is active.
     pub(super) turns: Turns,
-    /// The node's host store.
-    pub(super) store: Store,
     /// The kernel that digests chunks.
     pub(super) digests: Digests,
     /// What it needs for one launch, for whoever is next.
@@ -187,7 +187,7 @@ pub(super) struct Shared {
     pub(super) hashing: Mutex<()>,
     /// Words of sessions that ended, for the next ones: giving page-locked memory back would wait for the whole GPU.
     pub(super) words: Mutex<Vec<PinnedWords>>,
-    server: OwnedFd,
+    server: Arc<OwnedFd>,
     links: Mutex<HashMap<u64, Arc<Link>>>,
     lost: AtomicU32,
 }
@@ -201,12 +201,13 @@ impl Shared {
         tuning: Tuning,
     ) -> Self {
         let Tuning { spin, linger, swap, group_bytes, memory_limit_bytes, active_clients } = tuning;
+        let server = Arc::new(server);
         Self {
             memory: Arc::new(GpuMemory::new(&device, memory_limit_bytes)),
             turns: Turns::new(active_clients),
-            store: Store::new(),
             device,
             images,
+            store: Store::new(server.clone()),
             spin,
             linger,
             swap,
@@ -282,6 +283,17 @@ impl Shared {
     /// Asks a session to end. False if there is none.
     pub(super) fn stop(&self, client: u64) -> bool {
         self.link(client).inspect(|link| link.stop()).is_some()
+    }
+
+    /// Asks a session for its lease of the host store. One that is gone does not use it.
+    pub(super) fn want_lease(&self, client: u64) {
+        match self.links().get(&client) {
+            Some(link) => {
+                link.ask(Wish::Lease);
+                link.wake();
+            }
+            None => self.store.lease_revoked(client),
+        }
     }
 
     /// Whether any session is left.

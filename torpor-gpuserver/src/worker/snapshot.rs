@@ -4,9 +4,10 @@
 //! that is copied back. A chunk that is zero takes no room. When the writes of kernels are dropped
 //! (`writeback = "never"`), only chunks that the host copied something into are looked at.
 
+use crate::chunk::CHUNK_BYTES;
 use crate::driver::Place;
 use crate::worker::digest::{ChunkDigest, DigestBuffer};
-use crate::worker::segments::{CHUNK_BYTES, Content};
+use crate::worker::segments::Content;
 use crate::worker::session::Session;
 use crate::worker::shared::lock;
 use crate::worker::store::{self, StoreError};
@@ -143,10 +144,11 @@ impl Session {
         }
     }
 
-    fn reserve_places(&self, count: usize) -> Result<Vec<store::Place>, StoreError> {
+    fn reserve_places(&mut self, count: usize) -> Result<Vec<store::Place>, StoreError> {
         if count == 0 {
             return Ok(Vec::new());
         }
+        self.renew_lease()?;
         self.shared.store.reserve(self.link.client, count, &|| self.is_interrupted())
     }
 

@@ -5,11 +5,12 @@
 //! segment waits for its group (`reach.rs`). The session posts all that in one go: mapping the last segments and copying
 //! the first overlap.
 
+use crate::chunk::CHUNK_BYTES;
 use crate::driver::{Place, Segment};
-use crate::swap_mode::SwapMode;
 use crate::worker::gpu_memory::Reserved;
-use crate::worker::segments::{Backing, CHUNK_BYTES, Chunk, Content};
+use crate::worker::segments::{Backing, Chunk, Content};
 use crate::worker::session::Session;
+use crate::worker::store::StoreError;
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -30,7 +31,7 @@ impl Session {
         }
         self.link.usage.swaps.fetch_add(1, Ordering::Relaxed);
         let asked = Instant::now();
-        self.renew_lease()?;
+        self.renew_lease().map_err(|error| self.store_failed(&error))?;
         self.reserve_memory(bytes)?;
         let began = Instant::now();
         let mut unbacked = bytes;
@@ -150,11 +151,7 @@ impl Session {
         let source = |chunk: &Chunk| match &chunk.content {
             Content::Zero => Ok(None),
             Content::Stored { place, .. } => {
-                let address = match self.shared.swap {
-                    SwapMode::Pageable => self.shared.store.pageable_address(place.slot),
-                    _ => self.shared.store.address(place.slot),
-                };
-                address.map(Some).ok_or(CudaError::OPERATING_SYSTEM)
+                self.shared.store.address(place.slot).map(Some).ok_or(CudaError::OPERATING_SYSTEM)
             }
         };
         let sources = segment.chunks.iter().map(source).collect::<Result<Vec<_>, _>>()?;
@@ -182,20 +179,18 @@ impl Session {
     }
 
     /// Asks the host store where the client's chunks are, if it has moved them meanwhile.
-    fn renew_lease(&mut self) -> Result<(), CudaError> {
+    pub(super) fn renew_lease(&mut self) -> Result<(), StoreError> {
         if !self.residency.lease_lost {
             return Ok(());
         }
         let places = self.shared.store.lease(self.link.client, &|| self.is_interrupted());
-        let places: HashMap<u64, _> = places
-            .map_err(|error| self.store_failed(&error))?
-            .into_iter()
+        let places: HashMap<u64, _> = places?.into_iter()
             .map(|place| (place.chunk, place))
             .collect();
         for (_, segment) in self.space.segments_mut() {
             for chunk in &mut segment.chunks {
                 if let Content::Stored { place, .. } = &mut chunk.content {
-                    *place = *places.get(&place.chunk).ok_or(CudaError::OPERATING_SYSTEM)?;
+                    *place = *places.get(&place.chunk).ok_or(StoreError::Lost)?;
                 }
             }
         }

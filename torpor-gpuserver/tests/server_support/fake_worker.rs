@@ -1,5 +1,6 @@
 //! A worker without a GPU. How it behaves is told by the name of the function whose client it is to serve.
 
+use super::fake_store::FakeStore;
 use std::os::fd::AsFd;
 use torpor_proto::channel::MappedChannel;
 use torpor_proto::control::Message;
@@ -48,6 +49,7 @@ pub fn serve_if_asked() {
     let device = Device { name: "Fake GPU".to_owned(), total_memory_bytes: 8 << 30, ..Device::default() };
     say(from_worker::Body::Ready(Ready { device: Some(device) }));
     let mut clients: Vec<Served> = Vec::new();
+    let mut store = FakeStore::default();
     loop {
         let (message, descriptors) = handover::receive(socket.as_fd()).unwrap();
         if message.is_empty() {
@@ -59,6 +61,7 @@ pub fn serve_if_asked() {
                 MappedChannel::open(channel).unwrap();
                 check_sealed(host, attach.host_bytes).unwrap();
                 let client = attach.client;
+                store.attach(client, &attach.function).into_iter().for_each(say);
                 if attach.function == IGNORED {
                     continue;
                 }
@@ -81,10 +84,12 @@ pub fn serve_if_asked() {
                 }
             }
             to_worker::Body::Detach(detach) => {
+                store.detach(detach.client);
                 clients.retain(|served| served.client != detach.client);
                 say(from_worker::Body::Detached(Detached { client: detach.client }));
             }
             to_worker::Body::ReportUsage(_) => {
+                store.use_again().into_iter().for_each(say);
                 let usage = |served: &Served| ClientUsage {
                     client: served.client,
                     memory_bytes: served.resident_bytes,
@@ -119,7 +124,9 @@ pub fn serve_if_asked() {
                 let served = clients.iter_mut().find(|served| served.client == swap_in.client).unwrap();
                 served.resident_bytes = MEMORY_BYTES;
             }
-            _ => {}
+            to_worker::Body::Slab(slab) => say(store.slab(slab, &descriptors)),
+            to_worker::Body::StoreAnswer(answer) => store.answer(answer).into_iter().for_each(say),
+            to_worker::Body::RevokeLease(revoke) => store.revoke(revoke.client).into_iter().for_each(say),
         }
     }
 }

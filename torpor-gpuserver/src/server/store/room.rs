@@ -1,0 +1,289 @@
+//! Finding slots: by waiting for growth, then by spilling, after asking idle clients for their leases.
+
+use super::growth::Outlook;
+use super::{BATCH, State, Store};
+use crate::chunk::CHUNK_BYTES;
+use crate::server::clients::ClientId;
+use crate::server::size::ByteSize;
+use crate::server::store::error::{Fill, StoreError};
+use crate::server::store::index::{Place, RestoreTicket, SpillTicket, Spilled};
+use crate::server::store::spill::{SpillError, SpillFiles};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+use torpor_proto::control::worker::{RevokeLease, to_worker};
+
+/// How long a request waits for growth, or for leases to come back.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a client may take to give its lease back before the next one is asked too.
+const REVOKE_STEP: Duration = Duration::from_millis(200);
+
+enum Step {
+    Done,
+    Spill(Arc<SpillFiles>, Vec<SpillTicket>),
+    /// Look again when something has changed, or at this time.
+    Wait(Instant),
+}
+
+impl Store {
+    /// Makes new chunks for a client.
+    pub(super) async fn reserve(
+        self: &Arc<Self>,
+        client: ClientId,
+        count: usize,
+    ) -> Result<Vec<Place>, StoreError> {
+        let _turn = self.turn(client).await;
+        loop {
+            {
+                let mut state = self.state();
+                let misuse = state.misuse(client);
+                state.index.touch(client);
+                let held = state.index.chunks_of(client);
+                let reserved = state.index.reserve(client, count).map_err(misuse)?;
+                self.advance(&mut state);
+                if let Some(places) = reserved {
+                    return Ok(places);
+                }
+                if count.saturating_add(held) > self.pool_slots() {
+                    let held = ByteSize(held as u64 * CHUNK_BYTES);
+                    let (function, fill) = (state.function(client), self.fill(&state, count));
+                    return Err(StoreError::TooLarge { function, held, fill });
+                }
+            }
+            self.make_room(client, count, false).await?;
+        }
+    }
+
+    /// Gives a client a lease, after bringing its chunks back.
+    pub(super) async fn lease(self: &Arc<Self>, client: ClientId) -> Result<Vec<Place>, StoreError> {
+        if let Some(places) = self.grant(client)? {
+            return Ok(places);
+        }
+        let _turn = self.turn(client).await;
+        {
+            let mut state = self.state();
+            let misuse = state.misuse(client);
+            state.index.want_lease(client).map_err(misuse)?;
+        }
+        let result = self.bring_back(client).await;
+        if result.is_err() {
+            self.state().index.drop_wish(client);
+        }
+        result
+    }
+
+    /// Waits until it is this client's turn to look for room. While it waits, it cannot give a lease back.
+    async fn turn(&self, client: ClientId) -> tokio::sync::MutexGuard<'_, ()> {
+        let queue = |change: fn(&mut u32)| {
+            if let Some(owner) = self.state().clients.get_mut(&client) {
+                change(&mut owner.queued);
+            }
+            self.wake();
+        };
+        queue(|queued| *queued += 1);
+        let turn = self.room.lock().await;
+        queue(|queued| *queued = queued.saturating_sub(1));
+        turn
+    }
+
+    fn grant(&self, client: ClientId) -> Result<Option<Vec<Place>>, StoreError> {
+        let mut state = self.state();
+        let misuse = state.misuse(client);
+        state.index.grant(client).map_err(misuse)
+    }
+
+    async fn bring_back(self: &Arc<Self>, client: ClientId) -> Result<Vec<Place>, StoreError> {
+        loop {
+            let mut changes = self.changed.subscribe();
+            if let Some(places) = self.grant(client)? {
+                return Ok(places);
+            }
+            let mut missing = self.state().index.missing(client);
+            missing.truncate(BATCH);
+            if missing.is_empty() {
+                // Somebody whose turn was before is still bringing them back.
+                let _ = changes.changed().await;
+                continue;
+            }
+            self.make_room(client, missing.len(), true).await?;
+            let tickets: Vec<_> = {
+                let mut state = self.state();
+                missing.into_iter().map_while(|chunk| state.index.begin_restore(chunk)).collect()
+            };
+            self.restore(client, tickets).await?;
+        }
+    }
+
+    /// Waits until so many slots are free. Only the holder of `room` may call it. An exchange brings as many chunks back as
+    /// it spills, so it may exceed the spill limit meanwhile.
+    async fn make_room(
+        self: &Arc<Self>,
+        client: ClientId,
+        slots: usize,
+        exchange: bool,
+    ) -> Result<(), StoreError> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut revoked_at = None;
+        loop {
+            let mut changes = self.changed.subscribe();
+            let step = {
+                let mut state = self.state();
+                state.wanted = slots;
+                let step = self.step(&mut state, client, slots, exchange, deadline, &mut revoked_at);
+                state.wanted = 0;
+                step?
+            };
+            match step {
+                Step::Done => return Ok(()),
+                Step::Spill(files, tickets) => self.spill(client, &files, tickets).await?,
+                Step::Wait(until) => drop(timeout_at(until, changes.changed()).await),
+            }
+        }
+    }
+
+    fn step(
+        self: &Arc<Self>,
+        state: &mut State,
+        client: ClientId,
+        slots: usize,
+        exchange: bool,
+        deadline: Instant,
+        revoked_at: &mut Option<Instant>,
+    ) -> Result<Step, StoreError> {
+        let (function, now) = (state.function(client), Instant::now());
+        if !state.clients.contains_key(&client) {
+            return Err(state.misuse(client)(super::index::Misuse::UnknownClient));
+        }
+        let outlook = self.advance(state);
+        let missing = slots.saturating_sub(state.index.free_slots());
+        if missing == 0 {
+            return Ok(Step::Done);
+        }
+        let fill = self.fill(state, slots);
+        let blocked = match outlook {
+            Outlook::Good if now < deadline => return Ok(Step::Wait(deadline)),
+            Outlook::Good => Some(format!("that takes longer than {} seconds", PATIENCE.as_secs())),
+            Outlook::Blocked(reason) => Some(reason),
+            Outlook::Full => None,
+        };
+        let Some(files) = &self.files else {
+            return Err(match blocked {
+                Some(reason) => StoreError::Growth { function, fill, reason },
+                None => StoreError::NoSpilling { function, fill },
+            });
+        };
+        let spilled = state.index.spilled();
+        if !exchange && spilled.saturating_add(missing) > self.spill_limit_chunks {
+            let bytes = |chunks: usize| ByteSize((chunks as u64).saturating_mul(CHUNK_BYTES));
+            let (spilled, limit) = (bytes(spilled), bytes(self.spill_limit_chunks));
+            return Err(StoreError::SpillFull { function, fill, spilled, limit });
+        }
+        let tickets = state.index.begin_spills(missing.min(BATCH));
+        if !tickets.is_empty() {
+            return Ok(Step::Spill(files.clone(), tickets));
+        }
+        // Everything is leased. Those that wait for this request to be over cannot give their leases back before.
+        let State { index, clients, workers, .. } = state;
+        let may = |other| other != client && clients.get(&other).is_none_or(|owner| owner.queued == 0);
+        if now >= deadline {
+            return Err(StoreError::Busy { function, fill });
+        }
+        let next_at = revoked_at.map_or(now, |at| at + REVOKE_STEP);
+        if now >= next_at || !index.awaits_revocation(may) {
+            match index.revoke_next(may) {
+                Some(chosen) => {
+                    *revoked_at = Some(now);
+                    match clients.get(&chosen).and_then(|owner| owner.worker) {
+                        Some(worker) => {
+                            workers
+                                .tell(worker, to_worker::Body::RevokeLease(RevokeLease { client: chosen.0 }));
+                        }
+                        // No session has ever used it.
+                        None => index.revoked(chosen),
+                    }
+                }
+                None if !index.awaits_revocation(may) => return Err(StoreError::Busy { function, fill }),
+                None => return Ok(Step::Wait(deadline)),
+            }
+        }
+        Ok(Step::Wait((now + REVOKE_STEP).min(deadline)))
+    }
+
+    async fn spill(
+        self: &Arc<Self>,
+        client: ClientId,
+        files: &Arc<SpillFiles>,
+        tickets: Vec<SpillTicket>,
+    ) -> Result<(), StoreError> {
+        let write = |ticket: SpillTicket| {
+            let memory = self.state().memory(self.slab_slots, ticket.slot);
+            let (files, chunk, hash) = (files.clone(), ticket.chunk, ticket.hash);
+            let writing = move || files.write(chunk, &memory.copy_out(), hash);
+            (ticket, tokio::task::spawn_blocking(writing))
+        };
+        let started: Vec<_> = tickets.into_iter().map(write).collect();
+        let mut result = Ok(());
+        for (ticket, writing) in started {
+            let written = writing.await;
+            let chunk = ticket.chunk;
+            let mut state = self.state();
+            let fate = match &written {
+                Ok(Ok(hash)) => Spilled::Written(*hash),
+                Ok(Err(SpillError::Memory(_))) => Spilled::Damaged,
+                _ => Spilled::Failed,
+            };
+            let kept = state.index.end_spill(ticket, fate);
+            if !kept {
+                self.delete_now(&state, &[chunk]);
+            }
+            match written {
+                Ok(Err(error @ SpillError::Memory(_))) => tracing::error!("{error}"),
+                Ok(Err(error)) => result = Err(StoreError::Spill { function: state.function(client), error }),
+                _ => {}
+            }
+        }
+        self.wake();
+        result
+    }
+
+    async fn restore(
+        self: &Arc<Self>,
+        client: ClientId,
+        tickets: Vec<RestoreTicket>,
+    ) -> Result<(), StoreError> {
+        let Some(files) = &self.files else { return Ok(()) };
+        let read = |ticket: RestoreTicket| {
+            let memory = self.state().memory(self.slab_slots, ticket.slot);
+            let (files, chunk, hash) = (files.clone(), ticket.chunk, ticket.hash);
+            let reading = move || files.read(chunk, hash).map(|bytes| memory.copy_in(&bytes));
+            (ticket, tokio::task::spawn_blocking(reading))
+        };
+        let started: Vec<_> = tickets.into_iter().map(read).collect();
+        let mut result = Ok(());
+        for (ticket, reading) in started {
+            let done = reading.await;
+            let chunk = ticket.chunk;
+            let mut state = self.state();
+            if state.index.end_restore(ticket, matches!(done, Ok(Ok(())))) {
+                self.delete_now(&state, &[chunk]);
+            }
+            // A chunk that came back otherwise, or that nobody refers to any more, may well be missing.
+            let still_wanted = state.index.missing(client).contains(&chunk);
+            match done {
+                Ok(Err(error)) if still_wanted => {
+                    result = Err(StoreError::Spill { function: state.function(client), error });
+                }
+                _ => {}
+            }
+        }
+        self.wake();
+        result
+    }
+
+    fn fill(&self, state: &State, slots: usize) -> Fill {
+        let used = state.index.total_slots() - state.index.free_slots();
+        let bytes = |slots: usize| ByteSize((slots as u64).saturating_mul(CHUNK_BYTES));
+        Fill { needed: bytes(slots), used: bytes(used), pool: bytes(self.pool_slots()) }
+    }
+}

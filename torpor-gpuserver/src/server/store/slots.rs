@@ -1,0 +1,155 @@
+//! Which slots are free: runs of slots side by side, none of which reaches over the end of a slab.
+
+use std::collections::BTreeMap;
+
+/// The free slots of all slabs.
+#[derive(Debug)]
+pub struct Slots {
+    /// Length of each free run, by its first slot.
+    runs: BTreeMap<u32, u32>,
+    slab_slots: u32,
+    total: u32,
+    free: u32,
+}
+
+impl Slots {
+    /// No slab yet; each will have `slab_slots`, of which there is at least one.
+    #[must_use]
+    pub fn new(slab_slots: u32) -> Self {
+        Self { runs: BTreeMap::new(), slab_slots: slab_slots.max(1), total: 0, free: 0 }
+    }
+
+    /// There is another slab.
+    pub fn grow(&mut self) {
+        self.runs.insert(self.total, self.slab_slots);
+        self.total += self.slab_slots;
+        self.free += self.slab_slots;
+    }
+
+    /// Slots of all slabs.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.total as usize
+    }
+
+    /// Slots that are free.
+    #[must_use]
+    pub fn free(&self) -> usize {
+        self.free as usize
+    }
+
+    /// Takes slots, in ascending order: side by side at the lowest place where that is possible, else out of the longest
+    /// runs. `None` if so many are not free.
+    pub fn take(&mut self, count: usize) -> Option<Vec<u32>> {
+        let wanted = u32::try_from(count).ok().filter(|&wanted| wanted <= self.free)?;
+        if wanted == 0 {
+            return Some(Vec::new());
+        }
+        let whole = self.runs.iter().find(|&(_, &length)| length >= wanted).map(|(&start, _)| start);
+        let starts = match whole {
+            Some(start) => vec![start],
+            None => {
+                let mut runs: Vec<(u32, u32)> =
+                    self.runs.iter().map(|(&start, &length)| (start, length)).collect();
+                runs.sort_by_key(|&(start, length)| (u32::MAX - length, start));
+                runs.into_iter().map(|(start, _)| start).collect()
+            }
+        };
+        let mut taken = Vec::with_capacity(count);
+        for start in starts {
+            let Some(length) = self.runs.remove(&start) else { continue };
+            let missing = wanted - taken.len() as u32;
+            let used = length.min(missing);
+            taken.extend(start..start + used);
+            if used < length {
+                self.runs.insert(start + used, length - used);
+            }
+            if used == missing {
+                break;
+            }
+        }
+        self.free -= wanted;
+        taken.sort_unstable();
+        Some(taken)
+    }
+
+    /// Gives a slot back that was taken.
+    pub fn give(&mut self, slot: u32) {
+        debug_assert!(slot < self.total && !self.is_free(slot), "slot {slot} was not taken");
+        let (mut start, mut length) = (slot, 1);
+        if !slot.is_multiple_of(self.slab_slots)
+            && let Some((&before, &its)) = self.runs.range(..slot).next_back()
+            && before + its == slot
+        {
+            self.runs.remove(&before);
+            (start, length) = (before, its + 1);
+        }
+        if !(slot + 1).is_multiple_of(self.slab_slots)
+            && let Some(its) = self.runs.remove(&(slot + 1))
+        {
+            length += its;
+        }
+        self.runs.insert(start, length);
+        self.free += 1;
+    }
+
+    /// Whether a slot is free.
+    #[must_use]
+    pub fn is_free(&self, slot: u32) -> bool {
+        self.runs.range(..=slot).next_back().is_some_and(|(&start, &length)| slot - start < length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn the_lowest_run_that_fits_is_taken_whole() {
+        let mut slots = Slots::new(8);
+        slots.grow();
+        slots.grow();
+        assert_eq!(slots.take(5).unwrap(), [0, 1, 2, 3, 4]);
+        assert_eq!(slots.take(4).unwrap(), [8, 9, 10, 11]);
+        slots.give(1);
+        // The longest runs first, when none is long enough.
+        assert_eq!(slots.take(5).unwrap(), [5, 12, 13, 14, 15]);
+        assert_eq!(slots.take(4), None);
+        assert_eq!(slots.take(3).unwrap(), [1, 6, 7]);
+        assert_eq!((slots.free(), slots.total()), (0, 16));
+    }
+
+    proptest! {
+        #[test]
+        fn no_slot_is_given_out_twice(steps in prop::collection::vec((any::<bool>(), 0..12_usize), 0..200)) {
+            let mut slots = Slots::new(7);
+            (0..4).for_each(|_| slots.grow());
+            let mut taken: BTreeSet<u32> = BTreeSet::new();
+            for (take, number) in steps {
+                if take {
+                    match slots.take(number) {
+                        Some(got) => {
+                            prop_assert_eq!(got.len(), number);
+                            prop_assert!(got.is_sorted());
+                            for slot in got {
+                                prop_assert!(taken.insert(slot));
+                            }
+                        }
+                        None => prop_assert!(number > 28 - taken.len()),
+                    }
+                } else if let Some(&slot) = taken.iter().nth(number) {
+                    taken.remove(&slot);
+                    slots.give(slot);
+                }
+                prop_assert_eq!(slots.free(), 28 - taken.len());
+                for slot in 0..28 {
+                    prop_assert_eq!(slots.is_free(slot), !taken.contains(&slot));
+                }
+                prop_assert_eq!(slots.runs.values().sum::<u32>() as usize, slots.free());
+                prop_assert!(slots.runs.iter().all(|(&start, &length)| start / 7 == (start + length - 1) / 7));
+            }
+        }
+    }
+}

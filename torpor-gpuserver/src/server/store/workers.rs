@@ -1,0 +1,124 @@
+//! The workers that are there, and which slabs each of them has page-locked.
+
+use crate::server::served::{Attachment, Outgoing};
+use crate::server::store::slab::Slab;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use torpor_proto::control::worker::{Slab as SlabMessage, ToWorker, to_worker};
+
+/// One life of a worker; never given twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WorkerId(u64);
+
+/// Whether a worker can reach slots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// All that can be given out.
+    All,
+    /// It is still page-locking.
+    Soon,
+    /// It cannot, for this reason.
+    Never(String),
+}
+
+#[derive(Debug)]
+struct Worker {
+    gpu: u32,
+    outbox: mpsc::UnboundedSender<Outgoing>,
+    /// What became of each slab that it was told of.
+    slabs: BTreeMap<u32, Reach>,
+}
+
+/// The workers that are there.
+#[derive(Debug, Default)]
+pub struct Workers {
+    workers: BTreeMap<WorkerId, Worker>,
+    last: u64,
+}
+
+impl Workers {
+    /// Another worker is ready: it is told of all slabs.
+    pub fn connect<'a>(
+        &mut self,
+        gpu: u32,
+        outbox: mpsc::UnboundedSender<Outgoing>,
+        slabs: impl Iterator<Item = &'a Arc<Slab>>,
+    ) -> WorkerId {
+        self.last += 1;
+        let mut worker = Worker { gpu, outbox, slabs: BTreeMap::new() };
+        slabs.for_each(|slab| worker.offer(slab));
+        self.workers.insert(WorkerId(self.last), worker);
+        WorkerId(self.last)
+    }
+
+    /// A worker is gone: nobody waits for it.
+    pub fn disconnect(&mut self, worker: WorkerId) {
+        self.workers.remove(&worker);
+    }
+
+    /// Tells all workers of a new slab.
+    pub fn offer(&mut self, slab: &Arc<Slab>) {
+        self.workers.values_mut().for_each(|worker| worker.offer(slab));
+    }
+
+    /// A worker has page-locked a slab, or cannot. Says why not, if not.
+    pub fn answered(&mut self, worker: WorkerId, slab: u32, failure: &str) -> Option<String> {
+        let worker = self.workers.get_mut(&worker)?;
+        let reach = worker.slabs.get_mut(&slab)?;
+        if failure.is_empty() {
+            *reach = Reach::All;
+            return None;
+        }
+        let reason = format!("the worker of GPU {} cannot page-lock slab {slab}: {failure}", worker.gpu);
+        *reach = Reach::Never(reason.clone());
+        Some(reason)
+    }
+
+    /// Whether all workers can reach a slab.
+    #[must_use]
+    pub fn reach(&self, slab: u32) -> Reach {
+        worst(self.workers.values().filter_map(|worker| worker.slabs.get(&slab)))
+    }
+
+    /// Whether a worker can reach all of the first `slabs` slabs.
+    #[must_use]
+    pub fn reach_of(&self, worker: WorkerId, slabs: u32) -> Reach {
+        match self.workers.get(&worker) {
+            Some(worker) => worst(worker.slabs.range(..slabs).map(|(_, reach)| reach)),
+            None => Reach::Never("its worker is gone".to_owned()),
+        }
+    }
+
+    /// Tells a worker something. One that is gone need not know.
+    pub fn tell(&self, worker: WorkerId, body: to_worker::Body) {
+        if let Some(worker) = self.workers.get(&worker) {
+            worker.tell(body, Attachment::Nothing);
+        }
+    }
+}
+
+impl Worker {
+    fn offer(&mut self, slab: &Arc<Slab>) {
+        self.slabs.insert(slab.index(), Reach::Soon);
+        let message = SlabMessage { index: slab.index(), bytes: slab.bytes() };
+        self.tell(to_worker::Body::Slab(message), Attachment::Slab(slab.clone()));
+    }
+
+    fn tell(&self, body: to_worker::Body, attachment: Attachment) {
+        // Its supervisor ends the conversation when the worker is gone.
+        let _ = self.outbox.send(Outgoing { message: ToWorker { body: Some(body) }, attachment });
+    }
+}
+
+fn worst<'a>(reaches: impl Iterator<Item = &'a Reach>) -> Reach {
+    let mut worst = Reach::All;
+    for reach in reaches {
+        match reach {
+            Reach::All => {}
+            Reach::Soon => worst = Reach::Soon,
+            Reach::Never(_) => return reach.clone(),
+        }
+    }
+    worst
+}
