@@ -2,9 +2,9 @@
 
 mod chunk;
 pub mod driver;
+mod fault_in;
 pub mod gpu_limit;
 pub mod policy;
-mod fault_in;
 pub mod server;
 pub mod swap_mode;
 pub mod worker;

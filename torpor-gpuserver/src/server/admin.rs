@@ -11,8 +11,9 @@ use torpor_proto::control::admin::admin_server::Admin;
 use torpor_proto::control::admin::{
     Client, EnsureFunctionRequest, EnsureFunctionResponse, ListClientsRequest, ListClientsResponse,
     ListFunctionsRequest, ListFunctionsResponse, ListGpusRequest, ListGpusResponse, LoadFunctionRequest,
-    LoadFunctionResponse, PinFunctionRequest, PinFunctionResponse, ShutdownRequest, ShutdownResponse,
-    UnloadFunctionRequest, UnloadFunctionResponse, ReportStoreRequest, ReportStoreResponse, StoreClient, VerifyStoreRequest, VerifyStoreResponse,
+    LoadFunctionResponse, PinFunctionRequest, PinFunctionResponse, ReportStoreRequest, ReportStoreResponse,
+    ShutdownRequest, ShutdownResponse, StoreClient, UnloadFunctionRequest, UnloadFunctionResponse,
+    VerifyStoreRequest, VerifyStoreResponse,
 };
 
 /// The service, over a node.

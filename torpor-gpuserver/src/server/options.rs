@@ -3,12 +3,12 @@
 use crate::chunk::CHUNK_BYTES;
 use crate::server::installation::{MissingPart, SERVER_PROGRAM};
 use crate::server::logging::{self, InvalidLevel};
+use crate::server::machine;
 use crate::server::settings::{FileError, MemorySection, PerGpu, SettingsFile, Stamp, device_memory};
 use crate::server::size::ByteSize;
+use crate::server::store::{SpillOptions, StoreOptions};
 use crate::server::time::Time;
 use crate::swap_mode::SwapMode;
-use crate::server::machine;
-use crate::server::store::{SpillOptions, StoreOptions};
 use std::convert::Infallible;
 use std::env;
 use std::ffi::OsString;
@@ -376,9 +376,11 @@ fn store_options(tuning: &TuningArgs, file: &MemorySection) -> Result<StoreOptio
         return Err(OptionsError::HostPool);
     }
     let limit_bytes = tuning.spill_limit.or(file.spill_limit).map_or(u64::MAX, |limit| limit.0);
-    let spill = tuning.spill_dir.as_ref().or(file.spill_dir.as_ref()).map(|directory| match std::path::absolute(directory) {
-        Ok(directory) => Ok(SpillOptions { directory, limit_bytes }),
-        Err(error) => Err(OptionsError::Directory { path: directory.clone(), error }),
+    let spill = tuning.spill_dir.as_ref().or(file.spill_dir.as_ref()).map(|directory| {
+        match std::path::absolute(directory) {
+            Ok(directory) => Ok(SpillOptions { directory, limit_bytes }),
+            Err(error) => Err(OptionsError::Directory { path: directory.clone(), error }),
+        }
     });
     Ok(StoreOptions { slab_bytes, pool_bytes, spill: spill.transpose()? })
 }

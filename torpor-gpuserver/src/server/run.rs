@@ -151,10 +151,10 @@ pub fn run(
     runtime.block_on(async {
         let (stop, stopping) = watch::channel(false);
         store.start();
-        let supervise =
-            |(index, recipe)| Gpu::supervise(index, recipe, store.clone(), stopping.clone());
+        let supervise = |(index, recipe)| Gpu::supervise(index, recipe, store.clone(), stopping.clone());
         let (gpus, supervisors): (Vec<_>, Vec<_>) = recipes.into_iter().map(supervise).unzip();
-        let served = serve(options, tree, gpus, store.clone(), driver.simulated, &stop, also_stop, ready).await;
+        let served =
+            serve(options, tree, gpus, store.clone(), driver.simulated, &stop, also_stop, ready).await;
         store.end();
         stop.send_replace(true);
         for supervisor in supervisors {

@@ -184,9 +184,7 @@ impl Session {
             return Ok(());
         }
         let places = self.shared.store.lease(self.link.client, &|| self.is_interrupted());
-        let places: HashMap<u64, _> = places?.into_iter()
-            .map(|place| (place.chunk, place))
-            .collect();
+        let places: HashMap<u64, _> = places?.into_iter().map(|place| (place.chunk, place)).collect();
         for (_, segment) in self.space.segments_mut() {
             for chunk in &mut segment.chunks {
                 if let Content::Stored { place, .. } = &mut chunk.content {
