@@ -13,6 +13,9 @@ use torpor_proto::directory::ServerDirectory;
 /// How long a server may take to answer; it answers in milliseconds.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a server may take for what takes long. It gives up earlier, with a reason, if it makes no progress.
+const PATIENCE: Duration = Duration::from_secs(600);
+
 /// A connection to a server.
 #[derive(Debug)]
 pub struct Admin {
@@ -26,11 +29,23 @@ impl Admin {
     /// # Errors
     /// [`CliError::NoServer`] if none listens.
     pub fn connect(directory: &ServerDirectory) -> Result<Self, CliError> {
+        Self::connect_with(directory, TIMEOUT)
+    }
+
+    /// Connects to the server in a directory, for calls that are answered when something long is done.
+    ///
+    /// # Errors
+    /// [`CliError::NoServer`] if none listens.
+    pub fn connect_patiently(directory: &ServerDirectory) -> Result<Self, CliError> {
+        Self::connect_with(directory, PATIENCE)
+    }
+
+    fn connect_with(directory: &ServerDirectory, timeout: Duration) -> Result<Self, CliError> {
         check_listening(directory)?;
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let address = format!("unix://{}", directory.admin_socket().display());
         let unreachable = |error: tonic::transport::Error| CliError::Refused(error.to_string());
-        let endpoint = Endpoint::from_shared(address).map_err(unreachable)?.timeout(TIMEOUT);
+        let endpoint = Endpoint::from_shared(address).map_err(unreachable)?.timeout(timeout);
         let channel = runtime.block_on(endpoint.connect()).map_err(unreachable)?;
         Ok(Self { runtime, client: AdminClient::new(channel) })
     }

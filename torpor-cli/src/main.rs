@@ -2,11 +2,15 @@
 
 mod admin;
 mod bench;
+mod config;
 mod demo;
 mod driver_api;
 mod error;
+mod functions;
 mod gpus;
+mod load;
 mod names;
+mod pin;
 mod private_server;
 mod ps;
 mod run;
@@ -14,6 +18,7 @@ mod serve;
 mod signals;
 mod stop;
 mod table;
+mod unload;
 
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -24,7 +29,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  error
-  2  wrong usage
+  2  wrong usage, or an error in the settings file
   3  no server listens
   `torpor run` exits as its command does (128 + N if signal N killed it; 126 if it cannot be executed, 127 if it is
   not there).";
@@ -48,7 +53,12 @@ enum Verb {
     Serve(serve::Serve),
     Run(run::Run),
     Ps(ps::Ps),
+    Functions(functions::Functions),
     Gpus(gpus::Gpus),
+    Load(load::Load),
+    Unload(unload::Unload),
+    Pin(pin::Pin),
+    Config(config::Config),
     Stop(stop::Stop),
 }
 
@@ -75,7 +85,12 @@ fn main() -> ExitCode {
         Verb::Serve(verb) => verb.run(),
         Verb::Run(verb) => verb.run(),
         Verb::Ps(verb) => verb.run(),
+        Verb::Functions(verb) => verb.run(),
         Verb::Gpus(verb) => verb.run(),
+        Verb::Load(verb) => verb.run(),
+        Verb::Unload(verb) => verb.run(),
+        Verb::Pin(verb) => verb.run(),
+        Verb::Config(verb) => verb.run(),
         Verb::Stop(verb) => verb.run(),
     };
     done.unwrap_or_else(|error| {

@@ -11,8 +11,9 @@ use torpor_gpuserver::server::size::ByteSize;
 use torpor_proto::control::admin::{Client, ListClientsRequest};
 
 const EXAMPLES: &str = "\
-Columns: NAME is the function, MEMORY the GPU memory that the client holds, PINNED its page-locked host memory.
-STATE is idle, active (the GPU has work of it) or failed (every CUDA call of it returns an error).
+Columns: NAME is the function, MEMORY the device memory that the client has allocated, RESIDENT how much of it is on the GPU
+now, PINNED its page-locked host memory. STATE is idle, waiting (for its GPU), active (the GPU has work of it) or failed
+(every CUDA call of it returns an error).
 
 Examples:
   torpor ps
@@ -37,7 +38,9 @@ struct Row {
     pid: u32,
     program: String,
     gpu: u32,
+    allocated_bytes: u64,
     memory_bytes: u64,
+    host_bytes: u64,
     pinned_bytes: u64,
     state: String,
     commands: u64,
@@ -52,7 +55,9 @@ impl From<Client> for Row {
             pid: client.pid,
             program: client.program,
             gpu: client.gpu,
+            allocated_bytes: client.allocated_bytes,
             memory_bytes: client.memory_bytes,
+            host_bytes: client.host_bytes,
             pinned_bytes: client.pinned_bytes,
             state: client.state,
             commands: client.commands,
@@ -62,12 +67,13 @@ impl From<Client> for Row {
 }
 
 impl Row {
-    fn cells(&self) -> [String; 8] {
+    fn cells(&self) -> [String; 9] {
         [
             self.function.clone(),
             self.pid.to_string(),
             self.program.clone(),
             self.gpu.to_string(),
+            ByteSize(self.allocated_bytes).to_string(),
             ByteSize(self.memory_bytes).to_string(),
             ByteSize(self.pinned_bytes).to_string(),
             self.state.clone(),
@@ -89,7 +95,10 @@ impl Ps {
             eprintln!("torpor: nobody uses the GPUs; start a program with `torpor run -- COMMAND`");
         } else {
             let cells: Vec<_> = rows.iter().map(Row::cells).collect();
-            print_table(["NAME", "PID", "PROGRAM", "GPU", "MEMORY", "PINNED", "STATE", "AGE"], &cells);
+            print_table(
+                ["NAME", "PID", "PROGRAM", "GPU", "MEMORY", "RESIDENT", "PINNED", "STATE", "AGE"],
+                &cells,
+            );
         }
         Ok(ExitCode::SUCCESS)
     }

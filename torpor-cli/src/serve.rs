@@ -14,6 +14,7 @@ Prints one line on standard error when clients can come. Ends at SIGINT, SIGTERM
 Examples:
   torpor serve
   torpor serve --gpus 0,1 --memory-limit 20GiB
+  torpor serve --config /etc/torpor.toml
   torpor serve --driver simulated      # no GPU needed
 
 A container becomes a client by the directory of its function, DIR/functions/NAME, mounted into it and named by

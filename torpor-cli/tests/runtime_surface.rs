@@ -132,3 +132,19 @@ fn a_program_for_another_version_keeps_its_own_runtime() {
     assert_eq!(printed.trim(), "12345 801", "what it does not have is not supported");
     assert_eq!(log.lines().filter(|line| line.contains("it is CUDA 12")).count(), 1, "{log}");
 }
+
+#[test]
+fn ways_of_remoting_differ_in_what_is_awaited_alone() {
+    let pings = |way: &str| {
+        let settings = [("TORPOR_REMOTING", way), ("TORPOR_LOG", "trace")];
+        let (printed, log) = passes(&[&script("extension.py")], &settings);
+        assert!(printed.contains("extension passed"), "{way}: {printed}");
+        assert_eq!(log.contains("it is taken for full"), way == "half", "{way}");
+        log.lines().filter(|line| line.ends_with("awaits Ping")).count()
+    };
+    assert_eq!((pings("full"), pings("half")), (0, 0));
+    let [unbatched, batched, no_local, awaited] = ["unbatched", "batched", "no-local", "awaited"].map(pings);
+    let questions = [unbatched, batched, no_local];
+    assert!(questions.iter().all(|&asked| asked > 100), "{questions:?}");
+    assert!(awaited > unbatched + 100, "posted calls are awaited too: {awaited} and {unbatched}");
+}

@@ -28,7 +28,7 @@ fn torpor(directory: &Path) -> Command {
     command.env("TORPOR_FAKE_PROGRAM", std::env::current_exe().unwrap());
     command.env("TORPOR_INTERCEPT", harmless_library());
     command.env("TORPOR_SERVER", directory).env("XDG_RUNTIME_DIR", directory);
-    command.env_remove("LD_PRELOAD").env_remove("TORPOR_FUNCTION");
+    command.env_remove("LD_PRELOAD").env_remove("TORPOR_FUNCTION").env_remove("TORPOR_CONFIG");
     command
 }
 
@@ -144,9 +144,9 @@ fn ps_and_gpus_list_for_people_and_for_programs() {
         .lines()
         .map(|line| line.split("  ").filter(|cell| !cell.is_empty()).map(str::trim).collect())
         .collect();
-    assert_eq!(words[0], ["NAME", "PID", "PROGRAM", "GPU", "MEMORY", "PINNED", "STATE", "AGE"]);
+    assert_eq!(words[0], ["NAME", "PID", "PROGRAM", "GPU", "MEMORY", "RESIDENT", "PINNED", "STATE", "AGE"]);
     let pid = std::process::id().to_string();
-    assert_eq!(words[1][..7], ["resnet", &pid, "test program", "0", "3 MiB", "4 KiB", "idle"]);
+    assert_eq!(words[1][..8], ["resnet", &pid, "test program", "0", "3 MiB", "3 MiB", "4 KiB", "idle"]);
 
     let json = ended_with(&torpor(directory).args(["ps", "--json"]).output().unwrap(), 0);
     let rows: serde_json::Value = serde_json::from_str(&json).unwrap();
@@ -162,12 +162,86 @@ fn ps_and_gpus_list_for_people_and_for_programs() {
 }
 
 #[test]
+fn functions_are_listed_loaded_unloaded_and_pinned_by_name() {
+    let server = Server::start(PROGRAM, &[]);
+    let directory = server.directory.path();
+    let done = |arguments: &[&str]| {
+        assert_eq!(ended_with(&torpor(directory).args(arguments).output().unwrap(), 0), "");
+    };
+    let _client = connect(&server.function("resnet"));
+    let list = || ended_with(&torpor(directory).arg("functions").output().unwrap(), 0);
+    let row = |list: &str| {
+        let line = list.lines().find(|line| line.starts_with("resnet")).unwrap();
+        line.split("  ")
+            .filter(|cell| !cell.is_empty())
+            .map(|cell| cell.trim().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let listed = list();
+    assert!(listed.starts_with("NAME     STATE  CLIENTS  GPU  MEMORY  RESIDENT  HOST"), "{listed}");
+    assert_eq!(row(&listed)[..7], ["resnet", "idle", "1", "0", "3 MiB", "3 MiB", "1 MiB"]);
+    assert_eq!(row(&listed)[8..], ["5", "3", "2", "-", "no"]);
+    done(&["unload", "resnet"]);
+    assert_eq!(row(&list())[4..6], ["3 MiB", "0 B"]);
+    done(&["load", "resnet", "--gpu", "0"]);
+    assert_eq!(row(&list())[4..6], ["3 MiB", "3 MiB"]);
+    done(&["pin", "resnet"]);
+    assert_eq!(row(&list())[12], "yes");
+    done(&["pin", "resnet", "--off"]);
+    assert_eq!(row(&list())[12], "no");
+    for verb in ["load", "unload", "pin"] {
+        let output = torpor(directory).args([verb, "resnt"]).output().unwrap();
+        ended_with(&output, 1);
+        let complaint = text(&output.stderr);
+        assert!(complaint.contains("there is no function resnt; did you mean resnet?"), "{complaint}");
+    }
+    let elsewhere = torpor(directory).args(["load", "resnet", "--gpu", "1"]).output().unwrap();
+    ended_with(&elsewhere, 1);
+    assert!(text(&elsewhere.stderr).contains("cannot be moved to GPU 1"));
+}
+
+#[test]
+fn a_settings_file_is_checked_and_reaches_a_private_server() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("torpor.toml");
+    let check = |text: &str| {
+        fs::write(&file, text).unwrap();
+        torpor(home.path()).args(["config", "check"]).arg(&file).output().unwrap()
+    };
+    let said = ended_with(&check("[functions.resnet]\nslo_ms = 200"), 0);
+    assert!(said.ends_with("torpor.toml: no errors, 1 function\n"), "{said}");
+    let broken = check("[functions.resnet]\nslo = 200");
+    ended_with(&broken, 2);
+    let complaint = text(&broken.stderr);
+    assert!(
+        complaint.contains("torpor.toml:2: functions.resnet") && complaint.contains("`slo_ms`"),
+        "{complaint}"
+    );
+
+    let private = |command: &str| {
+        let mut run = torpor(home.path());
+        run.args(["run", "--driver", "/fake/driver.so", "--", "sh", "-c", command]);
+        run
+    };
+    let broken = private("true").env("TORPOR_CONFIG", &file).output().unwrap();
+    ended_with(&broken, 1);
+    assert!(text(&broken.stderr).contains("torpor.toml:2: functions.resnet"), "{}", text(&broken.stderr));
+    fs::write(&file, "[functions.declared]").unwrap();
+    let listed = private(r#"ls "$TORPOR_SERVER/..""#).env("TORPOR_CONFIG", &file).output().unwrap();
+    assert_eq!(ended_with(&listed, 0), "declared\ndefault\n");
+    let mut run = torpor(home.path());
+    run.args(["run", "--driver", "/fake/driver.so", "--config"]).arg(&file);
+    let listed = run.args(["--", "sh", "-c", r#"ls "$TORPOR_SERVER/..""#]).output().unwrap();
+    assert_eq!(ended_with(&listed, 0), "declared\ndefault\n");
+}
+
+#[test]
 fn stop_ends_the_server_and_then_there_is_none() {
     let mut server = Server::start(PROGRAM, &[]);
     let directory = server.directory.path().to_owned();
     ended_with(&torpor(&directory).arg("stop").output().unwrap(), 0);
     assert!(server.wait().success());
-    for verb in ["ps", "gpus", "stop"] {
+    for verb in ["ps", "gpus", "functions", "stop"] {
         let output = torpor(&directory).arg(verb).output().unwrap();
         ended_with(&output, 3);
         assert!(text(&output.stderr).contains("start one with `torpor serve`"));

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use torpor_gpuserver::server::{self, ServeArgs, logging};
+use torpor_gpuserver::swap_mode::SwapMode;
 use torpor_gpuserver::worker::{self, WorkerOptions};
 
 /// The GPU server of a Torpor node.
@@ -34,6 +35,16 @@ enum Verb {
         images: PathBuf,
         #[arg(long)]
         spin_us: u64,
+        #[arg(long, default_value_t = 0)]
+        gpu_limit_bytes: u64,
+        #[arg(long, default_value_t = 1)]
+        active_clients: usize,
+        #[arg(long, default_value_t = 100_000)]
+        linger_us: u64,
+        #[arg(long)]
+        swap: SwapMode,
+        #[arg(long)]
+        swap_group_bytes: u64,
         #[arg(long)]
         log: String,
     },
@@ -48,9 +59,29 @@ enum Verb {
 fn main() -> ExitCode {
     let done = match Arguments::parse().verb {
         Verb::Serve(arguments) => serve(arguments),
-        Verb::Worker { device, driver, images, spin_us, log } => {
-            work(device, driver, images, Duration::from_micros(spin_us), &log)
-        }
+        Verb::Worker {
+            device,
+            driver,
+            images,
+            spin_us,
+            gpu_limit_bytes,
+            active_clients,
+            linger_us,
+            swap,
+            swap_group_bytes,
+            log,
+        } => work(&log, |server| WorkerOptions {
+            driver,
+            device,
+            server,
+            images,
+            spin: Duration::from_micros(spin_us),
+            memory_limit_bytes: gpu_limit_bytes,
+            active_clients,
+            linger: Duration::from_micros(linger_us),
+            swap,
+            group_bytes: swap_group_bytes,
+        }),
         Verb::Probe { driver } => server::probe(&driver).map(|devices| println!("{devices}")),
     };
     match done {
@@ -69,13 +100,13 @@ fn serve(arguments: ServeArgs) -> Result<(), String> {
         .map_err(|error| error.to_string())
 }
 
-fn work(device: u32, driver: PathBuf, images: PathBuf, spin: Duration, log: &str) -> Result<(), String> {
+fn work(log: &str, options: impl FnOnce(OwnedFd) -> WorkerOptions) -> Result<(), String> {
     // A server that is killed takes its workers along even while they are busy and do not look at their socket.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|error| error.to_string())?;
     logging::begin(log).map_err(|error| error.to_string())?;
     let server = take_standard_input().map_err(|error| error.to_string())?;
-    worker::run(WorkerOptions { driver, device, server, images, spin }).map_err(|error| error.to_string())
+    worker::run(options(server)).map_err(|error| error.to_string())
 }
 
 /// Standard input as a descriptor of our own, and nothing in its place for libraries that would read from it.

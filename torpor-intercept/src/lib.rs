@@ -8,6 +8,7 @@
 //! The library is a guest in somebody else's program. It takes no signal handler, changes no environment, prints
 //! nothing unless `TORPOR_SHIM_LOG` asks for it, lets no panic out, and starts no thread.
 
+mod calls;
 pub mod core;
 pub mod driver;
 mod log;

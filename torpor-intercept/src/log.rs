@@ -1,6 +1,7 @@
 //! The shim's log: silent unless `TORPOR_SHIM_LOG` names a file, or is `stderr`.
 //!
-//! With `TORPOR_LOG=debug`, every CUDA call that gives an error is named too; with `TORPOR_LOG=trace`, every call.
+//! With `TORPOR_LOG=debug`, every CUDA call that gives an error is named too; with `TORPOR_LOG=trace`, every call, and
+//! before it every command whose answer it awaited (`awaits NAME`).
 
 use crate::core::CudaResult;
 use std::fs::{File, OpenOptions};
@@ -42,27 +43,42 @@ pub(crate) fn write(message: &str) {
     };
 }
 
-/// Names a CUDA call, if anybody wants to know.
+/// Names a CUDA call, if it is one of those that are wanted.
+pub(crate) fn write_call(wanted: LoggedCalls, function: &str, outcome: CudaResult<()>) {
+    match (wanted, outcome) {
+        (LoggedCalls::None, _) | (LoggedCalls::Failed, Ok(())) => {}
+        (LoggedCalls::Failed | LoggedCalls::All, Err(error)) => write(&format!("{function} gives {error}")),
+        (LoggedCalls::All, Ok(())) => write(function),
+    }
+}
+
+/// Names a command whose answer is awaited, if every call is named.
 #[inline]
-pub(crate) fn write_call(function: &str, outcome: CudaResult<()>) {
-    static WANTED: OnceLock<Calls> = OnceLock::new();
-    let wanted = || match std::env::var("TORPOR_LOG").as_deref() {
-        Ok("debug") => Calls::Failed,
-        Ok("trace") => Calls::All,
-        _ => Calls::None,
-    };
-    match (WANTED.get_or_init(wanted), outcome) {
-        (Calls::None, _) | (Calls::Failed, Ok(())) => {}
-        (Calls::Failed | Calls::All, Err(error)) => write(&format!("{function} gives {error}")),
-        (Calls::All, Ok(())) => write(function),
+pub(crate) fn write_awaited(command: &str) {
+    if LoggedCalls::wanted() == LoggedCalls::All {
+        write(&format!("awaits {command}"));
     }
 }
 
 /// Which calls are named.
-enum Calls {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LoggedCalls {
     None,
     Failed,
     All,
+}
+
+impl LoggedCalls {
+    /// What `TORPOR_LOG` says.
+    #[inline]
+    pub(crate) fn wanted() -> Self {
+        static WANTED: OnceLock<LoggedCalls> = OnceLock::new();
+        *WANTED.get_or_init(|| match std::env::var("TORPOR_LOG").as_deref() {
+            Ok("debug") => Self::Failed,
+            Ok("trace") => Self::All,
+            _ => Self::None,
+        })
+    }
 }
 
 /// Makes sure that panics are kept from the program's stderr from now on.

@@ -101,7 +101,12 @@ pub fn issue(
     if machine.config.checks.busy {
         machine.in_flight.add(&launch);
     }
-    stream::enqueue(machine, &context, &queue, Work::Launch(launch), Vec::new()).map(drop)
+    let issued = stream::enqueue(machine, &context, &queue, Work::Launch(launch.clone()), Vec::new());
+    if !matches!(issued, Ok(Some(_))) {
+        // It became part of a graph, or nothing.
+        machine.in_flight.remove(&launch);
+    }
+    issued.map(drop)
 }
 
 fn check(machine: &Machine, function: Arc<Function>, request: Request) -> Result<Launch> {

@@ -262,6 +262,23 @@ fn memory_of_a_running_kernel_is_missed() {
 }
 
 #[test]
+fn memory_that_only_a_captured_kernel_names_is_not_missed() {
+    let ended = passes("memory_that_only_a_captured_kernel_names_is_not_missed", &[("CHECKS", "busy")], || {
+        use_device(0);
+        let mut window = 0;
+        assert_eq!(cuMemAddressReserve(&mut window, 64 * MIB, 0, 0, 0), SUCCESS);
+        map(window, 2 * MIB, 0);
+        let (captured, load) = (stream(1), load());
+        assert_eq!(cuStreamBeginCapture_v2(captured, 0), SUCCESS);
+        assert_eq!(launch(load, 1, 1, captured, &[window, window + 64]), SUCCESS);
+        let mut graph = 0;
+        assert_eq!(cuStreamEndCapture(captured, &mut graph), SUCCESS);
+        assert_eq!(cuMemUnmap(window, 2 * MIB), SUCCESS);
+    });
+    assert_eq!(ended.log_lines("check busy"), 0, "{}", ended.log);
+}
+
+#[test]
 fn destroyed_streams_and_events_are_named() {
     let ended = passes("destroyed_streams_and_events_are_named", &[("CHECKS", "streams")], || {
         use_device(0);

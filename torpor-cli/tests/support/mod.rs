@@ -34,6 +34,7 @@ pub fn torch_python() -> PathBuf {
 pub fn torpor(home: &Path) -> Command {
     let mut command = Command::new(PROGRAM);
     command.env("XDG_RUNTIME_DIR", home).env_remove("LD_PRELOAD").env_remove("TORPOR_SERVER");
+    command.env_remove("TORPOR_CONFIG");
     command.env("TORPOR_GPUSERVER", part("torpor-gpuserver"));
     command.env("TORPOR_INTERCEPT", part("libtorpor_intercept.so"));
     command.env("TORPOR_SIMGPU", part("libtorpor_simgpu.so"));

@@ -48,6 +48,7 @@ for piece, there in pieces:
 failures = []
 def work(seed):
     try:
+        assert torch.ones(seed + 1).pin_memory().is_pinned()  # in a thread without a context
         generator = torch.Generator().manual_seed(seed)
         with torch.cuda.stream(torch.cuda.Stream()):
             for _ in range(30):

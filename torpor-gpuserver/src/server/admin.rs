@@ -1,23 +1,18 @@
 //! The admin API: what people and other programs ask the node server and tell it.
 
-use crate::server::gpu::{Gpu, State};
+use crate::server::functions;
+use crate::server::gpu::State;
 use crate::server::node::{FunctionError, Node};
-use crate::server::served::Order;
-use std::collections::HashMap;
+use crate::server::usage::{self, Activity};
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
 use tonic::{Request, Response, Status};
 use torpor_proto::control::admin::admin_server::Admin;
 use torpor_proto::control::admin::{
     Client, EnsureFunctionRequest, EnsureFunctionResponse, ListClientsRequest, ListClientsResponse,
-    ListGpusRequest, ListGpusResponse, ShutdownRequest, ShutdownResponse,
+    ListFunctionsRequest, ListFunctionsResponse, ListGpusRequest, ListGpusResponse, LoadFunctionRequest,
+    LoadFunctionResponse, PinFunctionRequest, PinFunctionResponse, ShutdownRequest, ShutdownResponse,
+    UnloadFunctionRequest, UnloadFunctionResponse,
 };
-use torpor_proto::control::worker::{ClientUsage, Usage};
-
-/// How long workers may take to say who uses what; a list without figures is better than none.
-const USAGE_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// The service, over a node.
 #[derive(Debug)]
@@ -42,13 +37,7 @@ impl Admin for AdminService {
         &self,
         _request: Request<ListClientsRequest>,
     ) -> Result<Response<ListClientsResponse>, Status> {
-        let reports = usage(self.0.gpus()).await;
-        let used: HashMap<u64, ClientUsage> = reports
-            .into_iter()
-            .flatten()
-            .flat_map(|usage| usage.clients)
-            .map(|usage| (usage.client, usage))
-            .collect();
+        let used = usage::by_client(self.0.gpus()).await;
         let clients = self.0.clients();
         let clients = clients.iter().filter(|client| client.is_serving()).map(|client| {
             let usage = used.get(&client.id.0).copied().unwrap_or_default();
@@ -60,14 +49,11 @@ impl Admin for AdminService {
                 gpu: self.0.gpus()[client.introduction.gpu].index,
                 memory_bytes: usage.memory_bytes,
                 pinned_bytes: usage.pinned_bytes,
-                state: match (client.has_failed(), usage.busy) {
-                    (true, _) => "failed",
-                    (false, true) => "active",
-                    (false, false) => "idle",
-                }
-                .to_owned(),
+                state: Activity::of(client.has_failed(), &usage).to_string(),
                 commands: usage.commands,
                 age_ms: u64::try_from(client.since.elapsed().as_millis()).unwrap_or(u64::MAX),
+                allocated_bytes: usage::allocated_bytes(&usage),
+                host_bytes: usage.host_bytes,
             }
         });
         Ok(Response::new(ListClientsResponse { clients: clients.collect() }))
@@ -77,7 +63,7 @@ impl Admin for AdminService {
         &self,
         _request: Request<ListGpusRequest>,
     ) -> Result<Response<ListGpusResponse>, Status> {
-        let reports = usage(self.0.gpus()).await;
+        let reports = usage::by_gpu(self.0.gpus()).await;
         let clients = self.0.clients();
         let gpus = self.0.gpus().iter().zip(reports).enumerate().map(|(at, (gpu, usage))| {
             let status = gpu.status();
@@ -103,6 +89,40 @@ impl Admin for AdminService {
         Ok(Response::new(ListGpusResponse { gpus: gpus.collect() }))
     }
 
+    async fn list_functions(
+        &self,
+        _request: Request<ListFunctionsRequest>,
+    ) -> Result<Response<ListFunctionsResponse>, Status> {
+        let functions = functions::list(&self.0).await;
+        Ok(Response::new(ListFunctionsResponse { functions }))
+    }
+
+    async fn load_function(
+        &self,
+        request: Request<LoadFunctionRequest>,
+    ) -> Result<Response<LoadFunctionResponse>, Status> {
+        let LoadFunctionRequest { name, gpu } = request.into_inner();
+        let resident_bytes = functions::load(&self.0, &name, gpu).await?;
+        Ok(Response::new(LoadFunctionResponse { resident_bytes }))
+    }
+
+    async fn unload_function(
+        &self,
+        request: Request<UnloadFunctionRequest>,
+    ) -> Result<Response<UnloadFunctionResponse>, Status> {
+        functions::unload(&self.0, &request.get_ref().name).await?;
+        Ok(Response::new(UnloadFunctionResponse {}))
+    }
+
+    async fn pin_function(
+        &self,
+        request: Request<PinFunctionRequest>,
+    ) -> Result<Response<PinFunctionResponse>, Status> {
+        let PinFunctionRequest { name, pinned, gpu } = request.into_inner();
+        functions::pin(&self.0, &name, pinned, gpu)?;
+        Ok(Response::new(PinFunctionResponse {}))
+    }
+
     async fn shutdown(
         &self,
         _request: Request<ShutdownRequest>,
@@ -111,23 +131,4 @@ impl Admin for AdminService {
         self.0.stop();
         Ok(Response::new(ShutdownResponse {}))
     }
-}
-
-/// What each GPU's worker says, in the order of the GPUs; nothing where it does not answer in time.
-async fn usage(gpus: &[Gpu]) -> Vec<Option<Usage>> {
-    let deadline = Instant::now() + USAGE_TIMEOUT;
-    let ask = |gpu: &Gpu| {
-        let (done, answer) = oneshot::channel();
-        let ready = gpu.status().state == State::Ready;
-        (ready && gpu.orders.send(Order::ReportUsage { done }).is_ok()).then_some(answer)
-    };
-    let asked: Vec<_> = gpus.iter().map(ask).collect();
-    let mut reports = Vec::with_capacity(asked.len());
-    for answer in asked {
-        reports.push(match answer {
-            Some(answer) => timeout_at(deadline, answer).await.ok().and_then(Result::ok),
-            None => None,
-        });
-    }
-    reports
 }

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use torpor_proto::channel::MappedChannel;
+use torpor_proto::control::worker;
 use torpor_proto::error::CudaError;
 use torpor_proto::layout;
 
@@ -68,6 +69,8 @@ pub struct Client {
     pub pid: u32,
     /// Since when it has been there.
     pub since: Instant,
+    /// What its worker was told last of its function's settings.
+    pub told: worker::Settings,
     phase: Phase,
 }
 
@@ -130,7 +133,8 @@ impl ClientTable {
         self.last_id += 1;
         let id = ClientId(self.last_id);
         let phase = Phase::Admitted { token, until: now + TOKEN_LIFETIME };
-        self.clients.insert(id, Client { id, slot, introduction: who, pid: 0, since: now, phase });
+        let told = worker::Settings::default();
+        self.clients.insert(id, Client { id, slot, introduction: who, pid: 0, since: now, told, phase });
         Ok((id, slot))
     }
 
@@ -179,6 +183,16 @@ impl ClientTable {
     /// All clients, by identity.
     pub fn iter(&self) -> impl Iterator<Item = &Client> {
         self.clients.values()
+    }
+
+    /// A client, to note something about it.
+    pub fn get_mut(&mut self, id: ClientId) -> Option<&mut Client> {
+        self.clients.get_mut(&id)
+    }
+
+    /// All clients, to note something about them.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Client> {
+        self.clients.values_mut()
     }
 
     fn expire(&mut self, now: Instant) {

@@ -2,11 +2,13 @@
 //!
 //! A client's way through it: [`Node::admit`] (hello), [`Node::join`] (it takes its memory), [`Node::part`] (it is gone).
 
+use crate::gpu_limit::gpu_limit_bytes;
 use crate::server::clients::{ClientId, ClientTable, Introduction, NoRoom, Token};
 use crate::server::function::Function;
 use crate::server::gpu::{Gpu, State};
 use crate::server::options::ServerOptions;
 use crate::server::served::{ClientMemory, NotServed, Order};
+use crate::server::settings::{self, Live, Settings};
 use crate::server::tree::{ServerTree, TreeError};
 use std::collections::HashMap;
 use std::io;
@@ -21,7 +23,7 @@ use torpor_proto::control::client::{Device, Hello, Welcome};
 use torpor_proto::control::worker::Attach;
 use torpor_proto::directory::{InvalidName, check_function_name};
 use torpor_proto::error::CudaError;
-use torpor_proto::layout::{ARENA_BYTES, AddressRange};
+use torpor_proto::layout::AddressRange;
 use torpor_proto::mapping::create_sealed;
 
 /// How long a client waits for a GPU whose worker is being started again: less than it waits for an answer to its
@@ -98,6 +100,7 @@ pub struct Node {
     simulated: bool,
     clients: Mutex<ClientTable>,
     functions: Mutex<HashMap<String, Function>>,
+    settings: Mutex<Live>,
     next_gpu: AtomicUsize,
     stop: watch::Sender<bool>,
 }
@@ -112,6 +115,7 @@ impl Node {
         simulated: bool,
         stop: watch::Sender<bool>,
     ) -> Self {
+        let settings = Settings::new(&options.settings, options.memory_limit_bytes);
         Self {
             options,
             tree,
@@ -119,9 +123,16 @@ impl Node {
             simulated,
             clients: Mutex::default(),
             functions: Mutex::default(),
+            settings: Mutex::new(Live::new(settings)),
             next_gpu: AtomicUsize::new(0),
             stop,
         }
+    }
+
+    /// What the server was told at its start.
+    #[must_use]
+    pub fn options(&self) -> &ServerOptions {
+        &self.options
     }
 
     /// The GPUs.
@@ -139,6 +150,32 @@ impl Node {
     /// The clients, locked. Never held across an await.
     pub fn clients(&self) -> MutexGuard<'_, ClientTable> {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The functions' settings, locked. Never held across an await, nor while the clients are asked for.
+    pub fn settings(&self) -> MutexGuard<'_, Live> {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Device memory that all functions together may use on a GPU; `None` if it never was ready.
+    #[must_use]
+    pub fn gpu_limit_bytes(&self, gpu: usize) -> Option<u64> {
+        let device = self.gpus.get(gpu)?.status().device?;
+        Some(gpu_limit_bytes(self.options.gpu_limit_bytes(gpu), device.total_memory_bytes))
+    }
+
+    /// The same of the GPU that has most.
+    #[must_use]
+    pub fn largest_gpu_limit_bytes(&self) -> u64 {
+        (0..self.gpus.len()).filter_map(|gpu| self.gpu_limit_bytes(gpu)).max().unwrap_or(0)
+    }
+
+    /// Name and directory of each function.
+    #[must_use]
+    pub fn functions(&self) -> Vec<(String, String)> {
+        let functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
+        let directory = |function: &Function| function.directory().path().display().to_string();
+        functions.iter().map(|(name, function)| (name.clone(), directory(function))).collect()
     }
 
     /// Ends the server, soon. Every client's calls fail from now on.
@@ -181,7 +218,7 @@ impl Node {
     /// # Errors
     /// [`AdmitError`].
     pub async fn admit(&self, function: &str, hello: Hello) -> Result<Welcome, AdmitError> {
-        let (gpu, device) = self.place().await?;
+        let (gpu, device) = self.place(function).await?;
         let mut token: Token = [0; 16];
         rustix::rand::getrandom(&mut token, rustix::rand::GetRandomFlags::empty())
             .map_err(|error| AdmitError::Random(error.into()))?;
@@ -198,7 +235,7 @@ impl Node {
             host_bytes: host.bytes,
             staging_bytes: self.options.staging_bytes,
             spin_us: u32::try_from(self.options.wait_spin.as_micros()).unwrap_or(u32::MAX),
-            memory_limit_bytes: self.memory_limit(&device),
+            memory_limit_bytes: settings::settings_of(self, client.0, function, gpu).memory_limit_bytes,
             device: Some((*device).clone()),
         })
     }
@@ -221,6 +258,8 @@ impl Node {
         match self.attach(id, slot, gpu, function).await {
             Ok(memory) => {
                 self.clients().serve(id, memory.channel.clone());
+                // They may have changed since it was sent to its worker.
+                settings::tell_workers(self);
                 Ok((id, memory))
             }
             Err(error) => {
@@ -241,6 +280,10 @@ impl Node {
         let (channel, channel_file) = MappedChannel::create()?;
         let host_file = create_sealed("torpor-host", host.bytes).map_err(ChannelError::from)?;
         let memory = Arc::new(ClientMemory { channel: Arc::new(channel), channel_file, host_file });
+        let told = settings::settings_of(self, id.0, function, gpu);
+        if let Some(client) = self.clients().get_mut(id) {
+            client.told = told;
+        }
         let gpu = &self.gpus[gpu];
         let attach = Attach {
             client: id.0,
@@ -250,8 +293,9 @@ impl Node {
             host_address: host.address,
             host_bytes: host.bytes,
             staging_bytes: self.options.staging_bytes,
-            memory_limit_bytes: gpu.status().device.map_or(0, |device| self.memory_limit(&device)),
-            ..Attach::default()
+            memory_limit_bytes: told.memory_limit_bytes,
+            writeback: told.writeback,
+            pinned: told.pinned,
         };
         let theirs = memory.clone();
         let answer = gpu.ask(|done| Order::Attach { attach, memory: theirs, done });
@@ -274,8 +318,8 @@ impl Node {
         tracing::info!(client = id.0, took_ms = started.elapsed().as_millis(), "client gone");
     }
 
-    /// The next GPU that is ready, waiting a little for one that is being started.
-    async fn place(&self) -> Result<(usize, Arc<Device>), AdmitError> {
+    /// The next GPU that is ready and that the function may be on, waiting a little for one that is being started.
+    async fn place(&self, function: &str) -> Result<(usize, Arc<Device>), AdmitError> {
         let deadline = Instant::now() + GPU_TIMEOUT;
         loop {
             if *self.stop.borrow() {
@@ -286,6 +330,9 @@ impl Node {
             let mut reason = String::new();
             for offset in 0..self.gpus.len() {
                 let gpu = first.wrapping_add(offset) % self.gpus.len();
+                if !settings::may_be_on(self, function, gpu) {
+                    continue;
+                }
                 let status = self.gpus[gpu].status();
                 match (status.state, status.device) {
                     (State::Ready, Some(device)) => {
@@ -309,10 +356,6 @@ impl Node {
         let arena = AddressRange::arena(slot).unwrap_or(nothing);
         let host = AddressRange::host(slot).unwrap_or(nothing);
         (arena, AddressRange { bytes: host.bytes.min(self.options.host_bytes), ..host })
-    }
-
-    fn memory_limit(&self, device: &Device) -> u64 {
-        self.options.memory_limit_bytes.unwrap_or(u64::MAX).min(device.total_memory_bytes).min(ARENA_BYTES)
     }
 }
 

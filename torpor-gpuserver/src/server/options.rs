@@ -2,16 +2,26 @@
 
 use crate::server::installation::{MissingPart, SERVER_PROGRAM};
 use crate::server::logging::{self, InvalidLevel};
+use crate::server::settings::{FileError, PerGpu, SettingsFile, Stamp, device_memory};
 use crate::server::size::ByteSize;
+use crate::server::time::Time;
+use crate::swap_mode::SwapMode;
 use std::convert::Infallible;
 use std::env;
 use std::ffi::OsString;
 use std::io;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 use torpor_proto::directory::ServerDirectory;
 use torpor_proto::layout::{self, MIN_STAGING_BYTES};
+
+/// Clients that may use one GPU at the same time, unless told otherwise.
+const DEFAULT_ACTIVE_PER_GPU: usize = 1;
+
+/// How long a client keeps its GPU after its last command, unless told otherwise.
+const DEFAULT_LINGER: Duration = Duration::from_millis(100);
 
 /// The flags of a server that serves, shared by `torpor serve`, `torpor run` and `torpor-gpuserver serve`.
 #[derive(Clone, Debug, clap::Args)]
@@ -36,9 +46,34 @@ pub struct TuningArgs {
     #[arg(long, value_name = "N,N,...", value_delimiter = ',')]
     pub gpus: Option<Vec<u32>>,
 
-    /// Device memory that a client may allocate [default: the GPU's]
-    #[arg(long, value_name = "SIZE")]
+    /// The settings file, read again when it changes (docs/configuration.md) [default: $TORPOR_CONFIG, else none]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Device memory that a client may allocate, unless its function's settings say otherwise [default: --gpu-limit]
+    #[arg(long, value_name = "SIZE", value_parser = device_memory)]
     pub memory_limit: Option<ByteSize>,
+
+    /// Device memory that all functions together may use on one GPU; a list has one for each GPU [default: the GPU's
+    /// less 1GiB or 5 %, whichever is smaller]
+    #[arg(long, value_name = "SIZE,...", value_delimiter = ',', value_parser = device_memory)]
+    pub gpu_limit: Option<Vec<ByteSize>>,
+
+    /// Clients that may use one GPU at the same time [default: 1]
+    #[arg(long, value_name = "N")]
+    pub active_per_gpu: Option<NonZeroUsize>,
+
+    /// How long a client keeps its GPU after its last command [default: 100ms]
+    #[arg(long, value_name = "TIME")]
+    pub linger: Option<Time>,
+
+    /// How a function's memory comes to its GPU; the others than the default are for measuring what each idea brings
+    #[arg(long, value_name = "MODE", default_value = "grouped")]
+    pub swap: SwapMode,
+
+    /// Device memory that is swapped in as one group, at least
+    #[arg(long, value_name = "SIZE", default_value = "8MiB")]
+    pub swap_group: ByteSize,
 
     /// Page-locked host memory that a client may allocate
     #[arg(long, value_name = "SIZE", default_value = "16GiB")]
@@ -93,6 +128,9 @@ pub enum OptionsError {
     /// The program that the workers run is not there.
     #[error(transparent)]
     Installation(#[from] MissingPart),
+    /// The settings file says something that it cannot say.
+    #[error(transparent)]
+    Settings(#[from] FileError),
     /// Staging and page-locked memory share a client's host range.
     #[error(
         "--staging {staging} and --pinned-limit {pinned} are more than the {} of host addresses that a client has",
@@ -129,8 +167,22 @@ pub struct ServerOptions {
     pub driver: DriverChoice,
     /// The GPUs to serve with, or all.
     pub gpus: Option<Vec<u32>>,
-    /// Device memory that a client may allocate, if less than the GPU's.
+    /// The settings file, and when it was looked at.
+    pub config: Option<(PathBuf, Option<Stamp>)>,
+    /// What it says.
+    pub settings: SettingsFile,
+    /// Device memory that a client may allocate by default, whatever the settings file says.
     pub memory_limit_bytes: Option<u64>,
+    /// Device memory that all functions together may use on one GPU, if that is said.
+    pub gpu_limits: Option<PerGpu>,
+    /// Clients that may use one GPU at the same time.
+    pub active_clients: usize,
+    /// How long a client keeps its GPU after its last command.
+    pub linger: Duration,
+    /// How memory is swapped in.
+    pub swap: SwapMode,
+    /// Bytes of a group of segments that are swapped in.
+    pub swap_group_bytes: u64,
     /// The host range of a client: staging and page-locked memory, a whole number of pages.
     pub host_bytes: u64,
     /// Staging at the beginning of the host range, a whole number of pages.
@@ -143,6 +195,14 @@ pub struct ServerOptions {
     pub log: String,
     /// The program whose subcommands are the workers.
     pub program: PathBuf,
+}
+
+impl ServerOptions {
+    /// The limit that was set for the GPU at this place among those that serve, in bytes; 0 if none was.
+    #[must_use]
+    pub fn gpu_limit_bytes(&self, gpu: usize) -> u64 {
+        self.gpu_limits.as_ref().and_then(|limits| limits.of(gpu)).map_or(0, |limit| limit.0)
+    }
 }
 
 impl ServeArgs {
@@ -173,6 +233,15 @@ impl ServeArgs {
                 return Err(OptionsError::Gpus);
             }
         }
+        let config = tuning
+            .config
+            .or_else(|| env::var_os("TORPOR_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from));
+        let config = config.map(|path| {
+            let stamp = Stamp::of(&path);
+            (path, stamp)
+        });
+        let settings =
+            config.as_ref().map(|(path, _)| SettingsFile::read(path)).transpose()?.unwrap_or_default();
         let from_environment = || env::var("TORPOR_LOG").ok().filter(|level| !level.is_empty());
         let log = tuning.log.or_else(from_environment).unwrap_or_else(|| "info".to_owned());
         logging::filter(&log)?;
@@ -181,6 +250,16 @@ impl ServeArgs {
             driver: tuning.driver,
             gpus: tuning.gpus,
             memory_limit_bytes: tuning.memory_limit.map(|limit| limit.0),
+            gpu_limits: tuning.gpu_limit.map(PerGpu).or_else(|| settings.memory.gpu_limit.clone()),
+            active_clients: tuning
+                .active_per_gpu
+                .or(settings.scheduler.active_per_gpu)
+                .map_or(DEFAULT_ACTIVE_PER_GPU, NonZeroUsize::get),
+            swap: tuning.swap,
+            swap_group_bytes: tuning.swap_group.0,
+            linger: tuning.linger.or(settings.scheduler.linger).map_or(DEFAULT_LINGER, |time| time.0),
+            config,
+            settings,
             host_bytes,
             staging_bytes: pages(staging.0).unwrap_or(host_bytes).min(host_bytes),
             spin: Duration::from_micros(tuning.spin_us.into()),
@@ -218,8 +297,23 @@ impl TuningArgs {
         if let Some(gpus) = &self.gpus {
             flag("gpus", gpus.iter().map(u32::to_string).collect::<Vec<_>>().join(",").into());
         }
-        if let Some(limit) = self.memory_limit {
-            flag("memory-limit", format!("{}B", limit.0).into());
+        if let Some(config) = &self.config {
+            flag("config", config.into());
+        }
+        let bytes = |size: &ByteSize| format!("{}B", size.0);
+        if let Some(limit) = &self.memory_limit {
+            flag("memory-limit", bytes(limit).into());
+        }
+        if let Some(limits) = &self.gpu_limit {
+            flag("gpu-limit", limits.iter().map(bytes).collect::<Vec<_>>().join(",").into());
+        }
+        if let Some(clients) = self.active_per_gpu {
+            flag("active-per-gpu", clients.to_string().into());
+        }
+        flag("swap", self.swap.name().into());
+        flag("swap-group", format!("{}B", self.swap_group.0).into());
+        if let Some(time) = self.linger {
+            flag("linger", time.to_string().into());
         }
         flag("pinned-limit", format!("{}B", self.pinned_limit.0).into());
         flag("staging", format!("{}B", self.staging.0).into());
@@ -257,9 +351,17 @@ mod tests {
 
     #[test]
     fn flags_survive_being_passed_on() {
-        let given =
-            ["--driver", "/opt/my libcuda.so", "--gpus", "0,3", "--memory-limit", "1.5GiB", "--log", "debug"];
-        let first = parse(&given).tuning;
+        let given = [
+            ["--driver", "/opt/my libcuda.so"],
+            ["--gpus", "0,3"],
+            ["--config", "/etc/my torpor.toml"],
+            ["--memory-limit", "1.5GiB"],
+            ["--gpu-limit", "4GiB,8GiB"],
+            ["--active-per-gpu", "2"],
+            ["--linger", "1.5ms"],
+            ["--log", "debug"],
+        ];
+        let first = parse(given.as_flattened()).tuning;
         let again: Vec<String> =
             first.to_arguments().into_iter().map(|argument| argument.into_string().unwrap()).collect();
         let second = parse(&again.iter().map(String::as_str).collect::<Vec<_>>()).tuning;

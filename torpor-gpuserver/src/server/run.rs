@@ -5,6 +5,7 @@ use crate::server::gpu::{Gpu, State, stopped};
 use crate::server::node::{FunctionError, Node};
 use crate::server::options::ServerOptions;
 use crate::server::probe::{ProbeError, find_driver};
+use crate::server::settings::{self, LimitAboveGpu};
 use crate::server::size::ByteSize;
 use crate::server::tree::{ServerTree, TreeError, close_to_others};
 use crate::server::worker_process::Recipe;
@@ -45,6 +46,27 @@ pub enum ServerError {
         /// Who counts.
         driver: PathBuf,
     },
+    /// As many limits as GPUs, or one.
+    #[error("gpu_limit lists {limits} sizes for {gpus} GPUs; give one for all, or one for each")]
+    GpuLimits {
+        /// How many limits there are.
+        limits: usize,
+        /// How many GPUs are served.
+        gpus: usize,
+    },
+    /// A limit beyond the GPU's memory.
+    #[error("gpu_limit is {} ({limit} bytes) for GPU {gpu}, which has {} ({total} bytes)", ByteSize(*limit), ByteSize(*total))]
+    GpuLimit {
+        /// Which GPU.
+        gpu: u32,
+        /// What was asked for, in bytes.
+        limit: u64,
+        /// What it has, in bytes.
+        total: u64,
+    },
+    /// A function that fits on no GPU.
+    #[error(transparent)]
+    Settings(#[from] LimitAboveGpu),
     /// No worker could be started.
     #[error("no GPU can be used: {0}")]
     NoGpu(String),
@@ -100,18 +122,31 @@ pub fn run(
     if let Some(&gpu) = indices.iter().find(|&&gpu| gpu >= driver.devices) {
         return Err(ServerError::NoSuchGpu { gpu, devices: driver.devices, driver: driver.library });
     }
-    let recipe = Recipe {
-        program: options.program.clone(),
-        driver: driver.library,
-        images: options.directory.images(),
-        spin: options.spin,
-        log: options.log.clone(),
+    let (limits, gpus) = (options.gpu_limits.as_ref().map_or(1, |limits| limits.0.len()), indices.len());
+    if limits != 1 && limits != gpus {
+        return Err(ServerError::GpuLimits { limits, gpus });
+    }
+    let recipe = |(gpu, index): (usize, u32)| {
+        let recipe = Recipe {
+            program: options.program.clone(),
+            driver: driver.library.clone(),
+            images: options.directory.images(),
+            spin: options.spin,
+            gpu_limit_bytes: options.gpu_limit_bytes(gpu),
+            active_clients: options.active_clients,
+            linger: options.linger,
+            swap: options.swap,
+            swap_group_bytes: options.swap_group_bytes,
+            log: options.log.clone(),
+        };
+        (index, recipe)
     };
+    let recipes: Vec<_> = indices.into_iter().enumerate().map(recipe).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let (stop, stopping) = watch::channel(false);
-        let (gpus, supervisors): (Vec<_>, Vec<_>) =
-            indices.iter().map(|&index| Gpu::supervise(index, recipe.clone(), stopping.clone())).unzip();
+        let supervise = |(index, recipe)| Gpu::supervise(index, recipe, stopping.clone());
+        let (gpus, supervisors): (Vec<_>, Vec<_>) = recipes.into_iter().map(supervise).unzip();
         let served = serve(options, tree, gpus, driver.simulated, &stop, also_stop, ready).await;
         stop.send_replace(true);
         for supervisor in supervisors {
@@ -141,7 +176,14 @@ async fn serve(
         () = &mut also_stop => return Ok(()),
     };
     let node = Arc::new(Node::new(options, tree, gpus, simulated, stop.clone()));
+    check_limits(&node)?;
     node.ensure_function(DEFAULT_FUNCTION)?;
+    for function in node.options().settings.functions.keys() {
+        node.ensure_function(&function.0)?;
+    }
+    if let Some((path, stamp)) = node.options().config.clone() {
+        tokio::spawn(settings::watch(node.clone(), path, stamp)?);
+    }
     let admin = listen_for_admin(&node, &directory.admin_socket())?;
     ready(&Serving { directory: directory.path().to_owned(), gpus: started });
     tokio::select! {
@@ -170,6 +212,19 @@ fn listen_for_admin(node: &Arc<Node>, socket: &std::path::Path) -> io::Result<Jo
             tracing::error!("the admin API ended: {error}");
         }
     }))
+}
+
+/// Whether what was asked for is there.
+fn check_limits(node: &Node) -> Result<(), ServerError> {
+    for (at, gpu) in node.gpus().iter().enumerate() {
+        let (limit, device) = (node.options().gpu_limit_bytes(at), gpu.status().device);
+        let total = device.map_or(u64::MAX, |device| device.total_memory_bytes);
+        if limit > total {
+            return Err(ServerError::GpuLimit { gpu: gpu.index, limit, total });
+        }
+    }
+    let above = node.settings().settings().above(node.largest_gpu_limit_bytes()).next();
+    above.map_or(Ok(()), |error| Err(error.into()))
 }
 
 /// Waits until every GPU's first worker is ready or failed. Returns name and memory of those that are ready.

@@ -43,6 +43,13 @@ pub enum Order {
         /// Told when the worker holds nothing of it any more.
         done: oneshot::Sender<()>,
     },
+    /// Hear something about a client that has no answer.
+    Tell {
+        /// Which.
+        client: u64,
+        /// What.
+        body: to_worker::Body,
+    },
     /// Say who uses what.
     ReportUsage {
         /// Told the answer.
@@ -91,6 +98,11 @@ impl Served {
                 }
                 self.detaching.insert(client, done);
                 (to_worker::Body::Detach(Detach { client }), None)
+            }
+            // A client that went meanwhile needs nothing.
+            Order::Tell { client, body } => {
+                self.channels.contains_key(&client).then_some(())?;
+                (body, None)
             }
             Order::ReportUsage { done } => {
                 self.reporting.push_back(done);

@@ -14,7 +14,9 @@ pub struct ByteSize(pub u64);
 
 /// A text that is no size.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no size: write a number and a unit, such as 512MiB or 16GiB")]
+#[error(
+    "{0:?} is no size: write a number and a unit (B, KiB, MiB, GiB, TiB, kB, MB, GB or TB), such as 512MiB or 16GiB"
+)]
 pub struct InvalidSize(String);
 
 impl FromStr for ByteSize {

@@ -3,6 +3,7 @@
 //! Its end of the socket pair is its standard input, the one descriptor that every process inherits without help.
 
 use crate::server::packet::PacketSocket;
+use crate::swap_mode::SwapMode;
 use std::io;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -29,6 +30,16 @@ pub struct Recipe {
     pub images: PathBuf,
     /// How long it spins for the next command before it sleeps.
     pub spin: Duration,
+    /// Device memory that all its clients together may use; 0 for the GPU's default.
+    pub gpu_limit_bytes: u64,
+    /// Clients that may use the GPU at the same time.
+    pub active_clients: usize,
+    /// How long a client keeps the GPU after its last command.
+    pub linger: Duration,
+    /// How memory is swapped in.
+    pub swap: SwapMode,
+    /// Bytes of a group of segments that are swapped in.
+    pub swap_group_bytes: u64,
     /// What it logs.
     pub log: String,
 }
@@ -79,6 +90,11 @@ impl WorkerProcess {
             .arg("--images")
             .arg(&recipe.images)
             .args(["--spin-us", &recipe.spin.as_micros().to_string()])
+            .args(["--gpu-limit-bytes", &recipe.gpu_limit_bytes.to_string()])
+            .args(["--active-clients", &recipe.active_clients.to_string()])
+            .args(["--swap", recipe.swap.name()])
+            .args(["--swap-group-bytes", &recipe.swap_group_bytes.to_string()])
+            .args(["--linger-us", &recipe.linger.as_micros().to_string()])
             .args(["--log", &recipe.log])
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())

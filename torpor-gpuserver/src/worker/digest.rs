@@ -148,7 +148,7 @@ impl Digests {
             buffer.numbers.device_address(0),
             chunk_bytes,
             arena.address,
-            arena.end(),
+            arena.bytes,
         ];
         // SAFETY: the kernel has these five parameters of 64 bits; buffer and chunks are there, as the caller promises, and
         // are as large and as aligned as the kernel wants.

@@ -38,10 +38,11 @@ mod turns;
 mod upload;
 
 use crate::driver::{Device, Driver, DriverError, Reservation};
+use crate::gpu_limit::gpu_limit_bytes;
+use crate::swap_mode::SwapMode;
 use crate::worker::digest::Digests;
 use crate::worker::image_store::ImageStore;
 use crate::worker::shared::{Shared, Tuning, Wish};
-pub use crate::worker::swap_in::SwapMode;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -73,6 +74,16 @@ pub struct WorkerOptions {
     pub images: PathBuf,
     /// How long a session spins for the next command before it sleeps.
     pub spin: Duration,
+    /// Device memory that all clients together may use; 0 for the GPU's default ([`crate::gpu_limit`]).
+    pub memory_limit_bytes: u64,
+    /// Clients that may use the GPU at the same time; at least 1.
+    pub active_clients: usize,
+    /// How long a client keeps the GPU after its last command.
+    pub linger: Duration,
+    /// How memory is swapped in.
+    pub swap: SwapMode,
+    /// Bytes of a group of segments that are swapped in.
+    pub group_bytes: u64,
 }
 
 /// Why a worker ended.
@@ -140,17 +151,18 @@ pub fn run(options: WorkerOptions) -> Result<(), WorkerError> {
 type Started = (Arc<Shared>, Vec<Reservation>);
 
 fn start(options: WorkerOptions) -> Result<Started, (OwnedFd, WorkerError)> {
-    let WorkerOptions { driver, device, server, images, spin } = options;
-    let tuning = Tuning {
+    let WorkerOptions {
+        driver,
+        device,
+        server,
+        images,
         spin,
-        linger: Duration::from_millis(100),
-        swap: SwapMode::Grouped { bytes: 8 << 20 },
-        memory_limit_bytes: std::env::var("TORPOR_TMP_LIMIT")
-            .ok()
-            .and_then(|l| l.parse().ok())
-            .unwrap_or(u64::MAX >> 1),
-        active_clients: 1,
-    };
+        memory_limit_bytes,
+        active_clients,
+        linger,
+        swap,
+        group_bytes,
+    } = options;
     let prepare = || {
         let device = Device::open(Driver::load(&driver)?, device)?;
         let window = reserve_window(&device)?;
@@ -163,6 +175,8 @@ fn start(options: WorkerOptions) -> Result<Started, (OwnedFd, WorkerError)> {
         Ok(prepared) => prepared,
         Err(error) => return Err((server, error)),
     };
+    let memory_limit_bytes = gpu_limit_bytes(memory_limit_bytes, description.total_memory_bytes);
+    let tuning = Tuning { spin, linger, swap, group_bytes, memory_limit_bytes, active_clients };
     let shared = Arc::new(Shared::new(device, server, images, digests, tuning));
     shared.tell(from_worker::Body::Ready(Ready { device: Some(description) }));
     Ok((shared, window))

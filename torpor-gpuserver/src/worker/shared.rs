@@ -1,11 +1,11 @@
 //! What the sessions of a worker share, and how each is reached from outside its thread.
 
 use crate::driver::{Device, PinnedWords};
+use crate::swap_mode::SwapMode;
 use crate::worker::digest::{DigestBuffer, Digests};
 use crate::worker::gpu_memory::GpuMemory;
 use crate::worker::image_store::ImageStore;
 use crate::worker::store::Store;
-use crate::worker::swap_in::SwapMode;
 use crate::worker::turns::Turns;
 use std::collections::HashMap;
 use std::io;
@@ -150,6 +150,8 @@ pub(super) struct Tuning {
     pub(super) linger: Duration,
     /// How swap-in is done.
     pub(super) swap: SwapMode,
+    /// Bytes of a group of segments.
+    pub(super) group_bytes: u64,
     /// Device memory of all clients together.
     pub(super) memory_limit_bytes: u64,
     /// Clients that are active at once.
@@ -169,6 +171,8 @@ pub(super) struct Shared {
     pub(super) linger: Duration,
     /// How swap-in is done.
     pub(super) swap: SwapMode,
+    /// Bytes of a group of segments.
+    pub(super) group_bytes: u64,
     /// The GPU's physical memory.
     pub(super) memory: Arc<GpuMemory>,
     /// Who is active.
@@ -196,7 +200,7 @@ impl Shared {
         digests: Digests,
         tuning: Tuning,
     ) -> Self {
-        let Tuning { spin, linger, swap, memory_limit_bytes, active_clients } = tuning;
+        let Tuning { spin, linger, swap, group_bytes, memory_limit_bytes, active_clients } = tuning;
         Self {
             memory: Arc::new(GpuMemory::new(&device, memory_limit_bytes)),
             turns: Turns::new(active_clients),
@@ -206,6 +210,7 @@ impl Shared {
             spin,
             linger,
             swap,
+            group_bytes,
             digests,
             digest_buffers: Mutex::default(),
             hashing: Mutex::default(),

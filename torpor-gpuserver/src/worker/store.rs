@@ -64,6 +64,9 @@ impl Store {
         self.free.lock().unwrap().extend(chunks.iter().map(|&c| c as u32));
     }
     pub(super) fn lease_revoked(&self, _client: u64) {}
+    pub(super) fn pageable_address(&self, slot: u32) -> Option<u64> {
+        self.address(slot)
+    }
     pub(super) fn address(&self, slot: u32) -> Option<u64> {
         Some(self.mapping.address().as_ptr() as u64 + (u64::from(slot) << 21))
     }

@@ -6,6 +6,7 @@
 //! the first overlap.
 
 use crate::driver::{Place, Segment};
+use crate::swap_mode::SwapMode;
 use crate::worker::gpu_memory::Reserved;
 use crate::worker::segments::{Backing, CHUNK_BYTES, Chunk, Content};
 use crate::worker::session::Session;
@@ -13,31 +14,6 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use torpor_proto::error::CudaError;
-
-/// How memory comes to the GPU: what the paper's Figure 7 compares. Each is the one before and something more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SwapMode {
-    /// From page-locked memory, all of it before the first kernel.
-    Locked,
-    /// Kernels wait only for what they can reach; every segment is a group of its own.
-    Pipelined,
-    /// Groups of at least so many bytes.
-    Grouped {
-        /// How many.
-        bytes: u64,
-    },
-}
-
-impl SwapMode {
-    /// From how many bytes on a group is whole.
-    fn group_bytes(self) -> u64 {
-        match self {
-            Self::Locked => u64::MAX,
-            Self::Pipelined => 1,
-            Self::Grouped { bytes } => bytes,
-        }
-    }
-}
 
 impl Session {
     /// Brings what is not there. When this returns, everything is mapped and the copies are under way.
@@ -74,7 +50,7 @@ impl Session {
             "swapped in"
         );
         self.residency.touched = Some(Vec::new());
-        if self.shared.swap == SwapMode::Locked {
+        if !self.shared.swap.is_pipelined() {
             let fence = self.streams.fence_setup()?;
             self.wait_for(Vec::from_iter(fence))?;
             self.arrivals.complete();
@@ -115,7 +91,7 @@ impl Session {
     fn bring(&mut self, missing: &[(u64, u64)], unbacked: &mut u64) -> Result<u64, CudaError> {
         self.residency.mapping_time = Duration::ZERO;
         let mut copied_bytes = 0;
-        let group_bytes = self.shared.swap.group_bytes();
+        let group_bytes = self.shared.swap.group_bytes(self.shared.group_bytes);
         let mut groups = HashMap::new();
         let mut in_group = 0;
         for (at, &(address, bytes)) in missing.iter().enumerate() {
@@ -174,7 +150,11 @@ impl Session {
         let source = |chunk: &Chunk| match &chunk.content {
             Content::Zero => Ok(None),
             Content::Stored { place, .. } => {
-                self.shared.store.address(place.slot).map(Some).ok_or(CudaError::OPERATING_SYSTEM)
+                let address = match self.shared.swap {
+                    SwapMode::Pageable => self.shared.store.pageable_address(place.slot),
+                    _ => self.shared.store.address(place.slot),
+                };
+                address.map(Some).ok_or(CudaError::OPERATING_SYSTEM)
             }
         };
         let sources = segment.chunks.iter().map(source).collect::<Result<Vec<_>, _>>()?;

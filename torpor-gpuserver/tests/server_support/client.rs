@@ -16,6 +16,7 @@ use zeromq::{ReqSocket, Socket, SocketRecv, SocketSend, ZmqMessage};
 pub struct Client {
     pub welcome: Welcome,
     pub channel: MappedChannel,
+    pub channel_file: OwnedFd,
     pub lifeline: UnixStream,
     pub host_file: OwnedFd,
 }
@@ -48,7 +49,7 @@ pub fn hello(directory: &FunctionDirectory, protocol_version: u32) -> Result<Wel
 pub fn take_memory(
     directory: &FunctionDirectory,
     welcome: &Welcome,
-) -> Result<(UnixStream, MappedChannel, OwnedFd), String> {
+) -> Result<(UnixStream, MappedChannel, OwnedFd, OwnedFd), String> {
     let mut lifeline = UnixStream::connect(directory.lifeline_socket()).unwrap();
     lifeline.write_all(&welcome.token).unwrap();
     let (message, mut descriptors) = handover::receive(&lifeline).unwrap();
@@ -56,7 +57,7 @@ pub fn take_memory(
         ([1], 2) => {
             let (host, channel) = (descriptors.remove(1), descriptors.remove(0));
             check_sealed(&host, welcome.host_bytes).unwrap();
-            Ok((lifeline, MappedChannel::open(channel).unwrap(), host))
+            Ok((lifeline, MappedChannel::open(&channel).unwrap(), channel, host))
         }
         ([0, reason @ ..], 0) => Err(String::from_utf8(reason.to_vec()).unwrap()),
         other => panic!("{other:?}"),
@@ -66,8 +67,8 @@ pub fn take_memory(
 /// Becomes a client of a function.
 pub fn connect(directory: &FunctionDirectory) -> Client {
     let welcome = hello(directory, PROTOCOL_VERSION).unwrap();
-    let (lifeline, channel, host_file) = take_memory(directory, &welcome).unwrap();
-    Client { welcome, channel, lifeline, host_file }
+    let (lifeline, channel, channel_file, host_file) = take_memory(directory, &welcome).unwrap();
+    Client { welcome, channel, channel_file, lifeline, host_file }
 }
 
 impl Client {

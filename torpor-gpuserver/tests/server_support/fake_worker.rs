@@ -5,7 +5,7 @@ use torpor_proto::channel::MappedChannel;
 use torpor_proto::control::Message;
 use torpor_proto::control::client::Device;
 use torpor_proto::control::worker::{
-    Attached, ClientFault, ClientUsage, Detached, DeviceFault, FromWorker, Ready, ToWorker, Usage,
+    Attached, ClientFault, ClientUsage, Detached, DeviceFault, FromWorker, Ready, Settings, ToWorker, Usage,
     from_worker, to_worker,
 };
 use torpor_proto::handover;
@@ -20,8 +20,23 @@ pub const BREAKS_PROTOCOL: &str = "breaks-protocol";
 /// Its worker never says that it serves it, and never lets go of it.
 pub const IGNORED: &str = "ignored";
 
+/// Its worker never takes its memory off the GPU.
+pub const BUSY: &str = "busy";
+
 /// Bytes of GPU memory that every client is said to use.
 pub const MEMORY_BYTES: u64 = 3 << 20;
+
+/// A client as the worker knows it.
+struct Served {
+    client: u64,
+    function: String,
+    resident_bytes: u64,
+}
+
+/// Tells on standard error, which is the server's log, what it is to hold to for a client of a function.
+fn tell_settings(function: &str, memory_limit_bytes: u64, writeback: i32, pinned: bool) {
+    eprintln!("fake worker: {function}: limit {memory_limit_bytes} writeback {writeback} pinned {pinned}.");
+}
 
 /// Call from the test named `fake_worker`: serves if this process is one, else does nothing.
 pub fn serve_if_asked() {
@@ -32,7 +47,7 @@ pub fn serve_if_asked() {
     let say = |body| handover::send(&socket, &FromWorker { body: Some(body) }.encode_to_vec(), &[]).unwrap();
     let device = Device { name: "Fake GPU".to_owned(), total_memory_bytes: 8 << 30, ..Device::default() };
     say(from_worker::Body::Ready(Ready { device: Some(device) }));
-    let mut clients = Vec::new();
+    let mut clients: Vec<Served> = Vec::new();
     loop {
         let (message, descriptors) = handover::receive(socket.as_fd()).unwrap();
         if message.is_empty() {
@@ -47,7 +62,9 @@ pub fn serve_if_asked() {
                 if attach.function == IGNORED {
                     continue;
                 }
-                clients.push(client);
+                tell_settings(&attach.function, attach.memory_limit_bytes, attach.writeback, attach.pinned);
+                let function = attach.function.clone();
+                clients.push(Served { client, function, resident_bytes: MEMORY_BYTES });
                 say(from_worker::Body::Attached(Attached { client }));
                 match attach.function.as_str() {
                     DIES => std::process::abort(),
@@ -64,13 +81,18 @@ pub fn serve_if_asked() {
                 }
             }
             to_worker::Body::Detach(detach) => {
-                clients.retain(|&client| client != detach.client);
+                clients.retain(|served| served.client != detach.client);
                 say(from_worker::Body::Detached(Detached { client: detach.client }));
             }
             to_worker::Body::ReportUsage(_) => {
-                let usage = |&client: &u64| ClientUsage {
-                    client,
-                    memory_bytes: MEMORY_BYTES,
+                let usage = |served: &Served| ClientUsage {
+                    client: served.client,
+                    memory_bytes: served.resident_bytes,
+                    allocated_bytes: MEMORY_BYTES,
+                    host_bytes: 1 << 20,
+                    requests: 5,
+                    hits: 3,
+                    swaps: 2,
                     pinned_bytes: 4096,
                     commands: 7,
                     busy: false,
@@ -81,6 +103,21 @@ pub fn serve_if_asked() {
                     free_memory_bytes: 5 << 30,
                     total_memory_bytes: 8 << 30,
                 }));
+            }
+            to_worker::Body::Settings(settings) => {
+                let served = clients.iter().find(|served| served.client == settings.client).unwrap();
+                let Settings { memory_limit_bytes, writeback, pinned, .. } = settings;
+                tell_settings(&served.function, memory_limit_bytes, writeback, pinned);
+            }
+            to_worker::Body::Evict(evict) => {
+                let served = clients.iter_mut().find(|served| served.client == evict.client).unwrap();
+                if served.function != BUSY {
+                    served.resident_bytes = 0;
+                }
+            }
+            to_worker::Body::SwapIn(swap_in) => {
+                let served = clients.iter_mut().find(|served| served.client == swap_in.client).unwrap();
+                served.resident_bytes = MEMORY_BYTES;
             }
             _ => {}
         }

@@ -22,7 +22,7 @@ pub struct RingClient {
 impl RingClient {
     /// Becomes a client of a function.
     pub fn connect(function: &FunctionDirectory) -> Self {
-        let client::Client { welcome, channel, lifeline, host_file } = connect(function);
+        let client::Client { welcome, channel, lifeline, host_file, .. } = connect(function);
         Self { channel, lifeline, welcome, host_file, producer: Producer::new() }
     }
 

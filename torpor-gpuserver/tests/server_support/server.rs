@@ -6,7 +6,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use torpor_proto::control::admin::admin_client::AdminClient;
 use torpor_proto::control::admin::{
-    self, EnsureFunctionRequest, ListClientsRequest, ListGpusRequest, ShutdownRequest,
+    self, EnsureFunctionRequest, ListClientsRequest, ListFunctionsRequest, ListGpusRequest, ShutdownRequest,
 };
 use torpor_proto::directory::{FunctionDirectory, ServerDirectory};
 
@@ -61,6 +61,11 @@ impl Server {
         fs::read_to_string(&self.log).unwrap().contains(text)
     }
 
+    /// How often its log has this text.
+    pub fn times_said(&self, text: &str) -> usize {
+        fs::read_to_string(&self.log).unwrap().matches(text).count()
+    }
+
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.id()
@@ -90,8 +95,18 @@ impl Server {
         self.admin(async |mut api| api.list_clients(ListClientsRequest {}).await).unwrap().clients
     }
 
+    /// A function as the server lists it.
+    pub fn listed(&self, name: &str) -> admin::Function {
+        let list = self.admin(async |mut api| api.list_functions(ListFunctionsRequest {}).await).unwrap();
+        list.functions.into_iter().find(|function| function.name == name).unwrap()
+    }
+
     pub fn gpus(&self) -> Vec<admin::Gpu> {
         self.admin(async |mut api| api.list_gpus(ListGpusRequest {}).await).unwrap().gpus
+    }
+
+    pub fn functions(&self) -> Vec<admin::Function> {
+        self.admin(async |mut api| api.list_functions(ListFunctionsRequest {}).await).unwrap().functions
     }
 
     pub fn shut_down(&self) {
@@ -135,6 +150,7 @@ pub fn command(program: &str, directory: &ServerDirectory, flags: &[&str]) -> Co
         .args(flags);
     command.env("TORPOR_GPUSERVER", fake_server_program());
     command.env("TORPOR_FAKE_PROGRAM", std::env::current_exe().unwrap());
+    command.env_remove("TORPOR_CONFIG");
     command.stdin(Stdio::null()).stdout(Stdio::null());
     command
 }

@@ -1,6 +1,6 @@
 //! Posting commands and awaiting answers.
 
-use super::{Client, CudaResult};
+use super::{Client, CudaResult, Remoting};
 use bytemuck::Zeroable;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::marker::PhantomData;
@@ -13,7 +13,7 @@ use torpor_proto::error::CudaError;
 use torpor_proto::ring::NO_SLOT;
 
 /// How often somebody who sleeps looks whether the server still lives.
-const LOOK: Duration = Duration::from_millis(100);
+pub(super) const LOOK: Duration = Duration::from_millis(100);
 
 /// Every completion slot free.
 pub(super) const ALL_SLOTS: u64 = u64::MAX;
@@ -40,17 +40,24 @@ impl Client {
     pub(super) fn post<C: Command<Reply = ()>>(&self, command: &C, tail: &[u8]) -> CudaResult<()> {
         const { assert!(matches!(C::KIND, Kind::Posted)) };
         self.check_usable()?;
-        self.push::<C>(NO_SLOT, command, tail)
+        if self.remoting != Remoting::Full {
+            return self.post_otherwise(command, tail);
+        }
+        self.push(C::OPCODE, NO_SLOT, command.words(), tail)
     }
 
     /// Posts a command and returns at once; [`Pending::wait`] gives the answer.
     pub(super) fn start<C: Command>(&'static self, command: &C, tail: &[u8]) -> CudaResult<Pending<C>> {
         const { assert!(matches!(C::KIND, Kind::Awaited)) };
         self.check_usable()?;
+        if self.remoting != Remoting::Full {
+            self.send_held()?;
+        }
+        crate::log::write_awaited(C::NAME);
         let slot = self.take_slot()?;
         let pending = Pending { client: self, slot, command: PhantomData };
         self.slot(slot).prepare();
-        match self.push::<C>(slot as u16, command, tail) {
+        match self.push(C::OPCODE, slot as u16, command.words(), tail) {
             Ok(()) => Ok(pending),
             Err(error) => {
                 // Nothing will be answered: the slot is free again as it is.
@@ -89,16 +96,16 @@ impl Client {
     }
 
     #[inline]
-    fn push<C: Command>(&self, slot: u16, command: &C, tail: &[u8]) -> CudaResult<()> {
+    pub(super) fn push(&self, opcode: u16, slot: u16, body: &[u64], tail: &[u8]) -> CudaResult<()> {
         let mut producer = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
         self.posted.fetch_add(1, Ordering::Relaxed);
         let (control, words) = (self.channel.ring(), &self.channel.words);
-        if producer.push(control, words, C::OPCODE, slot, command.words(), tail) {
+        if producer.push(control, words, opcode, slot, body, tail) {
             return Ok(());
         }
         loop {
             producer.wait_for_room(control, LOOK);
-            if producer.push(control, words, C::OPCODE, slot, command.words(), tail) {
+            if producer.push(control, words, opcode, slot, body, tail) {
                 return Ok(());
             }
             self.check_alive()?;

@@ -7,6 +7,7 @@ use super::device::DeviceInfo;
 use super::memory::DeviceMemory;
 use super::pinned::PinnedMemory;
 use super::registered::RegisteredMemory;
+use super::remoting::{Batch, Remoting};
 use super::staging::{Downloads, Uploads};
 use super::{channel, fork, image::Images};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -27,6 +28,8 @@ pub struct Client {
     pub(super) lifeline: OwnedFd,
     pub(super) is_lost: AtomicBool,
     pub(super) spin: Duration,
+    pub(super) remoting: Remoting,
+    pub(super) batch: Batch,
     /// Posts of the whole process, to know whether anything happened since a synchronisation.
     pub(super) posted: AtomicU64,
     pub(super) synchronized: AtomicU64,
@@ -118,6 +121,8 @@ impl Client {
             lifeline,
             is_lost: AtomicBool::new(false),
             spin: Duration::from_micros(welcome.spin_us.into()),
+            remoting: Remoting::of_process(),
+            batch: Batch::default(),
             posted: AtomicU64::new(1),
             synchronized: AtomicU64::new(0),
             arena,

@@ -22,6 +22,7 @@ mod memory;
 mod occupancy;
 mod pinned;
 mod registered;
+mod remoting;
 mod staging;
 mod stream;
 mod tensor_map;
@@ -37,6 +38,7 @@ pub use graph::{Graph, GraphExec};
 pub use image::{Image, read_image_file};
 pub use kernel::Kernel;
 pub use launch::LaunchConfig;
+pub use remoting::{Remoting, ask_anyway};
 pub use stream::{Stream, StreamHandle};
 
 use torpor_proto::error::CudaError;

@@ -5,7 +5,7 @@
 //! is a set of chunks for downloads, each held until its bytes were copied out.
 
 use super::stream::Stream;
-use super::{Client, CudaResult};
+use super::{Client, CudaResult, Remoting};
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -131,6 +131,9 @@ impl Client {
         while progress.position + taken - self.channel.staging_released() > area.bytes {
             if progress.marked < progress.position {
                 self.mark_uploads(progress)?;
+            }
+            if self.remoting != Remoting::Full {
+                self.send_held()?;
             }
             wait_a_little(attempts);
             attempts += 1;

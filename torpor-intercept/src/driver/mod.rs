@@ -48,7 +48,7 @@ pub(crate) fn guard(body: impl FnOnce() -> Code) -> Code {
 pub(crate) fn answer(function: &str, body: impl FnOnce() -> CudaResult<()>) -> Code {
     guard(|| {
         let outcome = body();
-        crate::log::write_call(function, outcome);
+        crate::calls::after(function, outcome);
         outcome.map_or_else(|error| error.0 as Code, |()| 0)
     })
 }

@@ -90,15 +90,19 @@ fn put_unknown(attribute: u32, value: Out<u8>) -> CudaResult<()> {
 }
 
 cuda_functions! {
+    /// Only the address in the current context needs one (cuda.h).
     fn cuPointerGetAttribute(value: Out<u8>, attribute: u32, address: u64) {
         let client = client()?;
-        contexts::require()?;
+        if attribute == DEVICE_POINTER {
+            contexts::require()?;
+        }
         put(client, &look_up(client, address)?, attribute, value)
     }
 
+    /// No context need be current: libcudart asks from threads that have none yet, as PyTorch makes it do when a new thread
+    /// pins a tensor.
     fn cuPointerGetAttributes(count: u32, attributes: In<u32>, values: In<Out<u8>>, address: u64) {
         let client = client()?;
-        contexts::require()?;
         let (attributes, values) = (attributes.slice(count as usize)?, values.slice(count as usize)?);
         let known = look_up(client, address).ok();
         for (attribute, value) in attributes.into_iter().zip(values) {

@@ -55,7 +55,7 @@ const INVALID_DEVICE_FUNCTION: CudaError = CudaError(98);
 #[inline]
 fn answer(function: &str, body: impl FnOnce() -> CudaResult<()>) -> Code {
     let outcome = catch_unwind(AssertUnwindSafe(body)).unwrap_or(Err(CudaError::UNKNOWN));
-    crate::log::write_call(function, outcome);
+    crate::calls::after(function, outcome);
     match outcome {
         Ok(()) => 0,
         Err(error) => error::remember(error),

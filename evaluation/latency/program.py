@@ -1,0 +1,118 @@
+"""One process that infers: batch 1, fp32 as PyTorch does it by default, random weights. It runs natively or remoted.
+
+    program.py prepare FOLDER MODEL...                            make models, inputs and the CPU's answers; needs no GPU
+    program.py warm FOLDER [--inferences N] [--warm-up N] MODEL...   one line of JSON per model, with every inference's time
+    program.py first FOLDER MODEL                                 the first inference of a new process
+
+An inference is: the input from the CPU's memory to the GPU, the model, the output back in the CPU's memory. "first" is the
+time from before the weights' move to the GPU until the first output is back, of a process that has loaded everything but
+has not touched CUDA. The models are the paper's (Table 4); BERT has 512 tokens.
+"""
+
+import argparse
+import json
+import pathlib
+import statistics
+import time
+
+import torch
+
+TOKENS = 512
+SEED = 0
+
+
+def bert_large():
+    from transformers import BertConfig, BertForQuestionAnswering
+    return BertForQuestionAnswering(BertConfig(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16,
+                                               intermediate_size=4096))
+
+
+def make(name):
+    """A model and its input."""
+    torch.manual_seed(SEED)
+    if name == "copy_only":
+        return torch.nn.Identity(), torch.randn(1, 1000)
+    if name == "bert_large_qa":
+        return bert_large(), torch.randint(0, 30000, (1, TOKENS))
+    from torchvision import models
+    options = {"init_weights": False, "aux_logits": True} if name == "inception_v3" else {}
+    size = 299 if name == "inception_v3" else 224
+    return getattr(models, name)(**options), torch.randn(1, 3, size, size)
+
+
+def output(answer):
+    """The tensor of what a model returned."""
+    return answer if torch.is_tensor(answer) else answer.start_logits
+
+
+def prepare(folder, names):
+    for name in names:
+        model, data = make(name)
+        model.eval()
+        with torch.no_grad():
+            reference = output(model(data)).clone()
+        part = folder / f"{name}.{time.time_ns()}.part"
+        torch.save((model, data, reference), part)
+        part.rename(folder / f"{name}.pt")
+
+
+def load(folder, name):
+    # Our own file, made by `prepare`. Into ordinary memory, as weights lie in a program that built or downloaded them.
+    return torch.load(folder / f"{name}.pt", weights_only=False, mmap=False)
+
+
+def started(name, folder):
+    """A model on the GPU after its first inference: (infer, figures so far)."""
+    model, data, reference = load(folder, name)
+
+    def infer():
+        return output(model(data.cuda())).cpu()
+
+    begin = time.perf_counter()
+    model = model.cuda()
+    torch.cuda.synchronize()
+    moved = time.perf_counter()
+    answer = infer()
+    end = time.perf_counter()
+    error = ((answer - reference).norm() / reference.norm()).item()
+    return infer, {"model": name, "to_cuda_ms": (moved - begin) * 1e3, "first_ms": (end - begin) * 1e3,
+                   "rel_err_vs_cpu": error}
+
+
+def warm(folder, names, warm_up, inferences):
+    for name in names:
+        infer, figures = started(name, folder)
+        for _ in range(warm_up):
+            infer()
+        times = []
+        for _ in range(inferences):
+            begin = time.perf_counter()
+            infer()
+            times.append((time.perf_counter() - begin) * 1e3)
+        figures.update(median_ms=statistics.median(times), times_ms=[round(each, 4) for each in times])
+        print(json.dumps(figures), flush=True)
+        del infer
+        torch.cuda.empty_cache()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("prepare", "warm", "first"))
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("models", nargs="+", metavar="MODEL")
+    parser.add_argument("--inferences", type=int, default=100)
+    parser.add_argument("--warm-up", type=int, default=10)
+    arguments = parser.parse_args()
+    if arguments.what == "prepare":
+        prepare(arguments.folder, arguments.models)
+        return
+    with torch.no_grad():
+        if arguments.what == "warm":
+            warm(arguments.folder, arguments.models, arguments.warm_up, arguments.inferences)
+        else:
+            [name] = arguments.models
+            print(json.dumps(started(name, arguments.folder)[1]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

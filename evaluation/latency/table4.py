@@ -1,0 +1,80 @@
+"""Table 4 of the paper: eight models, native and remoted in alternating rounds, and what issue 4 promises of them."""
+
+import json
+import os
+import statistics
+import sys
+
+from measuring import (MODELS, PROGRAM, STAND_IN, TABLE_4, Bars, figures_of, geometric_mean, native, percentile, prepare,
+                       print_table, server_options)
+from server import Server, remoted
+
+KINDS = ("native", "remoted")
+
+
+def measure(arguments, logs):
+    """Runs what the arguments ask for; prints tables and verdicts, and ends the script."""
+    models = [STAND_IN] if arguments.simulated else arguments.models or TABLE_4
+    prepare(models)
+    bars = Bars()
+    with Server(logs / "server.log", *server_options(arguments)) as server:
+        ways = {"native": native(arguments, server), "remoted": remoted(server)}
+
+        def run(kind, what, *more):
+            command = [*ways[kind], sys.executable, str(PROGRAM), what, str(MODELS), *more]
+            return figures_of(command, logs / f"{kind}.log", dict(os.environ))
+
+        if not arguments.first_only:
+            rounds = [{kind: run(kind, "warm", "--inferences", str(arguments.inferences), *models) for kind in KINDS}
+                      for _ in range(arguments.rounds)]
+            (logs / "warm.json").write_text(json.dumps(rounds))
+            show_warm(models, rounds, bars)
+        if arguments.first or arguments.first_only:
+            rounds = [{kind: {name: run(kind, "first", name)[name] for name in models} for kind in KINDS}
+                      for _ in range(arguments.first_rounds)]
+            (logs / "first.json").write_text(json.dumps(rounds))
+            show_first(models, rounds, bars)
+    bars.end()
+
+
+def show_warm(models, rounds, bars):
+    """Latency of a warm process."""
+    rows = [("model", "native ms", "remoted ms", "ratio", "p50", "p99", "p50 remoted", "p99 remoted", "p99/p50",
+             "remoted", "error", "remoted")]
+    ratios, tails = {}, {}
+    for name in models:
+        medians, cells, tail, errors = [], [], [], []
+        for kind in KINDS:
+            of_kind = [each[kind][name] for each in rounds]
+            medians.append(statistics.median(figures["median_ms"] for figures in of_kind))
+            times = [time for figures in of_kind for time in figures["times_ms"]]
+            p50, p99 = percentile(times, 50), percentile(times, 99)
+            cells += [f"{p50:.3f}", f"{p99:.3f}"]
+            tail.append(p99 / p50)
+            errors.append(max(figures["rel_err_vs_cpu"] for figures in of_kind))
+        ratios[name], tails[name] = medians[1] / medians[0], tail
+        rows.append((name, f"{medians[0]:.3f}", f"{medians[1]:.3f}", f"{ratios[name]:.2f}", *cells,
+                     f"{tail[0]:.2f}", f"{tail[1]:.2f}", f"{errors[0]:.1e}", f"{errors[1]:.1e}"))
+    print(f"warm latency; ms: median over {len(rounds)} rounds of the processes' medians; p50, p99: of all rounds' inferences")
+    print_table(rows)
+    mean = geometric_mean(ratios.values())
+    slow = [f"{name} {ratio:.2f}" for name, ratio in ratios.items() if ratio > 1]
+    uneven = [f"{name} {theirs:.2f} to {ours:.2f}" for name, (theirs, ours) in tails.items() if ours > theirs]
+    bars.say("geometric mean of the ratios at most 0.80", mean <= 0.80, f"{mean:.3f}")
+    bars.say("no model slower than native", not slow, ", ".join(slow) or "none")
+    bars.say("p99/p50 no worse than native, for each model", not uneven, ", ".join(uneven) or "none")
+
+
+def show_first(models, rounds, bars):
+    """The first inference of a process."""
+    rows = [("model", "native ms", "remoted ms", "ratio", "weights to GPU", "remoted")]
+    ratios = {}
+    for name in models:
+        first, moved = ([statistics.median(each[kind][name][key] for each in rounds) for kind in KINDS]
+                        for key in ("first_ms", "to_cuda_ms"))
+        ratios[name] = first[1] / first[0]
+        rows.append((name, f"{first[0]:.1f}", f"{first[1]:.1f}", f"{ratios[name]:.2f}", f"{moved[0]:.1f}", f"{moved[1]:.1f}"))
+    print(f"first inference of a new process, from before .cuda() to the output on the host; {len(rounds)} rounds")
+    print_table(rows)
+    late = [f"{name} {ratio:.2f}" for name, ratio in ratios.items() if ratio > 0.5]
+    bars.say("first inference in at most half of native's time, for each model", not late, ", ".join(late) or "all")

@@ -1,0 +1,44 @@
+//! `torpor config`: the settings file.
+
+use crate::error::CliError;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use torpor_gpuserver::server::options::OptionsError;
+use torpor_gpuserver::server::settings::SettingsFile;
+
+const EXAMPLES: &str = "\
+Every key, with unit and default: docs/configuration.md. A server reads the file that `--config` or $TORPOR_CONFIG names, and
+reads it again when it changes.
+
+Example:
+  torpor config check /etc/torpor.toml && torpor serve --config /etc/torpor.toml";
+
+/// The settings file
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Config {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Say whether a settings file has errors, and in which line. Whether limits fit the GPUs, the server says at its start
+    Check {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
+impl Config {
+    /// Checks.
+    pub fn run(self) -> Result<ExitCode, CliError> {
+        let Verb::Check { file } = self.verb;
+        let settings = SettingsFile::read(&file).map_err(OptionsError::from)?;
+        let functions = settings.functions.len();
+        let plural = if functions == 1 { "" } else { "s" };
+        println!("{}: no errors, {functions} function{plural}", file.display());
+        Ok(ExitCode::SUCCESS)
+    }
+}

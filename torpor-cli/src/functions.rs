@@ -1,0 +1,117 @@
+//! `torpor functions`: what each function has, where, and how it was served.
+
+use crate::DirectoryFlag;
+use crate::admin::Admin;
+use crate::error::CliError;
+use crate::table::{print_json, print_table};
+use serde::Serialize;
+use std::process::ExitCode;
+use torpor_gpuserver::server::size::ByteSize;
+use torpor_proto::control::admin::{Function, ListFunctionsRequest};
+
+const EXAMPLES: &str = "\
+Columns: MEMORY is the device memory that the function's clients have allocated, RESIDENT how much of it is on the GPU now,
+HOST how much host memory keeps the rest; LIMIT is what each client may allocate. STATE is idle, waiting (for its GPU),
+active or failed (every CUDA call of its clients returns an error). Of its REQUESTS, HITS found all memory on the GPU, for
+SWAPS some had to be brought. SLO and PINNED are its settings.
+
+Examples:
+  torpor functions
+  torpor functions --json | jq '.[] | select(.resident_bytes > 0) | .name'";
+
+/// List the functions: what they have on GPUs and in host memory, and how their requests were served
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Functions {
+    #[command(flatten)]
+    directory: DirectoryFlag,
+
+    /// Print JSON: an array of objects, sizes in bytes
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    name: String,
+    directory: String,
+    clients: u32,
+    gpus: Vec<u32>,
+    state: String,
+    resident_bytes: u64,
+    allocated_bytes: u64,
+    host_bytes: u64,
+    requests: u64,
+    hits: u64,
+    swaps: u64,
+    memory_limit_bytes: u64,
+    slo_ms: Option<u32>,
+    writeback: String,
+    pinned: bool,
+}
+
+impl From<Function> for Row {
+    fn from(function: Function) -> Self {
+        Self {
+            name: function.name,
+            directory: function.directory,
+            clients: function.clients,
+            gpus: function.gpus,
+            state: function.state,
+            resident_bytes: function.resident_bytes,
+            allocated_bytes: function.allocated_bytes,
+            host_bytes: function.host_bytes,
+            requests: function.requests,
+            hits: function.hits,
+            swaps: function.swaps,
+            memory_limit_bytes: function.memory_limit_bytes,
+            slo_ms: function.slo_ms,
+            writeback: function.writeback,
+            pinned: function.pinned,
+        }
+    }
+}
+
+const HEADINGS: [&str; 13] = [
+    "NAME", "STATE", "CLIENTS", "GPU", "MEMORY", "RESIDENT", "HOST", "LIMIT", "REQUESTS", "HITS", "SWAPS",
+    "SLO", "PINNED",
+];
+
+impl Row {
+    fn cells(&self) -> [String; 13] {
+        let nothing = || "-".to_owned();
+        let gpus: Vec<String> = self.gpus.iter().map(u32::to_string).collect();
+        [
+            self.name.clone(),
+            self.state.clone(),
+            self.clients.to_string(),
+            if gpus.is_empty() { nothing() } else { gpus.join(",") },
+            ByteSize(self.allocated_bytes).to_string(),
+            ByteSize(self.resident_bytes).to_string(),
+            ByteSize(self.host_bytes).to_string(),
+            ByteSize(self.memory_limit_bytes).to_string(),
+            self.requests.to_string(),
+            self.hits.to_string(),
+            self.swaps.to_string(),
+            self.slo_ms.map_or_else(nothing, |ms| format!("{ms}ms")),
+            if self.pinned { "yes" } else { "no" }.to_owned(),
+        ]
+    }
+}
+
+impl Functions {
+    /// Lists.
+    pub fn run(self) -> Result<ExitCode, CliError> {
+        let server = self.directory.server();
+        let mut admin = Admin::connect(&server)?;
+        let answer = admin.call(async |api| api.list_functions(ListFunctionsRequest {}).await)?;
+        let rows: Vec<Row> = answer.functions.into_iter().map(Row::from).collect();
+        if self.json {
+            print_json(&rows);
+        } else {
+            let cells: Vec<_> = rows.iter().map(Row::cells).collect();
+            print_table(HEADINGS, &cells);
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

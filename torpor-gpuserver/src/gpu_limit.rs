@@ -1,0 +1,28 @@
+//! How much device memory all functions together may use on one GPU.
+
+/// Kept free at most: the driver's context, loaded code, and the local memory of kernels need it.
+const LARGEST_RESERVE_BYTES: u64 = 1 << 30;
+
+/// The limit of a GPU that has `total_bytes` of memory: the `configured` one, if that is not 0, else its memory less a
+/// reserve of 1 GiB or 5 %, whichever is smaller. Never more than the GPU has.
+#[must_use]
+pub fn gpu_limit_bytes(configured: u64, total_bytes: u64) -> u64 {
+    match configured {
+        0 => total_bytes - LARGEST_RESERVE_BYTES.min(total_bytes / 20),
+        limit => limit.min(total_bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reserve_is_small_on_small_gpus_and_bounded_on_large_ones() {
+        assert_eq!(gpu_limit_bytes(0, 141 << 30), 140 << 30);
+        assert_eq!(gpu_limit_bytes(0, 1000), 950);
+        assert_eq!(gpu_limit_bytes(700, 1000), 700);
+        assert_eq!(gpu_limit_bytes(7000, 1000), 1000);
+        assert_eq!(gpu_limit_bytes(0, 0), 0);
+    }
+}

@@ -1,0 +1,301 @@
+//! What people ask of functions as a whole: which there are, and to be loaded, unloaded and pinned.
+
+use crate::server::nearest::did_you_mean;
+use crate::server::node::Node;
+use crate::server::served::Order;
+use crate::server::settings::{self, Pin};
+use crate::server::size::ByteSize;
+use crate::server::usage::{self, Activity};
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+use tonic::Status;
+use torpor_proto::control::admin;
+use torpor_proto::control::worker::{ClientUsage, Evict, SwapIn, to_worker};
+
+/// How long memory may stay where it is before whoever waits for it is told.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Why a function is not as it was asked to be.
+#[derive(Debug, thiserror::Error)]
+pub enum FunctionOrderError {
+    /// There is none of that name.
+    #[error("there is no function {name}{hint} (`torpor functions` lists them)")]
+    Unknown {
+        /// The name.
+        name: String,
+        /// What may have been meant.
+        hint: String,
+    },
+    /// There is no such GPU.
+    #[error("GPU {gpu} is not served; those that are: {served}")]
+    NoSuchGpu {
+        /// Which was asked for.
+        gpu: u32,
+        /// Which there are.
+        served: String,
+    },
+    /// It is elsewhere.
+    #[error(
+        "function {name} is on GPU {is} and cannot be moved to GPU {asked} while its processes run (not supported yet); \
+         end them, say `torpor pin {name} --gpu {asked}`, and start them again"
+    )]
+    Elsewhere {
+        /// The function.
+        name: String,
+        /// Where it is.
+        is: u32,
+        /// Where it was asked to be.
+        asked: u32,
+    },
+    /// No process of it is there.
+    #[error(
+        "no process of function {0} runs, so there is nothing to load; start one with `torpor run --function {0}`"
+    )]
+    NoClients(String),
+    /// Its memory does not come.
+    #[error(
+        "function {name}: {resident} of {allocated} are on the GPU, and no more came for {} seconds; is the GPU full or \
+         busy? See `torpor functions` and `torpor gpus`",
+        PATIENCE.as_secs()
+    )]
+    NotLoaded {
+        /// The function.
+        name: String,
+        /// What is there.
+        resident: ByteSize,
+        /// What it has.
+        allocated: ByteSize,
+    },
+    /// Its memory does not go.
+    #[error(
+        "function {name} is busy: {resident} of it are still on the GPU after {} seconds; they leave as soon as it is idle",
+        PATIENCE.as_secs()
+    )]
+    NotUnloaded {
+        /// The function.
+        name: String,
+        /// What is there.
+        resident: ByteSize,
+    },
+    /// Its worker says nothing.
+    #[error(
+        "the GPU's worker does not say what function {0} has there; see `torpor gpus` and the server's log"
+    )]
+    Silent(String),
+}
+
+impl From<FunctionOrderError> for Status {
+    fn from(error: FunctionOrderError) -> Self {
+        let text = error.to_string();
+        match error {
+            FunctionOrderError::Unknown { .. } | FunctionOrderError::NoSuchGpu { .. } => {
+                Self::not_found(text)
+            }
+            FunctionOrderError::Elsewhere { .. } | FunctionOrderError::NoClients(_) => {
+                Self::failed_precondition(text)
+            }
+            FunctionOrderError::NotLoaded { .. }
+            | FunctionOrderError::NotUnloaded { .. }
+            | FunctionOrderError::Silent(_) => Self::unavailable(text),
+        }
+    }
+}
+
+/// All functions, by name, with what their clients have and do.
+pub async fn list(node: &Node) -> Vec<admin::Function> {
+    let used = usage::by_client(node.gpus()).await;
+    let mut functions = node.functions();
+    functions.sort_unstable();
+    functions.into_iter().map(|(name, directory)| describe(node, &used, name, directory)).collect()
+}
+
+fn describe(
+    node: &Node,
+    used: &HashMap<u64, ClientUsage>,
+    name: String,
+    directory: String,
+) -> admin::Function {
+    let mut gpus = BTreeSet::new();
+    let mut activity = None;
+    let mut function = admin::Function::default();
+    for client in node.clients().iter() {
+        if client.introduction.function != name || !client.is_serving() {
+            continue;
+        }
+        let usage = used.get(&client.id.0).copied().unwrap_or_default();
+        gpus.insert(client.introduction.gpu);
+        activity = activity.max(Some(Activity::of(client.has_failed(), &usage)));
+        function.clients += 1;
+        // A worker may say anything.
+        for (sum, value) in [
+            (&mut function.resident_bytes, usage.memory_bytes),
+            (&mut function.allocated_bytes, usage::allocated_bytes(&usage)),
+            (&mut function.host_bytes, usage.host_bytes),
+            (&mut function.requests, usage.requests),
+            (&mut function.hits, usage.hits),
+            (&mut function.swaps, usage.swaps),
+        ] {
+            *sum = sum.saturating_add(value);
+        }
+    }
+    let live = node.settings();
+    let settings = live.of(&name);
+    let limit = |gpu: usize| settings::memory_limit_bytes(node, live.settings(), &name, gpu);
+    // Of a function without clients, what it would have on the largest GPU.
+    let largest = || (0..node.gpus().len()).map(limit).max().unwrap_or(0);
+    admin::Function {
+        memory_limit_bytes: gpus.iter().map(|&gpu| limit(gpu)).min().unwrap_or_else(largest),
+        gpus: gpus.into_iter().map(|gpu| node.gpus()[gpu].index).collect(),
+        state: activity.unwrap_or(Activity::Idle).to_string(),
+        slo_ms: settings.slo_ms.map(Into::into),
+        writeback: settings.writeback.to_string(),
+        pinned: settings.pinned,
+        name,
+        directory,
+        ..function
+    }
+}
+
+/// Brings everything that a function has to its GPU. Returns how many bytes that are.
+///
+/// # Errors
+/// [`FunctionOrderError`]; what was brought stays.
+pub async fn load(node: &Node, name: &str, gpu: Option<u32>) -> Result<u64, FunctionOrderError> {
+    check_known(node, name)?;
+    check_gpu(node, name, gpu)?;
+    let clients = clients_of(node, name);
+    if clients.is_empty() {
+        return Err(FunctionOrderError::NoClients(name.to_owned()));
+    }
+    tell(node, &clients, |client| to_worker::Body::SwapIn(SwapIn { client }));
+    let missing = |residency: Residency| residency.allocated.saturating_sub(residency.resident);
+    let there = wait(node, name, &clients, missing).await?;
+    there.map(|residency| residency.resident).map_err(|residency| FunctionOrderError::NotLoaded {
+        name: name.to_owned(),
+        resident: ByteSize(residency.resident),
+        allocated: ByteSize(residency.allocated),
+    })
+}
+
+/// Takes everything that a function has off its GPU.
+///
+/// # Errors
+/// [`FunctionOrderError`]; what is still there leaves once the function is idle.
+pub async fn unload(node: &Node, name: &str) -> Result<(), FunctionOrderError> {
+    check_known(node, name)?;
+    let clients = clients_of(node, name);
+    tell(node, &clients, |client| to_worker::Body::Evict(Evict { client }));
+    let gone = wait(node, name, &clients, |residency| residency.resident).await?;
+    gone.map(drop).map_err(|residency| FunctionOrderError::NotUnloaded {
+        name: name.to_owned(),
+        resident: ByteSize(residency.resident),
+    })
+}
+
+/// Says whether a function may be evicted to make room, and where its next clients go.
+///
+/// # Errors
+/// [`FunctionOrderError`]
+pub fn pin(node: &Node, name: &str, pinned: bool, gpu: Option<u32>) -> Result<(), FunctionOrderError> {
+    check_known(node, name)?;
+    let gpu = check_gpu(node, name, gpu)?;
+    node.settings().pin(name, Pin { pinned, gpu });
+    settings::tell_workers(node);
+    Ok(())
+}
+
+fn check_known(node: &Node, name: &str) -> Result<(), FunctionOrderError> {
+    let known = node.functions();
+    let mut names = known.iter().map(|(name, _)| name.as_str());
+    if names.clone().any(|known| known == name) {
+        return Ok(());
+    }
+    let hint = did_you_mean(name, &mut names);
+    Err(FunctionOrderError::Unknown { name: name.to_owned(), hint })
+}
+
+/// The place of a GPU among those that are served, unless clients of the function are on another.
+fn check_gpu(node: &Node, name: &str, asked: Option<u32>) -> Result<Option<usize>, FunctionOrderError> {
+    let Some(asked) = asked else { return Ok(None) };
+    let gpus = node.gpus();
+    let at = gpus.iter().position(|gpu| gpu.index == asked).ok_or_else(|| {
+        let served = gpus.iter().map(|gpu| gpu.index.to_string()).collect::<Vec<_>>().join(", ");
+        FunctionOrderError::NoSuchGpu { gpu: asked, served }
+    })?;
+    match clients_of(node, name).iter().find(|client| client.gpu != at) {
+        Some(elsewhere) => {
+            let is = gpus[elsewhere.gpu].index;
+            Err(FunctionOrderError::Elsewhere { name: name.to_owned(), is, asked })
+        }
+        None => Ok(Some(at)),
+    }
+}
+
+/// A client that is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Served {
+    client: u64,
+    gpu: usize,
+}
+
+fn clients_of(node: &Node, name: &str) -> Vec<Served> {
+    let clients = node.clients();
+    let of_function = clients.iter().filter(|client| client.introduction.function == name);
+    let served = of_function.filter(|client| client.is_serving() && !client.has_failed());
+    served.map(|client| Served { client: client.id.0, gpu: client.introduction.gpu }).collect()
+}
+
+fn tell(node: &Node, clients: &[Served], body: impl Fn(u64) -> to_worker::Body) {
+    for &Served { client, gpu } in clients {
+        // Fails when the server is ending, which whoever waits for the effect learns then.
+        let _ = node.gpus()[gpu].orders.send(Order::Tell { client, body: body(client) });
+    }
+}
+
+/// What the clients of a function have of their GPUs, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Residency {
+    resident: u64,
+    allocated: u64,
+}
+
+/// Waits until no bytes are missing, for as long as they become fewer than ever before. The outer error: nothing is
+/// known; the inner one: how it is instead.
+async fn wait(
+    node: &Node,
+    name: &str,
+    clients: &[Served],
+    missing: impl Fn(Residency) -> u64,
+) -> Result<Result<Residency, Residency>, FunctionOrderError> {
+    let mut least: Option<Residency> = None;
+    let mut since = Instant::now();
+    loop {
+        if let Some(now) = residency(node, name, clients).await {
+            if missing(now) == 0 {
+                return Ok(Ok(now));
+            }
+            if least.is_none_or(|least| missing(now) < missing(least)) {
+                (least, since) = (Some(now), Instant::now());
+            }
+        }
+        if since.elapsed() >= PATIENCE {
+            return least.map(Err).ok_or_else(|| FunctionOrderError::Silent(name.to_owned()));
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+/// What those of the clients have that are still there; `None` if a worker does not say.
+async fn residency(node: &Node, name: &str, clients: &[Served]) -> Option<Residency> {
+    let used = usage::by_client(node.gpus()).await;
+    let mut sum = Residency::default();
+    for Served { client, .. } in clients_of(node, name).iter().filter(|client| clients.contains(client)) {
+        let usage = used.get(client)?;
+        sum.resident = sum.resident.saturating_add(usage.memory_bytes);
+        sum.allocated = sum.allocated.saturating_add(usage::allocated_bytes(usage));
+    }
+    Some(sum)
+}
