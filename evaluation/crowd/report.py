@@ -1,14 +1,15 @@
 """What ./run saw: tables, CSV files, and which promises hold."""
 
 import machine
-from results import Bars, cell, mib, percentile, print_table, write_csv
+from measuring import Bars, percentile, print_table
+from results import cell, mib, write_csv
 
 # The store grows by slabs of 256 MiB, and takes what arrives before it finds that it has it already.
 STORE_SLACK_BYTES = 1 << 30
 
 
 def tell(asked, members, clients, watch, server, limit_bytes, seconds, output):
-    """Everything. Gives the script's status."""
+    """Everything. Gives the promises."""
     ready = [member for member in members if member.first]
     counts = {model: sum(member.model == model for member in ready) for model in asked}
     print(f"\n{len(ready)} functions in processes of their own: "
@@ -32,7 +33,7 @@ def tell(asked, members, clients, watch, server, limit_bytes, seconds, output):
     write_csv(output / "requests.csv", ("at_s", "function", "model", "ms", "swaps", "wrong"),
               [(f"{one.at_s:.3f}", one.name, one.model, f"{one.ms:.3f}", one.swaps, int(one.is_wrong)) for one in requests])
     write_csv(output / "samples.csv", watch.HEADING, watch.samples)
-    return bars.status()
+    return bars
 
 
 def _latencies(requests, seconds):
@@ -44,8 +45,8 @@ def _latencies(requests, seconds):
                   (f"{model}, swaps", [request for request in same if request.swaps])]
     for label, some in kinds:
         ms = [request.ms for request in some]
-        rows.append((label, str(len(ms)), cell(len(ms) / seconds if seconds else None, 1), cell(percentile(ms, 50)),
-                     cell(percentile(ms, 99)), cell(max(ms, default=None))))
+        rows.append((label, str(len(ms)), cell(len(ms) / seconds if seconds else None, 1),
+                     *(cell(percentile(ms, percent) if ms else None) for percent in (50, 99)), cell(max(ms, default=None))))
     print_table(rows)
 
 
@@ -54,8 +55,8 @@ def _gpu_memory(watch, limit_bytes, bars):
     bars.say("GPU memory of the functions never exceeds the limit", peak is not None and peak <= limit_bytes,
              f"at most {mib(peak)} of {mib(limit_bytes)} MiB in {len(watch.samples)} looks")
     before, card = watch.before[watch.HEADING.index("card_used_bytes")], watch.peak("card_used_bytes")
-    print(f"       the card: {mib(before)} MiB in use with the server alone, at most {mib(card)} (limit and the server alone: "
-          f"{mib(before + limit_bytes if before is not None else None)}; loaded kernels come to that)")
+    print(f"       the card: {mib(before)} MiB in use with the server alone, at most {mib(card)} (limit and the server "
+          f"alone: {mib(None if before is None else before + limit_bytes)}; loaded kernels come to that)")
 
 
 def _host_memory(ready, watch, server, bars):
@@ -78,7 +79,10 @@ def _host_memory(ready, watch, server, bars):
           f"{mib(grown('shmem_bytes'))}; the processes' own {mib(private)}")
     print(f"       the host store: functions refer to {mib(sum(held.values()))} MiB; one copy of each of "
           f"{len(distinct)} weight sets is {mib(sum(distinct.values()))}, what functions have beside weights {mib(differs)}")
-    store = grown("store_bytes") or grown("shmem_bytes")
+    store = grown("store_bytes")
+    if not store:
+        print("       the server holds no shared memory named torpor-store: what the host store takes is not known")
+        return
     bars.say("the host store has one copy of each distinct weight set and what differs", store <= allowed + STORE_SLACK_BYTES,
              f"at most {mib(store)} MiB in its slabs of {mib(allowed)} and slack {mib(STORE_SLACK_BYTES)}; without sharing "
              f"{mib(sum(held.values()))}")

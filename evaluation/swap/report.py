@@ -1,6 +1,7 @@
 """What ./run measured: the tables, the CSV, and which promises hold."""
 
-from results import Bars, cell, median, mib, print_table, write_csv
+from measuring import Bars, print_table
+from results import cell, median, mib, write_csv
 
 # Of page-locked memory to an H200 over PCIe 5 (docs/benchmarks.md).
 BYTES_PER_MS = 55e9 / 1e3
@@ -35,7 +36,7 @@ def line(measurement):
 
 
 def tell(measurements, failed, output):
-    """Everything. Gives the script's status."""
+    """Everything. Gives the promises."""
     print("\nfirst request after an eviction, ms (bound: max(native, bytes / 55 GB/s) x 1.15 + 0.5)")
     rows = [("model", "native", "remoted warm", "never MiB", "never", "bound", "changed MiB", "changed", "bound", "reload",
              "of it copies", "outputs")]
@@ -90,4 +91,4 @@ def _verdicts(measurements, failed):
         bars.say(f"{each.model}: outputs are the same bits after every swap", not each.wrong, f"{each.wrong} wrong")
     for reason in failed:
         bars.say("everything was measured", False, reason)
-    return bars.status()
+    return bars
