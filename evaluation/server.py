@@ -1,5 +1,6 @@
 """One `torpor serve` for the scripts beside this file."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -19,9 +20,14 @@ def binaries():
 class Server:
     """A node server on this machine's GPUs, in a directory of its own, for the length of a `with`."""
 
-    def __init__(self, log, *options):
+    def __init__(self, log, *options, settings=None):
+        """`settings` is the text of a settings file (docs/configuration.md), which comes to lie beside the log."""
         self.directory = tempfile.mkdtemp(prefix="torpor-")
         self.log = pathlib.Path(log)
+        if settings is not None:
+            file = self.log.with_suffix(".toml")
+            file.write_text(settings)
+            options = ("--config", str(file), *options)
         self.torpor = str(binaries() / "torpor")
         self.options = options
         self.process = None
@@ -36,6 +42,29 @@ class Server:
             time.sleep(0.2)
         return self
 
+    def ask(self, verb):
+        """What `torpor VERB --json` prints."""
+        return json.loads(self._run(verb, "--json"))
+
+    def function(self, name):
+        """The row of a function in `torpor functions`."""
+        return next(row for row in self.ask("functions") if row["name"] == name)
+
+    def unload(self, function):
+        """Takes a function's memory off the GPU; nothing of it is there when this returns."""
+        self._run("unload", function)
+
+    def load(self, function):
+        """Brings a function's memory to the GPU; all of it is there when this returns."""
+        self._run("load", function)
+
+    def _run(self, *arguments):
+        done = subprocess.run([self.torpor, *arguments, "--directory", self.directory], capture_output=True, text=True,
+                              timeout=60, check=False)
+        if done.returncode:
+            raise RuntimeError(f"torpor {' '.join(arguments)}: exit {done.returncode}: {done.stderr.strip()}")
+        return done.stdout
+
     def __exit__(self, *_):
         if self.process.poll() is None:
             subprocess.run([self.torpor, "stop", "--directory", self.directory], check=False)
@@ -46,6 +75,7 @@ class Server:
             raise
 
 
-def remoted(server):
-    """The beginning of a command that runs as a client of the server and cannot open the GPU."""
-    return [str(WITHOUT_GPU), server.torpor, "run", "--directory", server.directory, "--"]
+def remoted(server, function=None):
+    """The beginning of a command that runs as a client of the server, of this function, and cannot open the GPU."""
+    name = ["--function", function] if function else []
+    return [str(WITHOUT_GPU), server.torpor, "run", "--directory", server.directory, *name, "--"]

@@ -1,0 +1,88 @@
+"""What ./run saw: tables, CSV files, and which promises hold."""
+
+import machine
+from measuring import Bars, percentile, print_table
+from results import cell, mib, write_csv
+
+# The store grows by slabs of 256 MiB, and takes what arrives before it finds that it has it already.
+STORE_SLACK_BYTES = 1 << 30
+
+
+def tell(asked, members, clients, watch, server, limit_bytes, seconds, output):
+    """Everything. Gives the promises."""
+    ready = [member for member in members if member.first]
+    counts = {model: sum(member.model == model for member in ready) for model in asked}
+    print(f"\n{len(ready)} functions in processes of their own: "
+          + ", ".join(f"{count} {model} ({asked[model]} asked for)" for model, count in counts.items()))
+    requests = clients.requests if clients else []
+    _latencies(requests, seconds)
+    bars = Bars()
+    bars.say("every function that fits has started", len(ready) == len(members), f"{len(ready)} of {len(members)}")
+    wrong = sum(request.is_wrong for request in requests)
+    bars.say("every output is the function's first one, bit by bit", bool(requests) and not wrong,
+             f"{wrong} wrong of {len(requests)}")
+    failures = clients.failures if clients else ["no requests"]
+    bars.say("every request is answered", not failures, f"{len(failures)} failed {failures[:2] or ''}")
+    untouched = {member.name for member in ready} - {request.name for request in requests}
+    compared = [member for member in ready if member.native]
+    equal = sum(member.native == member.first for member in compared)
+    print(f"       {len(ready) - len(untouched)} functions had requests; the first outputs of {equal} of {len(compared)} "
+          "are those of a native process")
+    _gpu_memory(watch, limit_bytes, bars)
+    _host_memory(ready, watch, server, bars)
+    write_csv(output / "requests.csv", ("at_s", "function", "model", "ms", "swaps", "wrong"),
+              [(f"{one.at_s:.3f}", one.name, one.model, f"{one.ms:.3f}", one.swaps, int(one.is_wrong)) for one in requests])
+    write_csv(output / "samples.csv", watch.HEADING, watch.samples)
+    return bars
+
+
+def _latencies(requests, seconds):
+    rows = [("latency in the process", "requests", "per second", "P50 ms", "P99 ms", "max ms")]
+    kinds = [("all", requests)]
+    for model in sorted({request.model for request in requests}):
+        same = [request for request in requests if request.model == model]
+        kinds += [(f"{model}, hits", [request for request in same if not request.swaps]),
+                  (f"{model}, swaps", [request for request in same if request.swaps])]
+    for label, some in kinds:
+        ms = [request.ms for request in some]
+        rows.append((label, str(len(ms)), cell(len(ms) / seconds if seconds else None, 1),
+                     *(cell(percentile(ms, percent) if ms else None) for percent in (50, 99)), cell(max(ms, default=None))))
+    print_table(rows)
+
+
+def _gpu_memory(watch, limit_bytes, bars):
+    peak = watch.peak("resident_bytes")
+    bars.say("GPU memory of the functions never exceeds the limit", peak is not None and peak <= limit_bytes,
+             f"at most {mib(peak)} of {mib(limit_bytes)} MiB in {len(watch.samples)} looks")
+    before, card = watch.before[watch.HEADING.index("card_used_bytes")], watch.peak("card_used_bytes")
+    print(f"       the card: {mib(before)} MiB in use with the server alone, at most {mib(card)} (limit and the server "
+          f"alone: {mib(None if before is None else before + limit_bytes)}; loaded kernels come to that)")
+
+
+def _host_memory(ready, watch, server, bars):
+    def grown(key):
+        column = watch.HEADING.index(key)
+        return (watch.peak(key) or 0) - watch.before[column]
+
+    weights = {member.name: member.function.information["weights_bytes"] for member in ready}
+    distinct = {(member.model, member.seed): weights[member.name] for member in ready}
+    try:
+        rows = {row["name"]: row for row in server.ask("functions")}
+    except RuntimeError as error:
+        bars.say("the host store's use is known", False, error)
+        return
+    held = {member.name: rows.get(member.name, {}).get("host_bytes", 0) for member in ready}
+    differs = sum(max(0, held[name] - weights[name]) for name in held)
+    allowed = sum(distinct.values()) + differs
+    private = sum(machine.private_bytes(member.function.information["pid"]) for member in ready)
+    print(f"       host memory, MiB: the machine's in use grew by {mib(grown('host_used_bytes'))}, of it shared memory "
+          f"{mib(grown('shmem_bytes'))}; the processes' own {mib(private)}")
+    print(f"       the host store: functions refer to {mib(sum(held.values()))} MiB; one copy of each of "
+          f"{len(distinct)} weight sets is {mib(sum(distinct.values()))}, what functions have beside weights {mib(differs)}")
+    store = grown("store_bytes")
+    if not store:
+        print("       the server holds no shared memory named torpor-store: what the host store takes is not known")
+        return
+    bars.say("the host store has one copy of each distinct weight set and what differs", store <= allowed + STORE_SLACK_BYTES,
+             f"at most {mib(store)} MiB in its slabs of {mib(allowed)} and slack {mib(STORE_SLACK_BYTES)}; without sharing "
+             f"{mib(sum(held.values()))}")

@@ -1,0 +1,124 @@
+"""Programs whose state lives on the GPU: each step's answer depends on what all steps before left there.
+
+    workloads.py lstm | gpt2 | half | train
+
+A step (the command `step` of ../functions/answering.py) gives the sha256 of the step's outputs and of the whole state.
+Every number is determined: seeds, and algorithms that give the same bits each time.
+"""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "functions"))
+import answering  # noqa: E402 (first of all that may print)
+import argparse  # noqa: E402
+import hashlib  # noqa: E402
+import os  # noqa: E402
+
+os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+import torch  # noqa: E402
+from torch import nn  # noqa: E402
+
+
+def digest(*tensors):
+    """Of tensors anywhere, in this order."""
+    total = hashlib.sha256()
+    for tensor in tensors:
+        total.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
+class Lstm:
+    """The state of a recurrent network stays on the GPU between its steps."""
+
+    def __init__(self, device):
+        self.device = device
+        self.lstm = nn.LSTM(256, 512, 2).to(device)
+        self.state = tuple(torch.zeros(2, 8, 512, device=device) for _ in range(2))
+
+    @torch.no_grad()
+    def step(self):
+        output, self.state = self.lstm(torch.randn(1, 8, 256).to(self.device), self.state)
+        return digest(output, *self.state)
+
+
+class Gpt2:
+    """A generation: the keys and values of all tokens so far stay on the GPU, and so does the last token."""
+
+    def __init__(self, device):
+        from transformers import GPT2Config, GPT2LMHeadModel
+        self.model = GPT2LMHeadModel(GPT2Config()).eval().to(device)
+        self.token = torch.randint(0, 50000, (1, 16)).to(device)
+        self.past = None
+
+    @torch.no_grad()
+    def step(self):
+        answer = self.model(input_ids=self.token, past_key_values=self.past, use_cache=True)
+        self.past = answer.past_key_values
+        self.token = answer.logits[:, -1:].argmax(-1)
+        layers = [tensor for layer in self.past.layers for tensor in (layer.keys, layer.values)]
+        return digest(answer.logits[:, -1], self.token, *layers)
+
+
+class Half:
+    """Weights that only a kernel has written: they were cast to half precision on the GPU."""
+
+    def __init__(self, device):
+        self.device = device
+        blocks = [nn.Sequential(nn.Linear(1024, 4096), nn.GELU(), nn.Linear(4096, 1024), nn.LayerNorm(1024)) for _ in range(4)]
+        self.model = nn.Sequential(*blocks).to(device).half()
+
+    @torch.no_grad()
+    def step(self):
+        output = self.model(torch.randn(4, 1024).to(self.device).half())
+        return digest(output, *self.model.parameters())
+
+
+class Train:
+    """Weights, gradients, statistics of batches and both moments of Adam."""
+
+    def __init__(self, device):
+        self.device = device
+        self.model = nn.Sequential(nn.Conv2d(3, 32, 3), nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 32, 3, 2), nn.ReLU(),
+                                   nn.Flatten(), nn.Linear(32 * 14 * 14, 10)).to(device)
+        self.optimiser = torch.optim.Adam(self.model.parameters(), 1e-3)
+
+    def step(self):
+        data, labels = torch.randn(16, 3, 32, 32).to(self.device), torch.randint(0, 10, (16,)).to(self.device)
+        self.optimiser.zero_grad(set_to_none=False)
+        loss = nn.functional.cross_entropy(self.model(data), labels)
+        loss.backward()
+        self.optimiser.step()
+        moments = [moment for state in self.optimiser.state.values() for moment in (state["exp_avg"], state["exp_avg_sq"])]
+        gradients = [parameter.grad for parameter in self.model.parameters()]
+        return digest(loss, *self.model.state_dict().values(), *gradients, *moments)
+
+
+class Copies:
+    """Without kernels, for the simulated GPU: a piece of a buffer changes with each step."""
+
+    def __init__(self, device):
+        self.buffer = torch.zeros(1 << 20).to(device)
+        self.steps = 0
+
+    def step(self):
+        begin = self.steps % 16 << 16
+        self.buffer[begin:begin + 1000].copy_(torch.randn(1000))
+        self.steps += 1
+        return digest(self.buffer)
+
+
+WORKLOADS = {"lstm": Lstm, "gpt2": Gpt2, "half": Half, "train": Train, "copies": Copies}
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("workload", choices=WORKLOADS)
+    parser.add_argument("--device", default="cuda", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Memory that nobody has written is nobody's result.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    workload = WORKLOADS[given.workload](given.device)
+    answering.answer({"step": lambda: {"sha256": workload.step()}}, workload=given.workload)
