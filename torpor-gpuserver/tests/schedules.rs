@@ -32,7 +32,7 @@ const MIB: u64 = 1 << 20;
 const GPU_LIMIT: &str = "10MiB";
 const CLIENTS: usize = 2;
 /// Schedules, unless `PROPTEST_CASES` says how many.
-const SCHEDULES: u32 = 1000;
+const SCHEDULES: u32 = 400;
 /// Segments of a client, at places 8 MiB apart in its arena.
 const SEGMENTS: usize = 4;
 /// Elements that kernels work on.
@@ -326,7 +326,7 @@ fn whatever_is_evicted_and_when_programs_see_the_memory_they_wrote() {
             "--gpu-limit",
             GPU_LIMIT,
         ]);
-        command.args(["--memory-limit", "8MiB", "--host-pool", "64MiB", "--host-slab", "16MiB"]);
+        command.args(["--memory-limit", "8MiB", "--host-pool", "16MiB", "--host-slab", "8MiB"]);
         command
             .env("TORPOR_SIMGPU_CHECKS", "unordered,busy,streams")
             .env("TORPOR_SIMGPU_LOG", findings.path());
@@ -334,8 +334,15 @@ fn whatever_is_evicted_and_when_programs_see_the_memory_they_wrote() {
         command
     });
     let schedule = prop::collection::vec((0..CLIENTS, step()), 10..80);
-    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { Config::default().cases } else { SCHEDULES };
-    let config = Config { cases, failure_persistence: None, max_shrink_iters: 300, ..Config::default() };
+    let cases =
+        if std::env::var_os("PROPTEST_CASES").is_some() { Config::default().cases } else { SCHEDULES };
+    let config = Config {
+        cases,
+        failure_persistence: None,
+        max_shrink_iters: 300,
+        max_shrink_time: 60_000,
+        ..Config::default()
+    };
     let swaps = Cell::new(0);
     let outcome = TestRunner::new(config).run(&schedule, |schedule| {
         let mut programs: Vec<_> = (0..CLIENTS).map(|number| Program::start(&server, number)).collect();

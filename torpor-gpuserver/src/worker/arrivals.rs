@@ -37,9 +37,14 @@ impl Arrivals {
         self.under_way.is_empty()
     }
 
-    /// The number of the group that is being put together.
-    pub(super) fn next(&self) -> u64 {
-        self.last + 1
+    /// The number of the last group that was closed.
+    pub(super) fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// The number of the last group that has arrived, as far as is known.
+    pub(super) fn arrived(&self) -> u64 {
+        self.last - self.under_way.len() as u64
     }
 
     /// Ends a group: everything posted to the stream so far belongs to it, or to an earlier one.
@@ -58,8 +63,7 @@ impl Arrivals {
     #[inline]
     pub(super) fn event(&self, group: u64) -> Option<(u64, &Event)> {
         let group = group.min(self.last);
-        let arrived = self.last - self.under_way.len() as u64;
-        let index = group.checked_sub(arrived + 1)?;
+        let index = group.checked_sub(self.arrived() + 1)?;
         self.under_way.get(index as usize).map(|event| (group, event))
     }
 

@@ -138,6 +138,7 @@ impl GraphCommands for Session {
         let words = std::mem::take(&mut graph.words);
         // The driver looks at the addresses of copies.
         self.activate()?;
+        self.bring_up_to(EVERYTHING)?;
         let replayed = self.replay(&words, command.origin, command.flags);
         let graph = self.graphs.table.get_mut(command.graph)?;
         graph.words = words;
@@ -149,6 +150,7 @@ impl GraphCommands for Session {
 
     fn graph_launch(&mut self, command: GraphLaunch, _: &[u8]) -> Result<(), CudaError> {
         self.activate()?;
+        self.bring_up_to(EVERYTHING)?;
         let graph = self.graphs.table.get(command.graph)?;
         let executable = graph.executable.as_ref().ok_or(CudaError::INVALID_HANDLE)?;
         executable.launch(enter(&mut self.streams, &self.arrivals, command.stream, EVERYTHING)?)

@@ -185,6 +185,10 @@ impl KernelCommands for Session {
             true => group_of(&self.space, &mut self.residency, parameters),
             false => 0,
         };
+        self.bring_up_to(group)?;
+        let kernel = self.kernels.table.get(shape.kernel)?;
+        let loaded = &kernel.loaded;
+        let parameters = &self.kernels.scratch[shape.attributes as usize * ATTRIBUTE_WORDS..];
         let config = config(shape, &self.kernels.scratch);
         let stream = enter(&mut self.streams, &self.arrivals, shape.stream, group)?;
         // SAFETY: the instance is loaded as long as the client's streams have work; the block is as long as the

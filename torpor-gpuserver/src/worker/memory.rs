@@ -44,6 +44,7 @@ impl MemoryCommands for Session {
         if !self.space.is_segment(command.address) {
             return Err(CudaError::INVALID_VALUE);
         }
+        self.spare_swap_in(command.address)?;
         self.drain()?;
         let segment = self.space.free(command.address)?;
         let stored: Vec<u64> = segment.stored().collect();

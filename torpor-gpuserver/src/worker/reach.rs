@@ -50,7 +50,7 @@ impl Session {
     /// Whether it matters what work can reach: memory is on its way, or its order is being learned.
     #[inline]
     pub(super) fn observes_reach(&self) -> bool {
-        !self.arrivals.is_empty() || self.residency.touched.is_some()
+        !self.arrivals.is_empty() || self.residency.touched.is_some() || self.is_swapping_in()
     }
 
     /// The group for work that names these addresses.
@@ -71,7 +71,8 @@ impl Session {
             return 0;
         }
         let group = self.group_of(&[to.1, from.1]);
-        if (to.0, from.0) != (Place::Device, Place::Host) || self.arrivals.is_empty() {
+        let is_whole = self.arrivals.is_empty() && !self.is_swapping_in();
+        if is_whole || (to.0, from.0) != (Place::Device, Place::Host) {
             return group;
         }
         match self.space.host.words(from.1, bytes.min(LOOKED_INTO_BYTES + 1)) {
@@ -92,6 +93,7 @@ impl Session {
 
     /// A stream to post to, behind a group of arriving memory.
     pub(super) fn enter(&mut self, stream: u32, group: u64) -> Result<&Stream, CudaError> {
+        self.bring_up_to(group)?;
         enter(&mut self.streams, &self.arrivals, stream, group)
     }
 }

@@ -12,9 +12,11 @@
 //! from theirs.
 
 use crate::chunk::CHUNK_BYTES;
+use crate::worker::arrivals::EVERYTHING;
 use crate::worker::session::Session;
 use crate::worker::shared::Wish;
 use crate::worker::snapshot::Snapshot;
+use crate::worker::swap_in::SwapIn;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use torpor_proto::control::worker::{Phase, Settings, Writeback};
@@ -50,8 +52,8 @@ pub(super) struct Residency {
     pub(super) touched: Option<Vec<u64>>,
     /// The client has made tensor maps, whose addresses cannot be seen in parameters.
     pub(super) makes_tensor_maps: bool,
-    /// How long the last swap-in was busy with mapping.
-    pub(super) mapping_time: Duration,
+    /// The swap-in that this request began with, while there is something left to bring.
+    pub(super) swap_in: Option<SwapIn>,
     /// The store's slots must be asked for again.
     pub(super) lease_lost: bool,
     /// Chunks that may have equals in the host store, see `identify.rs`.
@@ -69,7 +71,7 @@ impl Residency {
             order: Vec::new(),
             touched: None,
             makes_tensor_maps: false,
-            mapping_time: Duration::ZERO,
+            swap_in: None,
             lease_lost: false,
             unidentified: false,
         }
@@ -142,6 +144,7 @@ impl Session {
         if !std::mem::take(&mut self.residency.active) {
             return;
         }
+        self.abandon_swap_in();
         if let Some(touched) = self.residency.touched.take() {
             self.residency.order = touched;
         }
@@ -229,7 +232,7 @@ impl Session {
         }
         if link.wishes(Wish::Load) {
             link.fulfil(Wish::Load);
-            match self.activate() {
+            match self.activate().and_then(|()| self.bring_up_to(EVERYTHING)) {
                 Ok(()) => self.give_up_turn(),
                 // The memory stays where it is; who asked for it sees that.
                 Err(CudaError::OUT_OF_MEMORY) => {}

@@ -229,6 +229,7 @@ impl Session {
         let mut record = Record::default();
         let mut idle_since = None;
         let mut commands = 0;
+        let mut is_idle = false;
         loop {
             if let Some(stop) = self.interrupted() {
                 return stop;
@@ -237,10 +238,16 @@ impl Session {
                 Ok(()) | Err(CudaError::DEINITIALIZED) => {}
                 Err(error) => return self.lose(error, "waiting for its work to end"),
             }
+            match self.keep_bringing(is_idle) {
+                // What could not be brought is missed, and reported, by the command that needs it.
+                Ok(()) | Err(CudaError::OUT_OF_MEMORY | CudaError::DEINITIALIZED) => {}
+                Err(error) => return self.lose(error, "bringing its memory"),
+            }
             let taken = match consumer.pop(channel.ring(), &channel.words, &mut record) {
                 Ok(taken) => taken,
                 Err(malformed) => return Stop::Fault(malformed.to_string()),
             };
+            is_idle = !taken;
             if taken {
                 commands += 1;
                 link.usage.commands.store(commands, Ordering::Relaxed);
@@ -362,7 +369,10 @@ impl Session {
 
     /// Whether anything waits for the GPU.
     fn is_waiting(&self) -> bool {
-        !self.pending.is_empty() || self.streams.has_retiring() || !self.arrivals.is_empty()
+        !self.pending.is_empty()
+            || self.streams.has_retiring()
+            || !self.arrivals.is_empty()
+            || self.is_swapping_in()
     }
 
     /// Does what is due. An error is the context's.

@@ -86,8 +86,13 @@ pub(super) enum Wish {
 }
 
 impl Link {
-    /// Wants something of the session.
+    /// Wants something of the session. Of coming and leaving, what was wanted last counts.
     pub(super) fn ask(&self, wish: Wish) {
+        match wish {
+            Wish::Unload => self.fulfil(Wish::Load),
+            Wish::Load => self.fulfil(Wish::Unload),
+            _ => {}
+        }
         self.wishes.fetch_or(wish as u32, Ordering::Relaxed);
         self.wake();
     }

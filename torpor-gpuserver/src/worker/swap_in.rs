@@ -2,22 +2,53 @@
 //!
 //! Segments are mapped one after the other, in the order in which the last request needed them, and their chunks copied
 //! from the host store behind each other in one stream. An event closes each group of segments; work that can reach a
-//! segment waits for its group (`reach.rs`). The session posts all that in one go: mapping the last segments and copying
-//! the first overlap.
+//! segment waits for its group (`reach.rs`). All groups are planned at once, but the session maps only a little ahead of the
+//! copies and executes commands in between: mapping costs about 40 µs a segment, which the first kernels need not wait
+//! for. A command that needs what is not mapped yet has it mapped first.
 
 use crate::chunk::CHUNK_BYTES;
 use crate::driver::{Place, Segment};
+use crate::worker::arrivals::EVERYTHING;
 use crate::worker::gpu_memory::Reserved;
 use crate::worker::segments::{Backing, Chunk, Content};
 use crate::worker::session::Session;
 use crate::worker::store::StoreError;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use torpor_proto::error::CudaError;
 
+/// How far mapping may be ahead of the copies: enough to keep them busy while the session does something else.
+const AHEAD_BYTES: u64 = 32 << 20;
+
+/// A segment that is to be brought.
+#[derive(Clone, Copy, Debug)]
+struct Incoming {
+    address: u64,
+    bytes: u64,
+    group: u64,
+    /// It is the last one of its group.
+    closes: bool,
+}
+
+/// A swap-in that is not posted whole yet.
+#[derive(Debug)]
+pub(super) struct SwapIn {
+    incoming: VecDeque<Incoming>,
+    /// Reserved for what is left.
+    reserved_bytes: u64,
+    /// Groups that are on their way, the oldest first, with their bytes.
+    under_way: VecDeque<(u64, u64)>,
+    bytes: u64,
+    segments: usize,
+    copied_bytes: u64,
+    began: Instant,
+    reserve_time: Duration,
+    mapping_time: Duration,
+}
+
 impl Session {
-    /// Brings what is not there. When this returns, everything is mapped and the copies are under way.
+    /// Begins to bring what is not there.
     ///
     /// # Errors
     /// `CUDA_ERROR_OUT_OF_MEMORY` if there is no room, `CUDA_ERROR_OPERATING_SYSTEM` if the host store does not have what was
@@ -34,29 +65,149 @@ impl Session {
         self.renew_lease().map_err(|error| self.store_failed(&error))?;
         self.reserve_memory(bytes)?;
         let began = Instant::now();
-        let mut unbacked = bytes;
-        let brought = self.bring(&missing, &mut unbacked);
-        self.shared.memory.unreserve(self.link.client, unbacked);
+        let incoming = self.plan(&missing);
+        let groups = incoming.iter().map(|one| (one.address, one.group)).collect();
+        self.space.spread_arrivals(&groups);
+        self.residency.swap_in = Some(SwapIn {
+            segments: incoming.len(),
+            incoming,
+            reserved_bytes: bytes,
+            under_way: VecDeque::new(),
+            bytes,
+            copied_bytes: 0,
+            began,
+            reserve_time: began.duration_since(asked),
+            mapping_time: Duration::ZERO,
+        });
+        self.residency.touched = Some(Vec::new());
+        if self.shared.swap.is_pipelined() {
+            return self.bring_next();
+        }
+        self.bring_up_to(EVERYTHING)?;
+        let fence = self.streams.fence_setup()?;
+        self.wait_for(Vec::from_iter(fence))?;
+        self.arrivals.complete();
+        Ok(())
+    }
+
+    /// Which segment comes in which group.
+    fn plan(&self, missing: &[(u64, u64)]) -> VecDeque<Incoming> {
+        let group_bytes = self.shared.swap.group_bytes(self.shared.group_bytes);
+        let (mut group, mut in_group) = (self.arrivals.last() + 1, 0);
+        let last = missing.len() - 1;
+        let plan = missing.iter().enumerate().map(|(at, &(address, bytes))| {
+            in_group += bytes;
+            let closes = in_group >= group_bytes || at == last;
+            let incoming = Incoming { address, bytes, group, closes };
+            if closes {
+                group += 1;
+                in_group = 0;
+            }
+            incoming
+        });
+        plan.collect()
+    }
+
+    /// Whether segments are left to be mapped.
+    #[inline]
+    pub(super) fn is_swapping_in(&self) -> bool {
+        self.residency.swap_in.is_some()
+    }
+
+    /// Brings one more segment if the copies would else run out, or if there is nothing else to do.
+    #[inline]
+    pub(super) fn keep_bringing(&mut self, is_idle: bool) -> Result<(), CudaError> {
+        match &mut self.residency.swap_in {
+            None => Ok(()),
+            Some(swap_in) => {
+                let arrived = self.arrivals.arrived();
+                while swap_in.under_way.front().is_some_and(|&(group, _)| group <= arrived) {
+                    swap_in.under_way.pop_front();
+                }
+                let under_way: u64 = swap_in.under_way.iter().map(|&(_, bytes)| bytes).sum();
+                if is_idle || under_way < AHEAD_BYTES { self.bring_next() } else { Ok(()) }
+            }
+        }
+    }
+
+    /// Brings everything up to a group, if it is planned.
+    #[inline]
+    pub(super) fn bring_up_to(&mut self, group: u64) -> Result<(), CudaError> {
+        while let Some(swap_in) = &self.residency.swap_in
+            && swap_in.incoming.front().is_some_and(|next| next.group <= group)
+        {
+            self.bring_next()?;
+        }
+        Ok(())
+    }
+
+    /// Maps one more segment and posts its contents.
+    fn bring_next(&mut self) -> Result<(), CudaError> {
+        let Some(swap_in) = &mut self.residency.swap_in else { return Ok(()) };
+        let Some(Incoming { address, bytes, group, closes }) = swap_in.incoming.pop_front() else {
+            return Ok(());
+        };
+        swap_in.reserved_bytes -= bytes;
+        swap_in.under_way.push_back((group, bytes));
+        let brought = self.bring(address, bytes, closes);
+        if brought.is_err() {
+            // Nothing of the client may run while memory is missing: its next command begins anew.
+            self.give_up_turn();
+            return brought;
+        }
+        if self.residency.swap_in.as_ref().is_some_and(|swap_in| swap_in.incoming.is_empty()) {
+            self.end_swap_in();
+        }
+        Ok(())
+    }
+
+    fn bring(&mut self, address: u64, bytes: u64, closes: bool) -> Result<(), CudaError> {
+        let began = Instant::now();
+        self.back(address, bytes)?;
+        let mapping_time = began.elapsed();
+        let copied_bytes = self.post_contents(address)?;
+        if closes {
+            self.arrivals.close_group(&self.shared.device, self.streams.enter_setup())?;
+        }
+        if let Some(swap_in) = &mut self.residency.swap_in {
+            swap_in.mapping_time += mapping_time;
+            swap_in.copied_bytes += copied_bytes;
+        }
+        Ok(())
+    }
+
+    /// Everything is posted.
+    fn end_swap_in(&mut self) {
+        let Some(swap_in) = self.residency.swap_in.take() else { return };
         self.tell_memory();
-        let copied_bytes = brought?;
         tracing::debug!(
             client = self.link.client,
             function = %self.link.function,
-            segments = missing.len(),
-            bytes,
-            copied_bytes,
-            reserve_us = began.duration_since(asked).as_micros(),
-            map_us = self.residency.mapping_time.as_micros(),
-            post_us = began.elapsed().as_micros(),
+            segments = swap_in.segments,
+            bytes = swap_in.bytes,
+            copied_bytes = swap_in.copied_bytes,
+            reserve_us = swap_in.reserve_time.as_micros(),
+            map_us = swap_in.mapping_time.as_micros(),
+            post_us = swap_in.began.elapsed().as_micros(),
             "swapped in"
         );
-        self.residency.touched = Some(Vec::new());
-        if !self.shared.swap.is_pipelined() {
-            let fence = self.streams.fence_setup()?;
-            self.wait_for(Vec::from_iter(fence))?;
-            self.arrivals.complete();
+    }
+
+    /// What is not brought by now is not brought: it can be the next time.
+    pub(super) fn abandon_swap_in(&mut self) {
+        if let Some(swap_in) = self.residency.swap_in.take() {
+            self.shared.memory.unreserve(self.link.client, swap_in.reserved_bytes);
+            self.tell_memory();
         }
-        Ok(())
+    }
+
+    /// A segment is freed: it need not be brought.
+    pub(super) fn spare_swap_in(&mut self, address: u64) -> Result<(), CudaError> {
+        // Its group may be waited for, and may have no other segment.
+        match self.space.segment_of(address) {
+            Some((_, segment)) if segment.backing.is_none() => self.bring_up_to(EVERYTHING),
+            _ => Ok(()),
+        }
     }
 
     /// Segments that are not resident, with their lengths: first those that the last request touched, in its order.
@@ -87,29 +238,6 @@ impl Session {
                 }
             }
         }
-    }
-
-    fn bring(&mut self, missing: &[(u64, u64)], unbacked: &mut u64) -> Result<u64, CudaError> {
-        self.residency.mapping_time = Duration::ZERO;
-        let mut copied_bytes = 0;
-        let group_bytes = self.shared.swap.group_bytes(self.shared.group_bytes);
-        let mut groups = HashMap::new();
-        let mut in_group = 0;
-        for (at, &(address, bytes)) in missing.iter().enumerate() {
-            *unbacked -= bytes;
-            let mapping = Instant::now();
-            self.back(address, bytes)?;
-            self.residency.mapping_time += mapping.elapsed();
-            copied_bytes += self.post_contents(address)?;
-            groups.insert(address, self.arrivals.next());
-            in_group += bytes;
-            if in_group >= group_bytes || at + 1 == missing.len() {
-                self.arrivals.close_group(&self.shared.device, self.streams.enter_setup())?;
-                in_group = 0;
-            }
-        }
-        self.space.spread_arrivals(&groups);
-        Ok(copied_bytes)
     }
 
     /// Puts reserved physical memory behind a segment; the reservation is used up, whatever comes of it. The memory holds

@@ -180,6 +180,7 @@ fn spawn(driver: &Path, variables: &[(&str, &str)]) -> (Child, OwnedFd, tempfile
             .unwrap();
     let child = Command::new(env!("CARGO_BIN_EXE_torpor-gpuserver"))
         .args(["worker", "--device", "0", "--spin-us", "200", "--log", "info"])
+        .args(["--swap", "grouped", "--swap-group-bytes", "8388608"])
         .arg("--driver")
         .arg(driver)
         .arg("--images")
