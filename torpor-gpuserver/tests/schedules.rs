@@ -312,7 +312,7 @@ fn driver() -> PathBuf {
 
 #[test]
 fn whatever_is_evicted_and_when_programs_see_the_memory_they_wrote() {
-    let findings = tempfile::NamedTempFile::new().unwrap();
+    let (findings, spill) = (tempfile::NamedTempFile::new().unwrap(), tempfile::tempdir().unwrap());
     let server = Server::start_by(|directory| {
         let mut command = Command::new(PROGRAM);
         command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(driver());
@@ -326,6 +326,7 @@ fn whatever_is_evicted_and_when_programs_see_the_memory_they_wrote() {
             "--gpu-limit",
             GPU_LIMIT,
         ]);
+        command.arg("--spill-dir").arg(spill.path());
         command.args(["--memory-limit", "8MiB", "--host-pool", "16MiB", "--host-slab", "8MiB"]);
         command
             .env("TORPOR_SIMGPU_CHECKS", "unordered,busy,streams")

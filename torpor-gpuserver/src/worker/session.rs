@@ -229,7 +229,6 @@ impl Session {
         let mut record = Record::default();
         let mut idle_since = None;
         let mut commands = 0;
-        let mut is_idle = false;
         loop {
             if let Some(stop) = self.interrupted() {
                 return stop;
@@ -238,7 +237,7 @@ impl Session {
                 Ok(()) | Err(CudaError::DEINITIALIZED) => {}
                 Err(error) => return self.lose(error, "waiting for its work to end"),
             }
-            match self.keep_bringing(is_idle) {
+            match self.keep_bringing() {
                 // What could not be brought is missed, and reported, by the command that needs it.
                 Ok(()) | Err(CudaError::OUT_OF_MEMORY | CudaError::DEINITIALIZED) => {}
                 Err(error) => return self.lose(error, "bringing its memory"),
@@ -247,7 +246,6 @@ impl Session {
                 Ok(taken) => taken,
                 Err(malformed) => return Stop::Fault(malformed.to_string()),
             };
-            is_idle = !taken;
             if taken {
                 commands += 1;
                 link.usage.commands.store(commands, Ordering::Relaxed);

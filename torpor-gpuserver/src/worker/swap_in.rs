@@ -18,8 +18,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use torpor_proto::error::CudaError;
 
-/// How far mapping may be ahead of the copies: enough to keep them busy while the session does something else.
-const AHEAD_BYTES: u64 = 32 << 20;
+/// How much may be under way at once: enough to keep the bus busy while the session does something else, and little enough
+/// for the client's own copies not to queue behind all of its memory.
+const UNDER_WAY_BYTES: u64 = 32 << 20;
 
 /// A segment that is to be brought.
 #[derive(Clone, Copy, Debug)]
@@ -114,9 +115,9 @@ impl Session {
         self.residency.swap_in.is_some()
     }
 
-    /// Brings one more segment if the copies would else run out, or if there is nothing else to do.
+    /// Brings one more segment if the copies would else run out.
     #[inline]
-    pub(super) fn keep_bringing(&mut self, is_idle: bool) -> Result<(), CudaError> {
+    pub(super) fn keep_bringing(&mut self) -> Result<(), CudaError> {
         match &mut self.residency.swap_in {
             None => Ok(()),
             Some(swap_in) => {
@@ -125,7 +126,7 @@ impl Session {
                     swap_in.under_way.pop_front();
                 }
                 let under_way: u64 = swap_in.under_way.iter().map(|&(_, bytes)| bytes).sum();
-                if is_idle || under_way < AHEAD_BYTES { self.bring_next() } else { Ok(()) }
+                if under_way < UNDER_WAY_BYTES { self.bring_next() } else { Ok(()) }
             }
         }
     }
