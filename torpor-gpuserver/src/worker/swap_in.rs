@@ -13,7 +13,7 @@ use crate::worker::gpu_memory::Reserved;
 use crate::worker::segments::{Backing, Chunk, Content};
 use crate::worker::session::Session;
 use crate::worker::store::StoreError;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use torpor_proto::error::CudaError;
@@ -185,6 +185,8 @@ impl Session {
             client = self.link.client,
             function = %self.link.function,
             segments = swap_in.segments,
+            pointing = self.space.segments().filter(|(_, segment)| segment.pointers().next().is_some()).count(),
+            pointers = self.space.segments().map(|(_, segment)| segment.pointers().count()).sum::<usize>(),
             bytes = swap_in.bytes,
             copied_bytes = swap_in.copied_bytes,
             reserve_us = swap_in.reserve_time.as_micros(),
@@ -211,12 +213,23 @@ impl Session {
         }
     }
 
-    /// Segments that are not resident, with their lengths: first those that the last request touched, in its order.
+    /// Segments that are not resident, with their lengths: first those that the last request touched, in its order, each
+    /// followed by what it points to, because whoever waits for one waits for the other.
     fn missing(&self) -> Vec<(u64, u64)> {
-        let rank: HashMap<u64, usize> = self.residency.order.iter().copied().zip(0..).collect();
-        let absent = self.space.segments().filter(|(_, segment)| segment.backing.is_none());
-        let mut missing: Vec<_> = absent.map(|(address, segment)| (address, segment.bytes)).collect();
-        missing.sort_by_key(|(address, _)| (rank.get(address).copied().unwrap_or(usize::MAX), *address));
+        let (mut seen, mut missing) = (HashSet::new(), Vec::new());
+        let others = self.space.segments().map(|(address, _)| address);
+        for first in self.residency.order.iter().copied().chain(others) {
+            let mut open = vec![first];
+            while let Some(address) = open.pop() {
+                let Some((start, segment)) = self.space.segment_of(address) else { continue };
+                if seen.insert(start) {
+                    if segment.backing.is_none() {
+                        missing.push((start, segment.bytes));
+                    }
+                    open.extend(segment.pointers());
+                }
+            }
+        }
         missing
     }
 
