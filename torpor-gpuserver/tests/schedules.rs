@@ -16,6 +16,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 use torpor_proto::command::{
     Fill, GraphAppend, GraphDestroy, GraphInstantiate, GraphLaunch, MemoryFree, StreamCreate,
 };
@@ -94,6 +95,8 @@ enum Step {
     },
     Unload,
     Load,
+    /// Nothing for a while, in which chunks are identified.
+    Rest,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -118,6 +121,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(segment, offset, bytes)| Step::Look { segment, offset, bytes }),
         2 => Just(Step::Unload),
         1 => Just(Step::Load),
+        1 => Just(Step::Rest),
     ]
 }
 
@@ -273,6 +277,7 @@ impl Program {
                 let request = UnloadFunctionRequest { name: self.name.clone() };
                 server.admin(async |mut api| api.unload_function(request).await).unwrap();
             }
+            Step::Rest => std::thread::sleep(Duration::from_millis(30)),
             Step::Load => {
                 self.client.settle().unwrap();
                 let request = LoadFunctionRequest { name: self.name.clone(), gpu: None };
@@ -360,5 +365,6 @@ fn whatever_is_evicted_and_when_programs_see_the_memory_they_wrote() {
     }
     let found: Vec<_> = findings.lines().filter(|line| line.contains(": check ")).collect();
     assert!(found.is_empty(), "the simulated GPU found something: {found:#?}");
+    assert!(!server.said("mistake of its worker"));
     assert!(swaps.get() > u64::from(cases), "only {} swaps in {cases} schedules", swaps.get());
 }

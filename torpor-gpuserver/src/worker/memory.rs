@@ -48,9 +48,7 @@ impl MemoryCommands for Session {
         self.drain()?;
         let segment = self.space.free(command.address)?;
         let stored: Vec<u64> = segment.stored().collect();
-        if !stored.is_empty() {
-            self.shared.store.release(self.link.client, &stored);
-        }
+        self.release(&stored);
         drop(segment);
         self.tell_memory();
         Ok(())
