@@ -186,12 +186,12 @@ impl GpuMemory {
         let mut spare = Vec::new();
         {
             let mut state = lock(&self.state);
-            if let Some(physical) = state.from_pool(bytes) {
+            if let Some(physical) = state.take_from_pool(bytes) {
                 return Ok(physical);
             }
             while state.used_bytes + state.pool_bytes > state.available_bytes {
                 let Some(largest) = state.pool.last_key_value().map(|(&bytes, _)| bytes) else { break };
-                spare.extend(state.from_pool(largest));
+                spare.extend(state.take_from_pool(largest));
             }
         }
         drop(spare);
@@ -239,7 +239,7 @@ impl State {
         others.map(resident).collect()
     }
 
-    fn from_pool(&mut self, bytes: u64) -> Option<PhysicalMemory> {
+    fn take_from_pool(&mut self, bytes: u64) -> Option<PhysicalMemory> {
         let pieces = self.pool.get_mut(&bytes)?;
         let physical = pieces.pop();
         if pieces.is_empty() {

@@ -56,6 +56,11 @@ impl Server {
         server
     }
 
+    /// What it has said so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
     /// Whether its log has this text.
     pub fn said(&self, text: &str) -> bool {
         fs::read_to_string(&self.log).unwrap().contains(text)
