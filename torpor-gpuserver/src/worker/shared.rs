@@ -65,7 +65,7 @@ pub(super) struct LinkUsage {
     pub(super) hits: AtomicU64,
     /// Of those, how often it was not.
     pub(super) swaps: AtomicU64,
-    /// A [`Phase`].
+    /// A [`Phase`](torpor_proto::control::worker::Phase).
     pub(super) phase: AtomicI32,
 }
 
