@@ -63,8 +63,12 @@ impl Session {
         }
         self.link.usage.swaps.fetch_add(1, Ordering::Relaxed);
         let asked = Instant::now();
-        self.renew_lease().map_err(|error| self.store_failed(&error))?;
         self.reserve_memory(bytes)?;
+        // Only now: those that left for this one may have needed the slots.
+        if let Err(error) = self.renew_lease() {
+            self.shared.memory.unreserve(self.link.client, bytes);
+            return Err(self.store_failed(&error));
+        }
         let began = Instant::now();
         let incoming = self.plan(&missing);
         let groups = incoming.iter().map(|one| (one.address, one.group)).collect();
@@ -239,7 +243,10 @@ impl Session {
         loop {
             match shared.memory.reserve(link.client, bytes) {
                 Reserved::Granted => return Ok(()),
-                Reserved::Later => self.wait_around()?,
+                Reserved::Later => {
+                    self.lend_lease()?;
+                    self.wait_around()?;
+                }
                 Reserved::Exhausted => {
                     tracing::error!(
                         client = link.client,

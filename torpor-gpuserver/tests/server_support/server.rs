@@ -63,7 +63,7 @@ impl Server {
 
     /// Whether its log has this text.
     pub fn said(&self, text: &str) -> bool {
-        fs::read_to_string(&self.log).unwrap().contains(text)
+        self.log().contains(text)
     }
 
     /// How often its log has this text.
