@@ -10,6 +10,7 @@ use crate::worker::digest::ChunkDigest;
 use crate::worker::gpu_memory::GpuMemory;
 use crate::worker::store::Place;
 use std::sync::Arc;
+use torpor_proto::control::migration;
 
 /// Where a chunk's contents are, as of the last snapshot.
 #[derive(Clone, Debug)]
@@ -79,6 +80,46 @@ impl ClientSegment {
     pub(super) fn new(bytes: u64) -> Self {
         let chunk = Chunk { content: Content::Zero, copied_into: false };
         Self { bytes, backing: None, chunks: vec![chunk; (bytes / CHUNK_BYTES) as usize], arrival: 0 }
+    }
+
+    /// What it is, for another worker. It is not resident.
+    pub(super) fn save(&self, address: u64) -> migration::Segment {
+        let chunk = |chunk: &Chunk| {
+            let stored = match &chunk.content {
+                Content::Zero => None,
+                Content::Stored { place, digest, identified, pointers } => Some(migration::StoredChunk {
+                    chunk: place.chunk,
+                    digest_low: digest.low,
+                    digest_high: digest.high,
+                    identified: *identified,
+                    pointers: pointers.to_vec(),
+                }),
+            };
+            migration::Chunk { stored, copied_into: chunk.copied_into }
+        };
+        migration::Segment { address, chunks: self.chunks.iter().map(chunk).collect() }
+    }
+
+    /// What its chunks were at another worker. Where they are is known when the client has a lease again.
+    pub(super) fn restore(&mut self, chunks: Vec<migration::Chunk>) {
+        let chunk = |chunk: migration::Chunk| {
+            let content = match chunk.stored {
+                None => Content::Zero,
+                Some(stored) => Content::Stored {
+                    place: Place { chunk: stored.chunk, slot: u32::MAX },
+                    digest: ChunkDigest {
+                        low: stored.digest_low,
+                        high: stored.digest_high,
+                        pointers: stored.pointers.len() as u64,
+                        is_zero: false,
+                    },
+                    identified: stored.identified,
+                    pointers: stored.pointers.into(),
+                },
+            };
+            Chunk { content, copied_into: chunk.copied_into }
+        };
+        self.chunks = chunks.into_iter().map(chunk).collect();
     }
 
     /// The numbers of its chunks in the host store.
