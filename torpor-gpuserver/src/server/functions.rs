@@ -186,13 +186,13 @@ fn describe(
 pub async fn load(node: &Arc<Node>, name: &str, gpu: Option<u32>) -> Result<u64, FunctionOrderError> {
     check_known(node, name)?;
     let gpu = check_gpu(node, gpu)?;
-    if clients_of(node, name).is_empty() {
-        return Err(FunctionOrderError::NoClients(name.to_owned()));
-    }
     if let Some(gpu) = gpu {
         move_all(node, name, gpu).await?;
     }
     let clients = clients_of(node, name);
+    if clients.is_empty() {
+        return Err(FunctionOrderError::NoClients(name.to_owned()));
+    }
     tell(node, &clients, |client| to_worker::Body::SwapIn(SwapIn { client }));
     let missing = |residency: Residency| residency.allocated.saturating_sub(residency.resident);
     let there = wait(node, name, &clients, missing).await?;

@@ -10,7 +10,7 @@ use crate::server::node::Node;
 use crate::server::settings;
 use crate::server::usage::{self, Activity};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 use torpor_proto::control::worker::{ClientUsage, Usage};
 

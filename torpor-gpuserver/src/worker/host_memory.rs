@@ -59,10 +59,11 @@ impl HostMemory {
     pub(super) fn new(
         shared: &Shared,
         link: &Arc<Link>,
-        file: OwnedFd,
+        file: &OwnedFd,
         range: AddressRange,
         staging_bytes: u64,
     ) -> io::Result<Self> {
+        let file = file.try_clone()?;
         let mapping = Mapping::fixed(&file, range.address, range.bytes as usize)?;
         let staging_range = AddressRange { address: range.address, bytes: staging_bytes };
         let staging = if staging_bytes == 0 {

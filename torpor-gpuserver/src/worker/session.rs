@@ -14,6 +14,7 @@ use crate::worker::residency::Residency;
 use crate::worker::shared::{Link, Shared};
 use crate::worker::streams::Streams;
 use crate::worker::table::Table;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -41,6 +42,9 @@ const BUSY_NAP: Duration = Duration::from_millis(1);
 /// Between two looks at everything when there is nothing to do; whoever wants the session wakes it.
 const IDLE_NAP: Duration = Duration::from_millis(100);
 
+/// Between two attempts to map a client's host range where another session's is still mapped.
+const MAPPING_NAP: Duration = Duration::from_millis(1);
+
 /// How long a client's work may go on after the client is gone, before the server is told that it is detached anyway.
 const FAREWELL: Duration = Duration::from_millis(800);
 
@@ -67,8 +71,8 @@ enum End {
     Untold,
     /// It does.
     Told,
-    /// It goes on elsewhere, from this state.
-    Released(OwnedFd),
+    /// It goes on elsewhere, from this state. What is page-locked here is given back afterwards: that waits for the whole GPU.
+    Released(OwnedFd, Box<HostMemory>),
 }
 
 /// A client's session. Fields are dropped in this order: users of things before the things.
@@ -120,8 +124,9 @@ pub(super) fn start(shared: &Arc<Shared>, attach: Attach, descriptors: Vec<Owned
             End::Untold
         });
         shared.delist(client, matches!(end, End::Untold));
-        if let End::Released(state) = end {
+        if let End::Released(state, host) = end {
             shared.tell_released(client, &state);
+            drop(host);
         }
     };
     match std::thread::Builder::new().name(format!("client-{client}")).spawn(run) {
@@ -189,10 +194,8 @@ fn live(shared: &Arc<Shared>, link: &Arc<Link>, attach: &Attach, brought: Brough
     let stop = loop {
         match session.serve(command.take()) {
             Stop::Released => match session.write_state() {
-                Ok(state) => {
-                    session.close();
-                    return End::Released(state);
-                }
+                // Its work is done, so nothing of it is in use.
+                Ok(state) => return End::Released(state, Box::new(session.space.into_host())),
                 Err(unreleased) => command = unreleased,
             },
             stop => break stop,
@@ -249,7 +252,17 @@ impl Session {
         let range = AddressRange { address: attach.host_address, bytes: attach.host_bytes };
         check_sealed(&host, range.bytes)
             .map_err(|error| format!("its host range cannot be used: {error}"))?;
-        let host = HostMemory::new(shared, link, host, range, attach.staging_bytes)
+        let map = || HostMemory::new(shared, link, &host, range, attach.staging_bytes);
+        let mut mapped = map();
+        // A session that was released may still be giving back what it had page-locked there.
+        while matches!(&mapped, Err(error) if error.kind() == io::ErrorKind::AlreadyExists)
+            && !link.is_stopping()
+            && shared.lost().is_none()
+        {
+            std::thread::park_timeout(MAPPING_NAP);
+            mapped = map();
+        }
+        let host = mapped
             .map_err(|error| format!("its host range cannot be mapped at {:#x}: {error}", range.address))?;
         link.usage.pinned_bytes.store(host.locked_bytes(), Ordering::Relaxed);
         let _ = link.channel.set(channel);
