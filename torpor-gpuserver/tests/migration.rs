@@ -268,6 +268,49 @@ fn a_busy_client_moves_by_order_once_it_is_idle_and_nobody_need_wait_for_it() {
 }
 
 #[test]
+fn clients_that_are_moved_while_they_work_compute_what_they_should() {
+    const ROUNDS: u32 = 60;
+    let server = start();
+    let mut programs: Vec<_> = (0..5).map(|at| Program::start(&server, &format!("f{at}"))).collect();
+    let names: Vec<_> = programs.iter().map(|program| program.name.clone()).collect();
+    std::thread::scope(|scope| {
+        let working: Vec<_> = programs
+            .iter_mut()
+            .enumerate()
+            .map(|(number, Program { client, .. })| {
+                scope.spawn(move || {
+                    let data = client.allocate(0, 16 * MIB).unwrap();
+                    client.post(StreamCreate { stream: 1, flags: 1, priority: 0, reserved: 0 }, &[]);
+                    client.post(EventCreate { event: 1, flags: 0 }, &[]);
+                    for round in 1..=ROUNDS {
+                        for chunk in 0..8 {
+                            client.add_step(data + chunk * 2 * MIB, 200, 1);
+                        }
+                        client.post(EventRecord { event: 1, stream: 1, ..EventRecord::default() }, &[]);
+                        client.ask(EventSynchronize { event: 1, reserved: 0 }).unwrap();
+                        let chunk = u64::from(round) % 8;
+                        let words = client.words(data + chunk * 2 * MIB, 201);
+                        assert_eq!(words, [vec![round * 3; 200], vec![0]].concat());
+                        std::thread::sleep(Duration::from_millis(number as u64 * 3));
+                    }
+                })
+            })
+            .collect();
+        for at in 0.. {
+            if working.iter().all(|thread| thread.is_finished()) {
+                break;
+            }
+            let request = LoadFunctionRequest { name: names[at % 5].clone(), gpu: Some((at as u32 / 3) % 2) };
+            // One that is never idle stays, for the moment.
+            let _ = server.admin(async |mut api| api.load_function(request).await);
+        }
+    });
+    let moves = server.times_said("client moved");
+    assert!(moves > 10, "only {moves} moves");
+    assert!(programs.iter().all(|program| program.client.channel.sticky_error().is_none()));
+}
+
+#[test]
 fn a_client_that_knows_a_global_s_address_stays_until_it_does_not() {
     let server = start();
     let mut program = Program::start(&server, "f");
