@@ -27,9 +27,10 @@ pub struct Gpu {
 /// ```
 #[must_use]
 pub fn elsewhere(here: usize, needed_bytes: u64, gpus: &[Gpu]) -> Option<usize> {
-    let others = gpus.iter().enumerate().filter(|&(at, gpu)| {
-        at != here && gpu.usable && !gpu.taken && gpu.room_bytes >= needed_bytes
-    });
+    let others = gpus
+        .iter()
+        .enumerate()
+        .filter(|&(at, gpu)| at != here && gpu.usable && !gpu.taken && gpu.room_bytes >= needed_bytes);
     // Of equal ones the first.
     let best = others.min_by_key(|&(at, gpu)| (std::cmp::Reverse(gpu.free_bytes), at));
     best.map(|(at, _)| at)

@@ -91,7 +91,9 @@ pub fn begin(
                 settings::tell_workers(&node);
                 tracing::debug!(client, from, to, took_ms, "client moved");
             }
-            Err(error @ MoveError::Refused(_)) => tracing::warn!(client, from, to, "client not moved: {error}"),
+            Err(error @ MoveError::Refused(_)) => {
+                tracing::warn!(client, from, to, "client not moved: {error}")
+            }
             Err(error @ MoveError::Lost { .. }) => tracing::error!(client, from, to, "client lost: {error}"),
             Err(error) => tracing::debug!(client, from, to, "client not moved: {error}"),
         }

@@ -297,8 +297,7 @@ impl Node {
         let attach = self.attach_message(slot, function, &told);
         let theirs = memory.clone();
         self.store.admit(id, function);
-        let answer =
-            self.gpus[gpu].ask(|done| Order::Attach { attach, memory: theirs, state: None, done });
+        let answer = self.gpus[gpu].ask(|done| Order::Attach { attach, memory: theirs, state: None, done });
         let gone = || NotServed("the server is ending".to_owned());
         timeout(ATTACH_TIMEOUT, answer).await.map_err(|_| JoinError::Slow)?.unwrap_or_else(|| Err(gone()))?;
         Ok(memory)

@@ -6,7 +6,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 use torpor_proto::channel::MappedChannel;
-use torpor_proto::control::worker::{Attach, Detach, Release, ReportUsage, ToWorker, Usage, from_worker, to_worker};
+use torpor_proto::control::worker::{
+    Attach, Detach, Release, ReportUsage, ToWorker, Usage, from_worker, to_worker,
+};
 use torpor_proto::error::CudaError;
 
 /// The shared memory of a client.

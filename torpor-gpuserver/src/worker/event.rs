@@ -70,7 +70,9 @@ impl EventCommands for Session {
     fn event_create(&mut self, command: EventCreate, _: &[u8]) -> Result<(), CudaError> {
         self.events.check_free(command.event)?;
         match command.flags & !KNOWN_FLAGS {
-            0 => self.events.insert(command.event, Rc::new(ClientEvent::new(&self.shared.device, command.flags)?)),
+            0 => self
+                .events
+                .insert(command.event, Rc::new(ClientEvent::new(&self.shared.device, command.flags)?)),
             INTERPROCESS => Err(CudaError::NOT_SUPPORTED),
             _ => Err(CudaError::INVALID_VALUE),
         }

@@ -78,12 +78,12 @@ impl Graphs {
     /// What the client has, for another worker.
     pub(super) fn save(&self) -> Vec<migration::Graph> {
         let instantiation = |&(origin, flags): &(u32, u64)| migration::Instantiation { origin, flags };
-        let graph = |(id, graph): (u32, &Box<ClientGraph>)| migration::Graph {
+        let graphs = self.table.iter().map(|(id, graph)| migration::Graph {
             id,
             words: graph.words.clone(),
             instantiation: graph.instantiation.as_ref().map(instantiation),
-        };
-        self.table.iter().map(graph).collect()
+        });
+        graphs.collect()
     }
 
     /// What the client had at another worker. Each is made launchable when it is first launched here: the driver looks at

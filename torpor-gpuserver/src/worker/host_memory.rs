@@ -141,7 +141,8 @@ impl HostMemory {
 
     /// What was locked beside the staging area, for another worker.
     pub(super) fn save(&self) -> Vec<migration::HostPiece> {
-        let piece = |(&address, locked): (&u64, &Locked)| migration::HostPiece { address, bytes: locked.bytes };
+        let piece =
+            |(&address, locked): (&u64, &Locked)| migration::HostPiece { address, bytes: locked.bytes };
         self.locked.iter().map(piece).collect()
     }
 

@@ -45,12 +45,12 @@ impl Images {
     /// What the client has, for another worker. `None` if it was told the address of a global, which the driver chose and
     /// no other worker could give it.
     pub(super) fn save(&self) -> Option<Vec<migration::Image>> {
-        let image = |(id, known): (u32, &Box<ClientImage>)| {
+        let images = self.table.iter().map(|(id, known)| {
             let ClientImage { image, private, .. } = &**known;
             let hash = image.hash().to_vec();
             private.is_none().then(|| migration::Image { id, hash, bytes: image.bytes() })
-        };
-        self.table.iter().map(image).collect()
+        });
+        images.collect()
     }
 
     /// Whether the client has an instance of the image of its own, because it asked for a global.

@@ -75,13 +75,13 @@ impl Kernels {
     /// What the client has, for another worker.
     pub(super) fn save(&self) -> Vec<migration::Kernel> {
         let setting = |&(attribute, value): &(u32, i32)| migration::KernelSetting { attribute, value };
-        let kernel = |(id, kernel): (u32, &Box<ClientKernel>)| migration::Kernel {
+        let kernels = self.table.iter().map(|(id, kernel)| migration::Kernel {
             id,
             image: kernel.image,
             name: kernel.name.clone(),
             settings: kernel.settings.iter().map(setting).collect(),
-        };
-        self.table.iter().map(kernel).collect()
+        });
+        kernels.collect()
     }
 
     fn get(&self, kernel: u32) -> Result<Kernel, CudaError> {

@@ -57,7 +57,9 @@ impl Session {
     /// The inner error: why the client cannot go.
     fn become_data(&mut self) -> Result<Result<ClientState, &'static str>, CudaError> {
         let Some(images) = self.images.save() else {
-            return Ok(Err("it was told the address of a module's global, which only this GPU's driver can give"));
+            return Ok(Err(
+                "it was told the address of a module's global, which only this GPU's driver can give",
+            ));
         };
         self.drain()?;
         while !self.pending.is_empty() {
@@ -129,11 +131,10 @@ impl Session {
             [] => None,
             words => Some(Record::from_words(words).map_err(|error| error.to_string())?),
         };
-        let failed = |what: &'static str| move |error: CudaError| format!("its {what} cannot be here: {error}");
+        let failed =
+            |what: &'static str| move |error: CudaError| format!("its {what} cannot be here: {error}");
         for stream in &state.streams {
-            self.streams
-                .declare(stream.id, stream.blocking, stream.priority)
-                .map_err(failed("streams"))?;
+            self.streams.declare(stream.id, stream.blocking, stream.priority).map_err(failed("streams"))?;
         }
         self.restore_events(state.events).map_err(failed("events"))?;
         self.restore_images(state.images).map_err(failed("images"))?;

@@ -143,3 +143,34 @@ impl ClientSegment {
             .flat_map(|pointers| pointers.to_vec())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn chunk() -> impl Strategy<Value = migration::Chunk> {
+        let numbers = (any::<u64>(), any::<u64>(), any::<u64>(), any::<bool>());
+        let stored = (numbers, prop::collection::vec(any::<u64>(), 0..3)).prop_map(
+            |((chunk, digest_low, digest_high, identified), pointers)| migration::StoredChunk {
+                chunk,
+                digest_low,
+                digest_high,
+                identified,
+                pointers,
+            },
+        );
+        (prop::option::of(stored), any::<bool>())
+            .prop_map(|(stored, copied_into)| migration::Chunk { stored, copied_into })
+    }
+
+    proptest! {
+        #[test]
+        fn a_segment_is_at_one_worker_what_it_was_at_another(chunks in prop::collection::vec(chunk(), 1..5)) {
+            let mut segment = ClientSegment::new(chunks.len() as u64 * CHUNK_BYTES);
+            prop_assert!(segment.save(7).chunks.iter().all(|chunk| chunk.stored.is_none()));
+            segment.restore(chunks.clone());
+            prop_assert_eq!(segment.save(7), migration::Segment { address: 7, chunks });
+        }
+    }
+}

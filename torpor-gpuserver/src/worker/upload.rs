@@ -60,7 +60,8 @@ impl Uploads {
         if piece.offset != before || end > piece.total_bytes || piece.bytes == 0 {
             return Err(CudaError::INVALID_VALUE);
         }
-        if self.under_way_bytes + end > UNDER_WAY_BYTES || self.lifetime_bytes.saturating_add(piece.bytes) > LIFETIME_BYTES
+        if self.under_way_bytes + end > UNDER_WAY_BYTES
+            || self.lifetime_bytes.saturating_add(piece.bytes) > LIFETIME_BYTES
         {
             return Err(CudaError::OUT_OF_MEMORY);
         }
