@@ -59,11 +59,10 @@ impl HostMemory {
     pub(super) fn new(
         shared: &Shared,
         link: &Arc<Link>,
-        file: &OwnedFd,
+        file: OwnedFd,
         range: AddressRange,
         staging_bytes: u64,
     ) -> io::Result<Self> {
-        let file = file.try_clone()?;
         let mapping = Mapping::fixed(&file, range.address, range.bytes as usize)?;
         let staging_range = AddressRange { address: range.address, bytes: staging_bytes };
         let staging = if staging_bytes == 0 {
@@ -86,6 +85,11 @@ impl HostMemory {
             file,
             _mapping: mapping,
         })
+    }
+
+    /// Where it begins.
+    pub(super) fn address(&self) -> u64 {
+        self.range.address
     }
 
     /// Whether a range touches the host range's addresses at all.

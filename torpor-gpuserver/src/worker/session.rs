@@ -11,10 +11,9 @@ use crate::worker::image::Images;
 use crate::worker::kernel::Kernels;
 use crate::worker::pending::PendingWork;
 use crate::worker::residency::Residency;
-use crate::worker::shared::{Link, Shared};
+use crate::worker::shared::{Link, Shared, lock};
 use crate::worker::streams::Streams;
 use crate::worker::table::Table;
-use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -42,8 +41,8 @@ const BUSY_NAP: Duration = Duration::from_millis(1);
 /// Between two looks at everything when there is nothing to do; whoever wants the session wakes it.
 const IDLE_NAP: Duration = Duration::from_millis(100);
 
-/// Between two attempts to map a client's host range where another session's is still mapped.
-const MAPPING_NAP: Duration = Duration::from_millis(1);
+/// Between two looks at a host range that a released session is still giving back.
+const DEPARTURE_NAP: Duration = Duration::from_millis(1);
 
 /// How long a client's work may go on after the client is gone, before the server is told that it is detached anyway.
 const FAREWELL: Duration = Duration::from_millis(800);
@@ -123,10 +122,16 @@ pub(super) fn start(shared: &Arc<Shared>, attach: Attach, descriptors: Vec<Owned
             wait_for_stop(&shared, &link);
             End::Untold
         });
-        shared.delist(client, matches!(end, End::Untold));
-        if let End::Released(state, host) = end {
-            shared.tell_released(client, &state);
-            drop(host);
+        match end {
+            End::Released(state, host) => {
+                let address = host.address();
+                lock(&shared.departing).insert(address);
+                shared.delist(client, false);
+                shared.tell_released(client, &state);
+                drop(host);
+                lock(&shared.departing).remove(&address);
+            }
+            end => shared.delist(client, matches!(end, End::Untold)),
         }
     };
     match std::thread::Builder::new().name(format!("client-{client}")).spawn(run) {
@@ -252,17 +257,13 @@ impl Session {
         let range = AddressRange { address: attach.host_address, bytes: attach.host_bytes };
         check_sealed(&host, range.bytes)
             .map_err(|error| format!("its host range cannot be used: {error}"))?;
-        let map = || HostMemory::new(shared, link, &host, range, attach.staging_bytes);
-        let mut mapped = map();
-        // A session that was released may still be giving back what it had page-locked there.
-        while matches!(&mapped, Err(error) if error.kind() == io::ErrorKind::AlreadyExists)
+        while lock(&shared.departing).contains(&range.address)
             && !link.is_stopping()
             && shared.lost().is_none()
         {
-            std::thread::park_timeout(MAPPING_NAP);
-            mapped = map();
+            std::thread::park_timeout(DEPARTURE_NAP);
         }
-        let host = mapped
+        let host = HostMemory::new(shared, link, host, range, attach.staging_bytes)
             .map_err(|error| format!("its host range cannot be mapped at {:#x}: {error}", range.address))?;
         link.usage.pinned_bytes.store(host.locked_bytes(), Ordering::Relaxed);
         let _ = link.channel.set(channel);

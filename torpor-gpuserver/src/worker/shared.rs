@@ -7,7 +7,7 @@ use crate::worker::gpu_memory::GpuMemory;
 use crate::worker::image_store::ImageStore;
 use crate::worker::store::Store;
 use crate::worker::turns::Turns;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
@@ -214,6 +214,8 @@ pub(super) struct Shared {
     pub(super) hashing: Mutex<()>,
     /// Words of sessions that ended, for the next ones: giving page-locked memory back would wait for the whole GPU.
     pub(super) words: Mutex<Vec<PinnedWords>>,
+    /// Addresses of host ranges that released sessions are still giving back.
+    pub(super) departing: Mutex<BTreeSet<u64>>,
     server: Arc<OwnedFd>,
     links: Mutex<HashMap<u64, Arc<Link>>>,
     lost: AtomicU32,
@@ -243,6 +245,7 @@ impl Shared {
             digest_buffers: Mutex::default(),
             hashing: Mutex::default(),
             words: Mutex::default(),
+            departing: Mutex::default(),
             server,
             links: Mutex::default(),
             lost: AtomicU32::new(0),
