@@ -11,7 +11,7 @@ use torpor_proto::control::admin::{Function, ListFunctionsRequest};
 
 const EXAMPLES: &str = "\
 Columns: MEMORY is the device memory that the function's clients have allocated, RESIDENT how much of it is on the GPU now,
-HOST how much host memory keeps the rest; LIMIT is what each client may allocate. STATE is idle, waiting (for its GPU),
+HOST how much of it the host keeps, of which SPILLED lies in files; LIMIT is what each client may allocate. STATE is idle, waiting (for its GPU),
 active or failed (every CUDA call of its clients returns an error). Of its REQUESTS, HITS found all memory on the GPU, for
 SWAPS some had to be brought. SLO and PINNED are its settings.
 
@@ -41,6 +41,7 @@ struct Row {
     resident_bytes: u64,
     allocated_bytes: u64,
     host_bytes: u64,
+    spilled_bytes: u64,
     requests: u64,
     hits: u64,
     swaps: u64,
@@ -61,6 +62,7 @@ impl From<Function> for Row {
             resident_bytes: function.resident_bytes,
             allocated_bytes: function.allocated_bytes,
             host_bytes: function.host_bytes,
+            spilled_bytes: function.spilled_bytes,
             requests: function.requests,
             hits: function.hits,
             swaps: function.swaps,
@@ -72,13 +74,13 @@ impl From<Function> for Row {
     }
 }
 
-const HEADINGS: [&str; 13] = [
-    "NAME", "STATE", "CLIENTS", "GPU", "MEMORY", "RESIDENT", "HOST", "LIMIT", "REQUESTS", "HITS", "SWAPS",
-    "SLO", "PINNED",
+const HEADINGS: [&str; 14] = [
+    "NAME", "STATE", "CLIENTS", "GPU", "MEMORY", "RESIDENT", "HOST", "SPILLED", "LIMIT", "REQUESTS", "HITS",
+    "SWAPS", "SLO", "PINNED",
 ];
 
 impl Row {
-    fn cells(&self) -> [String; 13] {
+    fn cells(&self) -> [String; 14] {
         let nothing = || "-".to_owned();
         let gpus: Vec<String> = self.gpus.iter().map(u32::to_string).collect();
         [
@@ -89,6 +91,7 @@ impl Row {
             ByteSize(self.allocated_bytes).to_string(),
             ByteSize(self.resident_bytes).to_string(),
             ByteSize(self.host_bytes).to_string(),
+            ByteSize(self.spilled_bytes).to_string(),
             ByteSize(self.memory_limit_bytes).to_string(),
             self.requests.to_string(),
             self.hits.to_string(),

@@ -4,6 +4,7 @@ mod admin;
 mod bench;
 mod config;
 mod demo;
+mod doctor;
 mod driver_api;
 mod error;
 mod functions;
@@ -31,6 +32,7 @@ Exit codes:
   1  error
   2  wrong usage, or an error in the settings file
   3  no server listens
+  `torpor doctor` exits with 1 if something is wrong.
   `torpor run` exits as its command does (128 + N if signal N killed it; 126 if it cannot be executed, 127 if it is
   not there).";
 
@@ -55,6 +57,7 @@ enum Verb {
     Ps(ps::Ps),
     Functions(functions::Functions),
     Gpus(gpus::Gpus),
+    Doctor(doctor::Doctor),
     Load(load::Load),
     Unload(unload::Unload),
     Pin(pin::Pin),
@@ -87,6 +90,7 @@ fn main() -> ExitCode {
         Verb::Ps(verb) => verb.run(),
         Verb::Functions(verb) => verb.run(),
         Verb::Gpus(verb) => verb.run(),
+        Verb::Doctor(verb) => verb.run(),
         Verb::Load(verb) => verb.run(),
         Verb::Unload(verb) => verb.run(),
         Verb::Pin(verb) => verb.run(),

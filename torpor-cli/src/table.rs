@@ -39,7 +39,8 @@ fn aligned<const COLUMNS: usize>(headings: [&str; COLUMNS], rows: &[[String; COL
     out
 }
 
-fn print(text: &str) {
+/// Prints text.
+pub fn print(text: &str) {
     // A reader that has seen enough (`torpor ps | head -1`) is no error.
     let _ = io::stdout().write_all(text.as_bytes());
 }

@@ -179,16 +179,16 @@ fn functions_are_listed_loaded_unloaded_and_pinned_by_name() {
     };
     let listed = list();
     assert!(listed.starts_with("NAME     STATE  CLIENTS  GPU  MEMORY  RESIDENT  HOST"), "{listed}");
-    assert_eq!(row(&listed)[..7], ["resnet", "idle", "1", "0", "3 MiB", "3 MiB", "1 MiB"]);
-    assert_eq!(row(&listed)[8..], ["5", "3", "2", "-", "no"]);
+    assert_eq!(row(&listed)[..8], ["resnet", "idle", "1", "0", "3 MiB", "3 MiB", "1 MiB", "0 B"]);
+    assert_eq!(row(&listed)[9..], ["5", "3", "2", "-", "no"]);
     done(&["unload", "resnet"]);
     assert_eq!(row(&list())[4..6], ["3 MiB", "0 B"]);
     done(&["load", "resnet", "--gpu", "0"]);
     assert_eq!(row(&list())[4..6], ["3 MiB", "3 MiB"]);
     done(&["pin", "resnet"]);
-    assert_eq!(row(&list())[12], "yes");
+    assert_eq!(row(&list())[13], "yes");
     done(&["pin", "resnet", "--off"]);
-    assert_eq!(row(&list())[12], "no");
+    assert_eq!(row(&list())[13], "no");
     for verb in ["load", "unload", "pin"] {
         let output = torpor(directory).args([verb, "resnt"]).output().unwrap();
         ended_with(&output, 1);
@@ -240,7 +240,7 @@ fn stop_ends_the_server_and_then_there_is_none() {
     let directory = server.directory.path().to_owned();
     ended_with(&torpor(&directory).arg("stop").output().unwrap(), 0);
     assert!(server.wait().success());
-    for verb in ["ps", "gpus", "functions", "stop"] {
+    for verb in ["ps", "gpus", "functions", "doctor", "stop"] {
         let output = torpor(&directory).arg(verb).output().unwrap();
         ended_with(&output, 3);
         assert!(text(&output.stderr).contains("start one with `torpor serve`"));

@@ -163,7 +163,7 @@ fn everything_a_client_has_survives_being_moved_to_and_fro() {
         assert_eq!(client.download(gone, 8), data.to_le_bytes());
         // Streams and events.
         for stream in [0, 1, 2] {
-            client.ask(StreamQuery { stream, reserved: 0 }).unwrap();
+            eventually("it is idle", || client.ask(StreamQuery { stream, reserved: 0 }).is_ok());
         }
         assert_eq!(client.ask(StreamQuery { stream: 3, reserved: 0 }), Err(CudaError::INVALID_HANDLE));
         for event in [1, 2, 3, 4] {
@@ -190,6 +190,7 @@ fn everything_a_client_has_survives_being_moved_to_and_fro() {
         let mut large = launch(1, 1, 2, 64, parameters.len());
         large.shape.shared_bytes = 60 << 10;
         client.post(large, &parameters);
+        client.settle().unwrap();
         client.post(GraphLaunch { graph: 1, stream: 2 }, &[]);
         client.settle().unwrap();
         added += 9;

@@ -6,6 +6,7 @@
 //!
 //! `PROPTEST_CASES` says how many schedules, `PROPTEST_RNG_SEED` repeats them.
 
+mod served;
 mod server_support;
 mod worker_support;
 
@@ -14,18 +15,16 @@ use proptest::test_runner::{Config, TestRunner};
 use server_support::server::Server;
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 use torpor_proto::command::{
     Fill, GraphAppend, GraphDestroy, GraphInstantiate, GraphLaunch, MemoryFree, StreamCreate,
 };
 use torpor_proto::control::admin::{LoadFunctionRequest, UnloadFunctionRequest};
-use torpor_proto::control::worker::Attach;
 use torpor_proto::layout::AddressRange;
 use worker_support::Client;
 use worker_support::kernels::{add_step_parameters, launch, record};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_torpor-gpuserver");
 const MIB: u64 = 1 << 20;
 
 const GPUS: u32 = 2;
@@ -99,6 +98,8 @@ enum Step {
     Move {
         gpu: u32,
     },
+    /// Nothing for a while, in which chunks are identified.
+    Rest,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -124,6 +125,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Unload),
         1 => Just(Step::Load),
         2 => (0..GPUS).prop_map(|gpu| Step::Move { gpu }),
+        1 => Just(Step::Rest),
     ]
 }
 
@@ -140,19 +142,7 @@ struct Program {
 impl Program {
     fn start(server: &Server, number: usize) -> Self {
         let name = format!("f{number}");
-        let connected = server_support::client::connect(&server.function(&name));
-        let welcome = &connected.welcome;
-        let attach = Attach {
-            client: welcome.client,
-            arena_address: welcome.arena_address,
-            arena_bytes: welcome.arena_bytes,
-            host_address: welcome.host_address,
-            host_bytes: welcome.host_bytes,
-            staging_bytes: welcome.staging_bytes,
-            ..Attach::default()
-        };
-        let server_support::client::Client { channel, channel_file, host_file, lifeline, .. } = connected;
-        let mut client = Client::new(&attach, channel, channel_file, host_file);
+        let served::Attached { mut client, lifeline } = served::attach(server, &name);
         client.load_kernels();
         client.post(StreamCreate { stream: 1, flags: 0, priority: 0, reserved: 0 }, &[]);
         Self { client, name, _lifeline: lifeline, memory: BTreeMap::new(), graph: None }
@@ -279,6 +269,7 @@ impl Program {
                 let request = UnloadFunctionRequest { name: self.name.clone() };
                 server.admin(async |mut api| api.unload_function(request).await).unwrap();
             }
+            Step::Rest => std::thread::sleep(Duration::from_millis(30)),
             Step::Load => {
                 self.client.settle().unwrap();
                 self.load(server, None);
@@ -317,19 +308,12 @@ fn add(memory: &mut [u8]) {
     }
 }
 
-fn driver() -> PathBuf {
-    let beside = Path::new(PROGRAM).parent().unwrap();
-    let candidates = [beside.join("libtorpor_simgpu.so"), beside.join("deps/libtorpor_simgpu.so")];
-    let found = candidates.into_iter().find(|path| path.exists());
-    found.expect("no simulated driver beside the program: run `cargo build -p torpor-simgpu` first")
-}
-
 #[test]
 fn whatever_is_evicted_and_when_programs_see_the_memory_they_wrote() {
-    let findings = tempfile::NamedTempFile::new().unwrap();
+    let (findings, spill) = (tempfile::NamedTempFile::new().unwrap(), tempfile::tempdir().unwrap());
     let server = Server::start_by(|directory| {
-        let mut command = Command::new(PROGRAM);
-        command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(driver());
+        let mut command = Command::new(served::PROGRAM);
+        command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(served::driver());
         command.args([
             "--gpus",
             "0,1",
@@ -340,12 +324,13 @@ fn whatever_is_evicted_and_when_programs_see_the_memory_they_wrote() {
             "--gpu-limit",
             GPU_LIMIT,
         ]);
-        command.args(["--memory-limit", "8MiB", "--host-pool", "24MiB", "--host-slab", "8MiB"]);
+        command.arg("--spill-dir").arg(spill.path());
+        command.args(["--memory-limit", "8MiB", "--host-pool", "16MiB", "--host-slab", "8MiB"]);
         command
             .env("TORPOR_SIMGPU_DEVICES", GPUS.to_string())
             .env("TORPOR_SIMGPU_CHECKS", "unordered,busy,streams")
             .env("TORPOR_SIMGPU_LOG", findings.path());
-        command.env("TORPOR_GPUSERVER", PROGRAM).stdin(Stdio::null()).stdout(Stdio::null());
+        command.env("TORPOR_GPUSERVER", served::PROGRAM).stdin(Stdio::null()).stdout(Stdio::null());
         command
     });
     let schedule = prop::collection::vec((0..CLIENTS, step()), 10..80);
@@ -374,5 +359,6 @@ fn whatever_is_evicted_and_when_programs_see_the_memory_they_wrote() {
     }
     let found: Vec<_> = findings.lines().filter(|line| line.contains(": check ")).collect();
     assert!(found.is_empty(), "the simulated GPU found something: {found:#?}");
+    assert!(!server.said("mistake of its worker"));
     assert!(swaps.get() > u64::from(cases), "only {} swaps in {cases} schedules", swaps.get());
 }

@@ -4,7 +4,7 @@ use super::client::Client;
 use crate::server_support::server::{Server, eventually};
 use crate::support::torpor;
 use std::fs;
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A server, its workers, and where the simulated driver reports.
@@ -22,11 +22,20 @@ impl Node {
 
     /// So many GPUs with settings of the simulated driver.
     pub fn start_with(gpus: usize, settings: &[(&str, &str)]) -> Self {
+        Self::start_serving(gpus, settings, &[])
+    }
+
+    /// One GPU, and flags of `torpor serve`.
+    pub fn start_limited(flags: &[&str]) -> Self {
+        Self::start_serving(1, &[], flags)
+    }
+
+    fn start_serving(gpus: usize, settings: &[(&str, &str)], flags: &[&str]) -> Self {
         let reports = tempfile::tempdir().unwrap();
         let server = Server::start_by(|directory| {
             let mut command = torpor(reports.path());
             command.arg("serve").arg("--directory").arg(directory.path());
-            command.args(["--driver", "simulated", "--staging", "4MiB"]);
+            command.args(["--driver", "simulated", "--staging", "4MiB"]).args(flags);
             command.env("TORPOR_SIMGPU_DEVICES", gpus.to_string());
             command.env("TORPOR_SIMGPU_LOG", reports.path().join("log"));
             command.envs(settings.iter().copied());
@@ -54,11 +63,26 @@ impl Node {
         panic!("no client is placed on GPU {gpu}")
     }
 
+    /// A new client of a function.
+    pub fn client_of(&self, function: &str) -> Client {
+        let mut run = torpor(self.reports.path());
+        run.args(["run", "--function", function, "--directory"]).arg(self.server.directory.path());
+        Client::start(run)
+    }
+
+    /// What a verb of `torpor` says of this node.
+    pub fn verb(&self, arguments: &[&str]) -> Output {
+        torpor(self.reports.path())
+            .args(arguments)
+            .arg("--directory")
+            .arg(self.server.directory.path())
+            .output()
+            .unwrap()
+    }
+
     fn client_and_gpu(&self) -> (Client, u32) {
         let function = format!("f{}", self.clients.fetch_add(1, Ordering::Relaxed));
-        let mut run = torpor(self.reports.path());
-        run.args(["run", "--function", &function, "--directory"]).arg(self.server.directory.path());
-        let client = Client::start(run);
+        let client = self.client_of(&function);
         let clients = self.server.clients();
         let listed = clients.iter().find(|client| client.function == function).unwrap();
         (client, listed.gpu)

@@ -128,12 +128,16 @@ pub async fn list(node: &Node) -> Vec<admin::Function> {
     let used = usage::by_client(node.gpus()).await;
     let mut functions = node.functions();
     functions.sort_unstable();
-    functions.into_iter().map(|(name, directory)| describe(node, &used, name, directory)).collect()
+    let stored = node.store().usage().index.clients;
+    let spilled: HashMap<u64, u64> =
+        stored.iter().map(|stored| (stored.client.0, stored.spilled_bytes)).collect();
+    functions.into_iter().map(|(name, directory)| describe(node, &used, &spilled, name, directory)).collect()
 }
 
 fn describe(
     node: &Node,
     used: &HashMap<u64, ClientUsage>,
+    spilled: &HashMap<u64, u64>,
     name: String,
     directory: String,
 ) -> admin::Function {
@@ -153,6 +157,7 @@ fn describe(
             (&mut function.resident_bytes, usage.memory_bytes),
             (&mut function.allocated_bytes, usage::allocated_bytes(&usage)),
             (&mut function.host_bytes, usage.host_bytes),
+            (&mut function.spilled_bytes, spilled.get(&client.id.0).copied().unwrap_or(0)),
             (&mut function.requests, usage.requests),
             (&mut function.hits, usage.hits),
             (&mut function.swaps, usage.swaps),

@@ -53,8 +53,11 @@ impl AddressSpace {
         }
     }
 
-    /// Makes addresses of the arena a segment, which has no physical memory yet.
-    pub(super) fn allocate(&mut self, address: u64, bytes: u64) -> Result<(), CudaError> {
+    /// Whether addresses of the arena may become a segment.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR_OUT_OF_MEMORY` if only the client's limit is against it.
+    pub(super) fn check_new(&self, address: u64, bytes: u64) -> Result<(), CudaError> {
         let granules =
             address.is_multiple_of(SEGMENT_GRANULE_BYTES) && bytes.is_multiple_of(SEGMENT_GRANULE_BYTES);
         if !granules || bytes == 0 || !self.arena.contains(address, bytes) {
@@ -68,6 +71,12 @@ impl AddressSpace {
         if self.allocated_bytes + bytes > self.limit_bytes {
             return Err(CudaError::OUT_OF_MEMORY);
         }
+        Ok(())
+    }
+
+    /// Makes addresses of the arena a segment, which has no physical memory yet.
+    pub(super) fn allocate(&mut self, address: u64, bytes: u64) -> Result<(), CudaError> {
+        self.check_new(address, bytes)?;
         self.segments.insert(address, ClientSegment::new(bytes));
         self.allocated_bytes += bytes;
         Ok(())

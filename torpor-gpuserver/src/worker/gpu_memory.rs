@@ -9,7 +9,11 @@ use crate::policy::eviction::{self, Resident};
 use crate::worker::shared::{Link, Wish, lock};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 use torpor_proto::error::CudaError;
+
+/// How long nobody tries again to save memory that could not be saved.
+const STUCK: Duration = Duration::from_secs(1);
 
 /// What came of a reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +33,8 @@ struct Client {
     last_used: u64,
     active: bool,
     pinned: bool,
-    /// Its memory cannot be saved now.
-    stuck: bool,
+    /// Since when its memory cannot be saved.
+    stuck: Option<Instant>,
     /// It waits for memory.
     waiting: bool,
 }
@@ -82,7 +86,7 @@ impl GpuMemory {
             last_used: 0,
             active: false,
             pinned,
-            stuck: false,
+            stuck: None,
             waiting: false,
         };
         lock(&self.state).clients.insert(link.client, client);
@@ -114,7 +118,7 @@ impl GpuMemory {
         if let Some(client) = state.clients.get_mut(&client) {
             client.active = active;
             client.last_used = uses;
-            client.stuck = false;
+            client.stuck = None;
         }
         if !active {
             state.wake_waiting();
@@ -128,11 +132,12 @@ impl GpuMemory {
         }
     }
 
-    /// The client's memory cannot be saved now, so it stays where it is until it is used again.
+    /// The client's memory cannot be saved now, so it stays where it is until it is used again, or until somebody else needs
+    /// memory a while later.
     pub(super) fn set_stuck(&self, client: u64) {
         let mut state = lock(&self.state);
         if let Some(client) = state.clients.get_mut(&client) {
-            client.stuck = true;
+            client.stuck = Some(Instant::now());
         }
         state.wake_waiting();
     }
@@ -149,8 +154,10 @@ impl GpuMemory {
             }
             return Reserved::Granted;
         };
-        if let Some(client) = state.clients.get_mut(&client) {
-            client.waiting = true;
+        let waits =
+            state.clients.get_mut(&client).is_some_and(|client| std::mem::replace(&mut client.waiting, true));
+        if !waits {
+            state.unstick();
         }
         if let Some(victims) = eviction::least_recently_used(&state.residents(client), missing) {
             victims.iter().filter_map(|victim| state.clients.get(victim)).for_each(|victim| {
@@ -186,12 +193,12 @@ impl GpuMemory {
         let mut spare = Vec::new();
         {
             let mut state = lock(&self.state);
-            if let Some(physical) = state.from_pool(bytes) {
+            if let Some(physical) = state.take_from_pool(bytes) {
                 return Ok(physical);
             }
             while state.used_bytes + state.pool_bytes > state.available_bytes {
                 let Some(largest) = state.pool.last_key_value().map(|(&bytes, _)| bytes) else { break };
-                spare.extend(state.from_pool(largest));
+                spare.extend(state.take_from_pool(largest));
             }
         }
         drop(spare);
@@ -234,12 +241,20 @@ impl State {
             client: client.link.client,
             bytes: client.bytes,
             last_used: client.last_used,
-            evictable: !client.active && !client.pinned && !client.stuck,
+            evictable: !client.active && !client.pinned && client.stuck.is_none(),
         };
         others.map(resident).collect()
     }
 
-    fn from_pool(&mut self, bytes: u64) -> Option<PhysicalMemory> {
+    /// Somebody begins to wait: memory that could not be saved a while ago may be saved now. Not while somebody waits, who
+    /// would never learn that there is nothing to wait for.
+    fn unstick(&mut self) {
+        for client in self.clients.values_mut() {
+            client.stuck = client.stuck.filter(|since| since.elapsed() < STUCK);
+        }
+    }
+
+    fn take_from_pool(&mut self, bytes: u64) -> Option<PhysicalMemory> {
         let pieces = self.pool.get_mut(&bytes)?;
         let physical = pieces.pop();
         if pieces.is_empty() {

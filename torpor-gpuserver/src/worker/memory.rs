@@ -8,6 +8,7 @@ use crate::worker::fence::Fence;
 use crate::worker::pending::Pending;
 use crate::worker::session::Session;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 use torpor_proto::command::{
     Copy, CopyStrided, Fill, HostLock, HostUnlock, MemoryAllocate, MemoryCommands, MemoryFree, Outcome,
     Ticket,
@@ -22,6 +23,7 @@ impl MemoryCommands for Session {
         ticket: Ticket,
     ) -> Result<Outcome<()>, CudaError> {
         let MemoryAllocate { address, bytes } = command;
+        self.check_new(address, bytes)?;
         // Physical memory is taken at once, so that the program hears here that there is none.
         self.activate()?;
         self.space.allocate(address, bytes)?;
@@ -48,9 +50,7 @@ impl MemoryCommands for Session {
         self.drain()?;
         let segment = self.space.free(command.address)?;
         let stored: Vec<u64> = segment.stored().collect();
-        if !stored.is_empty() {
-            self.shared.store.release(self.link.client, &stored);
-        }
+        self.release(&stored);
         drop(segment);
         self.tell_memory();
         Ok(())
@@ -141,6 +141,31 @@ impl MemoryCommands for Session {
 }
 
 impl Session {
+    /// Whether the client may have this segment. A refusal for its limit is told to people, too.
+    fn check_new(&mut self, address: u64, bytes: u64) -> Result<(), CudaError> {
+        let mut checked = self.space.check_new(address, bytes);
+        if checked == Err(CudaError::OUT_OF_MEMORY) {
+            // A client that is never idle has not been told of a new limit.
+            self.renew_settings();
+            checked = self.space.check_new(address, bytes);
+        }
+        if checked == Err(CudaError::OUT_OF_MEMORY)
+            && let Some(untold) = self.residency.refusals.tell(Instant::now())
+        {
+            let link = &self.link;
+            tracing::warn!(
+                client = link.client,
+                function = %link.function,
+                untold,
+                "out of memory: an allocation of {bytes} bytes is refused, for this process of the function has {} of the \
+                 {} bytes that it may have: raise the function's memory_limit (at most the GPU's limit)",
+                self.space.allocated_bytes(),
+                self.space.limit_bytes()
+            );
+        }
+        checked
+    }
+
     /// Gives a segment physical memory and clears it: it may have been somebody else's. The client uses it only once it
     /// has the answer.
     fn back_cleared(&mut self, address: u64, bytes: u64) -> Result<Option<Fence>, CudaError> {

@@ -35,7 +35,7 @@ impl Session {
     ///
     /// # Errors
     /// `CUDA_ERROR_DEINITIALIZED` if it is given up, or if the session is to end anyway; the context's.
-    pub(super) fn release(&mut self) -> Result<(), CudaError> {
+    pub(super) fn depart(&mut self) -> Result<(), CudaError> {
         match self.become_data()? {
             Ok(state) => {
                 self.released = Some(state);

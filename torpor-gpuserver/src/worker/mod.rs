@@ -27,6 +27,7 @@ mod pending;
 mod reach;
 mod residency;
 mod segments;
+mod seldom;
 mod session;
 mod shared;
 mod snapshot;

@@ -13,6 +13,7 @@
 
 use crate::chunk::CHUNK_BYTES;
 use crate::worker::arrivals::EVERYTHING;
+use crate::worker::seldom::Seldom;
 use crate::worker::session::Session;
 use crate::worker::shared::Wish;
 use crate::worker::snapshot::Snapshot;
@@ -66,6 +67,8 @@ pub(super) struct Residency {
     pub(super) lease_lost: bool,
     /// Chunks that may have equals in the host store, see `identify.rs`.
     pub(super) unidentified: bool,
+    /// Allocations beyond the client's limit.
+    pub(super) refusals: Seldom,
 }
 
 impl Residency {
@@ -83,6 +86,7 @@ impl Residency {
             swap_in: None,
             lease_lost: false,
             unidentified: false,
+            refusals: Seldom::default(),
         }
     }
 
@@ -242,6 +246,8 @@ impl Session {
         }
         let settles = self.residency.writeback == Writeback::Never && !self.residency.settled;
         if settles && self.residency.answered && idle >= SETTLING {
+            // If the host store has no room, once a request is often enough to try, and to say so.
+            self.residency.answered = false;
             self.settle()?;
         }
         Ok(true)
@@ -261,12 +267,7 @@ impl Session {
     /// Does what others want of an idle session.
     fn grant_wishes(&mut self) -> Result<(), CudaError> {
         let link = self.link.clone();
-        if link.wishes(Wish::Settings) {
-            link.fulfil(Wish::Settings);
-            if let Some(settings) = link.take_settings() {
-                self.set_settings(&settings);
-            }
-        }
+        self.renew_settings();
         if link.wishes(Wish::Unload) {
             link.fulfil(Wish::Unload);
             self.settle()?;
@@ -278,13 +279,11 @@ impl Session {
             self.evict()?;
         }
         if link.wishes(Wish::Lease) {
-            link.fulfil(Wish::Lease);
-            self.residency.lease_lost = true;
-            self.shared.store.lease_revoked(link.client);
+            self.give_lease_back();
         }
         let (wanted, wanted_waiting) = (link.take(Wish::Release), link.take(Wish::ReleaseWaiting));
         if wanted || (wanted_waiting && self.residency.waiting) {
-            self.release()?;
+            self.depart()?;
         } else if wanted_waiting {
             self.refuse_release("it waits no longer");
         }
@@ -302,6 +301,34 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// Gives the store's slots back, if they are wanted, while this client waits for memory of the GPU: those that are to
+    /// leave for it may need the slots.
+    pub(super) fn lend_lease(&mut self) -> Result<(), CudaError> {
+        if self.link.wishes(Wish::Lease) && self.residency.swap_in.is_none() {
+            // Behind all copies from and to the slots.
+            let fence = self.streams.fence_setup()?;
+            self.wait_for(Vec::from_iter(fence))?;
+            self.give_lease_back();
+        }
+        Ok(())
+    }
+
+    fn give_lease_back(&mut self) {
+        self.link.fulfil(Wish::Lease);
+        self.residency.lease_lost = true;
+        self.shared.store.lease_revoked(self.link.client);
+    }
+
+    /// Takes over what is new in the settings.
+    pub(super) fn renew_settings(&mut self) {
+        if self.link.wishes(Wish::Settings) {
+            self.link.fulfil(Wish::Settings);
+            if let Some(settings) = self.link.take_settings() {
+                self.set_settings(&settings);
+            }
+        }
     }
 
     fn set_settings(&mut self, settings: &Settings) {
@@ -330,6 +357,8 @@ impl Session {
         let bytes = self.space.resident_bytes();
         let Some(snapshot) = self.snapshot()? else {
             self.shared.memory.set_stuck(self.link.client);
+            // Who asked again meanwhile has its answer, too.
+            self.link.fulfil(Wish::Evict);
             return Ok(());
         };
         let began = Instant::now();

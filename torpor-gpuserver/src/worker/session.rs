@@ -297,7 +297,6 @@ impl Session {
         let mut record = Record::default();
         let mut idle_since = Some(Instant::now());
         let mut commands = link.usage.commands.load(Ordering::Relaxed);
-        let mut is_idle = false;
         if let Some(first) = first {
             link.usage.busy.store(true, Ordering::Relaxed);
             if let Err(stop) = self.execute(&first, channel) {
@@ -312,7 +311,7 @@ impl Session {
                 Ok(()) | Err(CudaError::DEINITIALIZED) => {}
                 Err(error) => return self.lose(error, "waiting for its work to end"),
             }
-            match self.keep_bringing(is_idle) {
+            match self.keep_bringing() {
                 // What could not be brought is missed, and reported, by the command that needs it.
                 Ok(()) | Err(CudaError::OUT_OF_MEMORY | CudaError::DEINITIALIZED) => {}
                 Err(error) => return self.lose(error, "bringing its memory"),
@@ -321,7 +320,6 @@ impl Session {
                 Ok(taken) => taken,
                 Err(malformed) => return Stop::Fault(malformed.to_string()),
             };
-            is_idle = !taken;
             if taken {
                 commands += 1;
                 link.usage.commands.store(commands, Ordering::Relaxed);

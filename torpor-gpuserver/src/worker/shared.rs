@@ -67,7 +67,7 @@ pub(super) struct LinkUsage {
     pub(super) hits: AtomicU64,
     /// Of those, how often it was not.
     pub(super) swaps: AtomicU64,
-    /// A [`Phase`].
+    /// A [`Phase`](torpor_proto::control::worker::Phase).
     pub(super) phase: AtomicI32,
 }
 
@@ -92,6 +92,21 @@ pub(super) enum Wish {
 }
 
 impl Link {
+    /// Of a session that is about to begin.
+    pub(super) fn new(client: u64, function: &str, arena: AddressRange) -> Self {
+        Self {
+            client,
+            function: function.to_owned(),
+            arena,
+            channel: OnceLock::new(),
+            thread: OnceLock::new(),
+            usage: LinkUsage::default(),
+            wishes: AtomicU32::new(0),
+            settings: Mutex::default(),
+            stop: AtomicBool::new(false),
+        }
+    }
+
     /// Wants something of the session. Of coming and leaving, what was wanted last counts.
     pub(super) fn ask(&self, wish: Wish) {
         match wish {
@@ -288,17 +303,7 @@ impl Shared {
         if let Some(other) = links.values().find(overlaps) {
             return Err(format!("its addresses are still in use by client {}", other.client));
         }
-        let link = Arc::new(Link {
-            client,
-            function: function.to_owned(),
-            arena,
-            channel: OnceLock::new(),
-            thread: OnceLock::new(),
-            usage: LinkUsage::default(),
-            wishes: AtomicU32::new(0),
-            settings: Mutex::default(),
-            stop: AtomicBool::new(false),
-        });
+        let link = Arc::new(Link::new(client, function, arena));
         links.insert(client, link.clone());
         Ok(link)
     }

@@ -79,9 +79,7 @@ impl Session {
             self.set_content(address, content, &mut released);
             self.residency.unidentified = true;
         }
-        if !released.is_empty() {
-            self.shared.store.release(self.link.client, &released);
-        }
+        self.release(&released);
         for address in suspects {
             if let Some((start, segment)) = self.space.segment_of_mut(address) {
                 segment.chunks[((address - start) / CHUNK_BYTES) as usize].copied_into = false;
@@ -142,6 +140,16 @@ impl Session {
                 released.push(place.chunk);
             }
         }
+    }
+
+    /// The client does not refer to these chunks any more.
+    pub(super) fn release(&mut self, chunks: &[u64]) {
+        if chunks.is_empty() {
+            return;
+        }
+        // What was hashed and not told yet must not be told any more.
+        self.hashed.retain(|(hashed, _)| !chunks.contains(hashed));
+        self.shared.store.release(self.link.client, chunks);
     }
 
     fn reserve_places(&mut self, count: usize) -> Result<Vec<store::Place>, StoreError> {

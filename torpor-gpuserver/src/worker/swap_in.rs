@@ -13,13 +13,14 @@ use crate::worker::gpu_memory::Reserved;
 use crate::worker::segments::{Backing, Chunk, Content};
 use crate::worker::session::Session;
 use crate::worker::store::StoreError;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use torpor_proto::error::CudaError;
 
-/// How far mapping may be ahead of the copies: enough to keep them busy while the session does something else.
-const AHEAD_BYTES: u64 = 32 << 20;
+/// How much may be under way at once: enough to keep the bus busy while the session does something else, and little enough
+/// for the client's own copies not to queue behind all of its memory.
+const UNDER_WAY_BYTES: u64 = 32 << 20;
 
 /// A segment that is to be brought.
 #[derive(Clone, Copy, Debug)]
@@ -62,8 +63,12 @@ impl Session {
         }
         self.link.usage.swaps.fetch_add(1, Ordering::Relaxed);
         let asked = Instant::now();
-        self.renew_lease().map_err(|error| self.store_failed(&error))?;
         self.reserve_memory(bytes)?;
+        // Only now: those that left for this one may have needed the slots.
+        if let Err(error) = self.renew_lease() {
+            self.shared.memory.unreserve(self.link.client, bytes);
+            return Err(self.store_failed(&error));
+        }
         let began = Instant::now();
         let incoming = self.plan(&missing);
         let groups = incoming.iter().map(|one| (one.address, one.group)).collect();
@@ -114,9 +119,9 @@ impl Session {
         self.residency.swap_in.is_some()
     }
 
-    /// Brings one more segment if the copies would else run out, or if there is nothing else to do.
+    /// Brings one more segment if the copies would else run out.
     #[inline]
-    pub(super) fn keep_bringing(&mut self, is_idle: bool) -> Result<(), CudaError> {
+    pub(super) fn keep_bringing(&mut self) -> Result<(), CudaError> {
         match &mut self.residency.swap_in {
             None => Ok(()),
             Some(swap_in) => {
@@ -125,7 +130,7 @@ impl Session {
                     swap_in.under_way.pop_front();
                 }
                 let under_way: u64 = swap_in.under_way.iter().map(|&(_, bytes)| bytes).sum();
-                if is_idle || under_way < AHEAD_BYTES { self.bring_next() } else { Ok(()) }
+                if under_way < UNDER_WAY_BYTES { self.bring_next() } else { Ok(()) }
             }
         }
     }
@@ -184,6 +189,8 @@ impl Session {
             client = self.link.client,
             function = %self.link.function,
             segments = swap_in.segments,
+            pointing = self.space.segments().filter(|(_, segment)| segment.pointers().next().is_some()).count(),
+            pointers = self.space.segments().map(|(_, segment)| segment.pointers().count()).sum::<usize>(),
             bytes = swap_in.bytes,
             copied_bytes = swap_in.copied_bytes,
             reserve_us = swap_in.reserve_time.as_micros(),
@@ -210,12 +217,23 @@ impl Session {
         }
     }
 
-    /// Segments that are not resident, with their lengths: first those that the last request touched, in its order.
+    /// Segments that are not resident, with their lengths: first those that the last request touched, in its order, each
+    /// followed by what it points to, because whoever waits for one waits for the other.
     fn missing(&self) -> Vec<(u64, u64)> {
-        let rank: HashMap<u64, usize> = self.residency.order.iter().copied().zip(0..).collect();
-        let absent = self.space.segments().filter(|(_, segment)| segment.backing.is_none());
-        let mut missing: Vec<_> = absent.map(|(address, segment)| (address, segment.bytes)).collect();
-        missing.sort_by_key(|(address, _)| (rank.get(address).copied().unwrap_or(usize::MAX), *address));
+        let (mut seen, mut missing) = (HashSet::new(), Vec::new());
+        let others = self.space.segments().map(|(address, _)| address);
+        for first in self.residency.order.iter().copied().chain(others) {
+            let mut open = vec![first];
+            while let Some(address) = open.pop() {
+                let Some((start, segment)) = self.space.segment_of(address) else { continue };
+                if seen.insert(start) {
+                    if segment.backing.is_none() {
+                        missing.push((start, segment.bytes));
+                    }
+                    open.extend(segment.pointers());
+                }
+            }
+        }
         missing
     }
 
@@ -225,7 +243,10 @@ impl Session {
         loop {
             match shared.memory.reserve(link.client, bytes) {
                 Reserved::Granted => return Ok(()),
-                Reserved::Later => self.wait_around()?,
+                Reserved::Later => {
+                    self.lend_lease()?;
+                    self.wait_around()?;
+                }
                 Reserved::Exhausted => {
                     tracing::error!(
                         client = link.client,

@@ -74,3 +74,44 @@ impl Turns {
         self.contended.store(!queue.waiting.is_empty(), Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use torpor_proto::layout::AddressRange;
+
+    fn link(client: u64) -> Arc<Link> {
+        Arc::new(Link::new(client, "f", AddressRange::arena(client as u32).unwrap()))
+    }
+
+    #[test]
+    fn turns_are_taken_in_the_order_of_asking() {
+        let turns = Turns::new(1);
+        let [first, second, third] = [1, 2, 3].map(link);
+        assert!(turns.take(&first) && turns.take(&first));
+        assert!(!turns.is_contended());
+        assert!(!turns.take(&second) && !turns.take(&third) && !turns.take(&second));
+        assert!(turns.is_contended());
+        turns.give_up(1);
+        assert!(!turns.take(&third), "it is not the next one");
+        assert!(turns.take(&second));
+        assert!(!turns.take(&first), "whoever had a turn is behind those that wait");
+        turns.give_up(2);
+        assert!(turns.take(&third));
+        turns.give_up(3);
+        assert!(turns.take(&first));
+        assert!(!turns.is_contended());
+    }
+
+    #[test]
+    fn a_place_in_the_line_can_be_given_up() {
+        let turns = Turns::new(2);
+        let [first, second, third, fourth] = [1, 2, 3, 4].map(link);
+        assert!(turns.take(&first) && turns.take(&second));
+        assert!(!turns.take(&third) && !turns.take(&fourth));
+        turns.give_up(3);
+        turns.give_up(1);
+        assert!(turns.take(&fourth));
+        assert!(!turns.is_contended());
+    }
+}

@@ -56,9 +56,14 @@ impl Server {
         server
     }
 
+    /// What it has said so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
     /// Whether its log has this text.
     pub fn said(&self, text: &str) -> bool {
-        fs::read_to_string(&self.log).unwrap().contains(text)
+        self.log().contains(text)
     }
 
     /// How often its log has this text.

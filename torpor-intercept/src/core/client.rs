@@ -127,7 +127,7 @@ impl Client {
             synchronized: AtomicU64::new(0),
             arena,
             host,
-            memory: DeviceMemory::new(arena, device.total_memory_bytes),
+            memory: DeviceMemory::new(arena),
             device,
             primary: Context::primary(),
             pinned: PinnedMemory::new(host, staging.bytes),

@@ -15,7 +15,6 @@ const SMALL_BYTES: u64 = 1 << 20;
 const SMALL_GRANULE_BYTES: u64 = 512;
 
 pub(super) struct DeviceMemory {
-    limit_bytes: u64,
     inner: Mutex<Inner>,
 }
 
@@ -26,9 +25,9 @@ struct Inner {
 }
 
 impl DeviceMemory {
-    pub(super) fn new(arena: AddressRange, limit_bytes: u64) -> Self {
+    pub(super) fn new(arena: AddressRange) -> Self {
         let segments = RangeAllocator::new(arena, SEGMENT_GRANULE_BYTES);
-        Self { limit_bytes, inner: Mutex::new(Inner { segments, shared: Vec::new() }) }
+        Self { inner: Mutex::new(Inner { segments, shared: Vec::new() }) }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
@@ -46,9 +45,6 @@ impl Client {
             return Err(CudaError::INVALID_VALUE);
         }
         self.check()?;
-        if bytes > self.memory.limit_bytes {
-            return Err(CudaError::OUT_OF_MEMORY);
-        }
         if bytes >= SMALL_BYTES {
             return Ok(self.allocate_segment(bytes)?.address);
         }

@@ -85,7 +85,21 @@ pub enum StoreError {
         /// Why not.
         reason: String,
     },
-    /// A file cannot be written or read.
+    /// The pool is full, and a file cannot be written.
+    #[error(
+        "function {function} needs {} of host memory, but {} of the host pool of {} is in use and idle memory cannot be \
+         spilled: {error}; make room there, name another --spill-dir or raise --host-pool",
+        fill.needed, fill.used, fill.pool
+    )]
+    Unspillable {
+        /// Whose.
+        function: Arc<str>,
+        /// How full.
+        fill: Fill,
+        /// Which file, and why.
+        error: SpillError,
+    },
+    /// A file cannot be read.
     #[error("function {function}: {error}")]
     Spill {
         /// Whose.

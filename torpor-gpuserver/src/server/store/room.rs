@@ -136,7 +136,7 @@ impl Store {
             };
             match step {
                 Step::Done => return Ok(()),
-                Step::Spill(files, tickets) => self.spill(client, &files, tickets).await?,
+                Step::Spill(files, tickets) => self.spill(client, slots, &files, tickets).await?,
                 Step::Wait(until) => drop(timeout_at(until, changes.changed()).await),
             }
         }
@@ -213,6 +213,7 @@ impl Store {
     async fn spill(
         self: &Arc<Self>,
         client: ClientId,
+        slots: usize,
         files: &Arc<SpillFiles>,
         tickets: Vec<SpillTicket>,
     ) -> Result<(), StoreError> {
@@ -239,7 +240,10 @@ impl Store {
             }
             match written {
                 Ok(Err(error @ SpillError::Memory(_))) => tracing::error!("{error}"),
-                Ok(Err(error)) => result = Err(StoreError::Spill { function: state.function(client), error }),
+                Ok(Err(error)) => {
+                    let (function, fill) = (state.function(client), self.fill(&state, slots));
+                    result = Err(StoreError::Unspillable { function, fill, error });
+                }
                 _ => {}
             }
         }

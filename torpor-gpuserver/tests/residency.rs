@@ -1,0 +1,139 @@
+//! What eviction keeps, what it copies, and what it leaves behind.
+
+mod served;
+mod server_support;
+mod worker_support;
+
+use served::{Attached, attach};
+use server_support::server::{Server, eventually};
+use std::io::Write;
+use std::process::{Command, Stdio};
+use torpor_proto::control::admin::{Function, ReportStoreRequest, UnloadFunctionRequest};
+
+const MIB: u64 = 1 << 20;
+
+/// A server with one simulated GPU and these settings.
+fn start(settings: &str) -> (Server, tempfile::NamedTempFile) {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(settings.as_bytes()).unwrap();
+    let server = Server::start_by(|directory| {
+        let mut command = Command::new(served::PROGRAM);
+        command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(served::driver());
+        command.args(["--gpus", "0", "--pinned-limit", "8MiB", "--staging", "4MiB", "--log", "debug"]);
+        command.args(["--host-pool", "64MiB", "--host-slab", "16MiB"]).arg("--config").arg(file.path());
+        command.env("TORPOR_GPUSERVER", served::PROGRAM).stdin(Stdio::null()).stdout(Stdio::null());
+        command
+    });
+    (server, file)
+}
+
+fn unload(server: &Server, name: &str) {
+    let request = UnloadFunctionRequest { name: name.to_owned() };
+    server.admin(async |mut api| api.unload_function(request).await).unwrap();
+}
+
+fn function(server: &Server, name: &str) -> Function {
+    server.functions().into_iter().find(|function| function.name == name).unwrap()
+}
+
+/// The fields of the last line about an eviction of a function.
+fn last_eviction(server: &Server, name: &str) -> String {
+    let log = server.log();
+    let of_it = |line: &&str| line.contains("evicted") && line.contains(&format!("function={name}"));
+    log.lines().rfind(of_it).expect("an eviction was logged").to_owned()
+}
+
+#[test]
+fn an_evicted_function_has_nothing_on_the_gpu_and_everything_after() {
+    let (server, _settings) = start("");
+    let Attached { mut client, lifeline: _lifeline } = attach(&server, "f");
+    client.load_kernels();
+    let free_before = server.gpus()[0].free_memory_bytes;
+    let address = client.allocate(0, 4 * MIB).unwrap();
+    client.upload(address + 100, &[7; 5000]);
+    unload(&server, "f");
+    let evicted = function(&server, "f");
+    assert_eq!((evicted.resident_bytes, evicted.allocated_bytes, evicted.host_bytes), (0, 4 * MIB, 2 * MIB));
+    assert_eq!(server.gpus()[0].free_memory_bytes, free_before, "nothing is left, not even for the next one");
+    client.add_step(address + 2 * MIB, 4, 0);
+    assert_eq!(client.download(address + 100, 5000), [7; 5000]);
+    assert_eq!(client.words(address + 2 * MIB, 5), [3, 3, 3, 3, 0]);
+    let back = function(&server, "f");
+    assert_eq!((back.resident_bytes, back.swaps), (4 * MIB, 1));
+}
+
+#[test]
+fn only_what_changed_is_copied_back() {
+    let (server, _settings) = start("");
+    let Attached { mut client, lifeline: _lifeline } = attach(&server, "f");
+    client.load_kernels();
+    let address = client.allocate(0, 8 * MIB).unwrap();
+    client.upload(address, &[1; MIB as usize]);
+    client.upload(address + 4 * MIB, &[2; MIB as usize]);
+    unload(&server, "f");
+    assert!(last_eviction(&server, "f").contains("copied_back_bytes=4194304"), "{}", server.log());
+    client.download(address, 1);
+    unload(&server, "f");
+    assert!(last_eviction(&server, "f").contains("copied_back_bytes=0"), "{}", server.log());
+    client.add_step(address + 4 * MIB, 1, 0);
+    client.settle().unwrap();
+    unload(&server, "f");
+    assert!(last_eviction(&server, "f").contains("copied_back_bytes=2097152"), "{}", server.log());
+    assert_eq!(client.words(address + 4 * MIB, 2), [0x0202_0205, 0x0202_0202]);
+    // What became zero takes no room any more.
+    client.upload(address, &[0; MIB as usize]);
+    unload(&server, "f");
+    assert_eq!(function(&server, "f").host_bytes, 2 * MIB);
+    assert_eq!(client.download(address, 3), [0; 3]);
+}
+
+#[test]
+fn a_function_that_never_writes_back_begins_every_request_with_what_it_had_when_it_was_first_unloaded() {
+    let (server, _settings) = start("[functions.f]\nwriteback = 'never'");
+    let Attached { mut client, lifeline: _lifeline } = attach(&server, "f");
+    client.load_kernels();
+    let address = client.allocate(0, 4 * MIB).unwrap();
+    client.upload(address, &[1; 64]);
+    client.add_step(address, 1, 0);
+    unload(&server, "f");
+    for _ in 0..2 {
+        client.add_step(address, 2, 0);
+        assert_eq!(client.words(address, 3), [0x0101_0107, 0x0101_0104, 0x0101_0101]);
+        unload(&server, "f");
+        assert!(last_eviction(&server, "f").contains("copied_back_bytes=0"), "{}", server.log());
+    }
+    // What the host writes is no scratch, nor is memory that it wrote to before.
+    client.upload(address + 2 * MIB, &[9; 4]);
+    unload(&server, "f");
+    assert_eq!(client.words(address, 1), [0x0101_0104]);
+    assert_eq!(client.download(address + 2 * MIB, 4), [9; 4]);
+}
+
+#[test]
+fn equal_memory_of_many_functions_is_kept_once() {
+    let (server, _settings) = start("");
+    let mut functions: Vec<_> = (0..4).map(|number| attach(&server, &format!("f{number}"))).collect();
+    for (number, Attached { client, .. }) in functions.iter_mut().enumerate() {
+        let address = client.allocate(0, 8 * MIB).unwrap();
+        for chunk in 0..3 {
+            client.upload(address + chunk * 2 * MIB, &vec![chunk as u8 + 1; MIB as usize]);
+        }
+        client.upload(address + 6 * MIB, &[number as u8 + 100; 100]);
+        unload(&server, &format!("f{number}"));
+    }
+    let used = || {
+        let request = async |mut api: torpor_proto::control::admin::admin_client::AdminClient<_>| {
+            api.report_store(ReportStoreRequest {}).await
+        };
+        server.admin(request).unwrap().used_bytes
+    };
+    eventually("three chunks are shared, and one of each function is its own", || used() == 7 * 2 * MIB);
+    for (number, Attached { client, .. }) in functions.iter_mut().enumerate() {
+        let address = client.arena.address;
+        client.upload(address, &[77; 10]);
+        unload(&server, &format!("f{number}"));
+        assert_eq!(client.download(address, 11), [[77; 10].as_slice(), &[1]].concat());
+        assert_eq!(client.download(address + 4 * MIB, 5), [3; 5]);
+        assert_eq!(client.download(address + 6 * MIB, 2), [number as u8 + 100; 2]);
+    }
+}
