@@ -67,7 +67,7 @@ pub(super) struct LinkUsage {
     pub(super) hits: AtomicU64,
     /// Of those, how often it was not.
     pub(super) swaps: AtomicU64,
-    /// A [`Phase`](torpor_proto::control::worker::Phase).
+    /// A [`Phase`].
     pub(super) phase: AtomicI32,
 }
 
