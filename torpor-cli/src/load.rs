@@ -12,7 +12,7 @@ evicted again to make room, unless it is pinned (`torpor pin`).
 
 Examples:
   torpor load resnet
-  torpor load resnet --gpu 0      # an error if it is on another GPU: it cannot be moved yet";
+  torpor load resnet --gpu 0      # moves it there first, if it is on another GPU";
 
 /// Bring a function's memory to its GPU before its next request
 #[derive(Debug, clap::Args)]

@@ -12,7 +12,7 @@ A pinned function is never evicted to make room for others. Holds until the serv
 
 Examples:
   torpor pin resnet
-  torpor pin resnet --gpu 1       # and its next processes go to GPU 1; an error if it runs on another: it cannot be moved yet
+  torpor pin resnet --gpu 1       # and it moves to GPU 1, where its next processes go too
   torpor pin resnet --off         # may be evicted again, and go to any GPU";
 
 /// Keep a function's memory on its GPU

@@ -1,7 +1,7 @@
-//! Random schedules of allocations, copies, launches and evictions, against a reference that never evicts.
+//! Random schedules of allocations, copies, launches, evictions and moves, against a reference that never evicts.
 //!
-//! A few clients share a GPU that has room for about one of them, so that nearly every command brings memory in or drives
-//! somebody else's out. The reference is what memory must contain, computed here; it is compared wherever a program could
+//! A few clients share two GPUs, each of which has room for about one of them, so that nearly every command brings memory in
+//! or drives somebody else's out. The reference is what memory must contain, computed here; it is compared wherever a program could
 //! look. The simulated GPU's checks must stay silent.
 //!
 //! `PROPTEST_CASES` says how many schedules, `PROPTEST_RNG_SEED` repeats them.
@@ -27,9 +27,10 @@ use worker_support::kernels::{add_step_parameters, launch, record};
 
 const MIB: u64 = 1 << 20;
 
-/// What all functions together may use: less than two of them can have.
+const GPUS: u32 = 2;
+/// What all functions together may use of a GPU: less than two of them can have.
 const GPU_LIMIT: &str = "10MiB";
-const CLIENTS: usize = 2;
+const CLIENTS: usize = 3;
 /// Schedules, unless `PROPTEST_CASES` says how many.
 const SCHEDULES: u32 = 400;
 /// Segments of a client, at places 8 MiB apart in its arena.
@@ -93,6 +94,10 @@ enum Step {
     },
     Unload,
     Load,
+    /// To one of the GPUs, whether it is there or not.
+    Move {
+        gpu: u32,
+    },
     /// Nothing for a while, in which chunks are identified.
     Rest,
 }
@@ -119,6 +124,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(segment, offset, bytes)| Step::Look { segment, offset, bytes }),
         2 => Just(Step::Unload),
         1 => Just(Step::Load),
+        2 => (0..GPUS).prop_map(|gpu| Step::Move { gpu }),
         1 => Just(Step::Rest),
     ]
 }
@@ -266,11 +272,19 @@ impl Program {
             Step::Rest => std::thread::sleep(Duration::from_millis(30)),
             Step::Load => {
                 self.client.settle().unwrap();
-                let request = LoadFunctionRequest { name: self.name.clone(), gpu: None };
-                server.admin(async |mut api| api.load_function(request).await).unwrap();
+                self.load(server, None);
+            }
+            Step::Move { gpu } => {
+                self.client.settle().unwrap();
+                self.load(server, Some(gpu));
             }
         }
         Ok(())
+    }
+
+    fn load(&self, server: &Server, gpu: Option<u32>) {
+        let request = LoadFunctionRequest { name: self.name.clone(), gpu };
+        server.admin(async |mut api| api.load_function(request).await).unwrap();
     }
 
     /// All of its memory is as it must be.
@@ -302,7 +316,7 @@ fn whatever_is_evicted_and_when_programs_see_the_memory_they_wrote() {
         command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(served::driver());
         command.args([
             "--gpus",
-            "0",
+            "0,1",
             "--pinned-limit",
             "8MiB",
             "--staging",
@@ -313,6 +327,7 @@ fn whatever_is_evicted_and_when_programs_see_the_memory_they_wrote() {
         command.arg("--spill-dir").arg(spill.path());
         command.args(["--memory-limit", "8MiB", "--host-pool", "16MiB", "--host-slab", "8MiB"]);
         command
+            .env("TORPOR_SIMGPU_DEVICES", GPUS.to_string())
             .env("TORPOR_SIMGPU_CHECKS", "unordered,busy,streams")
             .env("TORPOR_SIMGPU_LOG", findings.path());
         command.env("TORPOR_GPUSERVER", served::PROGRAM).stdin(Stdio::null()).stdout(Stdio::null());

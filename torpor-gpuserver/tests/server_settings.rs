@@ -4,7 +4,7 @@ mod server_support;
 
 use rustix::process::{Pid, Signal, kill_process};
 use server_support::client::connect;
-use server_support::fake_worker::{self, BUSY, MEMORY_BYTES};
+use server_support::fake_worker::{self, BUSY, MEMORY_BYTES, STAYS};
 use server_support::server::{self, Server, eventually};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -201,13 +201,25 @@ fn load_and_unload_answer_when_it_is_so() {
     assert_eq!(load(&server, "resnet", None).unwrap(), 2 * MEMORY_BYTES);
     assert_eq!(server.listed("resnet").resident_bytes, 2 * MEMORY_BYTES);
 
-    let elsewhere = load(&server, "resnet", Some(0)).unwrap_err();
-    assert!(elsewhere.message().contains("function resnet is on GPU 1 and cannot be moved to GPU 0"));
+    assert_eq!(load(&server, "resnet", Some(0)).unwrap(), 2 * MEMORY_BYTES);
+    assert_eq!(server.listed("resnet").gpus, [0]);
     let missing = load(&server, "resnet", Some(7)).unwrap_err();
     assert!(missing.message().contains("GPU 7 is not served; those that are: 0, 1"));
     let unknown = unload(&server, "resnt").unwrap_err();
     assert_eq!(unknown.code(), Code::NotFound);
     assert!(unknown.message().contains("no function resnt; did you mean resnet?"));
+}
+
+#[test]
+fn a_function_that_cannot_be_moved_stays_and_it_is_said_why() {
+    let server = Server::start(PROGRAM, &[]);
+    let _client = connect(&server.function(STAYS));
+    let stays = load(&server, STAYS, Some(1)).unwrap_err();
+    assert_eq!(stays.code(), Code::FailedPrecondition);
+    let wanted = "a process of function stays cannot be moved from GPU 0 to GPU 1: it knows too much;";
+    assert!(stays.message().contains(wanted), "{stays}");
+    assert_eq!(server.listed(STAYS).gpus, [0]);
+    assert_eq!(load(&server, STAYS, Some(0)).unwrap(), MEMORY_BYTES);
 }
 
 #[test]
@@ -232,8 +244,8 @@ fn a_pin_holds_whatever_the_file_says() {
     eventually("the file is read", || server.said("has been read again"));
     assert!(!server.listed("f").pinned);
 
-    let elsewhere = pin(&server, "f", true, Some(1)).unwrap_err();
-    assert!(elsewhere.message().contains("cannot be moved to GPU 1"));
+    pin(&server, "f", true, Some(1)).unwrap();
+    assert_eq!(server.listed("f").gpus, [1]);
     let next = server.function("next");
     pin(&server, "next", true, Some(1)).unwrap();
     let _clients = [connect(&next), connect(&next), connect(&next)];

@@ -16,9 +16,13 @@ mod generated {
     pub mod admin {
         tonic::include_proto!("torpor.admin");
     }
+    pub mod migration {
+        tonic::include_proto!("torpor.migration");
+    }
 }
 
 pub use generated::admin;
 pub use generated::control as client;
+pub use generated::migration;
 pub use generated::worker;
 pub use prost::Message;

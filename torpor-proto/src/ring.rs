@@ -243,6 +243,12 @@ impl Record {
         Ok(Self { words: words.to_vec() })
     }
 
+    /// All of its words.
+    #[must_use]
+    pub fn words(&self) -> &[u64] {
+        &self.words
+    }
+
     /// The header. Zeroes if the record is empty.
     #[must_use]
     pub fn header(&self) -> Header {
@@ -291,6 +297,12 @@ impl Consumer {
     #[must_use]
     pub fn resume(control: &Control) -> Self {
         Self { head: control.head.0.load(Ordering::Acquire) }
+    }
+
+    /// Words taken since the ring was made.
+    #[must_use]
+    pub fn words_taken(&self) -> u64 {
+        self.head
     }
 
     /// Takes the next record into `record`, whose memory is reused. False if there is none.

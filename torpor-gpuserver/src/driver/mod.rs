@@ -24,6 +24,7 @@ mod transfer;
 
 pub use device::{Device, Driver};
 pub use error::DriverError;
+pub(crate) use event::DISABLE_TIMING;
 pub use event::Event;
 pub use graph::{ExecutableGraph, Graph};
 pub use host::{HostRegistration, PinnedArray, PinnedWords};

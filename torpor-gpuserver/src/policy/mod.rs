@@ -2,3 +2,4 @@
 //! simulations call the same code.
 
 pub mod eviction;
+pub mod placement;

@@ -121,7 +121,7 @@ impl Admin for AdminService {
         request: Request<PinFunctionRequest>,
     ) -> Result<Response<PinFunctionResponse>, Status> {
         let PinFunctionRequest { name, pinned, gpu } = request.into_inner();
-        functions::pin(&self.0, &name, pinned, gpu)?;
+        functions::pin(&self.0, &name, pinned, gpu).await?;
         Ok(Response::new(PinFunctionResponse {}))
     }
 

@@ -7,10 +7,10 @@
 //!
 //! A slot is free again only when its last worker has said that it holds nothing of it any more.
 
+use crate::server::served::ClientMemory;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use torpor_proto::channel::MappedChannel;
 use torpor_proto::control::worker;
 use torpor_proto::error::CudaError;
 use torpor_proto::layout;
@@ -71,6 +71,10 @@ pub struct Client {
     pub since: Instant,
     /// What its worker was told last of its function's settings.
     pub told: worker::Settings,
+    /// The GPU that it is being moved to.
+    pub moving_to: Option<usize>,
+    /// Since when it has been where it is, if it was moved there.
+    pub moved: Option<Instant>,
     phase: Phase,
 }
 
@@ -78,7 +82,7 @@ pub struct Client {
 enum Phase {
     Admitted { token: Token, until: Instant },
     Joining,
-    Serving(Arc<MappedChannel>),
+    Serving(Arc<ClientMemory>),
     Leaving,
 }
 
@@ -89,10 +93,19 @@ impl Client {
         matches!(self.phase, Phase::Serving(_))
     }
 
+    /// Its memory, while it is served.
+    #[must_use]
+    pub fn memory(&self) -> Option<&Arc<ClientMemory>> {
+        match &self.phase {
+            Phase::Serving(memory) => Some(memory),
+            _ => None,
+        }
+    }
+
     /// Whether every later call of it fails.
     #[must_use]
     pub fn has_failed(&self) -> bool {
-        matches!(&self.phase, Phase::Serving(channel) if channel.sticky_error().is_some())
+        matches!(&self.phase, Phase::Serving(memory) if memory.channel.sticky_error().is_some())
     }
 }
 
@@ -134,7 +147,18 @@ impl ClientTable {
         let id = ClientId(self.last_id);
         let phase = Phase::Admitted { token, until: now + TOKEN_LIFETIME };
         let told = worker::Settings::default();
-        self.clients.insert(id, Client { id, slot, introduction: who, pid: 0, since: now, told, phase });
+        let client = Client {
+            id,
+            slot,
+            introduction: who,
+            pid: 0,
+            since: now,
+            told,
+            moving_to: None,
+            moved: None,
+            phase,
+        };
+        self.clients.insert(id, client);
         Ok((id, slot))
     }
 
@@ -151,17 +175,17 @@ impl ClientTable {
     }
 
     /// A worker serves it from now on.
-    pub fn serve(&mut self, id: ClientId, channel: Arc<MappedChannel>) {
+    pub fn serve(&mut self, id: ClientId, memory: Arc<ClientMemory>) {
         if let Some(client) = self.clients.get_mut(&id) {
-            client.phase = Phase::Serving(channel);
+            client.phase = Phase::Serving(memory);
         }
     }
 
     /// Every client's later calls fail with `error`, unless they fail with another one already.
     pub fn fail(&self, error: CudaError) {
         for client in self.clients.values() {
-            if let Phase::Serving(channel) = &client.phase {
-                channel.fail(error);
+            if let Phase::Serving(memory) = &client.phase {
+                memory.channel.fail(error);
             }
         }
     }

@@ -1,5 +1,7 @@
 //! What people ask of functions as a whole: which there are, and to be loaded, unloaded and pinned.
 
+use crate::server::clients::ClientId;
+use crate::server::migration::{self, MoveError};
 use crate::server::nearest::did_you_mean;
 use crate::server::node::Node;
 use crate::server::served::Order;
@@ -7,8 +9,9 @@ use crate::server::settings::{self, Pin};
 use crate::server::size::ByteSize;
 use crate::server::usage::{self, Activity};
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 use tonic::Status;
 use torpor_proto::control::admin;
 use torpor_proto::control::worker::{ClientUsage, Evict, SwapIn, to_worker};
@@ -37,12 +40,27 @@ pub enum FunctionOrderError {
         /// Which there are.
         served: String,
     },
-    /// It is elsewhere.
+    /// It stays elsewhere.
     #[error(
-        "function {name} is on GPU {is} and cannot be moved to GPU {asked} while its processes run (not supported yet); \
-         end them, say `torpor pin {name} --gpu {asked}`, and start them again"
+        "a process of function {name} cannot be moved from GPU {is} to GPU {asked}: {reason}; where it cannot be moved, end \
+         it, say `torpor pin {name} --gpu {asked}`, and start it again"
     )]
-    Elsewhere {
+    NotMoved {
+        /// The function.
+        name: String,
+        /// Where it is.
+        is: u32,
+        /// Where it was asked to be.
+        asked: u32,
+        /// Why it stays.
+        reason: MoveError,
+    },
+    /// It goes elsewhere later.
+    #[error(
+        "function {name} is busy on GPU {is} after {} seconds; it moves to GPU {asked} as soon as it is idle",
+        PATIENCE.as_secs()
+    )]
+    Busy {
         /// The function.
         name: String,
         /// Where it is.
@@ -94,10 +112,11 @@ impl From<FunctionOrderError> for Status {
             FunctionOrderError::Unknown { .. } | FunctionOrderError::NoSuchGpu { .. } => {
                 Self::not_found(text)
             }
-            FunctionOrderError::Elsewhere { .. } | FunctionOrderError::NoClients(_) => {
+            FunctionOrderError::NotMoved { .. } | FunctionOrderError::NoClients(_) => {
                 Self::failed_precondition(text)
             }
-            FunctionOrderError::NotLoaded { .. }
+            FunctionOrderError::Busy { .. }
+            | FunctionOrderError::NotLoaded { .. }
             | FunctionOrderError::NotUnloaded { .. }
             | FunctionOrderError::Silent(_) => Self::unavailable(text),
         }
@@ -164,13 +183,17 @@ fn describe(
     }
 }
 
-/// Brings everything that a function has to its GPU. Returns how many bytes that are.
+/// Brings everything that a function has to its GPU, or all of it to one that is asked for. Returns how many bytes that
+/// are.
 ///
 /// # Errors
 /// [`FunctionOrderError`]; what was brought stays.
-pub async fn load(node: &Node, name: &str, gpu: Option<u32>) -> Result<u64, FunctionOrderError> {
+pub async fn load(node: &Arc<Node>, name: &str, gpu: Option<u32>) -> Result<u64, FunctionOrderError> {
     check_known(node, name)?;
-    check_gpu(node, name, gpu)?;
+    let gpu = check_gpu(node, gpu)?;
+    if let Some(gpu) = gpu {
+        move_all(node, name, gpu).await?;
+    }
     let clients = clients_of(node, name);
     if clients.is_empty() {
         return Err(FunctionOrderError::NoClients(name.to_owned()));
@@ -200,16 +223,59 @@ pub async fn unload(node: &Node, name: &str) -> Result<(), FunctionOrderError> {
     })
 }
 
-/// Says whether a function may be evicted to make room, and where its next clients go.
+/// Says whether a function may be evicted to make room, and where its clients go.
 ///
 /// # Errors
-/// [`FunctionOrderError`]
-pub fn pin(node: &Node, name: &str, pinned: bool, gpu: Option<u32>) -> Result<(), FunctionOrderError> {
+/// [`FunctionOrderError`]; the next clients go there all the same, if there is such a GPU.
+pub async fn pin(
+    node: &Arc<Node>,
+    name: &str,
+    pinned: bool,
+    gpu: Option<u32>,
+) -> Result<(), FunctionOrderError> {
     check_known(node, name)?;
-    let gpu = check_gpu(node, name, gpu)?;
+    let gpu = check_gpu(node, gpu)?;
     node.settings().pin(name, Pin { pinned, gpu });
     settings::tell_workers(node);
-    Ok(())
+    match gpu {
+        Some(gpu) => move_all(node, name, gpu).await,
+        None => Ok(()),
+    }
+}
+
+/// Moves all clients of a function to a GPU.
+async fn move_all(node: &Arc<Node>, name: &str, to: usize) -> Result<(), FunctionOrderError> {
+    let deadline = Instant::now() + PATIENCE;
+    let number = |gpu: usize| node.gpus()[gpu].index;
+    loop {
+        let elsewhere: Vec<_> =
+            clients_of(node, name).into_iter().filter(|client| client.gpu != to).collect();
+        let Some(first) = elsewhere.first().copied() else { return Ok(()) };
+        let busy =
+            || FunctionOrderError::Busy { name: name.to_owned(), is: number(first.gpu), asked: number(to) };
+        let moves: Vec<_> = elsewhere
+            .iter()
+            .map(|client| (client.gpu, migration::begin(node, ClientId(client.client), to, false)))
+            .collect();
+        for (from, begun) in moves {
+            let moved = match begun {
+                Ok(moving) => timeout_at(deadline, moving).await.map_err(|_| busy())?,
+                Err(error) => Ok(Err(error)),
+            };
+            match moved {
+                // One that panicked is where it is: the loop sees that.
+                Ok(Ok(()) | Err(MoveError::Gone | MoveError::Moving)) | Err(_) => {}
+                Ok(Err(reason)) => {
+                    let (name, is, asked) = (name.to_owned(), number(from), number(to));
+                    return Err(FunctionOrderError::NotMoved { name, is, asked, reason });
+                }
+            }
+        }
+        if Instant::now() >= deadline {
+            return Err(busy());
+        }
+        sleep(LOOK_EVERY).await;
+    }
 }
 
 fn check_known(node: &Node, name: &str) -> Result<(), FunctionOrderError> {
@@ -222,21 +288,15 @@ fn check_known(node: &Node, name: &str) -> Result<(), FunctionOrderError> {
     Err(FunctionOrderError::Unknown { name: name.to_owned(), hint })
 }
 
-/// The place of a GPU among those that are served, unless clients of the function are on another.
-fn check_gpu(node: &Node, name: &str, asked: Option<u32>) -> Result<Option<usize>, FunctionOrderError> {
+/// The place of a GPU among those that are served.
+fn check_gpu(node: &Node, asked: Option<u32>) -> Result<Option<usize>, FunctionOrderError> {
     let Some(asked) = asked else { return Ok(None) };
     let gpus = node.gpus();
     let at = gpus.iter().position(|gpu| gpu.index == asked).ok_or_else(|| {
         let served = gpus.iter().map(|gpu| gpu.index.to_string()).collect::<Vec<_>>().join(", ");
         FunctionOrderError::NoSuchGpu { gpu: asked, served }
     })?;
-    match clients_of(node, name).iter().find(|client| client.gpu != at) {
-        Some(elsewhere) => {
-            let is = gpus[elsewhere.gpu].index;
-            Err(FunctionOrderError::Elsewhere { name: name.to_owned(), is, asked })
-        }
-        None => Ok(Some(at)),
-    }
+    Ok(Some(at))
 }
 
 /// A client that is served.
@@ -297,7 +357,8 @@ async fn wait(
 async fn residency(node: &Node, name: &str, clients: &[Served]) -> Option<Residency> {
     let used = usage::by_client(node.gpus()).await;
     let mut sum = Residency::default();
-    for Served { client, .. } in clients_of(node, name).iter().filter(|client| clients.contains(client)) {
+    let is_meant = |now: &&Served| clients.iter().any(|client| client.client == now.client);
+    for Served { client, .. } in clients_of(node, name).iter().filter(is_meant) {
         let usage = used.get(client)?;
         sum.resident = sum.resident.saturating_add(usage.memory_bytes);
         sum.allocated = sum.allocated.saturating_add(usage::allocated_bytes(usage));

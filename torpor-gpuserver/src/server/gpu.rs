@@ -67,12 +67,14 @@ pub struct Gpu {
 }
 
 impl Gpu {
-    /// Starts a worker and keeps one running until `stop` turns true. The task ends when the last worker did.
+    /// Starts a worker and keeps one running until `stop` turns true. The task ends when the last worker did. `waiting` is
+    /// told of clients that wait for their turn there.
     #[must_use]
     pub fn supervise(
         index: u32,
         recipe: Recipe,
         store: Arc<Store>,
+        waiting: mpsc::UnboundedSender<ClientId>,
         stop: watch::Receiver<bool>,
     ) -> (Self, JoinHandle<()>) {
         let (orders, inbox) = mpsc::unbounded_channel();
@@ -82,6 +84,7 @@ impl Gpu {
             index,
             recipe,
             store,
+            waiting,
             inbox,
             status: publish,
             stop,
@@ -109,6 +112,7 @@ struct Supervisor {
     index: u32,
     recipe: Recipe,
     store: Arc<Store>,
+    waiting: mpsc::UnboundedSender<ClientId>,
     inbox: mpsc::UnboundedReceiver<Order>,
     status: watch::Sender<Status>,
     stop: watch::Receiver<bool>,
@@ -212,18 +216,29 @@ impl Supervisor {
         let mut deadline = None;
         loop {
             tokio::select! {
-                message = worker.socket.receive::<FromWorker>() => match message {
-                    Ok(Some(FromWorker { body: Some(body) })) => {
+                message = worker.socket.receive_all::<FromWorker>() => match message {
+                    Ok(Some((FromWorker { body: Some(body) }, descriptors))) => {
                         self.log(&body);
                         if let from_worker::Body::DeviceFault(fault) = &body {
                             self.lost_context = Some(fault_code(fault.code));
                             deadline.get_or_insert(Instant::now() + FAULT_GRACE);
                         }
-                        if let Some(body) = self.store.hear(at_store, body) {
-                            self.served.hear(body);
+                        match self.store.hear(at_store, body) {
+                            Some(from_worker::Body::Released(released)) => {
+                                let Some(state) = descriptors.into_iter().next() else {
+                                    return End::Died(self.describe("it gave a client up without its state"));
+                                };
+                                self.served.released(released.client, state);
+                            }
+                            Some(from_worker::Body::Waiting(waiting)) => {
+                                // Whoever hears it is gone when the server is ending.
+                                let _ = self.waiting.send(ClientId(waiting.client));
+                            }
+                            Some(body) => self.served.hear(body),
+                            None => {}
                         }
                     }
-                    Ok(Some(FromWorker { body: None })) => {}
+                    Ok(Some((FromWorker { body: None }, _))) => {}
                     Ok(None) => return End::Died(self.describe("it closed its socket")),
                     Err(error) => return End::Died(self.describe(&format!("its socket failed: {error}"))),
                 },

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use torpor_proto::channel::{ChannelError, MappedChannel};
 use torpor_proto::control::client::{Device, Hello, Welcome};
-use torpor_proto::control::worker::Attach;
+use torpor_proto::control::worker::{self, Attach};
 use torpor_proto::directory::{InvalidName, check_function_name};
 use torpor_proto::error::CudaError;
 use torpor_proto::layout::AddressRange;
@@ -267,7 +267,7 @@ impl Node {
         };
         match self.attach(id, slot, gpu, function).await {
             Ok(memory) => {
-                self.clients().serve(id, memory.channel.clone());
+                self.clients().serve(id, memory.clone());
                 // They may have changed since it was sent to its worker.
                 settings::tell_workers(self);
                 Ok((id, memory))
@@ -286,7 +286,7 @@ impl Node {
         gpu: usize,
         function: &str,
     ) -> Result<Arc<ClientMemory>, JoinError> {
-        let (arena, host) = self.ranges(slot);
+        let (_, host) = self.ranges(slot);
         let (channel, channel_file) = MappedChannel::create()?;
         let host_file = create_sealed("torpor-host", host.bytes).map_err(ChannelError::from)?;
         let memory = Arc::new(ClientMemory { channel: Arc::new(channel), channel_file, host_file });
@@ -294,9 +294,20 @@ impl Node {
         if let Some(client) = self.clients().get_mut(id) {
             client.told = told;
         }
-        let gpu = &self.gpus[gpu];
-        let attach = Attach {
-            client: id.0,
+        let attach = self.attach_message(slot, function, &told);
+        let theirs = memory.clone();
+        self.store.admit(id, function);
+        let answer = self.gpus[gpu].ask(|done| Order::Attach { attach, memory: theirs, state: None, done });
+        let gone = || NotServed("the server is ending".to_owned());
+        timeout(ATTACH_TIMEOUT, answer).await.map_err(|_| JoinError::Slow)?.unwrap_or_else(|| Err(gone()))?;
+        Ok(memory)
+    }
+
+    /// What a worker is told of a client that it is to serve, from the beginning.
+    pub(super) fn attach_message(&self, slot: u32, function: &str, told: &worker::Settings) -> Attach {
+        let (arena, host) = self.ranges(slot);
+        Attach {
+            client: told.client,
             function: function.to_owned(),
             arena_address: arena.address,
             arena_bytes: arena.bytes,
@@ -306,13 +317,8 @@ impl Node {
             memory_limit_bytes: told.memory_limit_bytes,
             writeback: told.writeback,
             pinned: told.pinned,
-        };
-        let theirs = memory.clone();
-        self.store.admit(id, function);
-        let answer = gpu.ask(|done| Order::Attach { attach, memory: theirs, done });
-        let gone = || NotServed("the server is ending".to_owned());
-        timeout(ATTACH_TIMEOUT, answer).await.map_err(|_| JoinError::Slow)?.unwrap_or_else(|| Err(gone()))?;
-        Ok(memory)
+            resumed: false,
+        }
     }
 
     /// A client is gone. When this returns, nothing is left of it, and its slot is free.

@@ -41,8 +41,16 @@ impl PacketSocket {
     /// # Errors
     /// `InvalidData` if it is no such message, or what the kernel says.
     pub async fn receive<M: Message + Default>(&self) -> io::Result<Option<M>> {
+        Ok(self.receive_all().await?.map(|(message, _)| message))
+    }
+
+    /// As [`Self::receive`], with the descriptors that come with the message.
+    ///
+    /// # Errors
+    /// As [`Self::receive`].
+    pub async fn receive_all<M: Message + Default>(&self) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
         let receive = || self.0.async_io(Interest::READABLE, |socket| handover::receive(socket));
-        let (bytes, _) = match receive().await {
+        let (bytes, descriptors) = match receive().await {
             // The worker died with messages unread. What it said before is still there, behind this error (unix(7) does not
             // say so; the kernel's __skb_try_recv_datagram does).
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => receive().await?,
@@ -52,7 +60,7 @@ impl PacketSocket {
             return Ok(None);
         }
         M::decode(bytes.as_slice())
-            .map(Some)
+            .map(|message| Some((message, descriptors)))
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 }

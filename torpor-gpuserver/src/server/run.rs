@@ -1,7 +1,9 @@
 //! A server's life: start, serve, end.
 
 use crate::server::admin::AdminService;
+use crate::server::clients::ClientId;
 use crate::server::gpu::{Gpu, State, stopped};
+use crate::server::late_binding;
 use crate::server::node::{FunctionError, Node};
 use crate::server::options::ServerOptions;
 use crate::server::probe::{ProbeError, find_driver};
@@ -18,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -151,10 +154,14 @@ pub fn run(
     runtime.block_on(async {
         let (stop, stopping) = watch::channel(false);
         store.start();
-        let supervise = |(index, recipe)| Gpu::supervise(index, recipe, store.clone(), stopping.clone());
+        let (tell_waiting, waiting) = mpsc::unbounded_channel();
+        let supervise = |(index, recipe)| {
+            Gpu::supervise(index, recipe, store.clone(), tell_waiting.clone(), stopping.clone())
+        };
         let (gpus, supervisors): (Vec<_>, Vec<_>) = recipes.into_iter().map(supervise).unzip();
         let served =
-            serve(options, tree, gpus, store.clone(), driver.simulated, &stop, also_stop, ready).await;
+            serve(options, tree, (gpus, waiting), store.clone(), driver.simulated, &stop, also_stop, ready)
+                .await;
         store.end();
         stop.send_replace(true);
         for supervisor in supervisors {
@@ -167,7 +174,7 @@ pub fn run(
 async fn serve(
     options: ServerOptions,
     tree: ServerTree,
-    gpus: Vec<Gpu>,
+    (gpus, waiting): (Vec<Gpu>, UnboundedReceiver<ClientId>),
     store: Arc<Store>,
     simulated: bool,
     stop: &watch::Sender<bool>,
@@ -186,6 +193,7 @@ async fn serve(
     };
     let node = Arc::new(Node::new(options, tree, gpus, store, simulated, stop.clone()));
     check_limits(&node)?;
+    tokio::spawn(late_binding::run(node.clone(), waiting));
     node.ensure_function(DEFAULT_FUNCTION)?;
     for function in node.options().settings.functions.keys() {
         node.ensure_function(&function.0)?;

@@ -26,6 +26,11 @@ impl AddressSpace {
         Self { arena, limit_bytes, allocated_bytes: 0, segments, globals, host }
     }
 
+    /// Forgets everything but the host range. The GPU must have done with it.
+    pub(super) fn into_host(self) -> HostMemory {
+        self.host
+    }
+
     /// Where a range lies, if it lies wholly in something the client may address.
     pub(super) fn locate(&mut self, address: u64, bytes: u64) -> Result<Place, CudaError> {
         if self.host.owns(address) {

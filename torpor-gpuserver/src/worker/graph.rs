@@ -6,6 +6,7 @@
 
 use crate::driver::{Device, Event, ExecutableGraph, Stream};
 use crate::worker::arrivals::EVERYTHING;
+use crate::worker::event::ClientEvent;
 use crate::worker::pending::{Kept, Pending};
 use crate::worker::reach::enter;
 use crate::worker::session::Session;
@@ -18,6 +19,7 @@ use torpor_proto::command::{
     Command, Copy, CopyStrided, Dispatched, EventRecord, Fill, GraphAppend, GraphCommands, GraphDestroy,
     GraphInstantiate, GraphLaunch, Launch, Outcome, StreamWaitEvent, Ticket, dispatch,
 };
+use torpor_proto::control::migration;
 use torpor_proto::error::CudaError;
 use torpor_proto::ring::Record;
 
@@ -46,9 +48,19 @@ const ALLOWED: [u16; 6] = [
 #[derive(Debug, Default)]
 struct ClientGraph {
     words: Vec<u64>,
+    /// Origin and flags, once it is whole.
+    instantiation: Option<(u32, u64)>,
+    /// There is none before the first launch after a move from another worker.
     executable: Option<ExecutableGraph>,
     /// Events that the graph records or waits for at every launch.
-    external: Vec<Rc<Event>>,
+    external: Vec<External>,
+}
+
+/// An event that a graph names and did not make.
+#[derive(Debug)]
+struct External {
+    event: Rc<ClientEvent>,
+    recorded: bool,
 }
 
 /// The graphs of a client.
@@ -62,6 +74,30 @@ impl Graphs {
     pub(super) fn new() -> Self {
         Self { table: Table::new(LIMIT), words: 0 }
     }
+
+    /// What the client has, for another worker.
+    pub(super) fn save(&self) -> Vec<migration::Graph> {
+        let instantiation = |&(origin, flags): &(u32, u64)| migration::Instantiation { origin, flags };
+        let graphs = self.table.iter().map(|(id, graph)| migration::Graph {
+            id,
+            words: graph.words.clone(),
+            instantiation: graph.instantiation.as_ref().map(instantiation),
+        });
+        graphs.collect()
+    }
+
+    /// What the client had at another worker. Each is made launchable when it is first launched here: the driver looks at
+    /// addresses, and the client's memory is not on this GPU yet.
+    pub(super) fn restore(graphs: Vec<migration::Graph>) -> Result<Self, CudaError> {
+        let mut restored = Self::new();
+        for migration::Graph { id, words, instantiation } in graphs {
+            restored.words += words.len();
+            let instantiation = instantiation.map(|made| (made.origin, made.flags));
+            let graph = ClientGraph { words, instantiation, ..ClientGraph::default() };
+            restored.table.insert(id, Box::new(graph))?;
+        }
+        Ok(restored)
+    }
 }
 
 /// A replay.
@@ -69,7 +105,7 @@ impl Graphs {
 pub(super) struct Capture {
     streams: HashMap<u32, Stream>,
     events: HashMap<u32, Event>,
-    external: Vec<Rc<Event>>,
+    external: Vec<External>,
 }
 
 impl Capture {
@@ -114,7 +150,7 @@ impl GraphCommands for Session {
             self.graphs.table.insert(command.graph, Box::default())?;
         }
         let graph = self.graphs.table.get_mut(command.graph)?;
-        if graph.executable.is_some() {
+        if graph.instantiation.is_some() {
             return Err(CudaError::INVALID_VALUE);
         }
         if graph.words.len() + words > GRAPH_WORDS || self.graphs.words + words > CLIENT_WORDS {
@@ -131,20 +167,11 @@ impl GraphCommands for Session {
         _: &[u8],
         _: Ticket,
     ) -> Result<Outcome<()>, CudaError> {
-        let graph = self.graphs.table.get_mut(command.graph)?;
-        if graph.executable.is_some() {
+        let GraphInstantiate { graph, origin, flags } = command;
+        if self.graphs.table.get(graph)?.instantiation.is_some() {
             return Err(CudaError::INVALID_VALUE);
         }
-        let words = std::mem::take(&mut graph.words);
-        // The driver looks at the addresses of copies.
-        self.activate()?;
-        self.bring_up_to(EVERYTHING)?;
-        let replayed = self.replay(&words, command.origin, command.flags);
-        let graph = self.graphs.table.get_mut(command.graph)?;
-        graph.words = words;
-        let (executable, external) = replayed?;
-        graph.executable = Some(executable);
-        graph.external = external;
+        self.instantiate(graph, origin, flags)?;
         Ok(Outcome::done(()))
     }
 
@@ -152,8 +179,16 @@ impl GraphCommands for Session {
         self.activate()?;
         self.bring_up_to(EVERYTHING)?;
         let graph = self.graphs.table.get(command.graph)?;
+        if let (None, Some((origin, flags))) = (&graph.executable, graph.instantiation) {
+            self.instantiate(command.graph, origin, flags)?;
+        }
+        let graph = self.graphs.table.get(command.graph)?;
         let executable = graph.executable.as_ref().ok_or(CudaError::INVALID_HANDLE)?;
-        executable.launch(enter(&mut self.streams, &self.arrivals, command.stream, EVERYTHING)?)
+        executable.launch(enter(&mut self.streams, &self.arrivals, command.stream, EVERYTHING)?)?;
+        graph.external.iter().filter(|external| external.recorded).for_each(|external| {
+            external.event.note_record();
+        });
+        Ok(())
     }
 
     fn graph_destroy(&mut self, command: GraphDestroy, _: &[u8]) -> Result<(), CudaError> {
@@ -166,13 +201,29 @@ impl GraphCommands for Session {
 }
 
 impl Session {
+    /// Makes a graph launchable.
+    fn instantiate(&mut self, graph: u32, origin: u32, flags: u64) -> Result<(), CudaError> {
+        // The driver looks at the addresses of copies.
+        self.activate()?;
+        self.bring_up_to(EVERYTHING)?;
+        let words = std::mem::take(&mut self.graphs.table.get_mut(graph)?.words);
+        let replayed = self.replay(&words, origin, flags);
+        let graph = self.graphs.table.get_mut(graph)?;
+        graph.words = words;
+        let (executable, external) = replayed?;
+        graph.executable = Some(executable);
+        graph.external = external;
+        graph.instantiation = Some((origin, flags));
+        Ok(())
+    }
+
     /// Executes records under a capture and makes the result launchable.
     fn replay(
         &mut self,
         words: &[u64],
         origin: u32,
         flags: u64,
-    ) -> Result<(ExecutableGraph, Vec<Rc<Event>>), CudaError> {
+    ) -> Result<(ExecutableGraph, Vec<External>), CudaError> {
         self.streams.capture = Some(Capture::begin(&self.shared.device, origin)?);
         let replayed = self.replay_records(words);
         let capture = self.streams.capture.take().ok_or(CudaError::UNKNOWN)?;
@@ -211,8 +262,8 @@ impl Session {
         let capture = self.streams.capture.as_mut().ok_or(CudaError::UNKNOWN)?;
         if flags == EXTERNAL {
             let event = self.events.get(event)?;
-            capture.external.push(event.clone());
-            return event.record(capture.stream(stream)?, flags);
+            capture.external.push(External { event: event.clone(), recorded: true });
+            return event.real.record(capture.stream(stream)?, flags);
         }
         capture.record(event, &self.shared.device)?;
         let event = capture.events.get(&event).ok_or(CudaError::UNKNOWN)?;
@@ -224,8 +275,8 @@ impl Session {
         let capture = self.streams.capture.as_mut().ok_or(CudaError::UNKNOWN)?;
         if flags == EXTERNAL {
             let event = self.events.get(event)?;
-            capture.external.push(event.clone());
-            return capture.stream(stream)?.wait(event, flags);
+            capture.external.push(External { event: event.clone(), recorded: false });
+            return capture.stream(stream)?.wait(&event.real, flags);
         }
         capture.wait(stream, event, &self.shared.device)
     }

@@ -13,6 +13,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use torpor_proto::control::migration;
 use torpor_proto::error::CudaError;
 use torpor_proto::layout::{AddressRange, PAGE_BYTES};
 use torpor_proto::mapping::Mapping;
@@ -86,6 +87,11 @@ impl HostMemory {
         })
     }
 
+    /// Where it begins.
+    pub(super) fn address(&self) -> u64 {
+        self.range.address
+    }
+
     /// Whether a range touches the host range's addresses at all.
     pub(super) fn owns(&self, address: u64) -> bool {
         self.range.contains(address, 1)
@@ -135,6 +141,13 @@ impl HostMemory {
         let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         rustix::fs::fallocate(&self.file, hole, address - self.range.address, bytes)
             .map_err(|_| CudaError::OPERATING_SYSTEM)
+    }
+
+    /// What was locked beside the staging area, for another worker.
+    pub(super) fn save(&self) -> Vec<migration::HostPiece> {
+        let piece =
+            |(&address, locked): (&u64, &Locked)| migration::HostPiece { address, bytes: locked.bytes };
+        self.locked.iter().map(piece).collect()
     }
 
     /// Bytes that are page-locked.

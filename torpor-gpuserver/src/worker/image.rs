@@ -16,6 +16,7 @@ use torpor_proto::command::{
     ImageUnload, ImageUpload, Outcome, Ticket,
 };
 use torpor_proto::completion::PAYLOAD_BYTES;
+use torpor_proto::control::migration;
 use torpor_proto::error::CudaError;
 
 /// Images of a client.
@@ -33,12 +34,23 @@ struct ClientImage {
 #[derive(Debug)]
 pub(super) struct Images {
     table: Table<Box<ClientImage>>,
-    uploads: Uploads,
+    pub(super) uploads: Uploads,
 }
 
 impl Images {
     pub(super) fn new() -> Self {
         Self { table: Table::new(LIMIT), uploads: Uploads::default() }
+    }
+
+    /// What the client has, for another worker. `None` if it was told the address of a global, which the driver chose and
+    /// no other worker could give it.
+    pub(super) fn save(&self) -> Option<Vec<migration::Image>> {
+        let images = self.table.iter().map(|(id, known)| {
+            let ClientImage { image, private, .. } = &**known;
+            let hash = image.hash().to_vec();
+            private.is_none().then(|| migration::Image { id, hash, bytes: image.bytes() })
+        });
+        images.collect()
     }
 
     /// Whether the client has an instance of the image of its own, because it asked for a global.
@@ -54,14 +66,9 @@ impl ImageCommands for Session {
         _: &[u8],
         _: Ticket,
     ) -> Result<Outcome<ImageLoadReply>, CudaError> {
-        self.images.table.check_free(command.image)?;
         let hash: ImageHash = bytemuck::cast(command.hash.map(u64::to_le));
-        let Some(image) = self.shared.images.find(hash, command.bytes) else {
-            return Ok(Outcome::done(ImageLoadReply { known: 0 }));
-        };
-        let image = ClientImage { image, private: None, globals: Vec::new() };
-        self.images.table.insert(command.image, Box::new(image))?;
-        Ok(Outcome::done(ImageLoadReply { known: 1 }))
+        let known = self.know_image(command.image, hash, command.bytes)?;
+        Ok(Outcome::done(ImageLoadReply { known: known.into() }))
     }
 
     fn image_upload(&mut self, command: ImageUpload, _: &[u8]) -> Result<(), CudaError> {
@@ -125,6 +132,25 @@ impl ImageCommands for Session {
 }
 
 impl Session {
+    /// Gives an image a number. False if the node does not have it.
+    fn know_image(&mut self, id: u32, hash: ImageHash, bytes: u64) -> Result<bool, CudaError> {
+        self.images.table.check_free(id)?;
+        let Some(image) = self.shared.images.find(hash, bytes) else { return Ok(false) };
+        self.images.table.insert(id, Box::new(ClientImage { image, private: None, globals: Vec::new() }))?;
+        Ok(true)
+    }
+
+    /// Gives the client the images that it had at another worker.
+    pub(super) fn restore_images(&mut self, images: Vec<migration::Image>) -> Result<(), CudaError> {
+        for migration::Image { id, hash, bytes } in images {
+            let hash = ImageHash::try_from(hash.as_slice()).map_err(|_| CudaError::INVALID_VALUE)?;
+            if !self.know_image(id, hash, bytes)? {
+                return Err(CudaError::FILE_NOT_FOUND);
+            }
+        }
+        Ok(())
+    }
+
     /// The instance of an image that this client's kernels are taken from, loaded now if it is not yet.
     pub(super) fn image_instance(&self, image: u32) -> Result<Arc<Instance>, CudaError> {
         let image = self.images.table.get(image)?;

@@ -110,6 +110,16 @@ pub(super) struct Image {
 }
 
 impl Image {
+    /// BLAKE3 of its bytes.
+    pub(super) fn hash(&self) -> ImageHash {
+        self.hash
+    }
+
+    /// Its length.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// The instance that all clients share.
     pub(super) fn shared(&self, device: &Arc<Device>) -> Result<Arc<Instance>, CudaError> {
         let mut shared = lock(&self.shared);

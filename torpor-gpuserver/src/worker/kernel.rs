@@ -12,6 +12,7 @@ use torpor_proto::command::{
     LaunchAttribute, LaunchShape, OccupancyBlocks, OccupancyClusterSize, OccupancyClusters, OccupancyReply,
     OccupancyShared, Outcome, TensorMapIm2col, TensorMapReply, TensorMapTiled, Ticket,
 };
+use torpor_proto::control::migration;
 use torpor_proto::error::CudaError;
 
 /// Kernels of a client.
@@ -71,6 +72,18 @@ impl Kernels {
         Ok(())
     }
 
+    /// What the client has, for another worker.
+    pub(super) fn save(&self) -> Vec<migration::Kernel> {
+        let setting = |&(attribute, value): &(u32, i32)| migration::KernelSetting { attribute, value };
+        let kernels = self.table.iter().map(|(id, kernel)| migration::Kernel {
+            id,
+            image: kernel.image,
+            name: kernel.name.clone(),
+            settings: kernel.settings.iter().map(setting).collect(),
+        });
+        kernels.collect()
+    }
+
     fn get(&self, kernel: u32) -> Result<Kernel, CudaError> {
         Ok(self.table.get(kernel)?.loaded.kernel)
     }
@@ -83,23 +96,10 @@ impl KernelCommands for Session {
         tail: &[u8],
         _: Ticket,
     ) -> Result<Outcome<KernelResolveReply>, CudaError> {
-        self.kernels.table.check_free(command.kernel)?;
         let name = str::from_utf8(tail).map_err(|_| CudaError::NOT_FOUND)?;
-        let instance = self.image_instance(command.image)?;
-        let loaded = instance.kernel(name)?;
+        let loaded = self.resolve(command, name)?;
         let reply = KernelResolveReply { attributes: loaded.attributes };
-        let parameters = bytemuck::cast_slice(&loaded.parameters).to_vec();
-        let kernel = ClientKernel {
-            image: command.image,
-            name: name.to_owned(),
-            dynamic_shared: loaded.attributes[MAX_DYNAMIC_SHARED as usize].max(FREE_DYNAMIC_SHARED),
-            has_globals: self.images.is_private(command.image),
-            loaded,
-            instance,
-            settings: Vec::new(),
-        };
-        self.kernels.table.insert(command.kernel, Box::new(kernel))?;
-        Ok(Outcome::Done(reply, parameters))
+        Ok(Outcome::Done(reply, bytemuck::cast_slice(&loaded.parameters).to_vec()))
     }
 
     fn kernel_set_attribute(&mut self, command: KernelSetAttribute, _: &[u8]) -> Result<(), CudaError> {
@@ -220,6 +220,37 @@ impl KernelCommands for Session {
 }
 
 impl Session {
+    fn resolve(&mut self, command: KernelResolve, name: &str) -> Result<Arc<LoadedKernel>, CudaError> {
+        self.kernels.table.check_free(command.kernel)?;
+        let instance = self.image_instance(command.image)?;
+        let loaded = instance.kernel(name)?;
+        let kernel = ClientKernel {
+            image: command.image,
+            name: name.to_owned(),
+            dynamic_shared: loaded.attributes[MAX_DYNAMIC_SHARED as usize].max(FREE_DYNAMIC_SHARED),
+            has_globals: self.images.is_private(command.image),
+            loaded: loaded.clone(),
+            instance,
+            settings: Vec::new(),
+        };
+        self.kernels.table.insert(command.kernel, Box::new(kernel))?;
+        Ok(loaded)
+    }
+
+    /// Makes the kernels that the client had at another worker; its images are there.
+    pub(super) fn restore_kernels(&mut self, kernels: Vec<migration::Kernel>) -> Result<(), CudaError> {
+        for migration::Kernel { id, image, name, settings } in kernels {
+            self.resolve(KernelResolve { image, kernel: id }, &name)?;
+            for migration::KernelSetting { attribute, value } in settings {
+                self.kernel_set_attribute(
+                    KernelSetAttribute { kernel: id, attribute, value, reserved: 0 },
+                    &[],
+                )?;
+            }
+        }
+        Ok(())
+    }
+
     /// Copies attributes and parameters to where the driver can read them, and puts real events into attributes.
     fn prepare(&mut self, shape: &LaunchShape, tail: &[u8]) -> Result<(), CudaError> {
         let attribute_bytes = u64::from(shape.attributes) * size_of::<LaunchAttribute>() as u64;
@@ -235,7 +266,11 @@ impl Session {
                 let event = u32::try_from(attribute.value[0]).map_err(|_| CudaError::INVALID_HANDLE)?;
                 attribute.value[0] = match &mut self.streams.capture {
                     Some(capture) => capture.record(event, &self.shared.device)?.as_attribute(),
-                    None => self.events.get(event)?.as_attribute(),
+                    None => {
+                        let event = self.events.get(event)?;
+                        event.note_record();
+                        event.real.as_attribute()
+                    }
                 };
             } else if attribute.id == DEVICE_UPDATABLE {
                 return Err(CudaError::NOT_SUPPORTED);

@@ -22,6 +22,7 @@ mod image;
 mod image_store;
 mod kernel;
 mod memory;
+mod migration;
 mod pending;
 mod reach;
 mod residency;
@@ -51,7 +52,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use torpor_proto::control::Message;
 use torpor_proto::control::worker::{
-    ClientFault, Detached, Failed, Ready, ToWorker, Usage, from_worker, to_worker,
+    ClientFault, Detached, Failed, NotReleased, Ready, ToWorker, Usage, from_worker, to_worker,
 };
 use torpor_proto::error::CudaError;
 use torpor_proto::{handover, layout};
@@ -231,6 +232,19 @@ fn listen(shared: &Arc<Shared>) -> io::Result<()> {
             Some(to_worker::Body::Settings(settings)) => {
                 if let Some(link) = shared.link(settings.client) {
                     link.set_settings(settings);
+                }
+            }
+            Some(to_worker::Body::Release(release)) => {
+                let client = release.client;
+                let refuse = |reason: &str| {
+                    let reason = reason.to_owned();
+                    shared.tell(from_worker::Body::NotReleased(NotReleased { client, reason }));
+                };
+                match shared.link(client) {
+                    Some(link) if !release.while_waiting => link.ask(Wish::Release),
+                    Some(link) if link.ask_release_waiting() => {}
+                    Some(_) => refuse("it does not wait for its turn"),
+                    None => refuse("it is not here"),
                 }
             }
             Some(to_worker::Body::Evict(evict)) => want(shared, evict.client, Wish::Unload),

@@ -2,7 +2,8 @@
 //!
 //! Looking at fences costs a read of memory each, so it is done between commands; the driver is asked more seldom.
 
-use crate::driver::{Event, ExecutableGraph};
+use crate::driver::ExecutableGraph;
+use crate::worker::event::ClientEvent;
 use crate::worker::fence::{Fence, Fences};
 use crate::worker::image_store::Instance;
 use std::collections::VecDeque;
@@ -25,7 +26,7 @@ pub(super) enum Pending {
     /// An answer, due when the fences are reached.
     Answer(Ticket, Vec<Fence>),
     /// An answer, due when the event's last record is reached.
-    Event(Ticket, Rc<Event>),
+    Event(Ticket, Rc<ClientEvent>),
     /// Something that the GPU still uses until the fences are reached.
     Keep(#[expect(dead_code, reason = "kept for its drop alone")] Kept, Vec<Fence>),
 }
@@ -98,7 +99,7 @@ impl PendingWork {
                 if !look_at_events {
                     return true;
                 }
-                match event.query() {
+                match event.real.query() {
                     Err(CudaError::NOT_READY) => true,
                     result => {
                         answer(channel, *ticket, result);

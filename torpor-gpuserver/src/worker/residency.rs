@@ -20,7 +20,8 @@ use crate::worker::snapshot::Snapshot;
 use crate::worker::swap_in::SwapIn;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use torpor_proto::control::worker::{Phase, Settings, Writeback};
+use torpor_proto::control::migration;
+use torpor_proto::control::worker::{Phase, Settings, Waiting, Writeback, from_worker};
 use torpor_proto::error::CudaError;
 
 /// How long a drained client may think about its next command while others wait, if it has just been given an answer...
@@ -37,10 +38,17 @@ const SETTLING: Duration = Duration::from_secs(1);
 /// Between two looks around of a session that waits for its turn or for memory; whoever gives them up wakes it.
 const WAITING_NAP: Duration = Duration::from_millis(5);
 
+/// How long a client has waited for its turn when the server hears of it, which may move it to another GPU...
+const FIRST_WORD: Duration = Duration::from_micros(200);
+/// ...and how long until it hears of it again.
+const NEXT_WORD: Duration = Duration::from_millis(50);
+
 /// What a session knows of its client's residency.
 #[derive(Debug)]
 pub(super) struct Residency {
     active: bool,
+    /// It waits for its turn.
+    waiting: bool,
     since: Instant,
     writeback: Writeback,
     /// What the client had before its first request was over is in the host store: see [`Writeback::Never`].
@@ -67,6 +75,7 @@ impl Residency {
     pub(super) fn new(writeback: Writeback) -> Self {
         Self {
             active: false,
+            waiting: false,
             since: Instant::now(),
             writeback,
             settled: false,
@@ -79,6 +88,30 @@ impl Residency {
             unidentified: false,
             refusals: Seldom::default(),
         }
+    }
+
+    /// What is to be known at another worker.
+    pub(super) fn save(&self) -> migration::Residency {
+        migration::Residency {
+            settled: self.settled,
+            answered: self.answered,
+            makes_tensor_maps: self.makes_tensor_maps,
+            order: self.order.clone(),
+        }
+    }
+
+    /// What was known at another worker. The lease was given back there.
+    pub(super) fn restore(&mut self, saved: migration::Residency) {
+        let migration::Residency { settled, answered, makes_tensor_maps, order } = saved;
+        *self = Self {
+            settled,
+            answered,
+            makes_tensor_maps,
+            order,
+            lease_lost: true,
+            unidentified: true,
+            ..Self::new(self.writeback)
+        };
     }
 
     /// Whether what kernels write is dropped when the client leaves the GPU.
@@ -111,11 +144,21 @@ impl Session {
     fn take_turn(&mut self) -> Result<(), CudaError> {
         let (link, shared) = (self.link.clone(), self.shared.clone());
         self.tell_phase(Phase::Waiting);
+        let (since, mut told) = (Instant::now(), 0);
         while !shared.turns.take(&link) {
-            if let Err(error) = self.wait_around() {
+            if since.elapsed() >= FIRST_WORD + NEXT_WORD * told {
+                shared.tell(from_worker::Body::Waiting(Waiting { client: link.client }));
+                told += 1;
+            }
+            self.residency.waiting = true;
+            let attended = self.attend();
+            self.residency.waiting = false;
+            if let Err(error) = attended {
                 shared.turns.give_up(link.client);
+                self.tell_phase(Phase::Idle);
                 return Err(error);
             }
+            std::thread::park_timeout(if told == 0 { FIRST_WORD } else { WAITING_NAP });
         }
         shared.memory.set_active(link.client, true);
         self.residency.active = true;
@@ -123,6 +166,10 @@ impl Session {
         self.residency.answered = false;
         link.usage.requests.fetch_add(1, Ordering::Relaxed);
         self.tell_phase(Phase::Active);
+        // SYNC POINT turn
+        if link.take(Wish::ReleaseWaiting) {
+            self.refuse_release("it has its turn");
+        }
         let came = self.swap_in();
         if came.is_err() {
             self.give_up_turn();
@@ -132,6 +179,12 @@ impl Session {
 
     /// What a session does while it waits for others: what they want of it, and answers that are due.
     pub(super) fn wait_around(&mut self) -> Result<(), CudaError> {
+        self.attend()?;
+        std::thread::park_timeout(WAITING_NAP);
+        Ok(())
+    }
+
+    fn attend(&mut self) -> Result<(), CudaError> {
         if self.is_interrupted() {
             return Err(CudaError::DEINITIALIZED);
         }
@@ -139,7 +192,6 @@ impl Session {
         if !self.residency.active && self.link.has_wishes() {
             self.grant_wishes()?;
         }
-        std::thread::park_timeout(WAITING_NAP);
         Ok(())
     }
 
@@ -229,13 +281,23 @@ impl Session {
         if link.wishes(Wish::Lease) {
             self.give_lease_back();
         }
+        let (wanted, wanted_waiting) = (link.take(Wish::Release), link.take(Wish::ReleaseWaiting));
+        if wanted || (wanted_waiting && self.residency.waiting) {
+            self.depart()?;
+        } else if wanted_waiting {
+            self.refuse_release("it waits no longer");
+        }
         if link.wishes(Wish::Load) {
             link.fulfil(Wish::Load);
             match self.activate().and_then(|()| self.bring_up_to(EVERYTHING)) {
                 Ok(()) => self.give_up_turn(),
                 // The memory stays where it is; who asked for it sees that.
                 Err(CudaError::OUT_OF_MEMORY) => {}
-                Err(error) => return Err(error),
+                Err(error) => {
+                    // Released while it waited: it is loaded where it goes.
+                    self.released.iter_mut().for_each(|state| state.load_wanted = true);
+                    return Err(error);
+                }
             }
         }
         Ok(())
@@ -286,7 +348,7 @@ impl Session {
     }
 
     /// Takes the client's memory off the GPU, unless it cannot be saved now.
-    fn evict(&mut self) -> Result<(), CudaError> {
+    pub(super) fn evict(&mut self) -> Result<(), CudaError> {
         if self.space.resident_bytes() == 0 {
             return Ok(());
         }
@@ -320,7 +382,8 @@ impl Session {
     }
 
     fn tell_phase(&self, phase: Phase) {
-        self.link.usage.phase.store(phase as i32, Ordering::Relaxed);
+        // SYNC POINT turn
+        self.link.usage.phase.store(phase as i32, Ordering::SeqCst);
     }
 
     /// Notes how much memory the client has, and where.

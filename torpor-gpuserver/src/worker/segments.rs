@@ -10,6 +10,7 @@ use crate::worker::digest::ChunkDigest;
 use crate::worker::gpu_memory::GpuMemory;
 use crate::worker::store::Place;
 use std::sync::Arc;
+use torpor_proto::control::migration;
 
 /// Where a chunk's contents are, as of the last snapshot.
 #[derive(Clone, Debug)]
@@ -81,6 +82,46 @@ impl ClientSegment {
         Self { bytes, backing: None, chunks: vec![chunk; (bytes / CHUNK_BYTES) as usize], arrival: 0 }
     }
 
+    /// What it is, for another worker. It is not resident.
+    pub(super) fn save(&self, address: u64) -> migration::Segment {
+        let chunk = |chunk: &Chunk| {
+            let stored = match &chunk.content {
+                Content::Zero => None,
+                Content::Stored { place, digest, identified, pointers } => Some(migration::StoredChunk {
+                    chunk: place.chunk,
+                    digest_low: digest.low,
+                    digest_high: digest.high,
+                    identified: *identified,
+                    pointers: pointers.to_vec(),
+                }),
+            };
+            migration::Chunk { stored, copied_into: chunk.copied_into }
+        };
+        migration::Segment { address, chunks: self.chunks.iter().map(chunk).collect() }
+    }
+
+    /// What its chunks were at another worker. Where they are is known when the client has a lease again.
+    pub(super) fn restore(&mut self, chunks: Vec<migration::Chunk>) {
+        let chunk = |chunk: migration::Chunk| {
+            let content = match chunk.stored {
+                None => Content::Zero,
+                Some(stored) => Content::Stored {
+                    place: Place { chunk: stored.chunk, slot: u32::MAX },
+                    digest: ChunkDigest {
+                        low: stored.digest_low,
+                        high: stored.digest_high,
+                        pointers: stored.pointers.len() as u64,
+                        is_zero: false,
+                    },
+                    identified: stored.identified,
+                    pointers: stored.pointers.into(),
+                },
+            };
+            Chunk { content, copied_into: chunk.copied_into }
+        };
+        self.chunks = chunks.into_iter().map(chunk).collect();
+    }
+
     /// The numbers of its chunks in the host store.
     pub(super) fn stored(&self) -> impl Iterator<Item = u64> {
         self.chunks.iter().filter_map(|chunk| match &chunk.content {
@@ -100,5 +141,36 @@ impl ClientSegment {
             .map(pointers)
             .filter(|pointers| !pointers.is_empty())
             .flat_map(|pointers| pointers.to_vec())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn chunk() -> impl Strategy<Value = migration::Chunk> {
+        let numbers = (any::<u64>(), any::<u64>(), any::<u64>(), any::<bool>());
+        let stored = (numbers, prop::collection::vec(any::<u64>(), 0..3)).prop_map(
+            |((chunk, digest_low, digest_high, identified), pointers)| migration::StoredChunk {
+                chunk,
+                digest_low,
+                digest_high,
+                identified,
+                pointers,
+            },
+        );
+        (prop::option::of(stored), any::<bool>())
+            .prop_map(|(stored, copied_into)| migration::Chunk { stored, copied_into })
+    }
+
+    proptest! {
+        #[test]
+        fn a_segment_is_at_one_worker_what_it_was_at_another(chunks in prop::collection::vec(chunk(), 1..5)) {
+            let mut segment = ClientSegment::new(chunks.len() as u64 * CHUNK_BYTES);
+            prop_assert!(segment.save(7).chunks.iter().all(|chunk| chunk.stored.is_none()));
+            segment.restore(chunks.clone());
+            prop_assert_eq!(segment.save(7), migration::Segment { address: 7, chunks });
+        }
     }
 }

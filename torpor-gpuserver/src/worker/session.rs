@@ -1,8 +1,8 @@
 //! A session: the thread that reads one client's ring, and everything the client has on the GPU.
 
-use crate::driver::Event;
 use crate::worker::address_space::AddressSpace;
 use crate::worker::arrivals::Arrivals;
+use crate::worker::event::{ClientEvent, Epoch};
 use crate::worker::fence::Fence;
 use crate::worker::graph::Graphs;
 use crate::worker::host_memory::HostMemory;
@@ -11,7 +11,7 @@ use crate::worker::image::Images;
 use crate::worker::kernel::Kernels;
 use crate::worker::pending::PendingWork;
 use crate::worker::residency::Residency;
-use crate::worker::shared::{Link, Shared};
+use crate::worker::shared::{Link, Shared, lock};
 use crate::worker::streams::Streams;
 use crate::worker::table::Table;
 use std::os::fd::OwnedFd;
@@ -22,6 +22,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use torpor_proto::channel::{Channel, MappedChannel};
 use torpor_proto::command::{Dispatched, dispatch};
+use torpor_proto::control::migration::ClientState;
 use torpor_proto::control::worker::{Attach, Attached, ClientFault, Detached, from_worker};
 use torpor_proto::error::CudaError;
 use torpor_proto::layout::{self, AddressRange, PAGE_BYTES};
@@ -40,6 +41,9 @@ const BUSY_NAP: Duration = Duration::from_millis(1);
 /// Between two looks at everything when there is nothing to do; whoever wants the session wakes it.
 const IDLE_NAP: Duration = Duration::from_millis(100);
 
+/// Between two looks at a host range that a released session is still giving back.
+const DEPARTURE_NAP: Duration = Duration::from_millis(1);
+
 /// How long a client's work may go on after the client is gone, before the server is told that it is detached anyway.
 const FAREWELL: Duration = Duration::from_millis(800);
 
@@ -55,13 +59,27 @@ enum Stop {
     Lost(CudaError),
     /// The client broke the protocol.
     Fault(String),
+    /// Another worker is to serve it.
+    Released,
+}
+
+/// What became of a session.
+#[derive(Debug)]
+enum End {
+    /// The server does not know yet that it is over.
+    Untold,
+    /// It does.
+    Told,
+    /// It goes on elsewhere, from this state. What is page-locked here is given back afterwards: that waits for the whole GPU.
+    Released(OwnedFd, Box<HostMemory>),
 }
 
 /// A client's session. Fields are dropped in this order: users of things before the things.
 pub(super) struct Session {
     pub(super) pending: PendingWork,
     pub(super) graphs: Graphs,
-    pub(super) events: Table<Rc<Event>>,
+    pub(super) events: Table<Rc<ClientEvent>>,
+    pub(super) epoch: Option<Epoch>,
     pub(super) streams: Streams,
     pub(super) kernels: Kernels,
     pub(super) images: Images,
@@ -71,7 +89,9 @@ pub(super) struct Session {
     pub(super) space: AddressSpace,
     pub(super) shared: Arc<Shared>,
     pub(super) link: Arc<Link>,
-    failures: u32,
+    /// The client's state, once it is to go to another worker.
+    pub(super) released: Option<ClientState>,
+    pub(super) failures: u32,
 }
 
 /// Starts the thread of a new client.
@@ -79,9 +99,16 @@ pub(super) struct Session {
 /// # Errors
 /// Why the client cannot be served, for people.
 pub(super) fn start(shared: &Arc<Shared>, attach: Attach, descriptors: Vec<OwnedFd>) -> Result<(), String> {
-    let Ok([channel, host]) = <[OwnedFd; 2]>::try_from(descriptors) else {
+    let mut descriptors = descriptors.into_iter();
+    let (Some(channel), Some(host), state, None) =
+        (descriptors.next(), descriptors.next(), descriptors.next(), descriptors.next())
+    else {
         return Err("two descriptors must come with a client: its channel and its host range".to_owned());
     };
+    if state.is_some() != attach.resumed {
+        return Err("a third descriptor, its state, must come with a client that is resumed alone".to_owned());
+    }
+    let brought = Brought { channel, host, state };
     let arena = AddressRange { address: attach.arena_address, bytes: attach.arena_bytes };
     check(&attach, arena)?;
     let client = attach.client;
@@ -89,13 +116,23 @@ pub(super) fn start(shared: &Arc<Shared>, attach: Attach, descriptors: Vec<Owned
     let (theirs, shared_there) = (link.clone(), shared.clone());
     let run = move || {
         let (link, shared) = (theirs, shared_there);
-        let body = AssertUnwindSafe(|| live(&shared, &link, &attach, channel, host));
-        let told = catch_unwind(body).unwrap_or_else(|_| {
+        let body = AssertUnwindSafe(|| live(&shared, &link, &attach, brought));
+        let end = catch_unwind(body).unwrap_or_else(|_| {
             fault(&shared, &link, "the worker made a mistake with it; its log has a panic".to_owned());
             wait_for_stop(&shared, &link);
-            false
+            End::Untold
         });
-        shared.delist(client, !told);
+        match end {
+            End::Released(state, host) => {
+                let address = host.address();
+                lock(&shared.departing).insert(address);
+                shared.delist(client, false);
+                shared.tell_released(client, &state);
+                drop(host);
+                lock(&shared.departing).remove(&address);
+            }
+            end => shared.delist(client, matches!(end, End::Untold)),
+        }
     };
     match std::thread::Builder::new().name(format!("client-{client}")).spawn(run) {
         Ok(handle) => {
@@ -135,21 +172,43 @@ fn check(attach: &Attach, arena: AddressRange) -> Result<(), String> {
     Ok(())
 }
 
-/// A session's whole life. True if the server knows already that it is over.
-fn live(shared: &Arc<Shared>, link: &Arc<Link>, attach: &Attach, channel: OwnedFd, host: OwnedFd) -> bool {
-    let mut session = match Session::open(shared, link, attach, channel, host) {
-        Ok(session) => session,
+/// The descriptors that come with a client.
+struct Brought {
+    channel: OwnedFd,
+    host: OwnedFd,
+    /// What it was at another worker.
+    state: Option<OwnedFd>,
+}
+
+/// A session's whole life.
+fn live(shared: &Arc<Shared>, link: &Arc<Link>, attach: &Attach, brought: Brought) -> End {
+    let opened = Session::open(shared, link, attach, brought.channel, brought.host);
+    let resumed = opened.and_then(|mut session| {
+        let command = brought.state.map_or(Ok(None), |state| session.resume(state, attach))?;
+        Ok((session, command))
+    });
+    let (mut session, mut command) = match resumed {
+        Ok(resumed) => resumed,
         Err(reason) => {
             shared.tell(from_worker::Body::ClientFault(ClientFault { client: link.client, reason }));
             wait_for_stop(shared, link);
-            return false;
+            return End::Untold;
         }
     };
     shared.tell(from_worker::Body::Attached(Attached { client: link.client }));
-    let stop = session.serve();
+    let stop = loop {
+        match session.serve(command.take()) {
+            Stop::Released => match session.write_state() {
+                // Its work is done, so nothing of it is in use.
+                Ok(state) => return End::Released(state, Box::new(session.space.into_host())),
+                Err(unreleased) => command = unreleased,
+            },
+            stop => break stop,
+        }
+    };
     let detached = matches!(stop, Stop::Detached);
     match stop {
-        Stop::Detached => {}
+        Stop::Detached | Stop::Released => {}
         Stop::Lost(error) => {
             session.pending.clear();
             session.link.channel.get().into_iter().for_each(|channel| answer_everything(channel, error));
@@ -160,7 +219,7 @@ fn live(shared: &Arc<Shared>, link: &Arc<Link>, attach: &Attach, channel: OwnedF
     if !detached {
         wait_for_stop(shared, link);
     }
-    told
+    if told { End::Told } else { End::Untold }
 }
 
 /// The client broke the protocol: it is served no longer.
@@ -198,6 +257,12 @@ impl Session {
         let range = AddressRange { address: attach.host_address, bytes: attach.host_bytes };
         check_sealed(&host, range.bytes)
             .map_err(|error| format!("its host range cannot be used: {error}"))?;
+        while lock(&shared.departing).contains(&range.address)
+            && !link.is_stopping()
+            && shared.lost().is_none()
+        {
+            std::thread::park_timeout(DEPARTURE_NAP);
+        }
         let host = HostMemory::new(shared, link, host, range, attach.staging_bytes)
             .map_err(|error| format!("its host range cannot be mapped at {:#x}: {error}", range.address))?;
         link.usage.pinned_bytes.store(host.locked_bytes(), Ordering::Relaxed);
@@ -208,6 +273,7 @@ impl Session {
             pending: PendingWork::new(),
             graphs: Graphs::new(),
             events: Table::new(EVENT_LIMIT),
+            epoch: None,
             streams: Streams::new(shared).map_err(cuda)?,
             kernels: Kernels::new(),
             images: Images::new(),
@@ -217,18 +283,26 @@ impl Session {
             space: AddressSpace::new(link.arena, limit_bytes, host),
             shared: shared.clone(),
             link: link.clone(),
+            released: None,
             failures: 0,
         })
     }
 
-    /// Reads the ring until something ends that.
-    fn serve(&mut self) -> Stop {
+    /// Executes a command that was taken from the ring before, if there is one, then reads the ring until something ends
+    /// that.
+    fn serve(&mut self, first: Option<Record>) -> Stop {
         let link = self.link.clone();
         let channel: &Channel = link.channel.get().expect("set when the session was opened");
         let mut consumer = Consumer::resume(channel.ring());
         let mut record = Record::default();
-        let mut idle_since = None;
-        let mut commands = 0;
+        let mut idle_since = Some(Instant::now());
+        let mut commands = link.usage.commands.load(Ordering::Relaxed);
+        if let Some(first) = first {
+            link.usage.busy.store(true, Ordering::Relaxed);
+            if let Err(stop) = self.execute(&first, channel) {
+                return stop;
+            }
+        }
         loop {
             if let Some(stop) = self.interrupted() {
                 return stop;
@@ -249,7 +323,7 @@ impl Session {
             if taken {
                 commands += 1;
                 link.usage.commands.store(commands, Ordering::Relaxed);
-                if idle_since.take().is_some() || commands == 1 {
+                if idle_since.take().is_some() {
                     link.usage.busy.store(true, Ordering::Relaxed);
                 }
                 if let Err(stop) = self.execute(&record, channel) {
@@ -304,12 +378,20 @@ impl Session {
         if self.link.is_stopping() {
             return Some(Stop::Detached);
         }
-        self.shared.lost().map(Stop::Lost)
+        match self.shared.lost() {
+            Some(error) => Some(Stop::Lost(error)),
+            None => self.released.is_some().then_some(Stop::Released),
+        }
     }
 
     fn execute(&mut self, record: &Record, channel: &Channel) -> Result<(), Stop> {
         let dispatched =
             dispatch(self, record).map_err(|malformed: Malformed| Stop::Fault(malformed.to_string()))?;
+        if let Some(state) = &mut self.released {
+            // It waited for its turn, and is executed where that comes.
+            state.waiting_command = record.words().to_vec();
+            return Err(Stop::Released);
+        }
         let (name, result) = match dispatched {
             Dispatched::Posted(name, result) => {
                 if let Err(error) = result {

@@ -7,16 +7,18 @@ use crate::worker::gpu_memory::GpuMemory;
 use crate::worker::image_store::ImageStore;
 use crate::worker::store::Store;
 use crate::worker::turns::Turns;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::thread::Thread;
 use std::time::Duration;
 use torpor_proto::channel::MappedChannel;
 use torpor_proto::control::Message;
-use torpor_proto::control::worker::{ClientUsage, Detached, DeviceFault, FromWorker, Settings, from_worker};
+use torpor_proto::control::worker::{
+    ClientUsage, Detached, DeviceFault, FromWorker, Phase, Released, Settings, from_worker,
+};
 use torpor_proto::error::CudaError;
 use torpor_proto::handover;
 use torpor_proto::layout::AddressRange;
@@ -65,7 +67,7 @@ pub(super) struct LinkUsage {
     pub(super) hits: AtomicU64,
     /// Of those, how often it was not.
     pub(super) swaps: AtomicU64,
-    /// A [`Phase`](torpor_proto::control::worker::Phase).
+    /// A [`Phase`].
     pub(super) phase: AtomicI32,
 }
 
@@ -83,6 +85,10 @@ pub(super) enum Wish {
     Settings = 8,
     /// Let go of the host store's slots while idle.
     Lease = 16,
+    /// Be given up for another worker, as soon as idle or waiting for a turn.
+    Release = 32,
+    /// The same, but only while it waits for its turn.
+    ReleaseWaiting = 64,
 }
 
 impl Link {
@@ -108,7 +114,8 @@ impl Link {
             Wish::Load => self.fulfil(Wish::Unload),
             _ => {}
         }
-        self.wishes.fetch_or(wish as u32, Ordering::Relaxed);
+        // SYNC POINT turn
+        self.wishes.fetch_or(wish as u32, Ordering::SeqCst);
         self.wake();
     }
 
@@ -126,6 +133,21 @@ impl Link {
     /// It is done, or moot.
     pub(super) fn fulfil(&self, wish: Wish) {
         self.wishes.fetch_and(!(wish as u32), Ordering::Relaxed);
+    }
+
+    /// As [`Self::fulfil`]. True if it was wanted; of several that ask at once, one alone hears so.
+    pub(super) fn take(&self, wish: Wish) -> bool {
+        // SYNC POINT turn
+        self.wishes.fetch_and(!(wish as u32), Ordering::SeqCst) & wish as u32 != 0
+    }
+
+    /// Wants the session to be given up if it waits for its turn. False if it does not, and need not answer.
+    ///
+    /// SYNC POINT turn: a session whose turn comes says that it is active and then looks at what is wanted; here the wish is
+    /// noted first and the phase read then. One of the two sees the other, and whoever takes the wish answers it.
+    pub(super) fn ask_release_waiting(&self) -> bool {
+        self.ask(Wish::ReleaseWaiting);
+        self.usage.phase.load(Ordering::SeqCst) == Phase::Waiting as i32 || !self.take(Wish::ReleaseWaiting)
     }
 
     /// Gives the session new settings.
@@ -207,6 +229,8 @@ pub(super) struct Shared {
     pub(super) hashing: Mutex<()>,
     /// Words of sessions that ended, for the next ones: giving page-locked memory back would wait for the whole GPU.
     pub(super) words: Mutex<Vec<PinnedWords>>,
+    /// Addresses of host ranges that released sessions are still giving back.
+    pub(super) departing: Mutex<BTreeSet<u64>>,
     server: Arc<OwnedFd>,
     links: Mutex<HashMap<u64, Arc<Link>>>,
     lost: AtomicU32,
@@ -236,6 +260,7 @@ impl Shared {
             digest_buffers: Mutex::default(),
             hashing: Mutex::default(),
             words: Mutex::default(),
+            departing: Mutex::default(),
             server,
             links: Mutex::default(),
             lost: AtomicU32::new(0),
@@ -250,6 +275,14 @@ impl Shared {
     /// Tells the server something. If it is gone, so is this worker soon.
     pub(super) fn tell(&self, body: from_worker::Body) {
         if let Err(error) = send(&self.server, body) {
+            tracing::debug!("the node server cannot be told: {error}");
+        }
+    }
+
+    /// Tells the server that nothing of a client is here any more, and what it is.
+    pub(super) fn tell_released(&self, client: u64, state: &OwnedFd) {
+        let message = FromWorker { body: Some(from_worker::Body::Released(Released { client })) };
+        if let Err(error) = handover::send(&self.server, &message.encode_to_vec(), &[state.as_fd()]) {
             tracing::debug!("the node server cannot be told: {error}");
         }
     }

@@ -47,7 +47,7 @@ impl StreamCommands for Session {
             return self.wait_in_capture(stream, event, flags);
         }
         let event = self.events.get(event)?;
-        self.streams.enter(stream)?.wait(event, flags)
+        self.streams.enter(stream)?.wait(&event.real, flags)
     }
 
     fn context_synchronize(

@@ -13,6 +13,7 @@ use crate::worker::shared::Shared;
 use crate::worker::table::Table;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use torpor_proto::control::migration;
 use torpor_proto::error::CudaError;
 
 /// The number of the legacy default stream.
@@ -144,6 +145,17 @@ impl Streams {
     /// Gives a number to a stream that is made when it is first used.
     pub(super) fn declare(&mut self, id: u32, blocking: bool, priority: i32) -> Result<(), CudaError> {
         self.table.insert(id, Entry { blocking, priority, live: None })
+    }
+
+    /// What the client declared, for another worker.
+    pub(super) fn save(&self) -> Vec<migration::Stream> {
+        let declared = self.table.iter().filter(|&(id, _)| id != LEGACY);
+        let stream = |(id, entry): (u32, &Entry)| migration::Stream {
+            id,
+            blocking: entry.blocking,
+            priority: entry.priority,
+        };
+        declared.map(stream).collect()
     }
 
     /// The stream to post something to, once it waits for what it must.

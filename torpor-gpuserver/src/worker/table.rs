@@ -59,6 +59,11 @@ impl<T> Table<T> {
         self.entries.iter_mut().flatten()
     }
 
+    /// All there is, with the numbers.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
+        (0..).zip(&self.entries).filter_map(|(id, entry)| Some((id, entry.as_ref()?)))
+    }
+
     /// Takes back every number whose value is as asked.
     pub(super) fn remove_if(&mut self, mut unwanted: impl FnMut(&T) -> bool) {
         for entry in &mut self.entries {
@@ -83,6 +88,7 @@ mod tests {
         assert_eq!(table.insert(u32::MAX, 'y'), Err(CudaError::OUT_OF_MEMORY));
         assert_eq!(table.get(3), Ok(&'x'));
         assert_eq!(table.get(u32::MAX), Err(CudaError::INVALID_HANDLE));
+        assert_eq!(table.iter().collect::<Vec<_>>(), [(3, &'x')]);
         assert_eq!(table.remove(3), Ok('x'));
         assert_eq!(table.remove(3), Err(CudaError::INVALID_HANDLE));
         table.insert(3, 'z').unwrap();

@@ -4,6 +4,7 @@ use crate::worker::host_memory::HostMemory;
 use crate::worker::image_store::ImageHash;
 use std::collections::HashMap;
 use torpor_proto::command::ImageUpload;
+use torpor_proto::control::migration;
 use torpor_proto::error::CudaError;
 use torpor_proto::image::MAX_IMAGE_BYTES;
 
@@ -22,6 +23,26 @@ pub(super) struct Uploads {
 }
 
 impl Uploads {
+    /// What has arrived so far, for another worker, and how many bytes the client has uploaded in its life.
+    pub(super) fn save(&self) -> (Vec<migration::Upload>, u64) {
+        let upload = |(hash, contents): (&ImageHash, &Vec<u8>)| migration::Upload {
+            hash: hash.to_vec(),
+            contents: contents.clone(),
+        };
+        (self.under_way.iter().map(upload).collect(), self.lifetime_bytes)
+    }
+
+    /// What had arrived at another worker.
+    pub(super) fn restore(uploads: Vec<migration::Upload>, lifetime_bytes: u64) -> Result<Self, CudaError> {
+        let mut restored = Self { lifetime_bytes, ..Self::default() };
+        for migration::Upload { hash, contents } in uploads {
+            let hash = ImageHash::try_from(hash.as_slice()).map_err(|_| CudaError::INVALID_VALUE)?;
+            restored.under_way_bytes += contents.len() as u64;
+            restored.under_way.insert(hash, contents);
+        }
+        Ok(restored)
+    }
+
     /// Adds a piece. Returns the image with its last piece. After an error the image must be begun anew.
     pub(super) fn add(
         &mut self,
@@ -39,7 +60,8 @@ impl Uploads {
         if piece.offset != before || end > piece.total_bytes || piece.bytes == 0 {
             return Err(CudaError::INVALID_VALUE);
         }
-        if self.under_way_bytes + end > UNDER_WAY_BYTES || self.lifetime_bytes + piece.bytes > LIFETIME_BYTES
+        if self.under_way_bytes + end > UNDER_WAY_BYTES
+            || self.lifetime_bytes.saturating_add(piece.bytes) > LIFETIME_BYTES
         {
             return Err(CudaError::OUT_OF_MEMORY);
         }

@@ -6,11 +6,11 @@ use torpor_proto::channel::MappedChannel;
 use torpor_proto::control::Message;
 use torpor_proto::control::client::Device;
 use torpor_proto::control::worker::{
-    Attached, ClientFault, ClientUsage, Detached, DeviceFault, FromWorker, Ready, Settings, ToWorker, Usage,
-    from_worker, to_worker,
+    Attached, ClientFault, ClientUsage, Detached, DeviceFault, FromWorker, NotReleased, Ready, Released,
+    Settings, ToWorker, Usage, from_worker, to_worker,
 };
 use torpor_proto::handover;
-use torpor_proto::mapping::check_sealed;
+use torpor_proto::mapping::{check_sealed, create_sealed};
 
 /// Its worker ends at once.
 pub const DIES: &str = "dies";
@@ -23,6 +23,9 @@ pub const IGNORED: &str = "ignored";
 
 /// Its worker never takes its memory off the GPU.
 pub const BUSY: &str = "busy";
+
+/// Its worker never gives it up.
+pub const STAYS: &str = "stays";
 
 /// Bytes of GPU memory that every client is said to use.
 pub const MEMORY_BYTES: u64 = 3 << 20;
@@ -57,7 +60,10 @@ pub fn serve_if_asked() {
         }
         match ToWorker::decode(message.as_slice()).unwrap().body.unwrap() {
             to_worker::Body::Attach(attach) => {
-                let [channel, host] = &descriptors[..] else { panic!("{} descriptors", descriptors.len()) };
+                let [channel, host, state @ ..] = &descriptors[..] else {
+                    panic!("{} descriptors", descriptors.len())
+                };
+                assert_eq!(state.len(), usize::from(attach.resumed));
                 MappedChannel::open(channel).unwrap();
                 check_sealed(host, attach.host_bytes).unwrap();
                 let client = attach.client;
@@ -82,6 +88,20 @@ pub fn serve_if_asked() {
                     }
                     _ => {}
                 }
+            }
+            to_worker::Body::Release(release) => {
+                let client = release.client;
+                let served = clients.iter().find(|served| served.client == client).unwrap();
+                if served.function == STAYS {
+                    let reason = "it knows too much".to_owned();
+                    say(from_worker::Body::NotReleased(NotReleased { client, reason }));
+                    continue;
+                }
+                store.detach(client);
+                clients.retain(|served| served.client != client);
+                let (state, body) = (create_sealed("state", 8).unwrap(), Released { client });
+                let message = FromWorker { body: Some(from_worker::Body::Released(body)) };
+                handover::send(&socket, &message.encode_to_vec(), &[state.as_fd()]).unwrap();
             }
             to_worker::Body::Detach(detach) => {
                 store.detach(detach.client);

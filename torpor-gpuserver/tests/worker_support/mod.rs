@@ -90,8 +90,17 @@ impl Worker {
         self.images.path()
     }
 
-    /// The next thing it says.
+    /// The next thing it says, other than that somebody waits for a turn.
     pub fn hear(&mut self) -> From {
+        loop {
+            match self.hear_all() {
+                From::Waiting(_) => {}
+                other => return other,
+            }
+        }
+    }
+
+    fn hear_all(&mut self) -> From {
         let timeout = rustix::event::Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
         let mut ready = [rustix::event::PollFd::new(&self.socket, rustix::event::PollFlags::IN)];
         assert_eq!(rustix::event::poll(&mut ready, Some(&timeout)).unwrap(), 1, "the worker says nothing");

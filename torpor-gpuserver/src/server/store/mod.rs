@@ -189,6 +189,17 @@ impl Store {
         state.clients.insert(client, Owner { function: function.into(), worker: None, queued: 0 });
     }
 
+    /// A client is between two workers: nobody uses its slots until it has a lease again.
+    pub fn released(&self, client: ClientId) {
+        let mut state = self.state();
+        state.index.revoked(client);
+        if let Some(owner) = state.clients.get_mut(&client) {
+            owner.worker = None;
+        }
+        drop(state);
+        self.wake();
+    }
+
     /// A client is gone, and its worker does not touch its slots any more: what nobody else refers to is free.
     pub fn forget(self: &Arc<Self>, client: ClientId) {
         let mut state = self.state();

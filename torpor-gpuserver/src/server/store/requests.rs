@@ -49,7 +49,13 @@ impl Store {
                 self.wake();
             }
             from_worker::Body::LeaseRevoked(revoked) => {
-                self.state().index.revoked(ClientId(revoked.client));
+                let client = ClientId(revoked.client);
+                let mut state = self.state();
+                // A worker that gave the client up may say so late, when it has a lease again elsewhere.
+                if state.clients.get(&client).is_some_and(|owner| owner.worker == Some(worker)) {
+                    state.index.revoked(client);
+                }
+                drop(state);
                 self.wake();
             }
             other => return Some(other),

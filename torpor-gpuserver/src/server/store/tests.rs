@@ -301,6 +301,21 @@ async fn a_function_that_is_not_idle_is_waited_for_and_one_that_asks_is_not() {
 }
 
 #[tokio::test]
+async fn a_moved_client_s_lease_is_its_new_worker_s_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(1, Some((directory.path(), 8)));
+    let mut before = Worker::new(&store);
+    before.make(1, &[1, 2]).await.unwrap();
+    store.released(ClientId(1));
+    let mut after = Worker::new(&store);
+    assert_eq!(after.lease(1).await.unwrap().len(), 2);
+    // What it was asked for before the move, it says now.
+    before.say(from_worker::Body::LeaseRevoked(LeaseRevoked { client: 1 }));
+    after.reserve(2, 3).await.unwrap();
+    assert_eq!((before.revoked, after.revoked), (vec![], vec![1]));
+}
+
+#[tokio::test]
 async fn a_damaged_file_fails_the_functions_that_refer_to_it_alone() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(1, Some((directory.path(), 100)));
