@@ -17,7 +17,9 @@ pub(super) const CANONICAL_NAN: f32 = f32::from_bits(0x7fff_ffff);
 /// Replaces any NaN by the canonical one.
 #[inline(always)]
 pub(super) fn canonical(value: f32) -> f32 {
-    if value.is_nan() { CANONICAL_NAN } else { value }
+    // By its bits: an optimiser may take any NaN for any other, and did so for that of a square root.
+    let bits = value.to_bits();
+    f32::from_bits(if bits & 0x7fff_ffff > 0x7f80_0000 { CANONICAL_NAN.to_bits() } else { bits })
 }
 
 /// A subnormal number becomes a zero of its sign.
