@@ -144,13 +144,15 @@ fn everything_a_client_has_survives_being_moved_to_and_fro() {
     client.post(GraphAppend { graph: 2, reserved: 0 }, bytemuck::cast_slice(&records[..5]));
     program.record(1, 1);
     program.client.add_step(data, 100, 1);
+    // Only now is it certain that the first record was made.
+    program.client.settle().unwrap();
     std::thread::sleep(Duration::from_millis(30));
     program.record(2, 1);
     program.record(3, 2);
     let recorded = Instant::now();
     program.client.settle().unwrap();
     let between = program.milliseconds(1, 2);
-    assert!((30.0..1000.0).contains(&between), "{between} ms");
+    assert!((29.0..5000.0).contains(&between), "{between} ms");
 
     let (first, second) = program.gpus(&server);
     let mut added = 3;
