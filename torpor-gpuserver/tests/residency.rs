@@ -14,6 +14,11 @@ const MIB: u64 = 1 << 20;
 
 /// A server with one simulated GPU and these settings.
 fn start(settings: &str) -> (Server, tempfile::NamedTempFile) {
+    start_with_faults(settings, "")
+}
+
+/// As [`start`], and the simulated GPU has these faults.
+fn start_with_faults(settings: &str, faults: &str) -> (Server, tempfile::NamedTempFile) {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(settings.as_bytes()).unwrap();
     let server = Server::start_by(|directory| {
@@ -22,6 +27,9 @@ fn start(settings: &str) -> (Server, tempfile::NamedTempFile) {
         command.args(["--gpus", "0", "--pinned-limit", "8MiB", "--staging", "4MiB", "--log", "debug"]);
         command.args(["--host-pool", "64MiB", "--host-slab", "16MiB"]).arg("--config").arg(file.path());
         command.env("TORPOR_GPUSERVER", served::PROGRAM).stdin(Stdio::null()).stdout(Stdio::null());
+        if !faults.is_empty() {
+            command.env("TORPOR_SIMGPU_FAULTS", faults);
+        }
         command
     });
     (server, file)
@@ -107,6 +115,28 @@ fn a_function_that_never_writes_back_begins_every_request_with_what_it_had_when_
     unload(&server, "f");
     assert_eq!(client.words(address, 1), [0x0101_0104]);
     assert_eq!(client.download(address + 2 * MIB, 4), [9; 4]);
+}
+
+#[test]
+fn memory_that_cannot_be_brought_or_saved_for_once_is_right_afterwards() {
+    // The second copy to the GPU is that of the swap-in, the first one back that of the eviction.
+    let faults = "call:cuMemcpyHtoDAsync_v2@2:fail=1; call:cuMemcpyDtoHAsync_v2@1:fail=1";
+    let (server, _settings) = start_with_faults("", faults);
+    let Attached { mut client, lifeline: _lifeline } = attach(&server, "f");
+    client.load_kernels();
+    let address = client.allocate(0, 2 * MIB).unwrap();
+    client.upload(address, &[7; 5000]);
+    let request = UnloadFunctionRequest { name: "f".to_owned() };
+    let refused = server.admin(async |mut api| api.unload_function(request).await).unwrap_err();
+    assert!(refused.message().contains("function f"), "{refused}");
+    assert!(server.said("its memory cannot be saved now"));
+    unload(&server, "f");
+    client.add_step(address + MIB, 1, 0);
+    assert_eq!(client.settle(), Err(torpor_proto::error::CudaError::INVALID_VALUE));
+    assert_eq!(client.download(address, 5001), [[7; 5000].as_slice(), &[0]].concat());
+    client.add_step(address + MIB, 1, 0);
+    assert_eq!(client.words(address + MIB, 2), [3, 0]);
+    assert_eq!(server.gpus()[0].worker_restarts, 0);
 }
 
 #[test]

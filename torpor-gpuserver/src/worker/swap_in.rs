@@ -170,7 +170,11 @@ impl Session {
         let began = Instant::now();
         self.back(address, bytes)?;
         let mapping_time = began.elapsed();
-        let copied_bytes = self.post_contents(address)?;
+        let posted = self.post_contents(address);
+        if posted.is_err() {
+            self.unback(address)?;
+        }
+        let copied_bytes = posted?;
         if closes {
             self.arrivals.close_group(&self.shared.device, self.streams.enter_setup())?;
         }
@@ -289,6 +293,16 @@ impl Session {
         let backing = Backing::new(segment, &memory, client);
         if let Some((_, segment)) = self.space.segment_of_mut(address) {
             segment.backing = Some(backing);
+        }
+        Ok(())
+    }
+
+    /// Takes a segment's memory away again: without its contents it has somebody else's.
+    fn unback(&mut self, address: u64) -> Result<(), CudaError> {
+        let fence = self.streams.fence_setup()?;
+        self.wait_for(Vec::from_iter(fence))?;
+        if let Some((_, segment)) = self.space.segment_of_mut(address) {
+            segment.backing = None;
         }
         Ok(())
     }
