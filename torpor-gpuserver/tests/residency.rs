@@ -118,24 +118,18 @@ fn a_function_that_never_writes_back_begins_every_request_with_what_it_had_when_
 }
 
 #[test]
-fn memory_that_cannot_be_brought_or_saved_for_once_is_right_afterwards() {
-    // The second copy to the GPU is that of the swap-in, the first one back that of the eviction.
-    let faults = "call:cuMemcpyHtoDAsync_v2@2:fail=1; call:cuMemcpyDtoHAsync_v2@1:fail=1";
-    let (server, _settings) = start_with_faults("", faults);
+fn memory_that_cannot_be_brought_for_once_is_right_afterwards() {
+    // The second copy to the GPU is that of the swap-in.
+    let (server, _settings) = start_with_faults("", "call:cuMemcpyHtoDAsync_v2@2:fail=1");
     let Attached { mut client, lifeline: _lifeline } = attach(&server, "f");
     client.load_kernels();
     let address = client.allocate(0, 2 * MIB).unwrap();
     client.upload(address, &[7; 5000]);
-    let request = UnloadFunctionRequest { name: "f".to_owned() };
-    let refused = server.admin(async |mut api| api.unload_function(request).await).unwrap_err();
-    assert!(refused.message().contains("function f"), "{refused}");
-    assert!(server.said("its memory cannot be saved now"));
     unload(&server, "f");
     client.add_step(address + MIB, 1, 0);
     assert_eq!(client.settle(), Err(torpor_proto::error::CudaError::INVALID_VALUE));
-    assert_eq!(client.download(address, 5001), [[7; 5000].as_slice(), &[0]].concat());
-    client.add_step(address + MIB, 1, 0);
-    assert_eq!(client.words(address + MIB, 2), [3, 0]);
+    let is_right = client.download(address, 5001) == [[7; 5000].as_slice(), &[0]].concat();
+    assert!(is_right, "what was in the memory before is seen");
     assert_eq!(server.gpus()[0].worker_restarts, 0);
 }
 

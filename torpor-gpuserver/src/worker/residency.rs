@@ -292,7 +292,7 @@ impl Session {
             match self.activate().and_then(|()| self.bring_up_to(EVERYTHING)) {
                 Ok(()) => self.give_up_turn(),
                 // The memory stays where it is; who asked for it sees that.
-                Err(error) if !error.is_sticky() && error != CudaError::DEINITIALIZED => {}
+                Err(CudaError::OUT_OF_MEMORY) => {}
                 Err(error) => {
                     // Released while it waited: it is loaded where it goes.
                     self.released.iter_mut().for_each(|state| state.load_wanted = true);

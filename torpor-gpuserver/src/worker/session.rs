@@ -312,9 +312,9 @@ impl Session {
                 Err(error) => return self.lose(error, "waiting for its work to end"),
             }
             match self.keep_bringing() {
-                Err(error) if error.is_sticky() => return self.lose(error, "bringing its memory"),
                 // What could not be brought is missed, and reported, by the command that needs it.
-                Ok(()) | Err(_) => {}
+                Ok(()) | Err(CudaError::OUT_OF_MEMORY | CudaError::DEINITIALIZED) => {}
+                Err(error) => return self.lose(error, "bringing its memory"),
             }
             let taken = match consumer.pop(channel.ring(), &channel.words, &mut record) {
                 Ok(taken) => taken,

@@ -36,23 +36,11 @@ pub(super) struct Snapshot {
 }
 
 impl Session {
-    /// Saves what changed. The client's streams are idle. `None` if the host store has no room for it, or the driver refuses:
-    /// nothing changes then.
+    /// Saves what changed. The client's streams are idle. `None` if the host store has no room for it: nothing changes then.
     ///
     /// # Errors
     /// The context's, or `CUDA_ERROR_DEINITIALIZED` if the session is to end.
     pub(super) fn snapshot(&mut self) -> Result<Option<Snapshot>, CudaError> {
-        match self.take_snapshot() {
-            Err(error) if !error.is_sticky() && error != CudaError::DEINITIALIZED => {
-                let link = &self.link;
-                tracing::error!(client = link.client, function = %link.function, "its memory cannot be saved now: {error}");
-                Ok(None)
-            }
-            taken => taken,
-        }
-    }
-
-    fn take_snapshot(&mut self) -> Result<Option<Snapshot>, CudaError> {
         let began = Instant::now();
         let suspects = self.suspects();
         let digests = self.digest(&suspects)?;
@@ -74,12 +62,7 @@ impl Session {
                 return Ok(None);
             }
         };
-        if let Err(error) = self.copy_back(&changed, &places) {
-            // Some copies may be under way to the places, which somebody else gets next.
-            self.drain()?;
-            self.release(&places.iter().map(|place| place.chunk).collect::<Vec<_>>());
-            return Err(error);
-        }
+        self.copy_back(&changed, &places)?;
         let taken = Snapshot {
             digested_bytes: suspects.len() as u64 * CHUNK_BYTES,
             digest_us: digested.duration_since(began).as_micros(),
