@@ -167,7 +167,7 @@ fn a_device_that_falls_off_the_bus_takes_its_clients() {
 fn clients_are_not_placed_on_a_device_that_was_never_there() {
     let node = Node::start(2, "device:0:lost");
     for _ in 0..3 {
-        node.client_on(1).compute().unwrap();
+        node.client().compute().unwrap();
     }
     eventually("GPU 0 is known to fail", || node.server.gpus()[0].state == "failed");
 }

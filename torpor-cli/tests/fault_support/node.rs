@@ -47,20 +47,19 @@ impl Node {
 
     /// A new client, on whatever GPU.
     pub fn client(&self) -> Client {
-        self.client_and_gpu().0
+        self.client_of(&self.next_function())
     }
 
-    /// A new client on a GPU.
+    /// A new client on a GPU. It is pinned: while it waits there, an idle GPU would take it.
     pub fn client_on(&self, gpu: u32) -> Client {
-        // Clients are placed on the GPUs in turn: those on others make it this one's turn.
-        let mut others = Vec::new();
-        for _ in 0..4 {
-            match self.client_and_gpu() {
-                (client, at) if at == gpu => return client,
-                (client, _) => others.push(client),
-            }
-        }
-        panic!("no client is placed on GPU {gpu}")
+        let function = self.next_function();
+        let client = self.client_of(&function);
+        let pinned = self.verb(&["pin", &function, "--gpu", &gpu.to_string()]);
+        assert!(pinned.status.success(), "{}", String::from_utf8_lossy(&pinned.stderr));
+        let clients = self.server.clients();
+        let listed = clients.iter().find(|client| client.function == function).unwrap();
+        assert_eq!(listed.gpu, gpu);
+        client
     }
 
     /// A new client of a function.
@@ -80,12 +79,8 @@ impl Node {
             .unwrap()
     }
 
-    fn client_and_gpu(&self) -> (Client, u32) {
-        let function = format!("f{}", self.clients.fetch_add(1, Ordering::Relaxed));
-        let client = self.client_of(&function);
-        let clients = self.server.clients();
-        let listed = clients.iter().find(|client| client.function == function).unwrap();
-        (client, listed.gpu)
+    fn next_function(&self) -> String {
+        format!("f{}", self.clients.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Waits until a GPU's worker has been replaced, and the new one serves.
