@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use torpor_proto::layout::AddressRange;
 
 /// What one thread faults in at a time.
-const PIECE_BYTES: u64 = 16 << 20;
+const PIECE_BYTES: u64 = 4 << 20;
 
 /// Threads that fault pages in; more gain nothing.
 const MAX_THREADS: usize = 8;

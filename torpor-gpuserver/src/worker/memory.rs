@@ -81,10 +81,19 @@ impl MemoryCommands for Session {
         let to = self.space.locate(destination, bytes)?;
         let from = self.space.locate(source, bytes)?;
         let group = self.group_of_copy((to, destination), (from, source), bytes);
-        let entered = self.enter(stream, group)?;
+        let is_upload = (to, from) == (Place::Device, Place::Host);
+        let arriving = if is_upload { self.enter_arriving(stream, group)? } else { None };
+        let among_arrivals = arriving.is_some();
+        let entered = match arriving {
+            Some(setup) => setup,
+            None => self.enter(stream, group)?,
+        };
         // SAFETY: both ranges were found in the client's segments, globals or locked memory, which stay until the
         // client's streams are idle.
         unsafe { entered.copy((to, destination), (from, source), bytes as usize)? };
+        if among_arrivals {
+            self.streams.follow_setup(stream)?;
+        }
         self.note_staging(stream, [destination, source]);
         Ok(())
     }

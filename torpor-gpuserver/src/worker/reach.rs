@@ -50,7 +50,12 @@ impl Session {
     /// Whether it matters what work can reach: memory is on its way, or its order is being learned.
     #[inline]
     pub(super) fn observes_reach(&self) -> bool {
-        !self.arrivals.is_empty() || self.residency.touched.is_some() || self.is_swapping_in()
+        self.is_arriving() || self.residency.touched.is_some()
+    }
+
+    /// Whether memory is on its way.
+    pub(super) fn is_arriving(&self) -> bool {
+        !self.arrivals.is_empty() || self.is_swapping_in()
     }
 
     /// The group for work that names these addresses.
@@ -71,8 +76,7 @@ impl Session {
             return 0;
         }
         let group = self.group_of(&[to.1, from.1]);
-        let is_whole = self.arrivals.is_empty() && !self.is_swapping_in();
-        if is_whole || (to.0, from.0) != (Place::Device, Place::Host) {
+        if !self.is_arriving() || (to.0, from.0) != (Place::Device, Place::Host) {
             return group;
         }
         match self.space.host.words(from.1, bytes.min(LOOKED_INTO_BYTES + 1)) {
@@ -95,6 +99,17 @@ impl Session {
     pub(super) fn enter(&mut self, stream: u32, group: u64) -> Result<&Stream, CudaError> {
         self.bring_up_to(group)?;
         enter(&mut self.streams, &self.arrivals, stream, group)
+    }
+
+    /// The stream of the arriving memory, if an upload may take its place there among the copies: a copy engine serves
+    /// one stream as long as it has work (H200, docs/benchmarks.md), so in any other it would wait for everything.
+    pub(super) fn enter_arriving(&mut self, stream: u32, group: u64) -> Result<Option<&Stream>, CudaError> {
+        if !self.is_arriving() {
+            return Ok(None);
+        }
+        self.streams.peek(stream)?;
+        self.bring_up_to(group)?;
+        Ok(self.streams.enter_setup_for_all())
     }
 }
 

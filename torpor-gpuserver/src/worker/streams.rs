@@ -50,6 +50,8 @@ struct Live {
     join: Option<Event>,
     /// The group of arriving memory that it waits for, or has waited for.
     awaited_group: u64,
+    /// What is left of its work only waits for the setup stream.
+    follows_setup: bool,
 }
 
 impl Live {
@@ -65,6 +67,7 @@ impl Live {
             joined: 0,
             join: None,
             awaited_group: 0,
+            follows_setup: false,
         }))
     }
 
@@ -179,6 +182,7 @@ impl Streams {
         }
         let live = self.table.get_mut(id)?.live.as_deref_mut().ok_or(CudaError::INVALID_HANDLE)?;
         live.unfenced = true;
+        live.follows_setup = false;
         live.posted += 1;
         if live.posted == CHECKPOINT {
             self.crowded = Some(id);
@@ -195,6 +199,27 @@ impl Streams {
             live.awaited_group = group;
         }
         Ok(&live.stream)
+    }
+
+    /// The setup stream, if work posted there now is in order for every stream of the client: none has work of its own.
+    pub(super) fn enter_setup_for_all(&mut self) -> Option<&Stream> {
+        let Self { table, retiring, fences, .. } = &*self;
+        let is_free = |live: &Live| live.follows_setup || live.is_idle(fences);
+        let named = table.iter().filter_map(|(_, entry)| entry.live.as_deref());
+        if self.capture.is_some() || !named.chain(retiring).all(is_free) {
+            return None;
+        }
+        Some(self.enter_setup())
+    }
+
+    /// What is posted to a stream from now on waits for what [`Self::enter_setup_for_all`] was used for.
+    pub(super) fn follow_setup(&mut self, id: u32) -> Result<(), CudaError> {
+        self.enter(id)?;
+        let Self { table, setup, .. } = self;
+        let live = table.get_mut(id)?.live.as_deref_mut().ok_or(CudaError::INVALID_HANDLE)?;
+        live.stream.wait(setup.record_join()?, 0)?;
+        live.follows_setup = true;
+        Ok(())
     }
 
     /// A fence to wait for before anything else is posted, because the GPU is too far behind.

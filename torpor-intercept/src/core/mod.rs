@@ -9,6 +9,7 @@ mod channel;
 mod client;
 mod connect;
 mod context;
+mod copiers;
 mod copy;
 mod device;
 mod event;

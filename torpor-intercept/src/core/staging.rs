@@ -5,15 +5,18 @@
 //! is a set of chunks for downloads, each held until its bytes were copied out.
 
 use super::stream::Stream;
-use super::{Client, CudaResult, Remoting};
+use super::{Client, CudaResult, Remoting, copiers};
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use torpor_proto::command::{Copy, StagingMark, StreamSynchronize};
 use torpor_proto::layout::AddressRange;
 
-/// Bytes of one staged copy: large enough for nine tenths of the bus's rate, small enough to overlap.
+/// Bytes of one download: large enough for nine tenths of the bus's rate, small enough to overlap.
 const CHUNK_BYTES: u64 = 1 << 20;
+
+/// Bytes of one upload at most: several threads fill it.
+const UPLOAD_BYTES: u64 = 2 << 20;
 
 /// Downloads in flight of one copy.
 const DOWNLOADS_AHEAD: usize = 4;
@@ -24,6 +27,8 @@ const ALIGN_BYTES: u64 = 64;
 /// The upload ring.
 pub(super) struct Uploads {
     area: AddressRange,
+    /// At most half of the area: the end of the area may have to be skipped.
+    most_bytes: u64,
     progress: Mutex<Progress>,
 }
 
@@ -44,7 +49,11 @@ pub(super) struct Downloads {
 impl Uploads {
     pub(super) fn new(staging: AddressRange) -> Self {
         let bytes = staging.bytes / 2 / CHUNK_BYTES * CHUNK_BYTES;
-        Self { area: AddressRange { address: staging.address, bytes }, progress: Mutex::default() }
+        Self {
+            area: AddressRange { address: staging.address, bytes },
+            most_bytes: UPLOAD_BYTES.min(bytes / 2),
+            progress: Mutex::default(),
+        }
     }
 }
 
@@ -75,7 +84,7 @@ impl Client {
     ) -> CudaResult<()> {
         let mut done = 0;
         while done < bytes {
-            let length = (bytes - done).min(CHUNK_BYTES);
+            let length = (bytes - done).min(self.uploads.most_bytes);
             // Held until the copy is posted: a mark of another thread must not pass over it.
             let mut progress = self.uploads.progress.lock().unwrap_or_else(PoisonError::into_inner);
             let staged = self.reserve_upload(&mut progress, length)?;
@@ -83,7 +92,7 @@ impl Client {
             // nobody else has them until the mark behind this copy is reached.
             unsafe {
                 let to = std::ptr::with_exposed_provenance_mut::<u8>(staged as usize);
-                std::ptr::copy_nonoverlapping(source.add(done as usize), to, length as usize);
+                copiers::copy(source.add(done as usize), to, length as usize);
             }
             let (destination, stream_number) = (destination + done, stream.number);
             let copy =
@@ -104,14 +113,14 @@ impl Client {
         mut post: impl FnMut(u64, u64, u64) -> CudaResult<()>,
     ) -> CudaResult<()> {
         let mut offset = 0;
-        for piece in bytes.chunks(CHUNK_BYTES as usize) {
+        for piece in bytes.chunks(self.uploads.most_bytes as usize) {
             let mut progress = self.uploads.progress.lock().unwrap_or_else(PoisonError::into_inner);
             let staged = self.reserve_upload(&mut progress, piece.len() as u64)?;
             // SAFETY: the staged bytes lie in this process's host range, and nobody else has them until the mark behind
             // the command that is posted below is reached.
             unsafe {
                 let to = std::ptr::with_exposed_provenance_mut::<u8>(staged as usize);
-                std::ptr::copy_nonoverlapping(piece.as_ptr(), to, piece.len());
+                copiers::copy(piece.as_ptr(), to, piece.len());
             }
             post(staged, offset, piece.len() as u64)?;
             if progress.position - progress.marked >= self.uploads.area.bytes / 8 {
@@ -190,7 +199,7 @@ impl Client {
             // done with it.
             unsafe {
                 let from = std::ptr::with_exposed_provenance::<u8>(chunk.address as usize);
-                std::ptr::copy_nonoverlapping(from, destination.add(done as usize), length as usize);
+                copiers::copy(from, destination.add(done as usize), length as usize);
             }
             done += length;
         }
