@@ -120,6 +120,7 @@ for code in (*range(1000), 10000, -1):
     compare(f"error {code}", lambda l: (l.cudaGetErrorName(code), l.cudaGetErrorString(code)))
 
 if is_cuda_12:
+    compare("__cudaGetKernel", results(u64, 2, lambda l, v: l.__getattr__("__cudaGetKernel")(v, pointer(unregistered))))
     for name in ("cudaSetDoubleForDevice", "cudaSetDoubleForHost"):
         compare(name, results(c.c_double, 1, lambda l, v: getattr(l, name)(v)))
     compare("cudaThreadGetLimit", results(u64, 1, lambda l, v: l.cudaThreadGetLimit(v, 0)))

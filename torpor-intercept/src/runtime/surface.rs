@@ -202,6 +202,7 @@ mod tests {
             "cudaMemPoolTrimTo",
             "cudaStreamAddCallback",
         ];
+        // What the libraries of PyTorch 2.8+cu128 and 2.11+cu130 have undefined with the version node of libcudart.
         let imports = [
             (Version::Cuda12, include_str!("../../pytorch-imports-cuda12.txt")),
             (Version::Cuda13, include_str!("../../pytorch-imports.txt")),
