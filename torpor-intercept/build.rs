@@ -4,7 +4,7 @@
 //!
 //! Every symbol of the tables is taken by reference, so one that is neither implemented nor `refused` fails to link.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::{env, fs, process};
@@ -131,35 +131,84 @@ fn generate(rows: &[Row<'_>]) -> Result<String, std::fmt::Error> {
     Ok(code)
 }
 
+/// One line of the runtime's table: what a name is to programs for every version of CUDA, or for one.
+struct RuntimeRow<'a> {
+    symbol: &'a str,
+    /// `symbol@12`: to programs for CUDA 12.
+    is_cuda_12: bool,
+    /// The function behind it, below `runtime`.
+    function: String,
+    disposition: Disposition<'a>,
+    note: &'a str,
+}
+
+impl<'a> RuntimeRow<'a> {
+    fn parse(line: &'a str) -> Result<Self, String> {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let &[name, module, disposition, note] = fields.as_slice() else {
+            return Err(format!("has {} fields instead of 4 (tabs between them)", fields.len()));
+        };
+        let (symbol, is_cuda_12) = match name.split_once('@') {
+            None => (name, false),
+            Some((symbol, "12")) => (symbol, true),
+            Some(_) => return Err(format!("says {name:?}, and only @12 can be behind a name")),
+        };
+        let disposition = Disposition::parse(disposition)?;
+        let function = match disposition {
+            Disposition::Refused => format!("refusing::{symbol}"),
+            _ if module.contains("::") => format!("super::{module}"),
+            _ => format!("super::{module}::{symbol}"),
+        };
+        Ok(Self { symbol, is_cuda_12, function, disposition, note })
+    }
+
+    /// What it is in the generated code.
+    fn code(&self) -> String {
+        let Self { function, note, .. } = self;
+        let disposition = self.disposition.code();
+        format!(
+            "Answer {{ own: Address({function} as *const ()), disposition: {disposition}, note: {note:?} }}"
+        )
+    }
+}
+
 /// The runtime surface: what is exported under each name, this library's own functions, and those that refuse.
 fn generate_runtime(text: &str) -> Result<String, String> {
     let lines = text.strip_prefix(RUNTIME_HEADING).and_then(|text| text.strip_prefix('\n'));
     let lines = lines.ok_or(format!("{RUNTIME_TABLE}:1: the heading is not {RUNTIME_HEADING:?}"))?;
-    let (mut refusing, mut exported, mut entries) = (String::new(), String::new(), String::new());
+    // By name: what it is to programs for every version, and what to those for CUDA 12.
+    let mut names: BTreeMap<&str, [Option<RuntimeRow<'_>>; 2]> = BTreeMap::new();
     for (index, line) in lines.lines().enumerate() {
         let wrong = |problem: String| format!("{RUNTIME_TABLE}:{}: {problem}", index + 2);
-        let fields: Vec<&str> = line.split('\t').collect();
-        let &[symbol, module, disposition, note] = fields.as_slice() else {
-            return Err(wrong(format!("has {} fields instead of 4 (tabs between them)", fields.len())));
-        };
-        let disposition = Disposition::parse(disposition).map_err(wrong)?;
-        let own = if matches!(disposition, Disposition::Refused) {
+        let row = RuntimeRow::parse(line).map_err(wrong)?;
+        let symbol = row.symbol;
+        let place = &mut names.entry(symbol).or_default()[usize::from(row.is_cuda_12)];
+        if place.replace(row).is_some() {
+            return Err(wrong(format!("{symbol} is there twice")));
+        }
+    }
+    let (mut refusing, mut exported, mut entries) = (String::new(), String::new(), String::new());
+    for (index, (symbol, [every, cuda_12])) in names.iter().enumerate() {
+        let is_refused = |row: &RuntimeRow<'_>| matches!(row.disposition, Disposition::Refused);
+        if every.iter().chain(cuda_12).any(is_refused) {
             refusing += &format!(
                 "    pub(super) extern \"C\" fn {symbol}() -> i32 {{\n        \
                  static NAMED: AtomicBool = AtomicBool::new(false);\n        \
                  refuse({symbol:?}, &NAMED)\n    }}\n"
             );
-            format!("refusing::{symbol}")
-        } else {
-            format!("super::{module}::{symbol}")
+        }
+        let code = |first: &Option<RuntimeRow<'_>>, second: &Option<RuntimeRow<'_>>| {
+            first.as_ref().or(second.as_ref()).map(RuntimeRow::code).unwrap_or_default()
         };
         exported += &format!("    {symbol} {index}\n");
         entries += &format!(
-            "    Entry {{ symbol: c{symbol:?}, own: Address({own} as *const ()), disposition: {}, note: {note:?} }},\n",
-            disposition.code()
+            "    Entry {{ symbol: c{symbol:?}, is_only_cuda_12: {}, cuda_12: {}, cuda_13: {} }},\n",
+            every.is_none(),
+            code(cuda_12, every),
+            code(every, cuda_12),
         );
     }
-    let count = lines.lines().count();
+    let count = names.len();
     Ok(format!(
         "// Generated by build.rs from {RUNTIME_TABLE}.\n\n\
          /// Functions that say that they are not supported.\n\
@@ -167,7 +216,7 @@ fn generate_runtime(text: &str) -> Result<String, String> {
          use std::sync::atomic::AtomicBool;\n\n{refusing}}}\n\n\
          /// Where each exported name leads, in the order of the table.\n\
          static SLOTS: [AtomicPtr<()>; {count}] = [const {{ AtomicPtr::new(choose as *mut ()) }}; {count}];\n\n\
-         /// Every name that libcudart.so.13 exports, sorted.\n\
+         /// Every name that libcudart.so.12 or libcudart.so.13 exports, sorted.\n\
          pub static ENTRIES: [Entry; {count}] = [\n{entries}];\n\n\
          export! {{\n{exported}}}\n"
     ))

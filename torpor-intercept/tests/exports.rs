@@ -19,7 +19,7 @@ fn every_name_of_the_tables_is_exported() {
     let rows = include_str!("../driver-names.tsv").lines().skip(1);
     let driver = rows.filter_map(|row| row.split('\t').next());
     let rows = include_str!("../runtime-names.tsv").lines().skip(1);
-    let runtime = rows.filter_map(|row| row.split('\t').next());
+    let runtime = rows.filter_map(|row| row.split(['\t', '@']).next());
     let nvml = torpor_intercept::nvml::NAMES.iter().copied();
     let names: BTreeSet<&str> = driver.chain(runtime).chain(nvml).collect();
     assert!(names.len() > 1000);

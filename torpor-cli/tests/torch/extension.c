@@ -1,5 +1,5 @@
-// What nvcc makes of a small CUDA file for a program that links libcudart.so.13, written out by hand: a fat binary with PTX,
-// registered when the library is loaded, and every way of launching its kernel.
+// What nvcc makes of a small CUDA file for a program that links libcudart.so.12 or libcudart.so.13, written out by hand: a
+// fat binary with PTX, registered when the library is loaded, and every way of launching its kernel.
 #include <stdint.h>
 #include <string.h>
 

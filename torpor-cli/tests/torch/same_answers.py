@@ -5,6 +5,9 @@ import sys
 real = c.CDLL(sys.argv[1])  # by name: the real one
 own = c.CDLL(None)  # whoever comes first: the preloaded one
 assert c.cast(own.cudaMalloc, c.c_void_p).value != c.cast(real.cudaMalloc, c.c_void_p).value
+release = c.c_int()
+assert real.cudaRuntimeGetVersion(c.byref(release)) == 0
+is_cuda_12 = release.value // 1000 == 12
 different = []
 
 
@@ -27,8 +30,9 @@ def results(kind, count, function):
 
 
 pointer, size, u64, i32 = c.c_void_p, c.c_size_t, c.c_uint64, c.c_int
-compare("cudaGetDeviceProperties", results(c.c_uint8, 1008, lambda l, v: l.cudaGetDeviceProperties(v, 0)))
-compare("cudaGetDeviceProperties 1", results(c.c_uint8, 1008, lambda l, v: l.cudaGetDeviceProperties(v, 1)))
+for name in ["cudaGetDeviceProperties"] + ["cudaGetDeviceProperties_v2"] * is_cuda_12:
+    for device in (0, 1):
+        compare(f"{name} {device}", results(c.c_uint8, 1032, lambda l, v: getattr(l, name)(v, device)))
 for attribute in range(160):
     compare(f"cudaDeviceGetAttribute {attribute}", results(i32, 1, lambda l, v: l.cudaDeviceGetAttribute(v, attribute, 0)))
 for name in ("cudaGetDeviceCount", "cudaGetDevice", "cudaRuntimeGetVersion", "cudaDriverGetVersion",
@@ -63,9 +67,9 @@ assert own.cudaMalloc(c.byref(device), size(1 << 20)) == 0
 assert own.cudaHostAlloc(c.byref(pinned), size(4096), 0) == 0
 places = {"device": device.value, "pinned": pinned.value, "pageable": c.addressof(pageable)}
 for name, address in (*places.items(), ("null", 0)):
-    # The words after these are reserved.
+    # The words after these, which only CUDA 13 has, are reserved.
     compare(f"cudaPointerGetAttributes {name}", lambda l: results(
-        u64, 11, lambda l, v: l.cudaPointerGetAttributes(v, pointer(address)))(l)[:4])
+        u64, 11, lambda l, v: l.cudaPointerGetAttributes(v, pointer(address)))(l)[:None if is_cuda_12 else 4])
     compare(f"cudaHostGetFlags {name}", results(u64, 1, lambda l, v: l.cudaHostGetFlags(v, pointer(address))))
     compare(f"cudaHostGetDevicePointer {name}", results(u64, 1, lambda l, v: l.cudaHostGetDevicePointer(v, pointer(address), 0)))
     compare(f"cudaMemset {name}", lambda l: l.cudaMemset(pointer(address), 1, size(16)))
@@ -89,20 +93,24 @@ compare("cudaEventRecord null", lambda l: l.cudaEventRecord(None, None))
 compare("cudaStreamBeginCapture", lambda l: l.cudaStreamBeginCapture(None, 0))
 compare("cudaStreamEndCapture", lambda l: l.cudaStreamEndCapture(None, (u64 * 1)()))
 compare("cudaStreamIsCapturing", results(i32, 1, lambda l, v: l.cudaStreamIsCapturing(None, v)))
-compare("cudaStreamGetCaptureInfo", results(i32, 1, lambda l, v: l.cudaStreamGetCaptureInfo(None, v, *[None] * 5)))
+capture_info = {"": 2, "_v2": 5, "_v3": 6} if is_cuda_12 else {"": 6}
+for suffix, count in capture_info.items():
+    compare("cudaStreamGetCaptureInfo" + suffix, results(
+        i32, 1, lambda l, v: getattr(l, "cudaStreamGetCaptureInfo" + suffix)(None, v, *[None] * (count - 1))))
 compare("cudaGraphInstantiate", lambda l: l.cudaGraphInstantiate((u64 * 1)(), None, u64(0)))
 
 one = u64(1 << 32 | 1), c.c_uint32(1)  # dim3 in two registers
-for name, kernel in (("cudaLaunchKernel", 0), ("cudaLaunchKernel", 0x1230), ("__cudaLaunchKernel", 0), ("__cudaLaunchKernel", 0x1230)):
+unregistered = c.addressof(pageable)
+for name, kernel in (("cudaLaunchKernel", 0), ("cudaLaunchKernel", unregistered), ("__cudaLaunchKernel", 0), ("__cudaLaunchKernel", unregistered)):
     launch = pointer(kernel), *one, *one, None, size(0), None
     compare(f"{name} {kernel}", lambda l: l.__getattr__(name)(*launch))
-for kernel in (0, 0x1230):
+for kernel in (0, unregistered):
     for name in ("cudaFuncGetAttributes", "__cudaGetKernel", "cudaGetKernel", "cudaGetFuncBySymbol", "cudaGetSymbolAddress"):
         compare(f"{name} {kernel}", lambda l: l.__getattr__(name)((u64 * 40)(), pointer(kernel)))
-compare("cudaMemcpyToSymbol", lambda l: l.cudaMemcpyToSymbol(pointer(0x1230), pageable, size(4), size(0), 1))
+compare("cudaMemcpyToSymbol", lambda l: l.cudaMemcpyToSymbol(pointer(unregistered), pageable, size(4), size(0), 1))
 compare("__cudaPopCallConfiguration", lambda l: l.__getattr__("__cudaPopCallConfiguration")(*[(u64 * 4)() for _ in range(4)]))
-for name in (b"cuMemAlloc", b"cuNothing", b"", b"cuKernelGetFunction"):
-    for version in (2000, 11000, 13000, 13010):
+for name in (b"cuMemAlloc", b"cuNothing", b"", b"cuKernelGetFunction", b"cuCtxGetDevice"):
+    for version in (2000, 11000, 12080, 13000, 13010):
         compare(f"entry point {name} {version}", results(
             u64, 2, lambda l, v: l.cudaGetDriverEntryPointByVersion(name, v, version, u64(0), c.byref(v, 8))))
     compare(f"entry point {name}", results(u64, 1, lambda l, v: l.cudaGetDriverEntryPoint(name, v, u64(0), None)))
@@ -110,6 +118,15 @@ for library in (real, own):
     library.cudaGetErrorName.restype = library.cudaGetErrorString.restype = c.c_char_p
 for code in (*range(1000), 10000, -1):
     compare(f"error {code}", lambda l: (l.cudaGetErrorName(code), l.cudaGetErrorString(code)))
+
+if is_cuda_12:
+    compare("__cudaGetKernel", results(u64, 2, lambda l, v: l.__getattr__("__cudaGetKernel")(v, pointer(unregistered))))
+    for name in ("cudaSetDoubleForDevice", "cudaSetDoubleForHost"):
+        compare(name, results(c.c_double, 1, lambda l, v: getattr(l, name)(v)))
+    compare("cudaThreadGetLimit", results(u64, 1, lambda l, v: l.cudaThreadGetLimit(v, 0)))
+    compare("cudaThreadGetCacheConfig", results(i32, 1, lambda l, v: l.cudaThreadGetCacheConfig(v)))
+    compare("cudaThreadSetCacheConfig", lambda l: l.cudaThreadSetCacheConfig(1))
+    compare("cudaThreadSynchronize", lambda l: l.cudaThreadSynchronize())
 
 # Objects of one are good for the other.
 event, stream = u64(), u64()

@@ -1,31 +1,44 @@
 //! The part of `docs/coverage.md` that lists the runtime's functions.
 
-use super::surface::{ENTRIES, Entry};
+use super::surface::{Answer, ENTRIES, Entry};
 use crate::driver::surface::Disposition;
 use std::fmt::Write as _;
 
 /// The part, as Markdown.
 pub(crate) fn coverage_part() -> String {
-    let is_refused = |entry: &&Entry| entry.disposition == Disposition::Refused;
+    let is_refused = |entry: &&Entry| {
+        [&entry.cuda_12, &entry.cuda_13].iter().all(|answer| answer.disposition == Disposition::Refused)
+    };
     let (refused, answered): (Vec<&Entry>, Vec<&Entry>) = ENTRIES.iter().partition(is_refused);
     let mut page = format!(
         "\n# CUDA runtime functions\n\n\
-         The same library exports the {} names of libcudart.so.13 and answers {} of them; the rest return \
-         cudaErrorNotSupported and are named once in the log. Programs for another version of CUDA, and all with \
-         `TORPOR_RUNTIME_SURFACE=off`, keep their own libcudart, which then calls the driver functions above.\n\n\
+         The same library exports the {} names that libcudart.so.12 and libcudart.so.13 have together and answers {} of \
+         them; the rest return cudaErrorNotSupported and are named once in the log. Programs for another version of CUDA, \
+         and all with `TORPOR_RUNTIME_SURFACE=off`, keep their own libcudart, which then calls the driver functions above.\n\n\
          This part is generated from `torpor-intercept/runtime-names.tsv`.\n\n\
          | function | what becomes of it |\n|---|---|\n",
         ENTRIES.len(),
         answered.len(),
     );
     for entry in answered {
-        let note = if entry.note.is_empty() { String::new() } else { format!(" ({})", entry.note) };
+        let what = if entry.is_only_cuda_12 {
+            format!("only in CUDA 12: {}", text(&entry.cuda_12))
+        } else if text(&entry.cuda_12) == text(&entry.cuda_13) {
+            text(&entry.cuda_13)
+        } else {
+            format!("{}; in CUDA 12: {}", text(&entry.cuda_13), text(&entry.cuda_12))
+        };
         // Writing to a string cannot fail.
-        _ = writeln!(page, "| `{}` | {}{note} |", entry.name(), entry.disposition.text());
+        _ = writeln!(page, "| `{}` | {what} |", entry.name());
     }
     let names: Vec<String> = refused.iter().map(|entry| format!("`{}`", entry.name())).collect();
     _ = writeln!(page, "\nRefused: {}.", names.join(", "));
     page
+}
+
+fn text(answer: &Answer) -> String {
+    let text = answer.disposition.text();
+    if answer.note.is_empty() { text } else { format!("{text} ({})", answer.note) }
 }
 
 #[cfg(test)]
@@ -35,8 +48,9 @@ mod tests {
 
     #[test]
     fn every_command_in_the_table_exists_and_is_of_that_kind() {
-        for entry in &ENTRIES {
-            let (name, kind) = match entry.disposition {
+        let answers = ENTRIES.iter().flat_map(|entry| [(entry, &entry.cuda_12), (entry, &entry.cuda_13)]);
+        for (entry, answer) in answers {
+            let (name, kind) = match answer.disposition {
                 Disposition::Posted(name) => (name, Kind::Posted),
                 Disposition::Awaited(name) => (name, Kind::Awaited),
                 Disposition::Local | Disposition::Refused => continue,

@@ -1,17 +1,15 @@
 //! Devices, and what is set for the primary context. There is one device, number 0, whatever the node has.
 
-use super::properties::Properties;
+use super::properties::{self, properties};
+use super::version::{self, Version};
 use super::{device, initialized, ready, runtime_functions};
 use crate::core::Stream;
 use crate::driver::argument::{Out, Text, put_text};
 use crate::driver::device::{has_pci_bus_id, pci_bus_id};
 use crate::driver::export_table;
 use crate::driver::init::driver_version;
-use std::ffi::c_char;
+use std::ffi::{c_char, c_void};
 use torpor_proto::error::CudaError;
-
-/// The version of this surface.
-const RUNTIME_VERSION: i32 = 13000;
 
 /// `cudaDeviceMapHost`: pinned memory is always mapped.
 const MAP_HOST: u32 = 8;
@@ -53,13 +51,24 @@ runtime_functions! {
         devices.slice(count)?.into_iter().try_for_each(|number| self::device(number).map(|_| ()))
     }
 
-    fn cudaChooseDevice(device: Out<i32>, _wanted: *const Properties) {
+    fn cudaChooseDevice(device: Out<i32>, _wanted: *const c_void) {
         initialized()?;
         device.put(0)
     }
 
-    fn cudaGetDeviceProperties(properties: Out<Properties>, device: i32) {
-        properties.put(Properties::of(self::device(device)?))
+    fn cudaGetDeviceProperties(place: Out<u8>, device: i32) {
+        place.put_all(properties(self::device(device)?, Version::Cuda13))
+    }
+
+    /// What the headers of CUDA 12 call `cudaGetDeviceProperties`.
+    fn cudaGetDeviceProperties_v2(place: Out<u8>, device: i32) {
+        place.put_all(properties(self::device(device)?, Version::Cuda12))
+    }
+
+    /// The same name in CUDA 12, which has the layout of CUDA 11.
+    fn cudaGetDeviceProperties_v1(place: Out<u8>, device: i32) {
+        let properties = properties(self::device(device)?, Version::Cuda12);
+        place.put_all(properties.into_iter().take(properties::CUDA_11_BYTES))
     }
 
     /// `cudaDeviceAttr` has the driver's numbers.
@@ -166,6 +175,15 @@ runtime_functions! {
     }
 
     fn cudaRuntimeGetVersion(version: Out<i32>) {
-        version.put(RUNTIME_VERSION)
+        version.put(version::release())
+    }
+
+    /// For GPUs without double precision, which are gone.
+    fn cudaSetDoubleForDevice(_number: *mut f64) {
+        Ok(())
+    }
+
+    fn cudaSetDoubleForHost(_number: *mut f64) {
+        Ok(())
     }
 }

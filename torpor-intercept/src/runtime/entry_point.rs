@@ -1,6 +1,6 @@
 //! Driver functions by name, out of the same table as `cuGetProcAddress`.
 
-use super::{initialized, runtime_functions};
+use super::{initialized, runtime_functions, version};
 use crate::core::CudaResult;
 use crate::driver::argument::Out;
 use crate::driver::entry_point::cuGetProcAddress_v2;
@@ -8,9 +8,6 @@ use crate::driver::export_table::cuGetExportTable;
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr;
 use torpor_proto::error::CudaError;
-
-/// The version of this surface, for those who do not say which one they were made for.
-const RUNTIME_VERSION: c_int = 13000;
 
 /// `cudaEnablePerThreadDefaultStream`
 const PER_THREAD: u64 = 2;
@@ -52,9 +49,10 @@ runtime_functions! {
         unsafe { find(symbol, function, version, flags, status) }
     }
 
+    /// For those who do not say which version they were made for.
     fn cudaGetDriverEntryPoint(symbol: *const c_char, function: Out<*mut c_void>, flags: u64, status: Out<c_int>) {
         // SAFETY: the program promises a C string.
-        unsafe { find(symbol, function, RUNTIME_VERSION, flags, status) }
+        unsafe { find(symbol, function, version::release(), flags, status) }
     }
 
     fn cudaGetDriverEntryPoint_ptsz(
@@ -62,7 +60,7 @@ runtime_functions! {
     ) {
         let flags = if flags == 0 { PER_THREAD } else { flags };
         // SAFETY: the program promises a C string.
-        unsafe { find(symbol, function, RUNTIME_VERSION, flags, status) }
+        unsafe { find(symbol, function, version::release(), flags, status) }
     }
 
     /// The private tables are the driver's.

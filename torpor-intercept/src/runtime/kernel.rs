@@ -97,6 +97,11 @@ runtime_functions! {
         kernel.put(find_registered(function)?.ok_or(INVALID_DEVICE_FUNCTION)?.handle())
     }
 
+    /// The same name in CUDA 12, where the host function stands for the kernel in `__cudaLaunchKernel` too.
+    fn __cudaGetKernel_v12(kernel: Out<*const c_void>, function: *const c_void) {
+        if function.is_null() { Err(INVALID_DEVICE_FUNCTION) } else { kernel.put(function) }
+    }
+
     /// `cudaFunction_t` is the same object.
     fn cudaGetFuncBySymbol(kernel: Out<*mut c_void>, function: *const c_void) {
         ready()?;

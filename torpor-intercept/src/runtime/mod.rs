@@ -1,13 +1,14 @@
-//! The runtime surface: the C functions of `cuda_runtime_api.h` (CUDA 13), one file per family, thin adapters over
+//! The runtime surface: the C functions of `cuda_runtime_api.h` (CUDA 12 and 13), one file per family, thin adapters over
 //! [`crate::core`], as [`crate::driver`] is.
 //!
 //! PyTorch's own CUDA calls bind to these names, because a preloaded library is searched first and its unversioned
 //! definitions satisfy versioned references. Libraries with a copy of cudart inside go on using the driver surface;
 //! streams, events, kernels and contexts are the same objects on both, so handles may cross.
 //!
-//! Every function that libcudart.so.13 exports is either here or refused by name, so that no program ever works half
-//! with this library and half with the real one. Programs for another version of CUDA, whose structures differ, are
-//! left to their own libcudart (`selection.rs`).
+//! Every function that libcudart.so.12 or libcudart.so.13 exports is either here or refused by name, so that no program ever
+//! works half with this library and half with the real one. One library is both: their names, and nearly all of what
+//! they mean, are the same (`version.rs`). Programs for another version, whose structures differ, are left to their own
+//! libcudart (`selection.rs`).
 
 mod array;
 mod copy;
@@ -35,6 +36,7 @@ mod stream;
 mod strided;
 pub mod surface;
 mod symbol;
+mod version;
 
 use crate::core::{Client, CudaResult, client, contexts, initialize};
 use crate::driver::Code;

@@ -12,7 +12,7 @@ const DEVICE: u32 = 2;
 /// `cudaInvalidDeviceId`
 const NO_DEVICE: i32 = -2;
 
-/// `cudaPointerAttributes` (driver_types.h of CUDA 13).
+/// `cudaPointerAttributes` (driver_types.h). In CUDA 13 reserved words follow, which the real runtime leaves to chance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub(super) struct Attributes {
@@ -20,10 +20,9 @@ pub(super) struct Attributes {
     device: i32,
     device_address: u64,
     host_address: u64,
-    reserved: [u64; 8],
 }
 
-const _: () = assert!(size_of::<Attributes>() == 88);
+const _: () = assert!(size_of::<Attributes>() == 24);
 
 fn look_up(client: &Client, address: u64) -> Attributes {
     let known = |kind, device, device_address, host_address| Attributes {
@@ -31,7 +30,6 @@ fn look_up(client: &Client, address: u64) -> Attributes {
         device,
         device_address,
         host_address,
-        reserved: [0; 8],
     };
     match client.locate(address, 1) {
         Location::Device(device_address) if client.allocation_of(address).is_ok() => {

@@ -1,22 +1,26 @@
 //! Who answers the runtime's functions: this library, or the libcudart that the program brought.
 //!
 //! Decided when the first of them is called, for all of them and for good. This library answers programs made for
-//! CUDA 13. It steps aside if `TORPOR_RUNTIME_SURFACE` is `off`, or if the program has loaded a libcudart of another
-//! version, whose structures and signatures differ; that libcudart then works over the driver surface. A program that loads
-//! one version after the other keeps the first decision.
+//! CUDA 12 or 13; which of both says the libcudart that the program has loaded. It steps aside if
+//! `TORPOR_RUNTIME_SURFACE` is `off`, or if that libcudart is of yet another version, whose structures and signatures
+//! differ; it then works over the driver surface.
+//!
+//! A program that has loaded both is answered as CUDA 13 has it. Its code for CUDA 12 is answered right all the same, but
+//! for the release that it is told: the names whose meaning has changed are called by another one in code for CUDA 12
+//! (`cudaGetDeviceProperties_v2`, `cudaStreamGetCaptureInfo_v2`; `#define`s of its headers). A program that loads 13 after
+//! the first call keeps the decision for 12, which is wrong for just these names.
 
 use super::refused::absent;
 use super::surface;
+use super::version::{self, Version};
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::sync::atomic::{AtomicBool, Ordering};
-
-/// The major version of CUDA that this surface is.
-const VERSION: u32 = 13;
 
 /// What was found and what follows from it.
 #[derive(Debug, PartialEq, Eq)]
 enum Choice {
-    Own,
+    /// By this library, as that version has it; the program's libcudart of that version, if it has any.
+    Own(Version, Option<CString>),
     /// By the program's own library; why.
     Loaded(CString, String),
 }
@@ -32,7 +36,8 @@ pub(super) extern "C" fn select() {
     });
     let (library, reason) = match choice {
         Ok(Choice::Loaded(library, reason)) => (library, reason),
-        Ok(Choice::Own) | Err(_) => return surface::direct(|entry| entry.own.0),
+        Ok(Choice::Own(version, library)) => return answer_for(version, library),
+        Err(_) => return answer_for(Version::Cuda13, None),
     };
     if !SAID.swap(true, Ordering::Relaxed) {
         crate::log::write(&format!("CUDA runtime calls are left to {}: {reason}", library.to_string_lossy()));
@@ -49,17 +54,24 @@ pub(super) extern "C" fn select() {
     });
 }
 
+fn answer_for(version: Version, library: Option<CString>) {
+    version::answer_for(version, library);
+    surface::direct(|entry| entry.answer(version).own.0);
+}
+
 fn choose(is_off: bool, loaded: Vec<(CString, u32)>) -> Choice {
-    let has_own_version = loaded.iter().any(|&(_, version)| version == VERSION);
-    match loaded.into_iter().max_by_key(|&(_, version)| (version == VERSION, version)) {
+    // Of several the newest, but rather one that this library is.
+    match loaded.into_iter().max_by_key(|&(_, major)| (Version::of(major), major)) {
         // Somebody looked a name up without any libcudart: there is nothing to leave it to.
-        None => Choice::Own,
+        None => Choice::Own(Version::Cuda13, None),
         Some((library, _)) if is_off => Choice::Loaded(library, "TORPOR_RUNTIME_SURFACE=off".to_owned()),
-        Some(_) if has_own_version => Choice::Own,
-        Some((library, version)) => {
-            let reason = format!("it is CUDA {version}, and Torpor's runtime surface is CUDA {VERSION}");
-            Choice::Loaded(library, reason)
-        }
+        Some((library, major)) => match Version::of(major) {
+            Some(version) => Choice::Own(version, Some(library)),
+            None => {
+                let reason = format!("it is CUDA {major}, and Torpor's runtime surface is CUDA 12 and 13");
+                Choice::Loaded(library, reason)
+            }
+        },
     }
 }
 
@@ -118,16 +130,28 @@ mod tests {
     }
 
     #[test]
-    fn only_programs_for_cuda_13_are_answered_here() {
-        let library = |version| (CString::new(format!("libcudart.so.{version}")).unwrap(), version);
-        assert_eq!(choose(false, vec![library(13)]), Choice::Own);
-        assert_eq!(choose(false, vec![library(12), library(13)]), Choice::Own);
-        assert_eq!(choose(false, vec![]), Choice::Own);
-        assert_eq!(choose(true, vec![]), Choice::Own);
-        for (is_off, version) in [(true, 13), (true, 12), (false, 12), (false, 14)] {
-            let choice = choose(is_off, vec![library(version)]);
+    fn programs_for_cuda_12_and_13_are_answered_here_and_others_are_not() {
+        let library = |major| (CString::new(format!("libcudart.so.{major}")).unwrap(), major);
+        let chosen = |is_off, majors: &[u32]| choose(is_off, majors.iter().copied().map(library).collect());
+        let own = |version, major| Choice::Own(version, Some(library(major).0));
+        assert_eq!(chosen(false, &[13]), own(Version::Cuda13, 13));
+        assert_eq!(chosen(false, &[12]), own(Version::Cuda12, 12));
+        for both in [[12, 13], [13, 12], [13, 14], [11, 13]] {
+            assert_eq!(chosen(false, &both), own(Version::Cuda13, 13), "{both:?}");
+        }
+        assert_eq!(chosen(false, &[12, 11, 14]), own(Version::Cuda12, 12));
+        assert_eq!(chosen(false, &[]), Choice::Own(Version::Cuda13, None));
+        assert_eq!(chosen(true, &[]), Choice::Own(Version::Cuda13, None));
+        for (is_off, majors, left_to) in [
+            (true, &[13][..], 13),
+            (true, &[12], 12),
+            (true, &[13, 12], 13),
+            (false, &[11], 11),
+            (false, &[11, 14], 14),
+        ] {
+            let choice = chosen(is_off, majors);
             assert!(
-                matches!(choice, Choice::Loaded(ref name, _) if *name == library(version).0),
+                matches!(choice, Choice::Loaded(ref name, _) if *name == library(left_to).0),
                 "{choice:?}"
             );
         }

@@ -95,20 +95,47 @@ stream_functions! {
         status.put(capture_status(stream.find()?).0 as i32)
     }
 
-    /// The dependencies are not known here, only that there is a capture and which one.
+    /// The dependencies are not known here, only that there is a capture and which one. CUDA 12 calls this one `_v3`.
     fn cudaStreamGetCaptureInfo / cudaStreamGetCaptureInfo_ptsz(
         @ stream, status: Out<i32>, id: Out<u64>, graph: Out<*mut c_void>, dependencies: Out<*const c_void>,
         edges: Out<*const c_void>, dependency_count: Out<usize>,
     ) {
         ready()?;
+        edges.put_if_wanted(std::ptr::null());
+        capture_info(stream.find()?, (status, id), graph, dependencies, dependency_count)
+    }
+
+    /// What the headers of CUDA 12 call `cudaStreamGetCaptureInfo`.
+    fn cudaStreamGetCaptureInfo_v2 / cudaStreamGetCaptureInfo_v2_ptsz(
+        @ stream, status: Out<i32>, id: Out<u64>, graph: Out<*mut c_void>, dependencies: Out<*const c_void>,
+        dependency_count: Out<usize>,
+    ) {
+        ready()?;
+        capture_info(stream.find()?, (status, id), graph, dependencies, dependency_count)
+    }
+
+    /// The same name in CUDA 12, for code made for CUDA 11.
+    fn cudaStreamGetCaptureInfo_v1 / cudaStreamGetCaptureInfo_v1_ptsz(@ stream, status: Out<i32>, id: Out<u64>) {
+        ready()?;
         let (state, number) = capture_status(stream.find()?);
         id.put_if_wanted(number);
-        graph.put_if_wanted(std::ptr::null_mut());
-        dependencies.put_if_wanted(std::ptr::null());
-        edges.put_if_wanted(std::ptr::null());
-        dependency_count.put_if_wanted(0);
         status.put(state as i32)
     }
+}
+
+fn capture_info(
+    stream: &Stream,
+    (status, id): (Out<i32>, Out<u64>),
+    graph: Out<*mut c_void>,
+    dependencies: Out<*const c_void>,
+    dependency_count: Out<usize>,
+) -> CudaResult<()> {
+    let (state, number) = capture_status(stream);
+    id.put_if_wanted(number);
+    graph.put_if_wanted(std::ptr::null_mut());
+    dependencies.put_if_wanted(std::ptr::null());
+    dependency_count.put_if_wanted(0);
+    status.put(state as i32)
 }
 
 fn capture_status(stream: &Stream) -> (CaptureStatus, u64) {

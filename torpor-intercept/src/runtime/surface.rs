@@ -1,12 +1,13 @@
-//! The names of the runtime surface: every symbol that libcudart.so.13 exports, and what becomes of it.
+//! The names of the runtime surface: every symbol that libcudart.so.12 or libcudart.so.13 exports, and what becomes of it.
 //!
 //! Generated from `runtime-names.tsv` by `build.rs`. What is exported under each name is two instructions: a jump through
 //! the symbol's slot of one table, with its number in a register that no argument uses. At first each slot leads to
-//! `choose`, which has `selection.rs` fill the table: with this library's own functions, or, if the program has another
-//! version of CUDA or the surface is switched off, with those of the program's own libcudart. A jump leaves arguments and
-//! result alone, so a function need not be known to be passed on.
+//! `choose`, which has `selection.rs` fill the table: with this library's own functions for the program's version of CUDA, or,
+//! if it has yet another version or the surface is switched off, with those of the program's own libcudart. A jump leaves
+//! arguments and result alone, so a function need not be known to be passed on.
 
 use super::selection;
+use super::version::Version;
 use crate::driver::surface::Disposition;
 use std::arch::naked_asm;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -16,12 +17,23 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 pub struct Entry {
     /// The exported symbol, with a NUL at its end.
     pub(super) symbol: &'static std::ffi::CStr,
-    /// This library's function of that name.
+    /// Whether libcudart.so.13 has it no longer.
+    pub(super) is_only_cuda_12: bool,
+    /// As CUDA 12 has it: where it differs, the line `@12` of the table.
+    pub(super) cuda_12: Answer,
+    /// As CUDA 13 has it. A name that is gone from there means what it did.
+    pub(super) cuda_13: Answer,
+}
+
+/// What a name is to programs for one version of CUDA.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// This library's function.
     pub(super) own: Address,
     /// What becomes of a call.
-    pub disposition: Disposition,
+    pub(super) disposition: Disposition,
     /// A remark for the coverage page.
-    pub note: &'static str,
+    pub(super) note: &'static str,
 }
 
 impl Entry {
@@ -30,10 +42,17 @@ impl Entry {
     pub fn name(&self) -> &'static str {
         self.symbol.to_str().unwrap_or_default()
     }
+
+    pub(super) fn answer(&self, version: Version) -> &Answer {
+        match version {
+            Version::Cuda12 => &self.cuda_12,
+            Version::Cuda13 => &self.cuda_13,
+        }
+    }
 }
 
 /// Where a function begins.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Address(pub(super) *const ());
 
 // SAFETY: the address of a function may be known to every thread.
@@ -120,10 +139,46 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn the_table_has_every_name_of_cuda_13_once() {
+    fn the_table_has_every_name_once() {
         let names: HashSet<&str> = ENTRIES.iter().map(Entry::name).collect();
-        assert_eq!((names.len(), ENTRIES.len()), (422, 422));
-        assert!(ENTRIES.iter().all(|entry| !entry.name().is_empty() && !entry.own.0.is_null()));
+        assert_eq!((names.len(), ENTRIES.len()), (452, 452));
+        let gone = ENTRIES.iter().filter(|entry| entry.is_only_cuda_12);
+        assert_eq!(gone.count(), 30, "CUDA 13.0 has 422");
+        for entry in &ENTRIES {
+            let is_somewhere = !entry.cuda_12.own.0.is_null() && !entry.cuda_13.own.0.is_null();
+            assert!(!entry.name().is_empty() && is_somewhere);
+        }
+    }
+
+    #[test]
+    fn names_that_changed_are_not_answered_in_cuda_12_as_cuda_13_has_them() {
+        // Those whose prototypes in cuda_runtime_api.h 12.9 and 13.0 differ, with their per-thread variants; before
+        // them two that have no header.
+        let changed = [
+            "__cudaGetKernel",
+            "__cudaLaunchKernel",
+            "cudaGetDeviceProperties",
+            "cudaGraphAddDependencies",
+            "cudaGraphAddNode",
+            "cudaGraphGetEdges",
+            "cudaGraphNodeGetDependencies",
+            "cudaGraphNodeGetDependentNodes",
+            "cudaGraphRemoveDependencies",
+            "cudaMemAdvise",
+            "cudaMemPrefetchAsync",
+            "cudaMemcpy3DBatchAsync",
+            "cudaMemcpyBatchAsync",
+            "cudaSignalExternalSemaphoresAsync",
+            "cudaStreamGetCaptureInfo",
+            "cudaStreamUpdateCaptureDependencies",
+            "cudaWaitExternalSemaphoresAsync",
+        ];
+        for entry in &ENTRIES {
+            let is_changed = changed.contains(&entry.name().trim_end_matches("_ptsz"));
+            let is_refused = entry.cuda_12.disposition == Disposition::Refused;
+            assert!(!is_changed || is_refused || entry.cuda_12.own != entry.cuda_13.own, "{}", entry.name());
+            assert!(is_changed || entry.cuda_12.own == entry.cuda_13.own, "{}", entry.name());
+        }
     }
 
     #[test]
@@ -147,10 +202,18 @@ mod tests {
             "cudaMemPoolTrimTo",
             "cudaStreamAddCallback",
         ];
-        for name in include_str!("../../pytorch-imports.txt").lines() {
-            let entry = ENTRIES.iter().find(|entry| entry.name() == name);
-            let entry = entry.unwrap_or_else(|| panic!("{name} is not exported"));
-            assert_eq!(entry.disposition == Disposition::Refused, known.contains(&name), "{name}");
+        // What the libraries of PyTorch 2.8+cu128 and 2.11+cu130 have undefined with the version node of libcudart.
+        let imports = [
+            (Version::Cuda12, include_str!("../../pytorch-imports-cuda12.txt")),
+            (Version::Cuda13, include_str!("../../pytorch-imports.txt")),
+        ];
+        for (version, names) in imports {
+            for name in names.lines() {
+                let entry = ENTRIES.iter().find(|entry| entry.name() == name);
+                let entry = entry.unwrap_or_else(|| panic!("{name} is not exported"));
+                let is_refused = entry.answer(version).disposition == Disposition::Refused;
+                assert_eq!(is_refused, known.contains(&name), "{name} of {version:?}");
+            }
         }
     }
 }
