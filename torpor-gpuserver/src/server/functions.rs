@@ -89,7 +89,8 @@ pub enum FunctionOrderError {
     },
     /// Its memory does not go.
     #[error(
-        "function {name} is busy: {resident} of it are still on the GPU after {} seconds; they leave as soon as it is idle",
+        "function {name} is busy: {resident} of it are still on the GPU after {} seconds; they leave as soon as it is idle. If \
+         the server's log says why they cannot be saved, unload it again once that is mended",
         PATIENCE.as_secs()
     )]
     NotUnloaded {

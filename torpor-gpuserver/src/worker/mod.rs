@@ -25,6 +25,7 @@ mod memory;
 mod migration;
 mod pending;
 mod reach;
+mod refusal;
 mod residency;
 mod segments;
 mod seldom;

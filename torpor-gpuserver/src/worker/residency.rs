@@ -292,7 +292,7 @@ impl Session {
             match self.activate().and_then(|()| self.bring_up_to(EVERYTHING)) {
                 Ok(()) => self.give_up_turn(),
                 // The memory stays where it is; who asked for it sees that.
-                Err(CudaError::OUT_OF_MEMORY) => {}
+                Err(error) if self.is_refusal(error) => {}
                 Err(error) => {
                     // Released while it waited: it is loaded where it goes.
                     self.released.iter_mut().for_each(|state| state.load_wanted = true);
@@ -352,10 +352,16 @@ impl Session {
         if self.space.resident_bytes() == 0 {
             return Ok(());
         }
-        self.drain()?;
-        self.arrivals.complete();
+        let drained = self.drain();
+        let saved = match self.unless_refused(drained)? {
+            Some(()) => {
+                self.arrivals.complete();
+                self.snapshot()?
+            }
+            None => None,
+        };
         let bytes = self.space.resident_bytes();
-        let Some(snapshot) = self.snapshot()? else {
+        let Some(snapshot) = saved else {
             self.shared.memory.set_stuck(self.link.client);
             // Who asked again meanwhile has its answer, too.
             self.link.fulfil(Wish::Evict);

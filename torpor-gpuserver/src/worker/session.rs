@@ -35,7 +35,7 @@ const EVENT_LIMIT: u32 = 1 << 20;
 /// How long a session keeps its core while it waits for the GPU alone. Longer than most requests take.
 const WATCH: Duration = Duration::from_millis(20);
 /// Then, between two looks at the GPU.
-const WATCH_NAP: Duration = Duration::from_micros(50);
+pub(super) const WATCH_NAP: Duration = Duration::from_micros(50);
 /// Between two looks at a GPU for which nobody waits.
 const BUSY_NAP: Duration = Duration::from_millis(1);
 /// Between two looks at everything when there is nothing to do; whoever wants the session wakes it.
@@ -309,11 +309,14 @@ impl Session {
             }
             match self.share_the_gpu() {
                 Ok(()) | Err(CudaError::DEINITIALIZED) => {}
+                // The next round tries again.
+                Err(error) if self.is_refusal(error) => {}
                 Err(error) => return self.lose(error, "waiting for its work to end"),
             }
             match self.keep_bringing() {
+                Ok(()) | Err(CudaError::DEINITIALIZED) => {}
                 // What could not be brought is missed, and reported, by the command that needs it.
-                Ok(()) | Err(CudaError::OUT_OF_MEMORY | CudaError::DEINITIALIZED) => {}
+                Err(error) if self.is_refusal(error) => {}
                 Err(error) => return self.lose(error, "bringing its memory"),
             }
             let taken = match consumer.pop(channel.ring(), &channel.words, &mut record) {
@@ -337,6 +340,8 @@ impl Session {
                 match self.catch_up() {
                     // Interrupted, in the second case: the loop begins with that.
                     Ok(()) | Err(CudaError::DEINITIALIZED) => continue,
+                    // The GPU may be further behind until the next checkpoint.
+                    Err(error) if self.is_refusal(error) => continue,
                     Err(error) => return self.lose(error, "waiting for the GPU to catch up"),
                 }
             }

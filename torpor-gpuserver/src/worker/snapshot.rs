@@ -36,11 +36,17 @@ pub(super) struct Snapshot {
 }
 
 impl Session {
-    /// Saves what changed. The client's streams are idle. `None` if the host store has no room for it: nothing changes then.
+    /// Saves what changed. The client's streams are idle. `None` if the host store has no room for it, or the driver refuses
+    /// a call: nothing changes then.
     ///
     /// # Errors
     /// The context's, or `CUDA_ERROR_DEINITIALIZED` if the session is to end.
     pub(super) fn snapshot(&mut self) -> Result<Option<Snapshot>, CudaError> {
+        let taken = self.take_snapshot();
+        self.unless_refused(taken).map(Option::flatten)
+    }
+
+    fn take_snapshot(&mut self) -> Result<Option<Snapshot>, CudaError> {
         let began = Instant::now();
         let suspects = self.suspects();
         let digests = self.digest(&suspects)?;
@@ -62,7 +68,12 @@ impl Session {
                 return Ok(None);
             }
         };
-        self.copy_back(&changed, &places)?;
+        if let Err(error) = self.copy_back(&changed, &places) {
+            // Whoever gets the places next must not find copies under way to them.
+            self.wait_for_setup()?;
+            self.release(&places.iter().map(|place| place.chunk).collect::<Vec<_>>());
+            return Err(error);
+        }
         let taken = Snapshot {
             digested_bytes: suspects.len() as u64 * CHUNK_BYTES,
             digest_us: digested.duration_since(began).as_micros(),
@@ -102,11 +113,14 @@ impl Session {
             let stream = self.streams.enter_setup();
             // SAFETY: the buffer is this call's alone, and goes on living with the others; the chunks are those of resident
             // segments, which stay until the wait below is over.
-            unsafe { shared.digests.post(stream, &buffer, part.len(), CHUNK_BYTES, arena)? };
-            let fence = self.streams.fence_setup()?;
-            if let Err(error) = self.wait_for(Vec::from_iter(fence)) {
-                // The kernel may still write into the buffer, so nobody else may have it.
-                std::mem::forget(buffer);
+            let posted = unsafe { shared.digests.post(stream, &buffer, part.len(), CHUNK_BYTES, arena) };
+            let fence = posted.and_then(|()| self.streams.fence_setup());
+            if let Err(error) = fence.and_then(|fence| self.wait_for(Vec::from_iter(fence))) {
+                match self.wait_for_setup() {
+                    Ok(()) => lock(&shared.digest_buffers).push(buffer),
+                    // The kernel may still write into the buffer, so nobody else may have it.
+                    Err(_) => std::mem::forget(buffer),
+                }
                 return Err(error);
             }
             digests.extend((0..part.len()).map(|index| buffer.digest(index)));
