@@ -209,10 +209,13 @@ impl Session {
         self.tell_phase(Phase::Idle);
     }
 
-    /// Gives the turn up if it has lasted too long while others wait: they begin at once, also if work of this client never
-    /// ends, and this one goes on when its work is done and it is its turn again.
+    /// Lends the lease if it is wanted, and gives the turn up if it has lasted too long while others wait: they begin at once,
+    /// also if work of this client never ends, and this one goes on when its work is done and it is its turn again.
     #[inline]
     pub(super) fn share_the_gpu(&mut self) -> Result<(), CudaError> {
+        if self.residency.active && self.link.wishes(Wish::Lease) && self.arrivals.is_empty() {
+            self.lend_lease()?;
+        }
         let overdue = self.residency.active
             && self.shared.turns.is_contended()
             && self.residency.since.elapsed() > LONGEST_TURN;
@@ -279,7 +282,7 @@ impl Session {
             self.evict()?;
         }
         if link.wishes(Wish::Lease) {
-            self.give_lease_back();
+            self.lend_lease()?;
         }
         let (wanted, wanted_waiting) = (link.take(Wish::Release), link.take(Wish::ReleaseWaiting));
         if wanted || (wanted_waiting && self.residency.waiting) {
@@ -303,19 +306,23 @@ impl Session {
         Ok(())
     }
 
-    /// Gives the store's slots back, if they are wanted, while this client waits for memory of the GPU: those that are to
-    /// leave for it may need the slots.
+    /// Gives the store's slots back, if they are wanted and this client's memory has all been brought. While it waits for
+    /// memory of the GPU, those that are to leave for it may need the slots; while it works, anybody may.
     pub(super) fn lend_lease(&mut self) -> Result<(), CudaError> {
         if self.link.wishes(Wish::Lease) && self.residency.swap_in.is_none() {
             // Behind all copies from and to the slots.
-            let fence = self.streams.fence_setup()?;
-            self.wait_for(Vec::from_iter(fence))?;
-            self.give_lease_back();
+            let fence = self.streams.fence_setup();
+            match fence.and_then(|fence| self.wait_for(Vec::from_iter(fence))) {
+                Ok(()) => self.give_lease_back(),
+                // It stays wanted, and the next time may be luckier.
+                Err(error) if self.is_refusal(error) => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }
 
-    fn give_lease_back(&mut self) {
+    pub(super) fn give_lease_back(&mut self) {
         self.link.fulfil(Wish::Lease);
         self.residency.lease_lost = true;
         self.shared.store.lease_revoked(self.link.client);
@@ -352,16 +359,8 @@ impl Session {
         if self.space.resident_bytes() == 0 {
             return Ok(());
         }
-        let drained = self.drain();
-        let saved = match self.unless_refused(drained)? {
-            Some(()) => {
-                self.arrivals.complete();
-                self.snapshot()?
-            }
-            None => None,
-        };
         let bytes = self.space.resident_bytes();
-        let Some(snapshot) = saved else {
+        let Some(snapshot) = self.snapshot()? else {
             self.shared.memory.set_stuck(self.link.client);
             // Who asked again meanwhile has its answer, too.
             self.link.fulfil(Wish::Evict);

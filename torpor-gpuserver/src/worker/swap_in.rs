@@ -322,6 +322,7 @@ impl Session {
         let (_, segment) = self.space.segment_of(address).ok_or(CudaError::UNKNOWN)?;
         let source = |chunk: &Chunk| match &chunk.content {
             Content::Zero => Ok(None),
+            Content::Unsaved { .. } => Err(CudaError::OPERATING_SYSTEM),
             Content::Stored { place, .. } => {
                 self.shared.store.address(place.slot).map(Some).ok_or(CudaError::OPERATING_SYSTEM)
             }
