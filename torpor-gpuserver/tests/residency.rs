@@ -9,7 +9,9 @@ use server_support::server::{Server, eventually};
 use std::io::Write;
 use std::process::{Command, Stdio};
 use torpor_proto::command::MemoryFree;
-use torpor_proto::control::admin::{Function, ReportStoreRequest, UnloadFunctionRequest};
+use torpor_proto::control::admin::{
+    Function, LoadFunctionRequest, ReportStoreRequest, UnloadFunctionRequest,
+};
 
 const MIB: u64 = 1 << 20;
 
@@ -69,6 +71,29 @@ fn an_evicted_function_has_nothing_on_the_gpu_and_everything_after() {
     assert_eq!(client.words(address + 2 * MIB, 5), [3, 3, 3, 3, 0]);
     let back = function(&server, "f");
     assert_eq!((back.resident_bytes, back.swaps), (4 * MIB, 1));
+}
+
+#[test]
+fn a_function_that_is_unloaded_while_it_waits_to_be_loaded_stays_away() {
+    let (server, _settings) = start("");
+    let Attached { mut client, lifeline: _lifeline } = attach(&server, "f");
+    let Attached { client: mut busy, lifeline: _busy } = attach(&server, "busy");
+    client.allocate(0, 4 * MIB).unwrap();
+    busy.load_kernels();
+    let flag = busy.write_host(0, &[0; 4]);
+    busy.launch_at(2, flag, 0);
+    eventually("the other has the GPU", || function(&server, "busy").state == "active");
+    // All of it is there, so nobody waits for this.
+    let request = LoadFunctionRequest { name: "f".to_owned(), gpu: None };
+    server.admin(async |mut api| api.load_function(request).await).unwrap();
+    eventually("its turn is far", || function(&server, "f").state == "waiting");
+    unload(&server, "f");
+    busy.write_host(0, &[1; 4]);
+    busy.settle().unwrap();
+    client.settle().unwrap();
+    eventually("the GPU is idle", || function(&server, "busy").state == "idle");
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    assert_eq!(function(&server, "f").resident_bytes, 0);
 }
 
 #[test]

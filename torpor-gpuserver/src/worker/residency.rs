@@ -49,6 +49,8 @@ pub(super) struct Residency {
     active: bool,
     /// It waits for its turn.
     waiting: bool,
+    /// It comes because the operator wants it, not for a command.
+    loading: bool,
     since: Instant,
     writeback: Writeback,
     /// What the client had before its first request was over is in the host store: see [`Writeback::Never`].
@@ -76,6 +78,7 @@ impl Residency {
         Self {
             active: false,
             waiting: false,
+            loading: false,
             since: Instant::now(),
             writeback,
             settled: false,
@@ -134,7 +137,8 @@ impl Session {
     /// calls this first.
     ///
     /// # Errors
-    /// `CUDA_ERROR_OUT_OF_MEMORY` if there is no room, the context's, or `CUDA_ERROR_DEINITIALIZED` if the session is to end.
+    /// `CUDA_ERROR_OUT_OF_MEMORY` if there is no room, the context's, `CUDA_ERROR_NOT_READY` if nobody wants it to be loaded any
+    /// more, or `CUDA_ERROR_DEINITIALIZED` if the session is to end.
     #[inline]
     pub(super) fn activate(&mut self) -> Result<(), CudaError> {
         if self.residency.active { Ok(()) } else { self.take_turn() }
@@ -153,7 +157,9 @@ impl Session {
             self.residency.waiting = true;
             let attended = self.attend();
             self.residency.waiting = false;
-            if let Err(error) = attended {
+            // Else what was wanted first would be done last: the memory would come after it was to leave.
+            let moot = self.residency.loading && !link.wishes(Wish::Load);
+            if let Err(error) = attended.and(if moot { Err(CudaError::NOT_READY) } else { Ok(()) }) {
                 shared.turns.give_up(link.client);
                 self.tell_phase(Phase::Idle);
                 return Err(error);
@@ -290,18 +296,19 @@ impl Session {
         } else if wanted_waiting {
             self.refuse_release("it waits no longer");
         }
-        if link.wishes(Wish::Load) {
-            link.fulfil(Wish::Load);
-            match self.activate().and_then(|()| self.bring_up_to(EVERYTHING)) {
+        // Whoever waits for its turn comes anyway.
+        if link.wishes(Wish::Load) && !self.residency.waiting {
+            self.residency.loading = true;
+            let loaded = self.activate().and_then(|()| self.bring_up_to(EVERYTHING));
+            self.residency.loading = false;
+            match loaded {
                 Ok(()) => self.give_up_turn(),
                 // The memory stays where it is; who asked for it sees that.
                 Err(error) if self.is_refusal(error) => {}
-                Err(error) => {
-                    // Released while it waited: it is loaded where it goes.
-                    self.released.iter_mut().for_each(|state| state.load_wanted = true);
-                    return Err(error);
-                }
+                // It may be released: then it is loaded where it goes.
+                Err(error) => return Err(error),
             }
+            link.fulfil(Wish::Load);
         }
         Ok(())
     }
