@@ -51,19 +51,21 @@ pub(super) struct Backing {
     segment: Option<Segment>,
     memory: Arc<GpuMemory>,
     client: u64,
+    bytes: u64,
 }
 
 impl Backing {
     /// Takes over what was mapped for a client.
-    pub(super) fn new(segment: Segment, memory: &Arc<GpuMemory>, client: u64) -> Self {
-        Self { segment: Some(segment), memory: memory.clone(), client }
+    pub(super) fn new(segment: Segment, memory: &Arc<GpuMemory>, client: u64, bytes: u64) -> Self {
+        Self { segment: Some(segment), memory: memory.clone(), client, bytes }
     }
 }
 
 impl Drop for Backing {
     fn drop(&mut self) {
-        if let Some(physical) = self.segment.take().and_then(Segment::unmap) {
-            self.memory.give_back(self.client, physical);
+        match self.segment.take().and_then(Segment::unmap) {
+            Some(physical) => self.memory.give_back(self.client, physical),
+            None => self.memory.unreserve(self.client, self.bytes),
         }
     }
 }

@@ -294,7 +294,7 @@ impl Session {
                 return Err(error);
             }
         };
-        let backing = Backing::new(segment, &memory, client);
+        let backing = Backing::new(segment, &memory, client, bytes);
         if let Some((_, segment)) = self.space.segment_of_mut(address) {
             segment.backing = Some(backing);
         }
