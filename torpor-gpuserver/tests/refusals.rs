@@ -59,6 +59,17 @@ fn an_eviction_that_the_driver_refuses_hurts_nobody_and_leaves_nothing_behind() 
 }
 
 #[test]
+fn a_function_that_cannot_be_unloaded_for_once_is_unloaded_a_little_later() {
+    let server = start("call:cuMemcpyDtoHAsync_v2@1:fail=1");
+    let Attached { mut client, lifeline: _lifeline } = attach(&server, "f");
+    let address = client.allocate(0, 2 * MIB).unwrap();
+    client.upload(address, &[7; 5000]);
+    unload(&server, "f");
+    assert!(server.said("its memory stays on the GPU"));
+    assert_eq!(client.download(address, 5001), [[7; 5000].as_slice(), &[0]].concat());
+}
+
+#[test]
 fn an_eviction_that_finds_the_gpu_gone_ends_the_worker() {
     // CUDA_ERROR_UNKNOWN is what the driver says of a device that fell off the bus.
     let server = start("call:cuMemcpyDtoHAsync_v2@1:fail");
