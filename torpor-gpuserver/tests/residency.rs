@@ -8,24 +8,27 @@ use served::{Attached, attach};
 use server_support::server::{Server, eventually};
 use std::io::Write;
 use std::process::{Command, Stdio};
-use torpor_proto::control::admin::{Function, ReportStoreRequest, UnloadFunctionRequest};
+use torpor_proto::command::MemoryFree;
+use torpor_proto::control::admin::{
+    Function, LoadFunctionRequest, ReportStoreRequest, UnloadFunctionRequest,
+};
 
 const MIB: u64 = 1 << 20;
 
 /// A server with one simulated GPU and these settings.
 fn start(settings: &str) -> (Server, tempfile::NamedTempFile) {
-    start_with_faults(settings, "")
+    start_with(settings, "", &["--host-pool", "64MiB", "--host-slab", "16MiB"])
 }
 
-/// As [`start`], and the simulated GPU has these faults.
-fn start_with_faults(settings: &str, faults: &str) -> (Server, tempfile::NamedTempFile) {
+/// As [`start`], with a host pool of some size, and the simulated GPU has these faults.
+fn start_with(settings: &str, faults: &str, pool: &[&str]) -> (Server, tempfile::NamedTempFile) {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(settings.as_bytes()).unwrap();
     let server = Server::start_by(|directory| {
         let mut command = Command::new(served::PROGRAM);
         command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(served::driver());
         command.args(["--gpus", "0", "--pinned-limit", "8MiB", "--staging", "4MiB", "--log", "debug"]);
-        command.args(["--host-pool", "64MiB", "--host-slab", "16MiB"]).arg("--config").arg(file.path());
+        command.args(pool).arg("--config").arg(file.path());
         command.env("TORPOR_GPUSERVER", served::PROGRAM).stdin(Stdio::null()).stdout(Stdio::null());
         if !faults.is_empty() {
             command.env("TORPOR_SIMGPU_FAULTS", faults);
@@ -71,6 +74,29 @@ fn an_evicted_function_has_nothing_on_the_gpu_and_everything_after() {
 }
 
 #[test]
+fn a_function_that_is_unloaded_while_it_waits_to_be_loaded_stays_away() {
+    let (server, _settings) = start("");
+    let Attached { mut client, lifeline: _lifeline } = attach(&server, "f");
+    let Attached { client: mut busy, lifeline: _busy } = attach(&server, "busy");
+    client.allocate(0, 4 * MIB).unwrap();
+    busy.load_kernels();
+    let flag = busy.write_host(0, &[0; 4]);
+    busy.launch_at(2, flag, 0);
+    eventually("the other has the GPU", || function(&server, "busy").state == "active");
+    // All of it is there, so nobody waits for this.
+    let request = LoadFunctionRequest { name: "f".to_owned(), gpu: None };
+    server.admin(async |mut api| api.load_function(request).await).unwrap();
+    eventually("its turn is far", || function(&server, "f").state == "waiting");
+    unload(&server, "f");
+    busy.write_host(0, &[1; 4]);
+    busy.settle().unwrap();
+    client.settle().unwrap();
+    eventually("the GPU is idle", || function(&server, "busy").state == "idle");
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    assert_eq!(function(&server, "f").resident_bytes, 0);
+}
+
+#[test]
 fn only_what_changed_is_copied_back() {
     let (server, _settings) = start("");
     let Attached { mut client, lifeline: _lifeline } = attach(&server, "f");
@@ -93,6 +119,40 @@ fn only_what_changed_is_copied_back() {
     unload(&server, "f");
     assert_eq!(function(&server, "f").host_bytes, 2 * MIB);
     assert_eq!(client.download(address, 3), [0; 3]);
+}
+
+#[test]
+fn a_function_that_changes_needs_no_more_of_the_host_pool_than_it_has() {
+    let (server, _settings) = start_with("", "", &["--host-pool", "8MiB", "--host-slab", "8MiB"]);
+    let Attached { mut client, lifeline: _lifeline } = attach(&server, "f");
+    let address = client.allocate(0, 8 * MIB).unwrap();
+    for round in 1..4 {
+        for chunk in 0..4 {
+            client.upload(address + chunk * 2 * MIB, &[round, chunk as u8]);
+        }
+        unload(&server, "f");
+        assert!(last_eviction(&server, "f").contains("copied_back_bytes=8388608"), "{}", server.log());
+    }
+    for chunk in 0..4 {
+        assert_eq!(client.download(address + chunk * 2 * MIB, 3), [3, chunk as u8, 0]);
+    }
+    // What the pool has no room for stays on the GPU, all of it, and is right there.
+    let more = client.allocate(8 * MIB, 2 * MIB).unwrap();
+    client.upload(more, &[9; 100]);
+    client.upload(address, &[8; 100]);
+    let Attached { client: mut other, lifeline: _other } = attach(&server, "other");
+    assert_eq!(other.allocate(0, 2 * MIB).map(drop), Ok(()));
+    let request = UnloadFunctionRequest { name: "f".to_owned() };
+    let refused = server.admin(async |mut api| api.unload_function(request).await).unwrap_err();
+    assert!(refused.message().contains("still on the GPU"), "{refused}");
+    assert!(server.said("raise --host-pool"), "{}", server.log());
+    assert_eq!(client.download(address, 101), [[8; 100].as_slice(), &[0]].concat());
+    assert_eq!(client.download(more, 101), [[9; 100].as_slice(), &[0]].concat());
+    client.post(MemoryFree { address: more }, &[]);
+    client.settle().unwrap();
+    unload(&server, "f");
+    assert_eq!(client.download(address, 101), [[8; 100].as_slice(), &[0]].concat());
+    assert_eq!(client.download(address + 6 * MIB, 3), [3, 3, 0]);
 }
 
 #[test]
@@ -120,7 +180,7 @@ fn a_function_that_never_writes_back_begins_every_request_with_what_it_had_when_
 #[test]
 fn memory_that_cannot_be_brought_for_once_is_right_afterwards() {
     // The second copy to the GPU is that of the swap-in.
-    let (server, _settings) = start_with_faults("", "call:cuMemcpyHtoDAsync_v2@2:fail=1");
+    let (server, _settings) = start_with("", "call:cuMemcpyHtoDAsync_v2@2:fail=1", &["--host-pool", "64MiB"]);
     let Attached { mut client, lifeline: _lifeline } = attach(&server, "f");
     client.load_kernels();
     let address = client.allocate(0, 2 * MIB).unwrap();

@@ -325,7 +325,8 @@ fn whatever_is_evicted_and_when_programs_see_the_memory_they_wrote() {
             GPU_LIMIT,
         ]);
         command.arg("--spill-dir").arg(spill.path());
-        command.args(["--memory-limit", "8MiB", "--host-pool", "32MiB", "--host-slab", "8MiB"]);
+        // The pool has room for one of them: the least with which every eviction must succeed.
+        command.args(["--memory-limit", "8MiB", "--host-pool", "8MiB", "--host-slab", "4MiB"]);
         command
             .env("TORPOR_SIMGPU_DEVICES", GPUS.to_string())
             .env("TORPOR_SIMGPU_CHECKS", "unordered,busy,streams")

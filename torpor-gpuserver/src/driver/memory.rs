@@ -110,7 +110,8 @@ impl Segment {
         Ok(segment)
     }
 
-    /// Takes the memory away from its address. The device must have done with it.
+    /// Takes the memory away from its address. The device must have done with it. `None` if the driver refuses: the memory is
+    /// nobody's then, and must be nobody else's, for it is still at its address.
     #[must_use]
     pub fn unmap(mut self) -> Option<PhysicalMemory> {
         self.take()
@@ -119,8 +120,8 @@ impl Segment {
     fn take(&mut self) -> Option<PhysicalMemory> {
         let physical = self.physical.take()?;
         // SAFETY: mapped once and unmapped once, here.
-        let _ = unsafe { (physical.device.table().cuMemUnmap)(self.address, physical.bytes) };
-        Some(physical)
+        let code = unsafe { (physical.device.table().cuMemUnmap)(self.address, physical.bytes) };
+        CudaError::check(code).is_ok().then_some(physical)
     }
 }
 

@@ -21,6 +21,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
+/// How long nothing comes or goes until the workers are told again: what came may have left before anybody looked, what was to
+/// go may not have been saved for once, and a client may have been between two workers.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
 /// Why a function is not as it was asked to be.
 #[derive(Debug, thiserror::Error)]
 pub enum FunctionOrderError {
@@ -89,7 +93,8 @@ pub enum FunctionOrderError {
     },
     /// Its memory does not go.
     #[error(
-        "function {name} is busy: {resident} of it are still on the GPU after {} seconds; they leave as soon as it is idle",
+        "function {name} is busy: {resident} of it are still on the GPU after {} seconds; they leave as soon as it is idle, \
+         unless the server's log says why they cannot be saved",
         PATIENCE.as_secs()
     )]
     NotUnloaded {
@@ -198,9 +203,9 @@ pub async fn load(node: &Arc<Node>, name: &str, gpu: Option<u32>) -> Result<u64,
     if clients.is_empty() {
         return Err(FunctionOrderError::NoClients(name.to_owned()));
     }
-    tell(node, &clients, |client| to_worker::Body::SwapIn(SwapIn { client }));
+    let order = |client| to_worker::Body::SwapIn(SwapIn { client });
     let missing = |residency: Residency| residency.allocated.saturating_sub(residency.resident);
-    let there = wait(node, name, &clients, missing).await?;
+    let there = carry_out(node, name, &clients, order, missing).await?;
     there.map(|residency| residency.resident).map_err(|residency| FunctionOrderError::NotLoaded {
         name: name.to_owned(),
         resident: ByteSize(residency.resident),
@@ -215,8 +220,8 @@ pub async fn load(node: &Arc<Node>, name: &str, gpu: Option<u32>) -> Result<u64,
 pub async fn unload(node: &Node, name: &str) -> Result<(), FunctionOrderError> {
     check_known(node, name)?;
     let clients = clients_of(node, name);
-    tell(node, &clients, |client| to_worker::Body::Evict(Evict { client }));
-    let gone = wait(node, name, &clients, |residency| residency.resident).await?;
+    let order = |client| to_worker::Body::Evict(Evict { client });
+    let gone = carry_out(node, name, &clients, order, |residency| residency.resident).await?;
     gone.map(drop).map_err(|residency| FunctionOrderError::NotUnloaded {
         name: name.to_owned(),
         resident: ByteSize(residency.resident),
@@ -313,6 +318,12 @@ fn clients_of(node: &Node, name: &str) -> Vec<Served> {
     served.map(|client| Served { client: client.id.0, gpu: client.introduction.gpu }).collect()
 }
 
+/// Those of the clients that are still served, and where they are now.
+fn still_there(node: &Node, name: &str, clients: &[Served]) -> Vec<Served> {
+    let is_meant = |now: &Served| clients.iter().any(|client| client.client == now.client);
+    clients_of(node, name).into_iter().filter(is_meant).collect()
+}
+
 fn tell(node: &Node, clients: &[Served], body: impl Fn(u64) -> to_worker::Body) {
     for &Served { client, gpu } in clients {
         // Fails when the server is ending, which whoever waits for the effect learns then.
@@ -327,17 +338,23 @@ struct Residency {
     allocated: u64,
 }
 
-/// Waits until no bytes are missing, for as long as they become fewer than ever before. The outer error: nothing is
-/// known; the inner one: how it is instead.
-async fn wait(
+/// Gives the clients' workers an order and waits until no bytes are missing, for as long as they become fewer than ever
+/// before. The outer error: nothing is known; the inner one: how it is instead.
+async fn carry_out(
     node: &Node,
     name: &str,
     clients: &[Served],
+    order: impl Fn(u64) -> to_worker::Body,
     missing: impl Fn(Residency) -> u64,
 ) -> Result<Result<Residency, Residency>, FunctionOrderError> {
     let mut least: Option<Residency> = None;
     let mut since = Instant::now();
+    let mut told: Option<Instant> = None;
     loop {
+        if told.is_none_or(|told| told.elapsed().min(since.elapsed()) >= TELL_EVERY) {
+            tell(node, &still_there(node, name, clients), &order);
+            told = Some(Instant::now());
+        }
         if let Some(now) = residency(node, name, clients).await {
             if missing(now) == 0 {
                 return Ok(Ok(now));
@@ -357,9 +374,8 @@ async fn wait(
 async fn residency(node: &Node, name: &str, clients: &[Served]) -> Option<Residency> {
     let used = usage::by_client(node.gpus()).await;
     let mut sum = Residency::default();
-    let is_meant = |now: &&Served| clients.iter().any(|client| client.client == now.client);
-    for Served { client, .. } in clients_of(node, name).iter().filter(is_meant) {
-        let usage = used.get(client)?;
+    for Served { client, .. } in still_there(node, name, clients) {
+        let usage = used.get(&client)?;
         sum.resident = sum.resident.saturating_add(usage.memory_bytes);
         sum.allocated = sum.allocated.saturating_add(usage::allocated_bytes(usage));
     }

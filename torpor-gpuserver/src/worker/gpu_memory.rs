@@ -178,6 +178,13 @@ impl GpuMemory {
         Reserved::Exhausted
     }
 
+    /// The client waits for memory no longer, though it did not get it.
+    pub(super) fn wait_no_longer(&self, client: u64) {
+        if let Some(client) = lock(&self.state).clients.get_mut(&client) {
+            client.waiting = false;
+        }
+    }
+
     /// Gives up what was reserved and not taken.
     pub(super) fn unreserve(&self, client: u64, bytes: u64) {
         let mut state = lock(&self.state);

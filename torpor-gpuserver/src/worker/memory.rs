@@ -29,6 +29,8 @@ impl MemoryCommands for Session {
         self.space.allocate(address, bytes)?;
         let backed = self.back_cleared(address, bytes);
         if backed.is_err() {
+            // The fill may be under way.
+            self.unback(address)?;
             drop(self.space.free(address)?);
         }
         self.tell_memory();

@@ -27,6 +27,9 @@ use torpor_proto::ring::{Consumer, Record};
 /// The longest state: more than the records of all graphs and the chunks of all memory that a client can have.
 const MAX_STATE_BYTES: u64 = 2 << 30;
 
+/// Why a client stays whose memory is still on the GPU.
+const UNSAVED: &str = "its memory cannot be saved in the host store; the worker's log says why";
+
 /// Between two looks at answers that are due.
 const NAP: Duration = Duration::from_micros(10);
 
@@ -36,7 +39,8 @@ impl Session {
     /// # Errors
     /// `CUDA_ERROR_DEINITIALIZED` if it is given up, or if the session is to end anyway; the context's.
     pub(super) fn depart(&mut self) -> Result<(), CudaError> {
-        match self.become_data()? {
+        let data = self.become_data();
+        match self.unless_refused(data)?.unwrap_or(Err(UNSAVED)) {
             Ok(state) => {
                 self.released = Some(state);
                 Err(CudaError::DEINITIALIZED)
@@ -71,7 +75,7 @@ impl Session {
         }
         self.evict()?;
         if self.space.resident_bytes() > 0 {
-            return Ok(Err("the host store has no room for its memory"));
+            return Ok(Err(UNSAVED));
         }
         let (uploads, uploaded_bytes) = self.images.uploads.save();
         let usage = &self.link.usage;

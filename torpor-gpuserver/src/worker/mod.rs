@@ -25,10 +25,12 @@ mod memory;
 mod migration;
 mod pending;
 mod reach;
+mod refusal;
 mod residency;
 mod segments;
 mod seldom;
 mod session;
+mod session_life;
 mod shared;
 mod snapshot;
 mod store;
@@ -217,7 +219,7 @@ fn listen(shared: &Arc<Shared>) -> io::Result<()> {
         match body {
             Some(to_worker::Body::Attach(attach)) => {
                 let client = attach.client;
-                if let Err(reason) = session::start(shared, attach, descriptors) {
+                if let Err(reason) = session_life::start(shared, attach, descriptors) {
                     shared.tell(from_worker::Body::ClientFault(ClientFault { client, reason }));
                 }
             }

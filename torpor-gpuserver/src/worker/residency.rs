@@ -49,6 +49,8 @@ pub(super) struct Residency {
     active: bool,
     /// It waits for its turn.
     waiting: bool,
+    /// It comes because the operator wants it, not for a command.
+    loading: bool,
     since: Instant,
     writeback: Writeback,
     /// What the client had before its first request was over is in the host store: see [`Writeback::Never`].
@@ -76,6 +78,7 @@ impl Residency {
         Self {
             active: false,
             waiting: false,
+            loading: false,
             since: Instant::now(),
             writeback,
             settled: false,
@@ -134,7 +137,8 @@ impl Session {
     /// calls this first.
     ///
     /// # Errors
-    /// `CUDA_ERROR_OUT_OF_MEMORY` if there is no room, the context's, or `CUDA_ERROR_DEINITIALIZED` if the session is to end.
+    /// `CUDA_ERROR_OUT_OF_MEMORY` if there is no room, the context's, `CUDA_ERROR_NOT_READY` if nobody wants it to be loaded any
+    /// more, or `CUDA_ERROR_DEINITIALIZED` if the session is to end.
     #[inline]
     pub(super) fn activate(&mut self) -> Result<(), CudaError> {
         if self.residency.active { Ok(()) } else { self.take_turn() }
@@ -153,7 +157,9 @@ impl Session {
             self.residency.waiting = true;
             let attended = self.attend();
             self.residency.waiting = false;
-            if let Err(error) = attended {
+            // Else what was wanted first would be done last: the memory would come after it was to leave.
+            let moot = self.residency.loading && !link.wishes(Wish::Load);
+            if let Err(error) = attended.and(if moot { Err(CudaError::NOT_READY) } else { Ok(()) }) {
                 shared.turns.give_up(link.client);
                 self.tell_phase(Phase::Idle);
                 return Err(error);
@@ -209,10 +215,13 @@ impl Session {
         self.tell_phase(Phase::Idle);
     }
 
-    /// Gives the turn up if it has lasted too long while others wait: they begin at once, also if work of this client never
-    /// ends, and this one goes on when its work is done and it is its turn again.
+    /// Lends the lease if it is wanted, and gives the turn up if it has lasted too long while others wait: they begin at once,
+    /// also if work of this client never ends, and this one goes on when its work is done and it is its turn again.
     #[inline]
     pub(super) fn share_the_gpu(&mut self) -> Result<(), CudaError> {
+        if self.residency.active && self.link.wishes(Wish::Lease) && self.arrivals.is_empty() {
+            self.lend_lease()?;
+        }
         let overdue = self.residency.active
             && self.shared.turns.is_contended()
             && self.residency.since.elapsed() > LONGEST_TURN;
@@ -279,7 +288,7 @@ impl Session {
             self.evict()?;
         }
         if link.wishes(Wish::Lease) {
-            self.give_lease_back();
+            self.lend_lease()?;
         }
         let (wanted, wanted_waiting) = (link.take(Wish::Release), link.take(Wish::ReleaseWaiting));
         if wanted || (wanted_waiting && self.residency.waiting) {
@@ -287,35 +296,40 @@ impl Session {
         } else if wanted_waiting {
             self.refuse_release("it waits no longer");
         }
-        if link.wishes(Wish::Load) {
-            link.fulfil(Wish::Load);
-            match self.activate().and_then(|()| self.bring_up_to(EVERYTHING)) {
+        // Whoever waits for its turn comes anyway.
+        if link.wishes(Wish::Load) && !self.residency.waiting {
+            self.residency.loading = true;
+            let loaded = self.activate().and_then(|()| self.bring_up_to(EVERYTHING));
+            self.residency.loading = false;
+            match loaded {
                 Ok(()) => self.give_up_turn(),
                 // The memory stays where it is; who asked for it sees that.
-                Err(CudaError::OUT_OF_MEMORY) => {}
-                Err(error) => {
-                    // Released while it waited: it is loaded where it goes.
-                    self.released.iter_mut().for_each(|state| state.load_wanted = true);
-                    return Err(error);
-                }
+                Err(error) if self.is_refusal(error) => {}
+                // It may be released: then it is loaded where it goes.
+                Err(error) => return Err(error),
+            }
+            link.fulfil(Wish::Load);
+        }
+        Ok(())
+    }
+
+    /// Gives the store's slots back, if they are wanted and this client's memory has all been brought. While it waits for
+    /// memory of the GPU, those that are to leave for it may need the slots; while it works, anybody may.
+    pub(super) fn lend_lease(&mut self) -> Result<(), CudaError> {
+        if self.link.wishes(Wish::Lease) && self.residency.swap_in.is_none() {
+            // Behind all copies from and to the slots.
+            let fence = self.streams.fence_setup();
+            match fence.and_then(|fence| self.wait_for(Vec::from_iter(fence))) {
+                Ok(()) => self.give_lease_back(),
+                // It stays wanted, and the next time may be luckier.
+                Err(error) if self.is_refusal(error) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(())
     }
 
-    /// Gives the store's slots back, if they are wanted, while this client waits for memory of the GPU: those that are to
-    /// leave for it may need the slots.
-    pub(super) fn lend_lease(&mut self) -> Result<(), CudaError> {
-        if self.link.wishes(Wish::Lease) && self.residency.swap_in.is_none() {
-            // Behind all copies from and to the slots.
-            let fence = self.streams.fence_setup()?;
-            self.wait_for(Vec::from_iter(fence))?;
-            self.give_lease_back();
-        }
-        Ok(())
-    }
-
-    fn give_lease_back(&mut self) {
+    pub(super) fn give_lease_back(&mut self) {
         self.link.fulfil(Wish::Lease);
         self.residency.lease_lost = true;
         self.shared.store.lease_revoked(self.link.client);
@@ -352,8 +366,6 @@ impl Session {
         if self.space.resident_bytes() == 0 {
             return Ok(());
         }
-        self.drain()?;
-        self.arrivals.complete();
         let bytes = self.space.resident_bytes();
         let Some(snapshot) = self.snapshot()? else {
             self.shared.memory.set_stuck(self.link.client);

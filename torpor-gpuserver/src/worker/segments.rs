@@ -2,7 +2,7 @@
 //!
 //! A segment is one allocation of 2 MiB or a multiple. It is either *resident*, backed with physical memory, or not; then
 //! each of its chunks is zero, or lies in the host store. While it is resident the host store has its contents as they
-//! were at the last snapshot, if there was one.
+//! were at the last snapshot, if there was one and no later one failed.
 
 use crate::chunk::CHUNK_BYTES;
 use crate::driver::Segment;
@@ -17,6 +17,12 @@ use torpor_proto::control::migration;
 pub(super) enum Content {
     /// All bytes are zero, as they are at first.
     Zero,
+    /// Nowhere but on the GPU: what the host store had was given up for what is there now, which could not be saved yet. The
+    /// segment is resident.
+    Unsaved {
+        /// As of the last snapshot.
+        pointers: Arc<[u64]>,
+    },
     /// In the host store.
     Stored {
         /// Where.
@@ -45,19 +51,21 @@ pub(super) struct Backing {
     segment: Option<Segment>,
     memory: Arc<GpuMemory>,
     client: u64,
+    bytes: u64,
 }
 
 impl Backing {
     /// Takes over what was mapped for a client.
-    pub(super) fn new(segment: Segment, memory: &Arc<GpuMemory>, client: u64) -> Self {
-        Self { segment: Some(segment), memory: memory.clone(), client }
+    pub(super) fn new(segment: Segment, memory: &Arc<GpuMemory>, client: u64, bytes: u64) -> Self {
+        Self { segment: Some(segment), memory: memory.clone(), client, bytes }
     }
 }
 
 impl Drop for Backing {
     fn drop(&mut self) {
-        if let Some(physical) = self.segment.take().and_then(Segment::unmap) {
-            self.memory.give_back(self.client, physical);
+        match self.segment.take().and_then(Segment::unmap) {
+            Some(physical) => self.memory.give_back(self.client, physical),
+            None => self.memory.unreserve(self.client, self.bytes),
         }
     }
 }
@@ -86,7 +94,7 @@ impl ClientSegment {
     pub(super) fn save(&self, address: u64) -> migration::Segment {
         let chunk = |chunk: &Chunk| {
             let stored = match &chunk.content {
-                Content::Zero => None,
+                Content::Zero | Content::Unsaved { .. } => None,
                 Content::Stored { place, digest, identified, pointers } => Some(migration::StoredChunk {
                     chunk: place.chunk,
                     digest_low: digest.low,
@@ -126,14 +134,14 @@ impl ClientSegment {
     pub(super) fn stored(&self) -> impl Iterator<Item = u64> {
         self.chunks.iter().filter_map(|chunk| match &chunk.content {
             Content::Stored { place, .. } => Some(place.chunk),
-            Content::Zero => None,
+            Content::Zero | Content::Unsaved { .. } => None,
         })
     }
 
     /// All device addresses found in it at the last snapshot.
     pub(super) fn pointers(&self) -> impl Iterator<Item = u64> {
         let pointers = |chunk: &Chunk| match &chunk.content {
-            Content::Stored { pointers, .. } => pointers.clone(),
+            Content::Stored { pointers, .. } | Content::Unsaved { pointers } => pointers.clone(),
             _ => Arc::default(),
         };
         self.chunks

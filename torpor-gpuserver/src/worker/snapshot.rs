@@ -3,6 +3,9 @@
 //! What changed since the last snapshot is found by digests that the GPU computes, near the speed of its memory, and only
 //! that is copied back. A chunk that is zero takes no room. When the writes of kernels are dropped
 //! (`writeback = "never"`), only chunks that the host copied something into are looked at.
+//!
+//! What the store has of a changed chunk is given up before room for the new contents is asked for, so a client never needs
+//! more room than its memory has. If the contents cannot be saved then, they are on the GPU alone, and stay there.
 
 use crate::chunk::CHUNK_BYTES;
 use crate::driver::Place;
@@ -36,11 +39,21 @@ pub(super) struct Snapshot {
 }
 
 impl Session {
-    /// Saves what changed. The client's streams are idle. `None` if the host store has no room for it: nothing changes then.
+    /// Waits for the client's work and saves what it changed. `None` if the host store has no room for it, or the driver
+    /// refuses a call: the memory must stay where it is then.
     ///
     /// # Errors
     /// The context's, or `CUDA_ERROR_DEINITIALIZED` if the session is to end.
     pub(super) fn snapshot(&mut self) -> Result<Option<Snapshot>, CudaError> {
+        let taken = self.take_snapshot();
+        let taken = self.unless_refused(taken)?.flatten();
+        self.tell_memory();
+        Ok(taken)
+    }
+
+    fn take_snapshot(&mut self) -> Result<Option<Snapshot>, CudaError> {
+        self.drain()?;
+        self.arrivals.complete();
         let began = Instant::now();
         let suspects = self.suspects();
         let digests = self.digest(&suspects)?;
@@ -54,38 +67,51 @@ impl Session {
                 _ => changed.push((address, digest)),
             }
         }
+        let mut released = Vec::new();
+        for address in zero {
+            self.set_content(address, Content::Zero, &mut released);
+        }
+        for &(address, _) in &changed {
+            if let Some(Content::Stored { pointers, .. }) = self.content(address) {
+                let content = Content::Unsaved { pointers: pointers.clone() };
+                self.set_content(address, content, &mut released);
+            }
+        }
+        self.release(&released);
         let places = match self.reserve_places(changed.len()) {
             Ok(places) => places,
             Err(StoreError::Interrupted) => return Err(CudaError::DEINITIALIZED),
             Err(error) => {
+                self.end_reservation();
                 self.store_failed(&error);
                 return Ok(None);
             }
         };
-        self.copy_back(&changed, &places)?;
+        if let Err(error) = self.copy_back(&changed, &places) {
+            // Whoever gets the places next must not find copies under way to them.
+            self.wait_for_setup()?;
+            self.release(&places.iter().map(|place| place.chunk).collect::<Vec<_>>());
+            self.end_reservation();
+            return Err(error);
+        }
         let taken = Snapshot {
             digested_bytes: suspects.len() as u64 * CHUNK_BYTES,
             digest_us: digested.duration_since(began).as_micros(),
             copied_back_bytes: changed.len() as u64 * CHUNK_BYTES,
             copy_us: digested.elapsed().as_micros(),
         };
-        let mut released = Vec::new();
-        for address in zero {
-            self.set_content(address, Content::Zero, &mut released);
-        }
         for ((address, digest), place) in changed.into_iter().zip(places) {
             let pointers = if digest.pointers > 0 { self.pointers_in(place) } else { Arc::default() };
             let content = Content::Stored { place, digest, identified: false, pointers };
-            self.set_content(address, content, &mut released);
+            self.set_content(address, content, &mut Vec::new());
             self.residency.unidentified = true;
         }
-        self.release(&released);
+        self.end_reservation();
         for address in suspects {
             if let Some((start, segment)) = self.space.segment_of_mut(address) {
                 segment.chunks[((address - start) / CHUNK_BYTES) as usize].copied_into = false;
             }
         }
-        self.tell_memory();
         Ok(Some(taken))
     }
 
@@ -102,11 +128,14 @@ impl Session {
             let stream = self.streams.enter_setup();
             // SAFETY: the buffer is this call's alone, and goes on living with the others; the chunks are those of resident
             // segments, which stay until the wait below is over.
-            unsafe { shared.digests.post(stream, &buffer, part.len(), CHUNK_BYTES, arena)? };
-            let fence = self.streams.fence_setup()?;
-            if let Err(error) = self.wait_for(Vec::from_iter(fence)) {
-                // The kernel may still write into the buffer, so nobody else may have it.
-                std::mem::forget(buffer);
+            let posted = unsafe { shared.digests.post(stream, &buffer, part.len(), CHUNK_BYTES, arena) };
+            let fence = posted.and_then(|()| self.streams.fence_setup());
+            if let Err(error) = fence.and_then(|fence| self.wait_for(Vec::from_iter(fence))) {
+                match self.wait_for_setup() {
+                    Ok(()) => lock(&shared.digest_buffers).push(buffer),
+                    // The kernel may still write into the buffer, so nobody else may have it.
+                    Err(_) => std::mem::forget(buffer),
+                }
                 return Err(error);
             }
             digests.extend((0..part.len()).map(|index| buffer.digest(index)));
@@ -156,8 +185,17 @@ impl Session {
         if count == 0 {
             return Ok(Vec::new());
         }
-        self.renew_lease()?;
-        self.shared.store.reserve(self.link.client, count, &|| self.is_interrupted())
+        let reserved = self.shared.store.reserve(self.link.client, count, &|| self.is_interrupted());
+        // Who is refused does not hear whether the lease is gone.
+        self.residency.lease_lost |= reserved.as_ref().map_or(true, |(_, lease_lost)| *lease_lost);
+        reserved.map(|(places, _)| places)
+    }
+
+    /// What was reserved is written, or given back.
+    fn end_reservation(&mut self) {
+        if self.residency.lease_lost {
+            self.give_lease_back();
+        }
     }
 
     /// Copies chunks to their places and waits for it; neighbours in one go.

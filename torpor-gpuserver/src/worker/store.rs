@@ -59,6 +59,7 @@ struct Slab {
 #[derive(Debug, Default)]
 struct Waiting {
     places: Vec<Place>,
+    lease_lost: bool,
     done: Option<Result<(), StoreError>>,
 }
 
@@ -123,20 +124,22 @@ impl Store {
         }))
     }
 
-    /// Room for `count` new chunks, in the order of their slots. The client refers to each once, and holds a lease.
+    /// Room for `count` new chunks, in the order of their slots. The client refers to each once. True if its other chunks
+    /// may have been moved: it has no lease any more, and says [so](Self::lease_revoked) when it has written the new ones.
     ///
     /// # Errors
-    /// [`StoreError`]; nothing is reserved then.
+    /// [`StoreError`]; nothing is reserved then, and the lease may be gone all the same.
     pub(super) fn reserve(
         &self,
         client: u64,
         count: usize,
         interrupted: &dyn Fn() -> bool,
-    ) -> Result<Vec<Place>, StoreError> {
+    ) -> Result<(Vec<Place>, bool), StoreError> {
         let asked =
             u32::try_from(count).map_err(|_| StoreError::Refused(format!("{count} chunks are too many")))?;
-        let places = self.ask(client, store_request::Body::Reserve(Reserve { count: asked }), interrupted)?;
-        if places.len() == count { Ok(places) } else { Err(StoreError::Lost) }
+        let reserve = store_request::Body::Reserve(Reserve { count: asked });
+        let (places, lease_lost) = self.ask(client, reserve, interrupted)?;
+        if places.len() == count { Ok((places, lease_lost)) } else { Err(StoreError::Lost) }
     }
 
     /// Says what chunks contain, by number and BLAKE3. Returns for each where an equal chunk is, which is the same or one
@@ -154,7 +157,7 @@ impl Store {
         for part in chunks.chunks(CHUNKS_PER_MESSAGE) {
             let (chunks, hashes) = part.iter().map(|&(chunk, hash)| (chunk, hash.to_vec())).unzip();
             let body = store_request::Body::Identify(Identify { chunks, hashes });
-            let answer = self.ask(client, body, interrupted)?;
+            let (answer, _) = self.ask(client, body, interrupted)?;
             if answer.len() != part.len() {
                 return Err(StoreError::Lost);
             }
@@ -172,7 +175,7 @@ impl Store {
         client: u64,
         interrupted: &dyn Fn() -> bool,
     ) -> Result<Vec<Place>, StoreError> {
-        self.ask(client, store_request::Body::Lease(Lease {}), interrupted)
+        self.ask(client, store_request::Body::Lease(Lease {}), interrupted).map(|(places, _)| places)
     }
 
     /// The client refers to each of these once less, to one that is named twice twice less.
@@ -194,7 +197,8 @@ impl Store {
         // Whoever asked may have been interrupted.
         let Some(waiting) = questions.waiting.get_mut(&answer.request) else { return };
         match answer.result {
-            Some(store_answer::Result::Places(Places { places, more })) => {
+            Some(store_answer::Result::Places(Places { places, more, lease_lost })) => {
+                waiting.lease_lost = lease_lost;
                 for worker::Place { chunk, slot } in places {
                     if self.address(slot).is_none() {
                         tracing::error!(
@@ -221,7 +225,7 @@ impl Store {
         client: u64,
         body: store_request::Body,
         interrupted: &dyn Fn() -> bool,
-    ) -> Result<Vec<Place>, StoreError> {
+    ) -> Result<(Vec<Place>, bool), StoreError> {
         let mut questions = self.questions();
         questions.last += 1;
         let request = questions.last;
@@ -236,9 +240,9 @@ impl Store {
         loop {
             let waiting = questions.waiting.get_mut(&request).ok_or(StoreError::Lost)?;
             if let Some(done) = waiting.done.take() {
-                let places = std::mem::take(&mut waiting.places);
+                let (places, lease_lost) = (std::mem::take(&mut waiting.places), waiting.lease_lost);
                 questions.waiting.remove(&request);
-                return done.map(|()| places);
+                return done.map(|()| (places, lease_lost));
             }
             if interrupted() {
                 questions.waiting.remove(&request);
@@ -350,7 +354,10 @@ mod tests {
 
     fn places(request: u64, slots: &[u32], more: bool) -> StoreAnswer {
         let places = slots.iter().map(|&slot| worker::Place { chunk: u64::from(slot) + 100, slot }).collect();
-        StoreAnswer { request, result: Some(store_answer::Result::Places(Places { places, more })) }
+        StoreAnswer {
+            request,
+            result: Some(store_answer::Result::Places(Places { places, more, lease_lost: false })),
+        }
     }
 
     #[test]
@@ -379,8 +386,8 @@ mod tests {
             store.answer(places(of(2).request, &[7], false));
             store.answer(places(of(1).request, &[6], false));
             let slots = |places: Vec<Place>| places.iter().map(|place| place.slot).collect::<Vec<_>>();
-            assert_eq!(slots(first.join().unwrap().unwrap()), [4, 5, 6]);
-            assert_eq!(second.join().unwrap().unwrap(), [Place { chunk: 107, slot: 7 }]);
+            assert_eq!(slots(first.join().unwrap().unwrap().0), [4, 5, 6]);
+            assert_eq!(second.join().unwrap().unwrap(), (vec![Place { chunk: 107, slot: 7 }], false));
         });
     }
 

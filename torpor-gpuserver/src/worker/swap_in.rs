@@ -170,14 +170,16 @@ impl Session {
         let began = Instant::now();
         self.back(address, bytes)?;
         let mapping_time = began.elapsed();
-        let posted = self.post_contents(address);
+        let posted = self.post_contents(address).and_then(|copied_bytes| {
+            if closes {
+                self.arrivals.close_group(&self.shared.device, self.streams.enter_setup())?;
+            }
+            Ok(copied_bytes)
+        });
         if posted.is_err() {
             self.unback(address)?;
         }
         let copied_bytes = posted?;
-        if closes {
-            self.arrivals.close_group(&self.shared.device, self.streams.enter_setup())?;
-        }
         if let Some(swap_in) = &mut self.residency.swap_in {
             swap_in.mapping_time += mapping_time;
             swap_in.copied_bytes += copied_bytes;
@@ -248,8 +250,10 @@ impl Session {
             match shared.memory.reserve(link.client, bytes) {
                 Reserved::Granted => return Ok(()),
                 Reserved::Later => {
-                    self.lend_lease()?;
-                    self.wait_around()?;
+                    if let Err(error) = self.lend_lease().and_then(|()| self.wait_around()) {
+                        shared.memory.wait_no_longer(link.client);
+                        return Err(error);
+                    }
                 }
                 Reserved::Exhausted => {
                     tracing::error!(
@@ -290,17 +294,22 @@ impl Session {
                 return Err(error);
             }
         };
-        let backing = Backing::new(segment, &memory, client);
+        let backing = Backing::new(segment, &memory, client, bytes);
         if let Some((_, segment)) = self.space.segment_of_mut(address) {
             segment.backing = Some(backing);
         }
         Ok(())
     }
 
-    /// Takes a segment's memory away again: without its contents it has somebody else's.
-    fn unback(&mut self, address: u64) -> Result<(), CudaError> {
-        let fence = self.streams.fence_setup()?;
-        self.wait_for(Vec::from_iter(fence))?;
+    /// Takes a segment's memory away again: without its contents it has somebody else's. Whatever was posted before has
+    /// arrived then, whether or not its group was closed.
+    pub(super) fn unback(&mut self, address: u64) -> Result<(), CudaError> {
+        if let Err(error) = self.wait_for_setup() {
+            if error != CudaError::DEINITIALIZED {
+                self.shared.lose(error, format!("client {}, taking memory back", self.link.client));
+            }
+            return Err(error);
+        }
         if let Some((_, segment)) = self.space.segment_of_mut(address) {
             segment.backing = None;
         }
@@ -313,6 +322,7 @@ impl Session {
         let (_, segment) = self.space.segment_of(address).ok_or(CudaError::UNKNOWN)?;
         let source = |chunk: &Chunk| match &chunk.content {
             Content::Zero => Ok(None),
+            Content::Unsaved { .. } => Err(CudaError::OPERATING_SYSTEM),
             Content::Stored { place, .. } => {
                 self.shared.store.address(place.slot).map(Some).ok_or(CudaError::OPERATING_SYSTEM)
             }

@@ -10,6 +10,10 @@
 //! before it uses its chunks again, and they are brought back then. When the files may not grow either, new reservations
 //! fail. Nothing is ever dropped to make room; a chunk is gone when nobody refers to it.
 //!
+//! Who waits for a reservation uses no slot meanwhile, so its lease may be taken without asking: else two that wait for each
+//! other's slots would wait for ever. It then writes what it reserved without a lease, says so when it has done that, and
+//! asks for a lease before it uses its chunks again.
+//!
 //! ```text
 //!  session ─▶ worker ══StoreRequest══▶ requests ─▶ room: growth, spilling, revoking ─▶ index (all bookkeeping)
 //!                    ◀══Slab, StoreAnswer, RevokeLease══ workers            └─▶ slab, spill (memory and files)
@@ -122,6 +126,8 @@ struct Owner {
     worker: Option<WorkerId>,
     /// Requests that wait for their turn to look for room.
     queued: u32,
+    /// Requests that make new chunks.
+    reserving: u32,
 }
 
 impl Store {
@@ -186,7 +192,9 @@ impl Store {
     pub fn admit(&self, client: ClientId, function: &str) {
         let mut state = self.state();
         state.index.admit(client);
-        state.clients.insert(client, Owner { function: function.into(), worker: None, queued: 0 });
+        state
+            .clients
+            .insert(client, Owner { function: function.into(), worker: None, queued: 0, reserving: 0 });
     }
 
     /// A client is between two workers: nobody uses its slots until it has a lease again.
@@ -249,6 +257,13 @@ impl Store {
             let files = files.clone();
             tokio::task::spawn_blocking(move || chunks.into_iter().for_each(|chunk| files.remove(chunk)));
         }
+    }
+}
+
+impl Owner {
+    /// A request that makes new chunks is over.
+    fn reserved(&mut self) {
+        self.reserving = self.reserving.saturating_sub(1);
     }
 }
 

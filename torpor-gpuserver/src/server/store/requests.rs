@@ -70,6 +70,7 @@ impl Store {
         }
         let result = self.answer(worker, client, request.body).await;
         let state = self.state();
+        let lease_lost = !state.index.is_leased(client);
         let answer = |result| {
             let answer = StoreAnswer { request: number, result: Some(result) };
             state.workers.tell(worker, to_worker::Body::StoreAnswer(answer));
@@ -82,7 +83,11 @@ impl Store {
                     let places =
                         part.iter().map(|place| worker::Place { chunk: place.chunk, slot: place.slot });
                     let more = parts.peek().is_some();
-                    answer(store_answer::Result::Places(Places { places: places.collect(), more }));
+                    answer(store_answer::Result::Places(Places {
+                        places: places.collect(),
+                        more,
+                        lease_lost,
+                    }));
                     if !more {
                         break;
                     }

@@ -1,7 +1,7 @@
 //! Finding slots: by waiting for growth, then by spilling, after asking idle clients for their leases.
 
 use super::growth::Outlook;
-use super::{BATCH, State, Store};
+use super::{BATCH, Owner, State, Store};
 use crate::chunk::CHUNK_BYTES;
 use crate::server::clients::ClientId;
 use crate::server::size::ByteSize;
@@ -24,11 +24,26 @@ enum Step {
     Spill(Arc<SpillFiles>, Vec<SpillTicket>),
     /// Look again when something has changed, or at this time.
     Wait(Instant),
+    /// Look again at once.
+    Again,
 }
 
 impl Store {
-    /// Makes new chunks for a client.
+    /// Makes new chunks for a client. It may have lost its lease meanwhile, whatever comes of it.
     pub(super) async fn reserve(
+        self: &Arc<Self>,
+        client: ClientId,
+        count: usize,
+    ) -> Result<Vec<Place>, StoreError> {
+        self.note(client, |owner| owner.reserving += 1);
+        let reserved = self.reserve_in_turn(client, count).await;
+        if reserved.is_err() {
+            self.note(client, Owner::reserved);
+        }
+        reserved
+    }
+
+    async fn reserve_in_turn(
         self: &Arc<Self>,
         client: ClientId,
         count: usize,
@@ -43,6 +58,8 @@ impl Store {
                 let reserved = state.index.reserve(client, count).map_err(misuse)?;
                 self.advance(&mut state);
                 if let Some(places) = reserved {
+                    // From now on it uses what it has reserved.
+                    state.clients.get_mut(&client).into_iter().for_each(Owner::reserved);
                     return Ok(places);
                 }
                 if count.saturating_add(held) > self.pool_slots() {
@@ -75,16 +92,17 @@ impl Store {
 
     /// Waits until it is this client's turn to look for room. While it waits, it cannot give a lease back.
     async fn turn(&self, client: ClientId) -> tokio::sync::MutexGuard<'_, ()> {
-        let queue = |change: fn(&mut u32)| {
-            if let Some(owner) = self.state().clients.get_mut(&client) {
-                change(&mut owner.queued);
-            }
-            self.wake();
-        };
-        queue(|queued| *queued += 1);
+        self.note(client, |owner| owner.queued += 1);
         let turn = self.room.lock().await;
-        queue(|queued| *queued = queued.saturating_sub(1));
+        self.note(client, |owner| owner.queued = owner.queued.saturating_sub(1));
         turn
+    }
+
+    fn note(&self, client: ClientId, change: impl FnOnce(&mut Owner)) {
+        if let Some(owner) = self.state().clients.get_mut(&client) {
+            change(owner);
+        }
+        self.wake();
     }
 
     fn grant(&self, client: ClientId) -> Result<Option<Vec<Place>>, StoreError> {
@@ -138,6 +156,7 @@ impl Store {
                 Step::Done => return Ok(()),
                 Step::Spill(files, tickets) => self.spill(client, slots, &files, tickets).await?,
                 Step::Wait(until) => drop(timeout_at(until, changes.changed()).await),
+                Step::Again => {}
             }
         }
     }
@@ -183,9 +202,11 @@ impl Store {
         if !tickets.is_empty() {
             return Ok(Step::Spill(files.clone(), tickets));
         }
-        // Everything is leased. Those that wait for this request to be over cannot give their leases back before.
+        // Everything is leased. Those that wait for this request to be over cannot give their leases back before, and need
+        // not be asked if they use no slot meanwhile.
         let State { index, clients, workers, .. } = state;
         let may = |other| other != client && clients.get(&other).is_none_or(|owner| owner.queued == 0);
+        let waits = |other| clients.get(&other).is_some_and(|owner| owner.reserving > 0);
         if now >= deadline {
             return Err(StoreError::Busy { function, fill });
         }
@@ -203,6 +224,9 @@ impl Store {
                         None => index.revoked(chosen),
                     }
                 }
+                // Somebody else asked already.
+                None if revoked_at.is_none() && index.awaits_revocation(may) => *revoked_at = Some(now),
+                None if index.suspend_next(waits).is_some() => return Ok(Step::Again),
                 None if !index.awaits_revocation(may) => return Err(StoreError::Busy { function, fill }),
                 None => return Ok(Step::Wait(deadline)),
             }

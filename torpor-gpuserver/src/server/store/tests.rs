@@ -41,6 +41,8 @@ struct Worker {
     revoked: Vec<u64>,
     slabs: Vec<u32>,
     last: u64,
+    /// As the last answer said.
+    lease_lost: bool,
 }
 
 impl Worker {
@@ -48,7 +50,7 @@ impl Worker {
         let (outbox, inbox) = mpsc::unbounded_channel();
         let id = store.connect(7, outbox);
         let (failure, busy, revoked, slabs) = (Some(String::new()), HashSet::new(), Vec::new(), Vec::new());
-        Self { store: store.clone(), id, inbox, failure, busy, revoked, slabs, last: 0 }
+        Self { store: store.clone(), id, inbox, failure, busy, revoked, slabs, last: 0, lease_lost: false }
     }
 
     fn say(&self, body: from_worker::Body) {
@@ -74,6 +76,7 @@ impl Worker {
             match answer.result.unwrap() {
                 store_answer::Result::Refusal(reason) => return Err(reason),
                 store_answer::Result::Places(places) => {
+                    self.lease_lost = places.lease_lost;
                     all.extend(
                         places.places.iter().map(|place| Place { chunk: place.chunk, slot: place.slot }),
                     );
@@ -274,17 +277,15 @@ async fn full_files_refuse_reservations_but_not_exchanges() {
         assert_eq!(contents(&store, &worker.lease(2).await.unwrap()), [5, 6, 7, 8]);
     }
     files_left(directory.path(), 4).await;
-    let refusal = worker.reserve(1, 1).await.unwrap_err();
-    assert!(refusal.contains("lease"), "{refusal}");
 }
 
 #[tokio::test]
-async fn a_function_that_is_not_idle_is_waited_for_and_one_that_asks_is_not() {
+async fn a_function_that_is_not_idle_is_waited_for_and_one_that_asks_lends_its_room() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(1, Some((directory.path(), 100)));
     let mut worker = Worker::new(&store);
     worker.make(1, &[1, 2]).await.unwrap();
-    worker.make(2, &[3, 4]).await.unwrap();
+    let theirs = worker.make(2, &[3, 4]).await.unwrap();
     worker.busy = HashSet::from([1, 2]);
     let request = worker.post(3, store_request::Body::Reserve(Reserve { count: 1 }));
     while worker.revoked != [1, 2] {
@@ -292,12 +293,27 @@ async fn a_function_that_is_not_idle_is_waited_for_and_one_that_asks_is_not() {
     }
     worker.say(from_worker::Body::LeaseRevoked(LeaseRevoked { client: 2 }));
     worker.await_answer(request).await.unwrap();
-    // The first waits behind the third now: nobody can give anything back.
-    let third = worker.post(3, store_request::Body::Reserve(Reserve { count: 2 }));
-    let first = worker.post(1, store_request::Body::Reserve(Reserve { count: 1 }));
-    let refusal = worker.await_answer(third).await.unwrap_err();
-    assert!(refusal.contains("in use by functions that are not idle"), "{refusal}");
-    worker.await_answer(first).await.unwrap();
+    // The first waits behind the third now, and cannot give anything back.
+    let third = worker.post(3, store_request::Body::Reserve(Reserve { count: 3 }));
+    let first = worker.post(1, store_request::Body::Reserve(Reserve { count: 2 }));
+    let places = worker.await_answer(third).await.unwrap();
+    assert_eq!((places.len(), worker.lease_lost), (3, false));
+    worker.say(from_worker::Body::LeaseRevoked(LeaseRevoked { client: 3 }));
+    let new = worker.await_answer(first).await.unwrap();
+    assert_eq!((new.len(), worker.lease_lost), (2, true));
+    for (place, content) in new.iter().zip([5, 6]) {
+        memory(&store, place.slot).copy_in(&bytes(content));
+    }
+    // What it is writing stays where it is, until it says that it is done.
+    worker.release(2, theirs.iter().map(|place| place.chunk).collect());
+    let second = worker.post(2, store_request::Body::Reserve(Reserve { count: 4 }));
+    assert!(timeout(Duration::from_millis(50), worker.await_answer(second)).await.is_err());
+    worker.say(from_worker::Body::LeaseRevoked(LeaseRevoked { client: 1 }));
+    worker.await_answer(second).await.unwrap();
+    worker.say(from_worker::Body::LeaseRevoked(LeaseRevoked { client: 2 }));
+    worker.busy.clear();
+    assert_eq!(contents(&store, &worker.lease(1).await.unwrap()), [1, 2, 5, 6]);
+    assert_sound(&store).await;
 }
 
 #[tokio::test]

@@ -160,8 +160,13 @@ impl Index {
                 found.push(format!("client {} refers to a chunk that does not know it", id.0));
             }
             let usable = |&chunk: &ChunkId| self.slot_of(chunk).is_some();
-            if matches!(client.lease, Lease::Held | Lease::Revoking) && !client.chunks.iter().all(usable) {
+            if client.lease.is_held() && !client.chunks.iter().all(usable) {
                 found.push(format!("client {} holds a lease on a chunk in a file", id.0));
+            }
+            if let Lease::Writing(first) = client.lease
+                && !client.chunks.range(first..).all(usable)
+            {
+                found.push(format!("client {} is writing a chunk that is in a file", id.0));
             }
         }
         if self.by_hash.len() != self.chunks.values().filter(|chunk| chunk.hash.is_some()).count() {

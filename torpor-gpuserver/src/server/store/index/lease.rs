@@ -10,7 +10,7 @@ impl Index {
     /// [`Misuse::UnknownClient`].
     pub fn want_lease(&mut self, client: ClientId) -> Result<(), Misuse> {
         let its = self.clients.get_mut(&client).ok_or(Misuse::UnknownClient)?;
-        if its.lease == Lease::None {
+        if !its.lease.is_held() {
             its.lease = Lease::Wanted;
         }
         Ok(())
@@ -70,10 +70,29 @@ impl Index {
         Some(id)
     }
 
-    /// Whether any client among those that `may` has been asked for its lease and has not given it back.
+    /// Whether any client among those that `may` has been asked for its lease and has not given it back, or is about to have
+    /// done with what it reserved without one.
     #[must_use]
     pub fn awaits_revocation(&self, may: impl Fn(ClientId) -> bool) -> bool {
-        self.clients.iter().any(|(&id, client)| client.lease == Lease::Revoking && may(id))
+        let awaited = |lease| matches!(lease, Lease::Revoking | Lease::Writing(_));
+        self.clients.iter().any(|(&id, client)| awaited(client.lease) && may(id))
+    }
+
+    /// Takes the lease of the client that has not used the store for longest, among those that `waits` and use no slot
+    /// meanwhile. `None` if none of them holds one on anything.
+    pub fn suspend_next(&mut self, waits: impl Fn(ClientId) -> bool) -> Option<ClientId> {
+        let candidates = self.clients.iter_mut();
+        let candidates = candidates
+            .filter(|(id, client)| client.lease.is_held() && !client.chunks.is_empty() && waits(**id));
+        let (&id, client) = candidates.min_by_key(|(_, client)| client.last_used)?;
+        client.lease = Lease::None;
+        Some(id)
+    }
+
+    /// Whether the client may use all of its slots.
+    #[must_use]
+    pub fn is_leased(&self, client: ClientId) -> bool {
+        self.clients.get(&client).is_some_and(|its| its.lease.is_held())
     }
 
     /// The client does not use its slots any more.

@@ -98,6 +98,24 @@ enum Lease {
     Held,
     /// Held, but asked to be given back.
     Revoking,
+    /// Not held, but what was reserved from this chunk on is being written.
+    Writing(ChunkId),
+}
+
+impl Lease {
+    /// Whether the client may use all of its slots.
+    fn is_held(self) -> bool {
+        matches!(self, Self::Held | Self::Revoking)
+    }
+
+    /// Whether the client has nothing to do with the slot of one of its chunks.
+    fn spares(self, chunk: ChunkId) -> bool {
+        match self {
+            Self::None => true,
+            Self::Writing(first) => chunk < first,
+            Self::Wanted | Self::Held | Self::Revoking => false,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -187,19 +205,19 @@ impl Index {
         }
     }
 
-    /// Makes new chunks, to which the client refers once each. `None` if not enough slots are free.
+    /// Makes new chunks, to which the client refers once each. `None` if not enough slots are free. A client that refers to
+    /// something and has no lease gets none, but the new chunks stay where they are until it says that it has done with them.
     ///
     /// # Errors
     /// [`Misuse`].
     pub fn reserve(&mut self, client: ClientId, count: usize) -> Result<Option<Vec<Place>>, Misuse> {
         let its = self.clients.get_mut(&client).ok_or(Misuse::UnknownClient)?;
-        if !matches!(its.lease, Lease::Held | Lease::Revoking) {
-            if !its.chunks.is_empty() {
-                return Err(Misuse::NoLease);
-            }
-            its.lease = Lease::Held;
-        }
         let Some(slots) = self.slots.take(count) else { return Ok(None) };
+        match its.lease {
+            Lease::Held | Lease::Revoking | Lease::Writing(_) => {}
+            Lease::None | Lease::Wanted if its.chunks.is_empty() => its.lease = Lease::Held,
+            Lease::None | Lease::Wanted => its.lease = Lease::Writing(self.last_chunk + 1),
+        }
         let place = |slot| {
             self.last_chunk += 1;
             let (chunk, referrers) = (self.last_chunk, BTreeMap::from([(client, 1)]));
@@ -222,7 +240,7 @@ impl Index {
         contents: &[(ChunkId, Hash)],
     ) -> Result<(Vec<Place>, Vec<ChunkId>), Misuse> {
         let its = self.clients.get(&client).ok_or(Misuse::UnknownClient)?;
-        if !matches!(its.lease, Lease::Held | Lease::Revoking) {
+        if !its.lease.is_held() {
             return Err(Misuse::NoLease);
         }
         let mut seen = HashSet::new();
@@ -271,6 +289,12 @@ impl Index {
             }
         }
         (files, result)
+    }
+
+    /// Whether none of a chunk's users has anything to do with its slot.
+    fn is_spared(&self, id: ChunkId, chunk: &Chunk) -> bool {
+        let mut users = chunk.referrers.keys();
+        users.all(|user| self.clients.get(user).is_none_or(|its| its.lease.spares(id)))
     }
 
     fn slot_of(&self, chunk: ChunkId) -> Option<u32> {

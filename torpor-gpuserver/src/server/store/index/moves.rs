@@ -1,6 +1,6 @@
 //! Chunks on their way between slots and files.
 
-use super::{ChunkId, Index, Lease, Location, Work};
+use super::{ChunkId, Client, Index, Location, Work};
 use crate::chunk::Hash;
 use crate::server::clients::ClientId;
 
@@ -40,11 +40,11 @@ pub enum Spilled {
 }
 
 impl Index {
-    /// Begins to move chunks to files, `most` at most: those that no holder of a lease refers to, the ones that have not
-    /// been used for longest first.
+    /// Begins to move chunks to files, `most` at most: those whose slots nobody uses, the ones that have not been used
+    /// for longest first.
     pub fn begin_spills(&mut self, most: usize) -> Vec<SpillTicket> {
-        let idle = |client: &ClientId| self.clients.get(client).is_none_or(|its| its.lease == Lease::None);
-        let mut clients: Vec<_> = self.clients.iter().filter(|(id, _)| idle(id)).collect();
+        let may_spare = |(_, client): &(&ClientId, &Client)| client.lease.spares(0);
+        let mut clients: Vec<_> = self.clients.iter().filter(may_spare).collect();
         clients.sort_by_key(|(_, client)| client.last_used);
         let mut tickets = Vec::new();
         for (id, client) in clients {
@@ -62,8 +62,8 @@ impl Index {
                 }
                 let Some(its) = self.chunks.get(&chunk) else { continue };
                 let Location::Slot(slot) = its.location else { continue };
-                let mut users = its.referrers.keys();
-                if its.work.is_none() && !its.damaged && users.all(|user| idle(user) && is_last_user(user)) {
+                let is_youngest_user = its.referrers.keys().all(is_last_user);
+                if its.work.is_none() && !its.damaged && is_youngest_user && self.is_spared(chunk, its) {
                     tickets.push(SpillTicket { chunk, slot, hash: its.hash });
                 }
             }
@@ -81,7 +81,7 @@ impl Index {
     #[must_use]
     pub fn end_spill(&mut self, ticket: SpillTicket, spilled: Spilled) -> bool {
         self.spilling -= 1;
-        let idle = |client: &ClientId| self.clients.get(client).is_none_or(|its| its.lease == Lease::None);
+        let is_spared = self.chunks.get(&ticket.chunk).is_some_and(|its| self.is_spared(ticket.chunk, its));
         let Some(chunk) = self.chunks.get_mut(&ticket.chunk) else {
             if let Some(slot) = self.held.remove(&ticket.chunk) {
                 self.slots.give(slot);
@@ -90,7 +90,7 @@ impl Index {
         };
         let void = chunk.work.take() != Some(Work::Spilling { void: false });
         match spilled {
-            Spilled::Written(hash) if !void && chunk.referrers.keys().all(idle) => {
+            Spilled::Written(hash) if !void && is_spared => {
                 chunk.location = Location::File(hash);
                 self.in_files += 1;
                 self.slots.give(ticket.slot);

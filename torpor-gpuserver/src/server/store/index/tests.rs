@@ -82,7 +82,6 @@ fn only_what_no_leaseholder_refers_to_is_spilled_and_the_longest_unused_first() 
         let hash = ticket.hash.unwrap();
         assert!(index.end_spill(ticket, Spilled::Written(hash)));
     }
-    assert_eq!(index.reserve(A, 1), Err(Misuse::NoLease));
     assert_eq!(index.grant(A), Ok(None));
     assert_eq!(index.missing(A), [own.chunk]);
     let ticket = index.begin_restore(own.chunk).unwrap();
@@ -166,6 +165,42 @@ fn misuse_changes_nothing() {
 }
 
 #[test]
+fn what_is_reserved_without_a_lease_stays_until_it_is_written_and_the_rest_goes() {
+    let mut index = index(1, &[A, B]);
+    let old = make(&mut index, A, 5);
+    index.revoked(A);
+    let new = index.reserve(A, 2).unwrap().unwrap();
+    assert!(!index.is_leased(A) && index.awaits_revocation(|client| client == A));
+    assert_eq!(index.identify(A, &[(new[0].chunk, content(6))]), Err(Misuse::NoLease));
+    assert_eq!((index.revoke_next(|_| true), index.suspend_next(|_| true)), (None, None));
+    let tickets = index.begin_spills(9);
+    assert_eq!(tickets.iter().map(|ticket| ticket.chunk).collect::<Vec<_>>(), [old.chunk]);
+    for ticket in tickets {
+        assert!(index.end_spill(ticket, Spilled::Written(content(5))));
+    }
+    assert_eq!(index.contradictions(), Vec::<String>::new());
+    index.revoked(A);
+    assert!(!index.awaits_revocation(|_| true));
+    assert_eq!(spill_all(&mut index), 2);
+    assert_eq!(index.missing(A), [old.chunk, new[0].chunk, new[1].chunk]);
+}
+
+#[test]
+fn whoever_waits_loses_its_lease_and_nobody_else() {
+    let mut index = index(1, &[A, B]);
+    let (own, _) = (make(&mut index, A, 1), make(&mut index, B, 2));
+    assert_eq!(index.suspend_next(|client| client == A), Some(A));
+    assert_eq!(index.suspend_next(|client| client == A), None);
+    let tickets = index.begin_spills(9);
+    assert_eq!(tickets.iter().map(|ticket| ticket.chunk).collect::<Vec<_>>(), [own.chunk]);
+    // It is given a lease before the file is written.
+    assert_eq!(index.grant(A).unwrap().unwrap(), [own]);
+    for ticket in tickets {
+        assert!(!index.end_spill(ticket, Spilled::Written(content(1))));
+    }
+}
+
+#[test]
 fn a_damaged_chunk_is_never_written_to_a_file() {
     let mut index = index(1, &[A]);
     make(&mut index, A, 5);
@@ -185,6 +220,7 @@ enum Step {
     Release(u64, Vec<usize>),
     Touch(u64),
     Revoke,
+    Suspend(u64),
     Revoked(u64),
     Want(u64),
     Grant(u64),
@@ -208,6 +244,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(client, chunks)| Step::Release(client, chunks)),
         1 => client.clone().prop_map(Step::Touch),
         2 => Just(Step::Revoke),
+        2 => client.clone().prop_map(Step::Suspend),
         4 => client.clone().prop_map(Step::Revoked),
         2 => client.clone().prop_map(Step::Want),
         6 => client.clone().prop_map(Step::Grant),
@@ -285,6 +322,7 @@ impl Model {
             }
             Step::Touch(client) => index.touch(ClientId(client)),
             Step::Revoke => drop(index.revoke_next(|_| true)),
+            Step::Suspend(client) => drop(index.suspend_next(|other| other.0 == client)),
             Step::Revoked(client) => index.revoked(ClientId(client)),
             Step::Want(client) => drop(index.want_lease(ClientId(client))),
             Step::Grant(client) => {

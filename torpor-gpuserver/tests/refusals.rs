@@ -1,0 +1,102 @@
+//! Driver calls that are refused once, and whom that hurts: at most the client that wanted something of them.
+
+mod served;
+mod server_support;
+mod worker_support;
+
+use served::{Attached, attach};
+use server_support::server::{Server, eventually};
+use std::process::{Command, Stdio};
+use torpor_proto::control::admin::{ReportStoreRequest, UnloadFunctionRequest};
+use torpor_proto::error::CudaError;
+
+const MIB: u64 = 1 << 20;
+
+/// A server with one simulated GPU of which functions may use 20 MiB, with these faults.
+fn start(faults: &str) -> Server {
+    Server::start_by(|directory| {
+        let mut command = Command::new(served::PROGRAM);
+        command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(served::driver());
+        command.args(["--gpus", "0", "--gpu-limit", "20MiB", "--pinned-limit", "8MiB", "--staging", "4MiB"]);
+        command.args(["--host-pool", "64MiB", "--host-slab", "16MiB", "--log", "debug"]);
+        command.env("TORPOR_GPUSERVER", served::PROGRAM).env("TORPOR_SIMGPU_FAULTS", faults);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command
+    })
+}
+
+fn unload(server: &Server, name: &str) {
+    let request = UnloadFunctionRequest { name: name.to_owned() };
+    server.admin(async |mut api| api.unload_function(request).await).unwrap();
+}
+
+fn stored_bytes(server: &Server) -> u64 {
+    server.admin(async |mut api| api.report_store(ReportStoreRequest {}).await).unwrap().used_bytes
+}
+
+#[test]
+fn an_eviction_that_the_driver_refuses_hurts_nobody_and_leaves_nothing_behind() {
+    // The second copy of the eviction, when the first is under way; and the first look at what changed.
+    for refused in ["cuMemcpyDtoHAsync_v2@2", "cuLaunchKernelEx@1"] {
+        let server = start(&format!("call:{refused}:fail=1"));
+        let Attached { client: mut first, lifeline: _first } = attach(&server, "first");
+        let Attached { client: mut second, lifeline: _second } = attach(&server, "second");
+        let address = first.allocate(0, 18 * MIB).unwrap();
+        first.upload(address, &[7; 5000]);
+        first.upload(address + 8 * MIB, &[8; 5000]);
+        assert_eq!(second.allocate(0, 4 * MIB), Err(CudaError::OUT_OF_MEMORY), "{refused}");
+        assert!(server.said("its memory stays on the GPU"), "{refused}");
+        eventually("the places are given back", || stored_bytes(&server) == 0);
+        assert_eq!(first.download(address, 5001), [[7; 5000].as_slice(), &[0]].concat());
+        // It was used, so it may be evicted again.
+        let others = second.allocate(0, 4 * MIB).unwrap();
+        second.upload(others, &[9; 100]);
+        assert_eq!(stored_bytes(&server), 4 * MIB, "{refused}");
+        assert_eq!(first.download(address + 8 * MIB, 5001), [[8; 5000].as_slice(), &[0]].concat());
+        assert_eq!(second.download(others, 101), [[9; 100].as_slice(), &[0]].concat());
+        assert_eq!(server.gpus()[0].worker_restarts, 0, "{refused}");
+    }
+}
+
+#[test]
+fn a_function_that_cannot_be_unloaded_for_once_is_unloaded_a_little_later() {
+    let server = start("call:cuMemcpyDtoHAsync_v2@1:fail=1");
+    let Attached { mut client, lifeline: _lifeline } = attach(&server, "f");
+    let address = client.allocate(0, 2 * MIB).unwrap();
+    client.upload(address, &[7; 5000]);
+    unload(&server, "f");
+    assert!(server.said("its memory stays on the GPU"));
+    assert_eq!(client.download(address, 5001), [[7; 5000].as_slice(), &[0]].concat());
+}
+
+#[test]
+fn an_eviction_that_finds_the_gpu_gone_ends_the_worker() {
+    // CUDA_ERROR_UNKNOWN is what the driver says of a device that fell off the bus.
+    let server = start("call:cuMemcpyDtoHAsync_v2@1:fail");
+    let Attached { mut client, lifeline: _lifeline } = attach(&server, "f");
+    let address = client.allocate(0, 2 * MIB).unwrap();
+    client.upload(address, &[7; 5000]);
+    let request = UnloadFunctionRequest { name: "f".to_owned() };
+    let _ = server.admin(async |mut api| api.unload_function(request).await);
+    eventually("another worker serves", || server.gpus()[0].worker_restarts == 1);
+    assert_eq!(client.channel.sticky_error(), Some(CudaError::UNKNOWN));
+}
+
+#[test]
+fn memory_that_cannot_be_brought_ahead_of_need_is_brought_when_it_is_needed() {
+    // The fourth copy to the GPU is that of the second group of the swap-in, for which nobody waits.
+    let server = start("call:cuMemcpyHtoDAsync_v2@4:fail=1");
+    let Attached { mut client, lifeline: _lifeline } = attach(&server, "f");
+    client.load_kernels();
+    let addresses = [0, 8].map(|offset| client.allocate(offset * MIB, 8 * MIB).unwrap());
+    addresses.iter().for_each(|&address| client.upload(address, &[7; 5000]));
+    unload(&server, "f");
+    client.add_step(addresses[0] + MIB, 1, 0);
+    client.settle().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    for address in addresses {
+        assert_eq!(client.download(address, 5001), [[7; 5000].as_slice(), &[0]].concat());
+    }
+    assert_eq!(client.words(addresses[0] + MIB, 2), [3, 0]);
+    assert_eq!(server.gpus()[0].worker_restarts, 0);
+}
