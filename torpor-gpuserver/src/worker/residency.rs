@@ -29,6 +29,13 @@ const GRACE_AFTER_ANSWER: Duration = Duration::from_micros(200);
 /// ...and if it has not.
 const GRACE: Duration = Duration::from_millis(1);
 
+/// After a turn of this length, while others wait, any pause ends it: a client that asks for the next inference as soon as it
+/// has the last would else keep the GPU for [`LONGEST_TURN`].
+const FULL_TURN: Duration = Duration::from_millis(100);
+
+/// A pause: longer than a program needs between two launches.
+const PAUSE: Duration = Duration::from_micros(20);
+
 /// The longest turn while others wait.
 const LONGEST_TURN: Duration = Duration::from_secs(1);
 
@@ -242,6 +249,7 @@ impl Session {
         if self.residency.active {
             let patience = match self.residency.answered {
                 _ if !self.is_wanted() => self.shared.linger,
+                _ if self.residency.since.elapsed() >= FULL_TURN => PAUSE,
                 true => GRACE_AFTER_ANSWER,
                 false => GRACE,
             };
