@@ -175,7 +175,6 @@ impl Session {
         }
         shared.memory.set_active(link.client, true);
         self.residency.active = true;
-        self.residency.since = Instant::now();
         self.residency.answered = false;
         link.usage.requests.fetch_add(1, Ordering::Relaxed);
         self.tell_phase(Phase::Active);
@@ -184,6 +183,8 @@ impl Session {
             self.refuse_release("it has its turn");
         }
         let came = self.swap_in();
+        // Not earlier: waiting for others to leave is no part of the turn.
+        self.residency.since = Instant::now();
         if came.is_err() {
             self.give_up_turn();
         }
