@@ -1,12 +1,13 @@
 //! Clients that are moved between two simulated GPUs, by order or because one is busy.
 
+mod served;
 mod server_support;
 mod worker_support;
 
 use rustix::process::{Pid, Signal, kill_process};
+use served::{Attached, attach};
 use server_support::server::{Server, eventually};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use tonic::Status;
@@ -16,31 +17,22 @@ use torpor_proto::command::{
     MemoryFree, StreamCreate, StreamDestroy, StreamQuery, StreamSynchronize, StreamWaitEvent,
 };
 use torpor_proto::control::admin::{LoadFunctionRequest, PinFunctionRequest, UnloadFunctionRequest};
-use torpor_proto::control::worker::Attach;
 use torpor_proto::error::CudaError;
 use worker_support::Client;
 use worker_support::kernels::{add_step_parameters, launch, record};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_torpor-gpuserver");
 const MIB: u64 = 1 << 20;
 const STAGING_BYTES: u64 = 4 * MIB;
 /// Longer than a client stays at least where it was moved to.
 const STAY: Duration = Duration::from_millis(150);
 
-fn driver() -> PathBuf {
-    let beside = Path::new(PROGRAM).parent().unwrap();
-    let candidates = [beside.join("libtorpor_simgpu.so"), beside.join("deps/libtorpor_simgpu.so")];
-    let found = candidates.into_iter().find(|path| path.exists());
-    found.expect("no simulated driver beside the program: run `cargo build -p torpor-simgpu` first")
-}
-
 fn start() -> Server {
     Server::start_by(|directory| {
-        let mut command = Command::new(PROGRAM);
-        command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(driver());
+        let mut command = Command::new(served::PROGRAM);
+        command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(served::driver());
         command.args(["--gpus", "0,1", "--pinned-limit", "16MiB", "--staging", "4MiB", "--log", "debug"]);
         command.args(["--gpu-limit", "64MiB", "--host-pool", "128MiB", "--host-slab", "32MiB"]);
-        command.env("TORPOR_SIMGPU_DEVICES", "2").env("TORPOR_GPUSERVER", PROGRAM);
+        command.env("TORPOR_SIMGPU_DEVICES", "2").env("TORPOR_GPUSERVER", served::PROGRAM);
         command.env("TORPOR_SIMGPU_TIME", "real");
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command
@@ -56,19 +48,7 @@ struct Program {
 
 impl Program {
     fn start(server: &Server, name: &str) -> Self {
-        let connected = server_support::client::connect(&server.function(name));
-        let welcome = &connected.welcome;
-        let attach = Attach {
-            client: welcome.client,
-            arena_address: welcome.arena_address,
-            arena_bytes: welcome.arena_bytes,
-            host_address: welcome.host_address,
-            host_bytes: welcome.host_bytes,
-            staging_bytes: welcome.staging_bytes,
-            ..Attach::default()
-        };
-        let server_support::client::Client { channel, channel_file, host_file, lifeline, .. } = connected;
-        let mut client = Client::new(&attach, channel, channel_file, host_file);
+        let Attached { mut client, lifeline } = attach(server, name);
         client.load_kernels();
         Self { client, name: name.to_owned(), _lifeline: lifeline }
     }

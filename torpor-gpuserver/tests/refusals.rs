@@ -34,6 +34,14 @@ fn stored_bytes(server: &Server) -> u64 {
     server.admin(async |mut api| api.report_store(ReportStoreRequest {}).await).unwrap().used_bytes
 }
 
+/// A client of function f, and the address of 5000 sevens.
+fn with_contents(server: &Server) -> (Attached, u64) {
+    let mut attached = attach(server, "f");
+    let address = attached.client.allocate(0, 2 * MIB).unwrap();
+    attached.client.upload(address, &[7; 5000]);
+    (attached, address)
+}
+
 #[test]
 fn an_eviction_that_the_driver_refuses_hurts_nobody_and_leaves_nothing_behind() {
     // The second copy of the eviction, when the first is under way; and the first look at what changed.
@@ -61,9 +69,7 @@ fn an_eviction_that_the_driver_refuses_hurts_nobody_and_leaves_nothing_behind() 
 #[test]
 fn a_function_that_cannot_be_unloaded_for_once_is_unloaded_a_little_later() {
     let server = start("call:cuMemcpyDtoHAsync_v2@1:fail=1");
-    let Attached { mut client, lifeline: _lifeline } = attach(&server, "f");
-    let address = client.allocate(0, 2 * MIB).unwrap();
-    client.upload(address, &[7; 5000]);
+    let (Attached { mut client, lifeline: _lifeline }, address) = with_contents(&server);
     unload(&server, "f");
     assert!(server.said("its memory stays on the GPU"));
     assert_eq!(client.download(address, 5001), [[7; 5000].as_slice(), &[0]].concat());
@@ -73,9 +79,7 @@ fn a_function_that_cannot_be_unloaded_for_once_is_unloaded_a_little_later() {
 fn an_eviction_that_finds_the_gpu_gone_ends_the_worker() {
     // CUDA_ERROR_UNKNOWN is what the driver says of a device that fell off the bus.
     let server = start("call:cuMemcpyDtoHAsync_v2@1:fail");
-    let Attached { mut client, lifeline: _lifeline } = attach(&server, "f");
-    let address = client.allocate(0, 2 * MIB).unwrap();
-    client.upload(address, &[7; 5000]);
+    let (Attached { client, lifeline: _lifeline }, _) = with_contents(&server);
     let request = UnloadFunctionRequest { name: "f".to_owned() };
     let _ = server.admin(async |mut api| api.unload_function(request).await);
     eventually("another worker serves", || server.gpus()[0].worker_restarts == 1);

@@ -6,7 +6,8 @@
 //! is local and turn the rest into the commands of `torpor_proto::command`.
 //!
 //! The library is a guest in somebody else's program. It takes no signal handler, changes no environment, prints
-//! nothing unless `TORPOR_SHIM_LOG` asks for it, lets no panic out, and starts no thread.
+//! nothing unless `TORPOR_SHIM_LOG` asks for it, lets no panic out, and starts no thread but those that help to copy
+//! (`core::copiers`).
 
 mod calls;
 pub mod core;
