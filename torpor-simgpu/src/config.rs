@@ -18,6 +18,16 @@ pub enum TimeMode {
     Real,
 }
 
+/// What a launch of a kernel does that exists only as a cubin, which the simulator cannot execute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CubinKernels {
+    /// It returns `CUDA_ERROR_NOT_SUPPORTED`.
+    Refused,
+    /// It takes the time of the shortest kernel and writes nothing: what a program computes is wrong, what it does on the
+    /// CPU is as on hardware.
+    Skipped,
+}
+
 /// The whole configuration.
 #[derive(Debug)]
 pub struct Config {
@@ -27,6 +37,8 @@ pub struct Config {
     pub profile: Profile,
     /// `TORPOR_SIMGPU_TIME`.
     pub time: TimeMode,
+    /// `TORPOR_SIMGPU_CUBINS`.
+    pub cubins: CubinKernels,
     /// `TORPOR_SIMGPU_FAULTS`.
     pub faults: Faults,
     /// `TORPOR_SIMGPU_CHECKS`.
@@ -47,6 +59,9 @@ pub enum ConfigError {
     /// The kind of time.
     #[error("TORPOR_SIMGPU_TIME is `{0}`: give `virtual` or `real`")]
     Time(String),
+    /// What becomes of cubins' kernels.
+    #[error("TORPOR_SIMGPU_CUBINS is `{0}`: give `refuse` or `skip`")]
+    Cubins(String),
     /// The checks.
     #[error("TORPOR_SIMGPU_CHECKS names `{0}`: give a list of {names}, or `all`", names = Checks::NAMES.join(", "))]
     Checks(String),
@@ -84,11 +99,16 @@ impl Config {
             Some("real") => TimeMode::Real,
             Some(other) => return Err(ConfigError::Time(other.to_owned())),
         };
+        let cubins = match set("TORPOR_SIMGPU_CUBINS").as_deref().map(str::trim) {
+            None | Some("refuse") => CubinKernels::Refused,
+            Some("skip") => CubinKernels::Skipped,
+            Some(other) => return Err(ConfigError::Cubins(other.to_owned())),
+        };
         let checks = Checks::parse(set("TORPOR_SIMGPU_CHECKS").as_deref().unwrap_or(""))
             .map_err(ConfigError::Checks)?;
         let faults = Faults::parse(set("TORPOR_SIMGPU_FAULTS").as_deref().unwrap_or(""))?;
         let log = set("TORPOR_SIMGPU_LOG").map(PathBuf::from);
-        Ok(Self { devices, profile, time, faults, checks, log })
+        Ok(Self { devices, profile, time, cubins, faults, checks, log })
     }
 }
 
@@ -142,7 +162,7 @@ mod tests {
         assert_eq!((config.devices, config.time), (1, TimeMode::Virtual));
         assert_eq!(config.profile.name, "NVIDIA H200");
         assert_eq!(config.profile.memory_bytes >> 30, 141);
-        assert_eq!(config.checks, Checks::default());
+        assert_eq!((config.checks, config.cubins), (Checks::default(), CubinKernels::Refused));
     }
 
     #[test]
@@ -151,6 +171,7 @@ mod tests {
         assert!(message.contains("many"), "{message}");
         assert!(matches!(config(&[("MEMORY", "lots")]), Err(ConfigError::Memory(_))));
         assert!(matches!(config(&[("TIME", "soon")]), Err(ConfigError::Time(_))));
+        assert!(matches!(config(&[("CUBINS", "melt")]), Err(ConfigError::Cubins(_))));
         assert!(matches!(config(&[("CHECKS", "all,luck")]), Err(ConfigError::Checks(_))));
         assert!(matches!(config(&[("PROFILE", "abacus")]), Err(ConfigError::Profile(_))));
         assert!(matches!(config(&[("FAULTS", "launch")]), Err(ConfigError::Faults(_))));

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::abi::{In, LaunchAttribute, LaunchConfig};
 use crate::clock::{Resource, nanoseconds};
+use crate::config::CubinKernels;
 use crate::error::{CudaError, Result};
 use crate::function::{self, Function};
 use crate::lock;
@@ -90,11 +91,7 @@ pub fn issue(
     }
     let launch = check(machine, function, request)?;
     if launch.function.module.code.ptx.is_none() {
-        machine.log.once(&format!(
-            "kernel {} exists only as a cubin, which cannot be executed: build its module with PTX",
-            launch.name()
-        ));
-        return Err(CudaError::NOT_SUPPORTED);
+        meet_cubin(machine, &launch)?;
     }
     let launch = Arc::new(Launch { parameters: parameters(&launch.function, list, extra)?, ..launch });
     machine.clock.host_works(machine.config.profile.launch_us);
@@ -107,6 +104,17 @@ pub fn issue(
         machine.in_flight.remove(&launch);
     }
     issued.map(drop)
+}
+
+/// Says in the log that a kernel cannot be executed, and refuses it unless such kernels are to be skipped.
+fn meet_cubin(machine: &Machine, launch: &Launch) -> Result {
+    let (what_now, result) = match machine.config.cubins {
+        CubinKernels::Refused => ("build its module with PTX", Err(CudaError::NOT_SUPPORTED)),
+        CubinKernels::Skipped => ("it is skipped, and what it should compute is missing", Ok(())),
+    };
+    let name = launch.name();
+    machine.log.once(&format!("kernel {name} exists only as a cubin, which cannot be executed: {what_now}"));
+    result
 }
 
 fn check(machine: &Machine, function: Arc<Function>, request: Request) -> Result<Launch> {
@@ -178,7 +186,13 @@ pub fn execute(machine: &Machine, launch: &Arc<Launch>, place: &Place) -> Result
 
 fn run(machine: &Machine, launch: &Launch, place: &Place) -> Result<u64> {
     let module = &launch.function.module;
-    let code = module.code.ptx.as_ref().ok_or(CudaError::NOT_SUPPORTED)?;
+    let profile = &machine.config.profile;
+    let take_us = |duration_us: f64| {
+        spend(machine, &[Resource::Compute(place.device)], place, nanoseconds(duration_us))
+    };
+    let Some(code) = &module.code.ptx else {
+        return Ok(take_us(profile.kernel_us));
+    };
     let kernel = code.kernel(launch.name()).ok_or(CudaError::NOT_FOUND)?;
     let who = format!("kernel {}", launch.name());
     let memory = KernelMemory(Accessor::for_kernel(machine, &who, place.stamp.as_ref(), place.device));
@@ -200,9 +214,7 @@ fn run(machine: &Machine, launch: &Launch, place: &Place) -> Result<u64> {
         machine.log.line(&format!("{fault}"));
         error_of(&fault)
     })?;
-    let profile = &machine.config.profile;
-    let duration_us = (statistics.instructions as f64 / profile.instructions_per_us).max(profile.kernel_us);
-    Ok(spend(machine, &[Resource::Compute(place.device)], place, nanoseconds(duration_us)))
+    Ok(take_us((statistics.instructions as f64 / profile.instructions_per_us).max(profile.kernel_us)))
 }
 
 fn error_of(fault: &KernelFault) -> CudaError {

@@ -12,6 +12,10 @@ use std::time::Duration;
 /// launch, so this queue does not fill either.
 pub const BURST: usize = 2000;
 
+/// How long nothing is done before a burst. Time of the process's other threads is accounted when they sleep, or at the
+/// scheduler's next tick: of threads that helped with the copies of an earlier round, milliseconds came into this burst.
+const SETTLE: Duration = Duration::from_millis(10);
+
 const LAUNCH_CPU: Metric = Metric { name: "launch_cpu", unit: "ns", description: "cuLaunchKernel, CPU time" };
 const LAUNCH_WALL: Metric = Metric { name: "launch", unit: "ns", description: "cuLaunchKernel" };
 const LAUNCH_SLEEPS: Metric = Metric {
@@ -50,6 +54,7 @@ fn burst(
     bench: &mut Workbench,
     mut call: impl FnMut(&mut Workbench) -> Result<(), DriverError>,
 ) -> Result<Cost, BenchError> {
+    std::thread::sleep(SETTLE);
     bench.synchronize()?;
     let cost = Cost::of(BURST, || call(bench))?;
     bench.synchronize()?;
