@@ -23,7 +23,9 @@ fn fake_worker() {
 
 /// `torpor` with fake workers, a library to preload that does nothing, and no server but one in `directory`.
 fn torpor(directory: &Path) -> Command {
-    let mut command = Command::new(PROGRAM);
+    let mut command = Command::new("env");
+    // Ignored signals stay ignored, and SIGINT is if these tests run in the background of a shell.
+    command.arg("--default-signal").arg(PROGRAM);
     command.env("TORPOR_GPUSERVER", fake_server_program());
     command.env("TORPOR_FAKE_PROGRAM", std::env::current_exe().unwrap());
     command.env("TORPOR_INTERCEPT", harmless_library());
@@ -99,8 +101,6 @@ fn signals_reach_the_command() {
     let ready = home.path().join("ready");
     for (signal, name) in [(Signal::INT, "INT"), (Signal::TERM, "TERM")] {
         let script = format!("trap 'exit 5' {name}; touch {}; while :; do sleep 0.02; done", ready.display());
-        // A shell cannot trap what it inherited as ignored, as SIGINT is if the tests run in the background.
-        let script = format!("exec env --default-signal sh -c \"{script}\"");
         let run = private_run(home.path(), &script).process_group(0).spawn().unwrap();
         eventually("the command runs", || ready.exists());
         kill_process(Pid::from_child(&run), signal).unwrap();

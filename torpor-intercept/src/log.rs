@@ -1,13 +1,14 @@
 //! The shim's log: silent unless `TORPOR_SHIM_LOG` names a file, or is `stderr`.
 //!
 //! With `TORPOR_LOG=debug`, every CUDA call that gives an error is named too; with `TORPOR_LOG=trace`, every call, and
-//! before it every command whose answer it awaited (`awaits NAME`).
+//! before it every command whose answer it waited for (`awaited NAME for N µs`).
 
 use crate::core::CudaResult;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::panic;
 use std::sync::OnceLock;
+use std::time::Instant;
 
 enum Sink {
     Nowhere,
@@ -52,11 +53,11 @@ pub(crate) fn write_call(wanted: LoggedCalls, function: &str, outcome: CudaResul
     }
 }
 
-/// Names a command whose answer is awaited, if every call is named.
+/// Names a command whose answer was awaited and how long, if every call is named.
 #[inline]
-pub(crate) fn write_awaited(command: &str) {
+pub(crate) fn write_awaited(command: &str, begun: Instant) {
     if LoggedCalls::wanted() == LoggedCalls::All {
-        write(&format!("awaits {command}"));
+        write(&format!("awaited {command} for {:.1} µs", begun.elapsed().as_secs_f64() * 1e6));
     }
 }
 

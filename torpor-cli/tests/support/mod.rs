@@ -32,7 +32,9 @@ pub fn torch_python() -> PathBuf {
 
 /// `torpor` with all its parts, and with `home` for what it puts somewhere.
 pub fn torpor(home: &Path) -> Command {
-    let mut command = Command::new(PROGRAM);
+    let mut command = Command::new("env");
+    // Ignored signals stay ignored, and SIGINT is if these tests run in the background of a shell.
+    command.arg("--default-signal").arg(PROGRAM);
     command.env("XDG_RUNTIME_DIR", home).env_remove("LD_PRELOAD").env_remove("TORPOR_SERVER");
     command.env_remove("TORPOR_CONFIG");
     command.env("TORPOR_GPUSERVER", part("torpor-gpuserver"));

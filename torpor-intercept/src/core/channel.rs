@@ -53,7 +53,6 @@ impl Client {
         if self.remoting != Remoting::Full {
             self.send_held()?;
         }
-        crate::log::write_awaited(C::NAME);
         let slot = self.take_slot()?;
         let pending = Pending { client: self, slot, command: PhantomData };
         self.slot(slot).prepare();
@@ -159,7 +158,8 @@ impl<C: Command> Pending<C> {
     /// Waits for the answer: spins for a while, then sleeps.
     pub(super) fn wait(self) -> CudaResult<Answer<C::Reply>> {
         let slot = self.client.slot(self.slot);
-        let spin_end = Instant::now() + self.client.spin;
+        let begun = Instant::now();
+        let spin_end = begun + self.client.spin;
         'spinning: while !slot.is_done() {
             for _ in 0..64 {
                 std::hint::spin_loop();
@@ -177,6 +177,7 @@ impl<C: Command> Pending<C> {
                 }
             }
         }
+        crate::log::write_awaited(C::NAME, begun);
         let mut payload = Vec::new();
         let (status, bytes) = slot.take(&mut payload);
         self.client.give_slot_back(self.slot);

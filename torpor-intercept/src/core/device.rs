@@ -1,9 +1,15 @@
 //! What a program can ask about its one device without the GPU.
 
 use super::CudaResult;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use torpor_proto::control::client::Device;
 use torpor_proto::error::CudaError;
+use torpor_proto::image::{Image, for_gpu};
+
+/// `CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR`, `…_MINOR`.
+const COMPUTE_CAPABILITY_MAJOR: i32 = 75;
+const COMPUTE_CAPABILITY_MINOR: i32 = 76;
 
 /// Attributes for what Torpor does not offer, though the GPU does: programs ask before they use. (`CUdevice_attribute`)
 const OVERRIDES: &[(i32, i32)] = &[
@@ -90,6 +96,15 @@ impl DeviceInfo {
     #[inline]
     pub fn attribute(&self, attribute: i32) -> CudaResult<i32> {
         self.attributes.get(&attribute).copied().ok_or(CudaError::INVALID_VALUE)
+    }
+
+    /// What of an image this device can use, a fatbin container's entries for other GPUs being left out.
+    pub(super) fn needed_of<'a>(&self, image: &Image<'a>) -> Cow<'a, [u8]> {
+        let version =
+            |attribute| self.attribute(attribute).ok().and_then(|version| u32::try_from(version).ok());
+        let capability = version(COMPUTE_CAPABILITY_MAJOR).zip(version(COMPUTE_CAPABILITY_MINOR));
+        let narrowed = capability.and_then(|(major, minor)| for_gpu(image.bytes, major * 10 + minor));
+        narrowed.map_or(Cow::Borrowed(image.bytes), Cow::Owned)
     }
 
     /// A `CUlimit`.

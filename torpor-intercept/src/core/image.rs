@@ -177,11 +177,12 @@ impl Image {
             return Ok(());
         }
         let Some(Source(source)) = &contents.source else { return Err(CudaError::INVALID_HANDLE) };
-        let hash: [u64; 4] = bytemuck::cast(*blake3::hash(source.bytes).as_bytes());
-        let bytes = source.bytes.len() as u64;
+        let needed = client.device.needed_of(source);
+        let hash: [u64; 4] = bytemuck::cast(*blake3::hash(&needed).as_bytes());
+        let bytes = needed.len() as u64;
         let load = ImageLoad { image: self.number, reserved: 0, bytes, hash };
         if client.call(&load, &[])?.reply.known == 0 {
-            client.stage_for_worker(source.bytes, |staged, offset, length| {
+            client.stage_for_worker(&needed, |staged, offset, length| {
                 let upload = ImageUpload { hash, total_bytes: bytes, offset, source: staged, bytes: length };
                 client.post(&upload, &[])
             })?;

@@ -19,7 +19,7 @@ use super::source::{Source, u16_at, u32_at, u64_at};
 /// The first word of a container.
 pub const CONTAINER_MAGIC: u32 = 0xba55_ed50;
 /// Bytes of a container's header.
-const CONTAINER_HEADER_BYTES: u64 = 16;
+pub(super) const CONTAINER_HEADER_BYTES: u64 = 16;
 /// The shortest entry header that says how long the entry is and which GPU it is for.
 const ENTRY_HEADER_MIN_BYTES: usize = 0x20;
 

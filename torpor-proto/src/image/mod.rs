@@ -13,6 +13,7 @@ pub mod cubin;
 mod elf;
 mod error;
 pub mod fatbin;
+mod narrow;
 mod payload;
 pub mod ptx;
 #[cfg(test)]
@@ -25,6 +26,7 @@ mod tests;
 mod wrapper;
 
 pub use error::ImageError;
+pub use narrow::for_gpu;
 pub use payload::MAX_PAYLOAD_BYTES;
 pub use wrapper::{WRAPPER_MAGIC, Wrapper};
 
