@@ -35,4 +35,9 @@ try:
     raise SystemExit("the context lives on without its server")
 except RuntimeError:
     pass
+try:
+    tensor + 1
+    raise SystemExit("a kernel was launched without a server")
+except RuntimeError as error:
+    assert "unavailable" in str(error), f"a kernel that was never launched before fails for another reason: {error}"
 print("dead server passed")

@@ -83,8 +83,11 @@ impl Client {
     }
 
     /// An error if no call can succeed any more.
+    ///
+    /// # Errors
+    /// That error.
     #[inline]
-    pub(super) fn check_usable(&self) -> CudaResult<()> {
+    pub fn check_usable(&self) -> CudaResult<()> {
         if let Some(error) = self.channel.sticky_error() {
             return Err(error);
         }

@@ -1,7 +1,7 @@
 //! What is known of kernels. The runtime names one by its host function, or by `cudaKernel_t` or `cudaFunction_t`.
 
 use super::{INVALID_DEVICE_FUNCTION, device, function_cache, ready, registration, runtime_functions};
-use crate::core::{CudaResult, Kernel};
+use crate::core::{CudaResult, Kernel, client};
 use crate::driver::argument::Out;
 use std::ffi::{c_char, c_void};
 use torpor_proto::error::CudaError;
@@ -60,7 +60,14 @@ pub(super) fn find_registered(function: *const c_void) -> CudaResult<Option<&'st
 /// `cudaErrorInvalidDeviceFunction` for null, `cudaErrorInvalidResourceHandle` for anything else that is none.
 #[inline]
 pub(super) fn find_handle(kernel: *mut c_void) -> CudaResult<&'static Kernel> {
-    Kernel::find(kernel).map_err(|error| if kernel.is_null() { INVALID_DEVICE_FUNCTION } else { error })
+    Kernel::find(kernel).map_err(|error| why_none(kernel, error))
+}
+
+/// A program that could not get a kernel, because every call fails, launches null: that every call fails is what it must hear.
+#[cold]
+fn why_none(kernel: *mut c_void, error: CudaError) -> CudaError {
+    let lost = client().and_then(|client| client.check_usable()).err();
+    lost.unwrap_or(if kernel.is_null() { INVALID_DEVICE_FUNCTION } else { error })
 }
 
 /// `cudaFuncAttributes` (driver_types.h of CUDA 13).
