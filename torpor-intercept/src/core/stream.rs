@@ -18,6 +18,8 @@ const NON_BLOCKING: u32 = 1;
 /// A stream. Number 0 is the legacy default stream.
 pub struct Stream {
     pub(super) number: u32,
+    /// Unlike the number, never given to another one.
+    id: AtomicU64,
     flags: AtomicU32,
     priority: AtomicI32,
     /// Commands posted to it; for the legacy stream, to any that synchronises with it. Counted after posting.
@@ -28,8 +30,11 @@ pub struct Stream {
     capture: Mutex<Option<Arc<Capture>>>,
 }
 
+const LEGACY_ID: u64 = 1;
+static NEXT_ID: AtomicU64 = AtomicU64::new(LEGACY_ID + 1);
+
 static STREAMS: Table<Stream> = Table::new(4096);
-static LEGACY: Stream = Stream::new(0, 0, 0);
+static LEGACY: Stream = Stream::new(0, LEGACY_ID, 0, 0);
 
 thread_local! {
     static PER_THREAD: std::cell::Cell<Option<&'static Stream>> = const { std::cell::Cell::new(None) };
@@ -61,9 +66,10 @@ impl StreamHandle {
 }
 
 impl Stream {
-    const fn new(number: u32, flags: u32, priority: i32) -> Self {
+    const fn new(number: u32, id: u64, flags: u32, priority: i32) -> Self {
         Self {
             number,
+            id: AtomicU64::new(id),
             flags: AtomicU32::new(flags),
             priority: AtomicI32::new(priority),
             posted: AtomicU64::new(1),
@@ -82,9 +88,11 @@ impl Stream {
         // As the driver does, a priority out of range is clamped; greater ones are smaller numbers.
         let (least, greatest) = client.device.stream_priorities;
         let priority = priority.clamp(greatest.min(least), least.max(greatest));
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let stream = STREAMS.insert(
-            |number| Self::new(number, flags, priority),
+            |number| Self::new(number, id, flags, priority),
             |stream| {
+                stream.id.store(id, Ordering::Relaxed);
                 stream.flags.store(flags, Ordering::Relaxed);
                 stream.priority.store(priority, Ordering::Relaxed);
             },
@@ -110,10 +118,10 @@ impl Stream {
         Table::handle(self)
     }
 
-    /// `cuStreamGetId`: unique in this process.
+    /// `cuStreamGetId`: not 0, and no other stream of this process has or had it.
     #[must_use]
     pub fn id(&self) -> u64 {
-        u64::from(self.number) + 1
+        self.id.load(Ordering::Relaxed)
     }
 
     /// `CUstream_flags`.

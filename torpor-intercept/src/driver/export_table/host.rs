@@ -1,6 +1,6 @@
 //! What the private tables and `cuGetProcAddress` need from the rest of the shim, and nothing else.
 
-use crate::core::{CudaResult, Image, client, contexts};
+use crate::core::{CudaResult, Image, StreamHandle, client, contexts};
 use crate::driver::device::{self, PCI_ATTRIBUTES};
 use crate::driver::module;
 use std::ffi::c_void;
@@ -34,6 +34,11 @@ pub(crate) fn primary_context(device: i32) -> CudaResult<*mut c_void> {
 /// What cuCtxGetId gives: not 0, and of no other context. 0 if there is no such context.
 pub(crate) fn context_id(context: *mut c_void) -> u64 {
     contexts::find(context).map_or(0, |context| context.id())
+}
+
+/// What cuStreamGetId gives: not 0, and of no other stream. With `per_thread`, null is the calling thread's own stream.
+pub(crate) fn stream_id(stream: *mut c_void, per_thread: bool) -> CudaResult<u64> {
+    Ok(StreamHandle { handle: stream, per_thread }.find()?.id())
 }
 
 /// Loads the image at `image` (a fatbin wrapper, a container, ELF or PTX) as cuModuleLoadData does; gives the module.
