@@ -1,8 +1,9 @@
 //! A small NVML for programs that have none of their own: PyTorch asks it for the number of devices, and who else uses
-//! one when memory runs out. A program finds it as `libnvidia-ml.so.1` where `torpor run` puts that name.
+//! one when memory runs out; NCCL, also in a group of one, for the links of its device. A program finds it as
+//! `libnvidia-ml.so.1` where `torpor run` puts that name.
 //!
 //! Types and codes: `nvml.h`, "NVML API reference". What is not here cannot be found by `dlsym`, which programs expect of
-//! old versions.
+//! old versions, but not all: NCCL 2.28 calls what it did not find. So all that it may call is here.
 
 use crate::core::{Client, client, initialize};
 use crate::driver::argument::{Out, Text, put_text};
@@ -18,6 +19,9 @@ const NOT_SUPPORTED: i32 = 3;
 const NOT_FOUND: i32 = 6;
 const INSUFFICIENT_SIZE: i32 = 7;
 const UNKNOWN: i32 = 999;
+
+/// `NVML_P2P_STATUS_OK`
+const P2P_STATUS_OK: i32 = 0;
 
 /// The address that stands for the one device.
 static DEVICE: u8 = 0;
@@ -155,12 +159,46 @@ nvml_functions! {
         put(count, 0)
     }
 
+    fn nvmlDeviceGetCudaComputeCapability(device: *const c_void, major: Out<i32>, minor: Out<i32>) {
+        let (found_major, found_minor) = self::device(device)?.device.compute_capability().ok_or(UNKNOWN)?;
+        put(major, found_major)?;
+        put(minor, found_minor)
+    }
+
+    fn nvmlDeviceGetNvLinkState(device: *const c_void, _link: u32, _is_active: *const c_void) {
+        self::device(device)?;
+        Err(NOT_SUPPORTED)
+    }
+
+    fn nvmlDeviceGetNvLinkCapability(device: *const c_void, _link: u32, _which: u32, _has: *const c_void) {
+        self::device(device)?;
+        Err(NOT_SUPPORTED)
+    }
+
+    fn nvmlDeviceGetFieldValues(device: *const c_void, _count: i32, _values: *const c_void) {
+        self::device(device)?;
+        Err(NOT_SUPPORTED)
+    }
+
+    fn nvmlDeviceGetPlatformInfo(device: *const c_void, _information: *const c_void) {
+        self::device(device)?;
+        Err(NOT_SUPPORTED)
+    }
+
+    /// Of confidential computing, which nobody who sees no GPU has to know of.
+    fn nvmlSystemGetConfComputeState | nvmlSystemGetConfComputeSettings (_answer: *const c_void) {
+        known()?;
+        Err(NOT_SUPPORTED)
+    }
+
     fn nvmlDeviceGetNvLinkRemoteDeviceType(device: *const c_void, _link: u32, _kind: *const c_void) {
         self::device(device)?;
         Err(NOT_SUPPORTED)
     }
 
-    fn nvmlDeviceGetNvLinkRemotePciInfo_v2(device: *const c_void, _link: u32, _pci: *const c_void) {
+    fn nvmlDeviceGetNvLinkRemotePciInfo | nvmlDeviceGetNvLinkRemotePciInfo_v2
+        (device: *const c_void, _link: u32, _pci: *const c_void)
+    {
         self::device(device)?;
         Err(NOT_SUPPORTED)
     }
@@ -170,9 +208,11 @@ nvml_functions! {
         Err(NOT_SUPPORTED)
     }
 
-    fn nvmlDeviceGetP2PStatus(device: *const c_void, _peer: *const c_void, _what: u32, _status: *const c_void) {
+    /// There is one device, which reaches itself.
+    fn nvmlDeviceGetP2PStatus(device: *const c_void, peer: *const c_void, _what: u32, status: Out<i32>) {
         self::device(device)?;
-        Err(NOT_SUPPORTED)
+        self::device(peer)?;
+        put(status, P2P_STATUS_OK)
     }
 }
 

@@ -98,6 +98,11 @@ impl DeviceInfo {
         self.attributes.get(&attribute).copied().ok_or(CudaError::INVALID_VALUE)
     }
 
+    /// Major and minor: 9 and 0 of a Hopper GPU.
+    pub fn compute_capability(&self) -> Option<(i32, i32)> {
+        self.attribute(COMPUTE_CAPABILITY_MAJOR).ok().zip(self.attribute(COMPUTE_CAPABILITY_MINOR).ok())
+    }
+
     /// What of an image this device can use, a fatbin container's entries for other GPUs being left out.
     pub(super) fn needed_of<'a>(&self, image: &Image<'a>) -> Cow<'a, [u8]> {
         let version =
