@@ -58,6 +58,19 @@ fn out_of_memory_is_an_exception_of_pytorch() {
 }
 
 #[test]
+fn pools_keep_memory_in_the_order_of_streams() {
+    assert!(passes("pools.py", &[("TORPOR_SIMGPU_MEMORY", "1GiB")]).contains("pools passed"));
+}
+
+#[test]
+fn pytorch_may_allocate_from_a_pool() {
+    let settings = [("PYTORCH_CUDA_ALLOC_CONF", "backend:cudaMallocAsync"), ("TORPOR_SIMGPU_MEMORY", "1GiB")];
+    for script in ["tensors.py", "memory.py"] {
+        passes(script, &settings);
+    }
+}
+
+#[test]
 fn cublas_and_cudnn_make_their_handles() {
     assert!(passes("libraries.py", &[]).contains("libraries passed"));
 }

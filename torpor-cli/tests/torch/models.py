@@ -3,8 +3,9 @@
 What is computed is garbage and not looked at; that every call succeeds is what counts, and what the shim's log says.
 """
 import ctypes
+import os
 import torch
-from torch import nn
+from torch import distributed, nn
 
 INFERENCES = 20
 
@@ -49,6 +50,16 @@ def libraries():
     torch.cuda.synchronize()
 
 
+def group_of_one():
+    os.environ["NCCL_SOCKET_IFNAME"] = "lo"
+    distributed.init_process_group("nccl", store=distributed.HashStore(), rank=0, world_size=1)
+    distributed.all_reduce(torch.rand(100).cuda())
+    model = nn.parallel.DistributedDataParallel(nn.Linear(8, 8).cuda())
+    model(torch.rand(4, 8).cuda()).sum().backward()
+    torch.cuda.synchronize()
+    distributed.destroy_process_group()
+
+
 def steady():
     model, image = network().eval().cuda(), torch.rand(1, 3, 64, 64)
     driver = ctypes.CDLL("libcuda.so.1")
@@ -61,5 +72,6 @@ def steady():
 
 
 libraries()
+group_of_one()
 steady()
 print("models passed", INFERENCES)

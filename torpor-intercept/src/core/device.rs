@@ -33,7 +33,7 @@ const OVERRIDES: &[(i32, i32)] = &[
     (112, 0), // SPARSE_CUDA_ARRAY_SUPPORTED
     (113, 0), // READ_ONLY_HOST_REGISTER_SUPPORTED
     (114, 0), // TIMELINE_SEMAPHORE_INTEROP_SUPPORTED
-    (115, 0), // MEMORY_POOLS_SUPPORTED
+    (115, 1), // MEMORY_POOLS_SUPPORTED: by the shim, core/pool.rs
     (116, 0), // GPU_DIRECT_RDMA_SUPPORTED
     (117, 0), // GPU_DIRECT_RDMA_FLUSH_WRITES_OPTIONS
     (119, 0), // MEMPOOL_SUPPORTED_HANDLE_TYPES
@@ -127,11 +127,11 @@ mod tests {
 
     #[test]
     fn what_torpor_does_not_offer_is_not_claimed() {
-        let attributes = HashMap::from([(16, 132), (115, 1), (83, 1)]);
+        let attributes = HashMap::from([(16, 132), (119, 1), (83, 1)]);
         let device = Device { attributes, total_memory_bytes: 100, ..Device::default() };
         let info = DeviceInfo::new(device, 40).unwrap();
         assert_eq!(info.attribute(16), Ok(132));
-        assert_eq!(info.attribute(115), Ok(0));
+        assert_eq!(info.attribute(119), Ok(0));
         assert_eq!(info.attribute(83), Ok(0));
         assert_eq!(info.attribute(9999), Err(CudaError::INVALID_VALUE));
         assert_eq!(info.total_memory_bytes, 40);

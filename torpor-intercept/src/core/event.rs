@@ -3,7 +3,7 @@
 use super::capture::Capture;
 use super::handle::Table;
 use super::stream::Stream;
-use super::{CudaResult, client};
+use super::{CudaResult, client, pool};
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -121,6 +121,7 @@ impl Event {
         if !self.is_done() {
             client.call(&EventSynchronize { event: self.number, reserved: 0 }, &[])?;
             self.mark_done();
+            pool::release_surplus(false)?;
         }
         client.check()
     }

@@ -2,7 +2,7 @@
 
 use super::address_space::RangeAllocator;
 use super::stream::Stream;
-use super::{Client, CudaResult};
+use super::{Client, CudaResult, pool};
 use std::sync::{Mutex, PoisonError};
 use torpor_proto::command::{MemoryAllocate, MemoryFree, MemoryInfo};
 use torpor_proto::error::CudaError;
@@ -74,6 +74,9 @@ impl Client {
     /// `INVALID_VALUE` if no allocation begins there.
     pub fn free(&'static self, address: u64) -> CudaResult<()> {
         if address == 0 {
+            return Ok(());
+        }
+        if pool::free_after_all(self, address)? {
             return Ok(());
         }
         let shared = self.memory.lock().shared_with(address);

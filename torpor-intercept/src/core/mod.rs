@@ -22,6 +22,7 @@ mod launch;
 mod memory;
 mod occupancy;
 mod pinned;
+pub mod pool;
 mod registered;
 mod remoting;
 mod staging;

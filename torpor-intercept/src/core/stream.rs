@@ -3,7 +3,7 @@
 use super::capture::Capture;
 use super::event::Event;
 use super::handle::Table;
-use super::{Client, CudaResult, client};
+use super::{Client, CudaResult, client, pool};
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -66,6 +66,11 @@ impl StreamHandle {
 }
 
 impl Stream {
+    #[cfg(test)]
+    pub(super) fn for_tests() -> Self {
+        Self::new(0, NEXT_ID.fetch_add(1, Ordering::Relaxed), 0, 0)
+    }
+
     const fn new(number: u32, id: u64, flags: u32, priority: i32) -> Self {
         Self {
             number,
@@ -110,6 +115,11 @@ impl Stream {
         let stream = Self::create(0, 0)?;
         let _ = PER_THREAD.try_with(|own| own.set(Some(stream)));
         Ok(stream)
+    }
+
+    /// The legacy default stream.
+    pub(super) fn legacy() -> &'static Self {
+        &LEGACY
     }
 
     /// What the program is given for it.
@@ -209,6 +219,7 @@ impl Stream {
         }
         client.call(&StreamSynchronize { stream: self.number, reserved: 0 }, &[])?;
         self.mark_done_up_to(position);
+        pool::release_surplus(false)?;
         client.check()
     }
 
@@ -240,6 +251,7 @@ impl Stream {
             client.call(&ContextSynchronize {}, &[])?;
             // The synchronisation itself is one more; whoever posted meanwhile makes the numbers differ.
             client.synchronized.fetch_max(position + 1, Ordering::Relaxed);
+            pool::release_surplus(true)?;
         }
         client.check()
     }

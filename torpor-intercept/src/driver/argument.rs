@@ -85,6 +85,11 @@ impl<T> Out<T> {
         In(self.0.cast_const()).slice(count)
     }
 
+    /// The same place for what another argument says that it is for.
+    pub(crate) fn cast<U>(self) -> Out<U> {
+        Out(self.0.cast())
+    }
+
     /// Whether the program gave no place.
     pub(crate) fn is_null(self) -> bool {
         self.0.is_null()

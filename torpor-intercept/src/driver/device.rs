@@ -9,11 +9,8 @@ use torpor_proto::error::CudaError;
 /// `CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID`, `_BUS_ID`, `_DEVICE_ID`
 pub(super) const PCI_ATTRIBUTES: [i32; 3] = [50, 33, 34];
 
-/// `CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR`, `_MINOR`
-const COMPUTE_CAPABILITY: [i32; 2] = [75, 76];
-
 /// The client, if `device` is its device.
-pub(super) fn device(device: i32) -> CudaResult<&'static Client> {
+pub(crate) fn device(device: i32) -> CudaResult<&'static Client> {
     let client = client()?;
     if device == 0 { Ok(client) } else { Err(CudaError::INVALID_DEVICE) }
 }
@@ -67,9 +64,10 @@ cuda_functions! {
     }
 
     fn cuDeviceComputeCapability(major: Out<i32>, minor: Out<i32>, device: i32) {
-        let client = self::device(device)?;
-        major.put(client.device.attribute(COMPUTE_CAPABILITY[0])?)?;
-        minor.put(client.device.attribute(COMPUTE_CAPABILITY[1])?)
+        let known = self::device(device)?.device.compute_capability();
+        let (found_major, found_minor) = known.ok_or(CudaError::INVALID_VALUE)?;
+        major.put(found_major)?;
+        minor.put(found_minor)
     }
 
     fn cuDeviceGetPCIBusId(name: Out<c_char>, room: i32, device: i32) {

@@ -24,6 +24,7 @@ pub(crate) mod module;
 mod occupancy;
 pub(crate) mod pinned;
 mod pointer;
+pub(crate) mod pool;
 mod profiler;
 mod refused;
 mod stream;

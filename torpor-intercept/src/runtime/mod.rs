@@ -27,6 +27,7 @@ mod memory;
 mod occupancy;
 mod pinned;
 mod pointer;
+mod pool;
 mod profiler;
 mod properties;
 mod refused;

@@ -1,0 +1,217 @@
+//! Memory pools and allocation in the order of streams.
+
+use super::argument::{In, Out};
+use super::device::device;
+use super::{cuda_functions, stream_functions};
+use crate::core::pool::{self, Attribute, Pool};
+use crate::core::{CudaResult, client, contexts};
+use std::ffi::c_void;
+use torpor_proto::error::CudaError;
+
+/// `CU_MEM_ALLOCATION_TYPE_PINNED`: device memory, as against managed memory.
+const PINNED: i32 = 1;
+/// `CU_MEM_LOCATION_TYPE_DEVICE`
+const DEVICE: i32 = 1;
+/// `CU_MEM_ACCESS_FLAGS_PROT_NONE`, `…_READWRITE`
+const NO_ACCESS: i32 = 0;
+const READ_AND_WRITE: i32 = 3;
+
+/// `CUmemLocation`, `cudaMemLocation`
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Location {
+    kind: i32,
+    id: i32,
+}
+
+/// `CUmemPoolProps`, `cudaMemPoolProps`
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Properties {
+    allocation: i32,
+    handles: i32,
+    location: Location,
+    security: *mut c_void,
+    /// 0 is the system's choice.
+    most_bytes: usize,
+    usage: u16,
+    reserved: [u8; 54],
+}
+
+const _: () = assert!(size_of::<Properties>() == 88);
+
+/// `CUmemAccessDesc`, `cudaMemAccessDesc`
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Access {
+    location: Location,
+    flags: i32,
+}
+
+impl Location {
+    /// `NOT_SUPPORTED` for anything but devices, `INVALID_DEVICE` for one that the program does not see.
+    pub(crate) fn check(self) -> CudaResult<()> {
+        if self.kind == DEVICE { device(self.id).map(drop) } else { Err(CudaError::NOT_SUPPORTED) }
+    }
+}
+
+/// A new pool. Pools whose memory other processes could map are not offered, nor are limits.
+pub(crate) fn create(properties: Properties) -> CudaResult<&'static Pool> {
+    properties.location.check()?;
+    let Properties { allocation, handles, most_bytes, .. } = properties;
+    if allocation != PINNED || handles != 0 || most_bytes != 0 {
+        return Err(CudaError::NOT_SUPPORTED);
+    }
+    Pool::create()
+}
+
+/// What a C caller is told of an attribute: a C int for what is a yes or no, else 64 bits.
+pub(crate) fn tell(pool: *mut c_void, code: i32, value: Out<c_void>) -> CudaResult<()> {
+    let (pool, attribute) = (Pool::find(pool)?, Attribute::of(code)?);
+    let found = pool.attribute(attribute);
+    match attribute {
+        Attribute::Reuse(_) => value.cast::<i32>().put(i32::from(found != 0)),
+        _ => value.cast::<u64>().put(found),
+    }
+}
+
+/// The other direction.
+pub(crate) fn set(pool: *mut c_void, code: i32, value: Out<c_void>) -> CudaResult<()> {
+    let (pool, attribute) = (Pool::find(pool)?, Attribute::of(code)?);
+    let wanted = match attribute {
+        Attribute::Reuse(_) => u64::from(value.cast::<i32>().get()? != 0),
+        _ => value.cast::<u64>().get()?,
+    };
+    pool.set_attribute(attribute, wanted)
+}
+
+/// The one device that a program sees may read and write its pools, always.
+pub(crate) fn allow(pool: *mut c_void, list: In<Access>, count: usize) -> CudaResult<()> {
+    Pool::find(pool)?;
+    for Access { location, flags } in list.slice(count)? {
+        location.check()?;
+        match flags {
+            READ_AND_WRITE => {}
+            NO_ACCESS => return Err(CudaError::INVALID_DEVICE),
+            _ => return Err(CudaError::INVALID_VALUE),
+        }
+    }
+    Ok(())
+}
+
+/// `Access::flags` of a device.
+pub(crate) fn access(pool: *mut c_void, location: In<Location>) -> CudaResult<i32> {
+    Pool::find(pool)?;
+    location.get()?.check()?;
+    Ok(READ_AND_WRITE)
+}
+
+/// The pool of a place, as those functions name it that CUDA 13 added.
+pub(crate) fn check_place(location: In<Location>, allocation: i32) -> CudaResult<()> {
+    if allocation != PINNED {
+        return Err(CudaError::NOT_SUPPORTED);
+    }
+    location.get()?.check()
+}
+
+cuda_functions! {
+    fn cuMemPoolCreate(pool: Out<*mut c_void>, properties: In<Properties>) {
+        client()?;
+        if pool.is_null() {
+            return Err(CudaError::INVALID_VALUE);
+        }
+        pool.put(create(properties.get()?)?.handle())
+    }
+
+    fn cuMemPoolDestroy(pool: *mut c_void) {
+        client()?;
+        Pool::find(pool)?.destroy()
+    }
+
+    fn cuMemPoolTrimTo(pool: *mut c_void, keep_bytes: usize) {
+        client()?;
+        Pool::find(pool)?.trim_to(keep_bytes as u64)
+    }
+
+    fn cuMemPoolGetAttribute(pool: *mut c_void, attribute: i32, value: Out<c_void>) {
+        client()?;
+        tell(pool, attribute, value)
+    }
+
+    fn cuMemPoolSetAttribute(pool: *mut c_void, attribute: i32, value: Out<c_void>) {
+        client()?;
+        set(pool, attribute, value)
+    }
+
+    fn cuMemPoolSetAccess(pool: *mut c_void, list: In<Access>, count: usize) {
+        client()?;
+        allow(pool, list, count)
+    }
+
+    fn cuMemPoolGetAccess(flags: Out<i32>, pool: *mut c_void, location: In<Location>) {
+        client()?;
+        flags.put(access(pool, location)?)
+    }
+
+    fn cuDeviceGetDefaultMemPool(pool: Out<*mut c_void>, number: i32) {
+        device(number)?;
+        pool.put(Pool::of_device()?.handle())
+    }
+
+    fn cuDeviceGetMemPool(pool: Out<*mut c_void>, number: i32) {
+        device(number)?;
+        pool.put(Pool::current()?.handle())
+    }
+
+    fn cuDeviceSetMemPool(number: i32, pool: *mut c_void) {
+        device(number)?;
+        Pool::find(pool)?.make_current();
+        Ok(())
+    }
+
+    fn cuMemGetDefaultMemPool(pool: Out<*mut c_void>, location: In<Location>, allocation: i32) {
+        client()?;
+        check_place(location, allocation)?;
+        pool.put(Pool::of_device()?.handle())
+    }
+
+    fn cuMemGetMemPool(pool: Out<*mut c_void>, location: In<Location>, allocation: i32) {
+        client()?;
+        check_place(location, allocation)?;
+        pool.put(Pool::current()?.handle())
+    }
+
+    fn cuMemSetMemPool(location: In<Location>, allocation: i32, pool: *mut c_void) {
+        client()?;
+        check_place(location, allocation)?;
+        Pool::find(pool)?.make_current();
+        Ok(())
+    }
+}
+
+stream_functions! {
+    fn cuMemAllocAsync / cuMemAllocAsync_ptsz(address: Out<u64>, bytes: usize, @ stream) {
+        client()?;
+        contexts::require()?;
+        if address.is_null() {
+            return Err(CudaError::INVALID_VALUE);
+        }
+        address.put(Pool::current()?.allocate(bytes as u64, stream.find()?)?)
+    }
+
+    fn cuMemAllocFromPoolAsync / cuMemAllocFromPoolAsync_ptsz
+        (address: Out<u64>, bytes: usize, pool: *mut c_void, @ stream)
+    {
+        client()?;
+        contexts::require()?;
+        if address.is_null() {
+            return Err(CudaError::INVALID_VALUE);
+        }
+        address.put(Pool::find(pool)?.allocate(bytes as u64, stream.find()?)?)
+    }
+
+    fn cuMemFreeAsync / cuMemFreeAsync_ptsz(address: u64, @ stream) {
+        client()?;
+        pool::free_in_order(address, stream.find()?)
+    }
+}

@@ -1,0 +1,116 @@
+//! Memory pools and allocation in the order of streams. The structures are those of the driver.
+
+use super::{ready, runtime_functions, stream_functions};
+use crate::core::CudaResult;
+use crate::core::pool::{self, Pool};
+use crate::driver::argument::{In, Out};
+use crate::driver::device::device;
+use crate::driver::pool::{Access, Location, Properties, access, allow, check_place, create, set, tell};
+use std::ffi::c_void;
+use torpor_proto::error::CudaError;
+
+/// The pool of a device: the one that was chosen for it, or its own.
+fn of_device(number: i32, find: impl FnOnce() -> CudaResult<&'static Pool>) -> CudaResult<*mut c_void> {
+    ready()?;
+    device(number)?;
+    Ok(find()?.handle())
+}
+
+runtime_functions! {
+    fn cudaMemPoolCreate(pool: Out<*mut c_void>, properties: In<Properties>) {
+        ready()?;
+        if pool.is_null() {
+            return Err(CudaError::INVALID_VALUE);
+        }
+        pool.put(create(properties.get()?)?.handle())
+    }
+
+    fn cudaMemPoolDestroy(pool: *mut c_void) {
+        ready()?;
+        Pool::find(pool)?.destroy()
+    }
+
+    fn cudaMemPoolTrimTo(pool: *mut c_void, keep_bytes: usize) {
+        ready()?;
+        Pool::find(pool)?.trim_to(keep_bytes as u64)
+    }
+
+    fn cudaMemPoolGetAttribute(pool: *mut c_void, attribute: i32, value: Out<c_void>) {
+        ready()?;
+        tell(pool, attribute, value)
+    }
+
+    fn cudaMemPoolSetAttribute(pool: *mut c_void, attribute: i32, value: Out<c_void>) {
+        ready()?;
+        set(pool, attribute, value)
+    }
+
+    fn cudaMemPoolSetAccess(pool: *mut c_void, list: In<Access>, count: usize) {
+        ready()?;
+        allow(pool, list, count)
+    }
+
+    fn cudaMemPoolGetAccess(flags: Out<i32>, pool: *mut c_void, location: In<Location>) {
+        ready()?;
+        flags.put(access(pool, location)?)
+    }
+
+    fn cudaDeviceGetDefaultMemPool(pool: Out<*mut c_void>, number: i32) {
+        pool.put(of_device(number, Pool::of_device)?)
+    }
+
+    fn cudaDeviceGetMemPool(pool: Out<*mut c_void>, number: i32) {
+        pool.put(of_device(number, Pool::current)?)
+    }
+
+    fn cudaDeviceSetMemPool(number: i32, pool: *mut c_void) {
+        ready()?;
+        device(number)?;
+        Pool::find(pool)?.make_current();
+        Ok(())
+    }
+
+    fn cudaMemGetDefaultMemPool(pool: Out<*mut c_void>, location: In<Location>, allocation: i32) {
+        ready()?;
+        check_place(location, allocation)?;
+        pool.put(Pool::of_device()?.handle())
+    }
+
+    fn cudaMemGetMemPool(pool: Out<*mut c_void>, location: In<Location>, allocation: i32) {
+        ready()?;
+        check_place(location, allocation)?;
+        pool.put(Pool::current()?.handle())
+    }
+
+    fn cudaMemSetMemPool(location: In<Location>, allocation: i32, pool: *mut c_void) {
+        ready()?;
+        check_place(location, allocation)?;
+        Pool::find(pool)?.make_current();
+        Ok(())
+    }
+}
+
+stream_functions! {
+    fn cudaMallocAsync / cudaMallocAsync_ptsz(address: Out<u64>, bytes: usize, @ stream) {
+        ready()?;
+        if address.is_null() {
+            return Err(CudaError::INVALID_VALUE);
+        }
+        address.put(Pool::current()?.allocate(bytes as u64, stream.find()?)?)
+    }
+
+    fn cudaMallocFromPoolAsync / cudaMallocFromPoolAsync_ptsz
+        (address: Out<u64>, bytes: usize, pool: *mut c_void, @ stream)
+    {
+        ready()?;
+        if address.is_null() {
+            return Err(CudaError::INVALID_VALUE);
+        }
+        address.put(Pool::find(pool)?.allocate(bytes as u64, stream.find()?)?)
+    }
+
+    fn cudaFreeAsync / cudaFreeAsync_ptsz(address: u64, @ stream) {
+        ready()?;
+        pool::free_in_order(address, stream.find()?)
+    }
+}
