@@ -65,6 +65,30 @@ def show_warm(models, rounds, bars):
     bars.say("geometric mean of the ratios at most 0.80", mean <= 0.80, f"{mean:.3f}")
     bars.say("no model slower than native", not slow, ", ".join(slow) or "none")
     bars.say("p99/p50 no worse than native, for each model", not uneven, ", ".join(uneven) or "none")
+    show_tails(models, rounds)
+
+
+def show_tails(models, rounds):
+    """Where the slowest inferences are: a slow round is the machine's, a place in every process the program's or ours."""
+    rows = [("model", "", "p99/p50", "median of rounds'", "slowest 2 %: ms above p50", "of that off the CPU", "in one round",
+             "in a process's first fifth")]
+    for name in models:
+        for kind in KINDS:
+            each = [(time, off, number, place / len(figures["times_ms"]))
+                    for number, figures in enumerate(one[kind][name] for one in rounds)
+                    for place, (time, off) in enumerate(zip(figures["times_ms"], figures["off_cpu_ms"]))]
+            times = [time for time, *_ in each]
+            p50 = percentile(times, 50)
+            of_rounds = [percentile(figures["times_ms"], 99) / percentile(figures["times_ms"], 50)
+                         for figures in (one[kind][name] for one in rounds)]
+            slowest = sorted(each, reverse=True)[:max(1, len(each) // 50)]
+            in_round = max(sum(number == chosen for _, _, number, _ in slowest) for chosen in range(len(rounds)))
+            rows.append((name, kind, f"{percentile(times, 99) / p50:.2f}", f"{statistics.median(of_rounds):.2f}",
+                         f"{statistics.median(time for time, *_ in slowest) - p50:.2f}",
+                         f"{statistics.median(off for _, off, *_ in slowest):.2f}", f"{in_round} of {len(slowest)}",
+                         f"{sum(place < 0.2 for *_, place in slowest)} of {len(slowest)}"))
+    print("slow inferences; off the CPU: asleep, preempted, or the CPU was the hypervisor's")
+    print_table(rows)
 
 
 def show_first(models, unmet, rounds, bars):
