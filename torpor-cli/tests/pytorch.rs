@@ -86,6 +86,11 @@ fn registered_memory_is_pinned_and_keeps_its_contents() {
 }
 
 #[test]
+fn host_functions_are_called_in_the_order_of_streams() {
+    assert!(passes("host_functions.py", &[]).contains("host functions passed"));
+}
+
+#[test]
 fn a_hidden_device_is_not_there() {
     assert!(passes("hidden.py", &[("CUDA_VISIBLE_DEVICES", "")]).contains("hidden passed"));
 }

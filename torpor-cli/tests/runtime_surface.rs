@@ -165,7 +165,7 @@ fn an_extension_loaded_later_launches_its_kernels() {
 #[test]
 fn the_surface_can_be_switched_off() {
     let off = [("TORPOR_RUNTIME_SURFACE", "off")];
-    for name in ["tensors", "events", "libraries", "extension", "fork", "registered"] {
+    for name in ["tensors", "events", "libraries", "extension", "fork", "registered", "host_functions"] {
         let (printed, log) = passes(&[&script(&format!("{name}.py"))], &off);
         assert!(printed.contains("passed"), "{name}: {printed}");
         let lines = log.lines().filter(|line| line.contains("CUDA runtime calls are left to /"));

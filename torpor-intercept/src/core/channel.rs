@@ -4,13 +4,13 @@ use super::{Client, CudaResult, Remoting};
 use bytemuck::Zeroable;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::marker::PhantomData;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use torpor_proto::command::{Command, Kind};
 use torpor_proto::completion::{SLOTS, Slot, Waited};
 use torpor_proto::error::CudaError;
-use torpor_proto::ring::NO_SLOT;
+use torpor_proto::ring::{NO_SLOT, Producer};
 
 /// How often somebody who sleeps looks whether the server still lives.
 pub(super) const LOOK: Duration = Duration::from_millis(100);
@@ -44,6 +44,26 @@ impl Client {
             return self.post_otherwise(command, tail);
         }
         self.push(C::OPCODE, NO_SLOT, command.words(), tail)
+    }
+
+    /// As [`Self::post`], unless `is_barred` says so when nobody else can post any more: then false, and nothing was posted.
+    #[inline]
+    pub(super) fn post_unless<C: Command<Reply = ()>>(
+        &self,
+        is_barred: impl FnOnce() -> bool,
+        command: &C,
+        tail: &[u8],
+    ) -> CudaResult<bool> {
+        const { assert!(matches!(C::KIND, Kind::Posted)) };
+        self.check_usable()?;
+        if self.remoting != Remoting::Full {
+            return if is_barred() { Ok(false) } else { self.post_otherwise(command, tail).map(|()| true) };
+        }
+        let producer = self.lock_producer();
+        if is_barred() {
+            return Ok(false);
+        }
+        self.push_locked(producer, C::OPCODE, NO_SLOT, command.words(), tail).map(|()| true)
     }
 
     /// Posts a command and returns at once; [`Pending::wait`] gives the answer.
@@ -99,7 +119,23 @@ impl Client {
 
     #[inline]
     pub(super) fn push(&self, opcode: u16, slot: u16, body: &[u64], tail: &[u8]) -> CudaResult<()> {
-        let mut producer = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
+        self.push_locked(self.lock_producer(), opcode, slot, body, tail)
+    }
+
+    #[inline]
+    fn lock_producer(&self) -> MutexGuard<'_, Producer> {
+        self.producer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[inline]
+    fn push_locked(
+        &self,
+        mut producer: MutexGuard<'_, Producer>,
+        opcode: u16,
+        slot: u16,
+        body: &[u64],
+        tail: &[u8],
+    ) -> CudaResult<()> {
         self.posted.fetch_add(1, Ordering::Relaxed);
         let (control, words) = (self.channel.ring(), &self.channel.words);
         if producer.push(control, words, opcode, slot, body, tail) {

@@ -1,9 +1,10 @@
 //! Long copies between places of host memory, by several threads: one core copies 7 to 9 GB/s, the bus takes 55.
 //!
 //! The helpers are started with the first long copy, as many as the process may use processors and three at most, and sleep
-//! between copies. Signals that are sent to the process go to the program's own threads. Where no thread can be started, the
-//! caller copies alone. In the child of a fork, which has no CUDA, nobody copies.
+//! between copies. Where no thread can be started, the caller copies alone. In the child of a fork, which has no CUDA,
+//! nobody copies.
 
+use super::helper_thread;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,11 +20,6 @@ const MOST_HELPERS: usize = 3;
 
 /// How long a helper looks out for the next copy before it sleeps: long copies are staged part by part.
 const SPIN: Duration = Duration::from_micros(100);
-
-/// Signals that a thread causes itself. The program's handlers for them must run, for instance if it gives memory its
-/// contents when it is first touched.
-const OWN_SIGNALS: [libc::c_int; 5] =
-    [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP];
 
 static COPIERS: Copiers = Copiers {
     open: Mutex::new(Open { tasks: Vec::new(), sleepers: 0 }),
@@ -83,29 +79,11 @@ fn helpers() -> usize {
 }
 
 fn start(helpers: usize) -> usize {
-    let old = block_signals();
     let start_one = |_: &usize| {
         let thread = std::thread::Builder::new().name("torpor-copy".to_owned());
-        thread.spawn(|| COPIERS.help()).is_ok()
+        helper_thread::start(thread, || COPIERS.help())
     };
-    let started = (0..helpers).take_while(start_one).count();
-    // SAFETY: a mask that pthread_sigmask gave.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const old, std::ptr::null_mut()) };
-    started
-}
-
-/// Blocks what others send; threads that are started now inherit that. Returns the mask from before.
-fn block_signals() -> libc::sigset_t {
-    // SAFETY: a signal set is plain data, all zeros is the empty one, and the pointers are to live sets.
-    unsafe {
-        let (mut blocked, mut old) = (std::mem::zeroed(), std::mem::zeroed());
-        libc::sigfillset(&raw mut blocked);
-        for signal in OWN_SIGNALS {
-            libc::sigdelset(&raw mut blocked, signal);
-        }
-        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const blocked, &raw mut old);
-        old
-    }
+    (0..helpers).take_while(start_one).count()
 }
 
 impl Copiers {
@@ -207,20 +185,5 @@ mod tests {
             }
         });
         assert!(COPIERS.lock().tasks.is_empty());
-    }
-
-    #[test]
-    fn helpers_leave_signals_to_the_program() {
-        let old = block_signals();
-        // SAFETY: sets that pthread_sigmask fills in.
-        let now = unsafe {
-            let mut now = std::mem::zeroed();
-            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const old, &raw mut now);
-            now
-        };
-        // SAFETY: the set was filled in.
-        let blocks = |signal| unsafe { libc::sigismember(&raw const now, signal) == 1 };
-        assert!(blocks(libc::SIGTERM) && blocks(libc::SIGCHLD) && blocks(libc::SIGPROF));
-        assert!(!OWN_SIGNALS.into_iter().any(blocks));
     }
 }

@@ -111,7 +111,11 @@ impl Client {
                 let copy = Copy { destination, source, bytes, stream: stream.number, reserved: 0 };
                 stream.post(self, &copy, &[])?;
                 // From device to device even the synchronous copies return at once.
-                if waits && !(to.is_device() && from.is_device()) { stream.synchronize() } else { Ok(()) }
+                if waits && !(to.is_device() && from.is_device()) {
+                    stream.synchronize_posted(self)
+                } else {
+                    Ok(())
+                }
             }
             (Some(destination), None) if to.is_device() => {
                 refuse_capture(stream)?;
@@ -180,7 +184,7 @@ impl Client {
                 reserved: 0,
             };
             stream.post(self, &command, &[])?;
-            return if waits { stream.synchronize() } else { Ok(()) };
+            return if waits { stream.synchronize_posted(self) } else { Ok(()) };
         }
         for slice in 0..depth {
             for row in 0..height {

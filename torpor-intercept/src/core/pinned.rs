@@ -1,7 +1,7 @@
 //! Page-locked host memory: pieces of the host range, locked by the worker at the same addresses.
 
 use super::address_space::RangeAllocator;
-use super::{Client, CudaResult};
+use super::{Client, CudaResult, host_function};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use torpor_proto::command::{HostLock, HostUnlock};
@@ -53,11 +53,17 @@ impl Client {
         Ok(range.address)
     }
 
-    /// `cuMemFreeHost`. Waits until the GPU does not use it any more, as the driver does.
+    /// `cuMemFreeHost`. Waits until neither the GPU nor a host function uses it any more, as the driver does.
     ///
     /// # Errors
     /// `INVALID_VALUE` if no allocation begins there.
     pub fn free_pinned(&'static self, address: u64) -> CudaResult<()> {
+        host_function::wait_for_all()?;
+        self.release_pinned(address)
+    }
+
+    /// As [`Self::free_pinned`], but does not wait for host functions.
+    pub(super) fn release_pinned(&'static self, address: u64) -> CudaResult<()> {
         self.pinned.lock().flags.remove(&address).ok_or(CudaError::INVALID_VALUE)?;
         let unlocked = self.call(&HostUnlock { address }, &[]);
         self.pinned.lock().ranges.release(address);

@@ -3,7 +3,7 @@
 //! The pages are moved, contents and all, into the shared host range and mapped at their old place as well. The program
 //! goes on using its addresses; copies use the alias in the host range, which is page-locked and shared with the worker.
 
-use super::{Client, CudaResult};
+use super::{Client, CudaResult, Stream, host_function};
 use rustix::mm::{MapFlags, MremapFlags, ProtFlags};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -82,7 +82,7 @@ impl Client {
             )
         };
         if moved.is_err() {
-            self.free_pinned(alias)?;
+            self.release_pinned(alias)?;
             return Err(CudaError::OPERATING_SYSTEM);
         }
         ranges.insert(start, Registered { address, pages, alias, flags });
@@ -94,12 +94,14 @@ impl Client {
     /// # Errors
     /// `HOST_MEMORY_NOT_REGISTERED`.
     pub fn unregister(&'static self, address: u64) -> CudaResult<()> {
+        // Before the lock is taken, which every copy wants. A host function may write the memory until it has returned.
+        host_function::wait_for_all()?;
         let mut ranges = self.registered.lock();
         let registered = ranges.get(&(address / PAGE_BYTES * PAGE_BYTES)).copied();
         let registered = registered
             .filter(|registered| registered.address == address)
             .ok_or(CudaError::HOST_MEMORY_NOT_REGISTERED)?;
-        super::Stream::synchronize_all()?;
+        Stream::synchronize_all_posted()?;
         let bytes = registered.pages.bytes as usize;
         // SAFETY: a fresh private mapping takes the contents and is then moved over the registered pages, which stay
         // mapped, readable and writable throughout, with the same bytes.
@@ -117,7 +119,7 @@ impl Client {
             return Err(CudaError::OPERATING_SYSTEM);
         }
         ranges.remove(&registered.pages.address);
-        self.free_pinned(registered.alias)
+        self.release_pinned(registered.alias)
     }
 
     /// The page-locked alias of a registered address, if all the bytes are registered.

@@ -4,6 +4,7 @@
 //! in, a copy is posted, and marks in the command ring say from when the space is free again. The second half
 //! is a set of chunks for downloads, each held until its bytes were copied out.
 
+use super::host_function::Turn;
 use super::stream::Stream;
 use super::{Client, CudaResult, Remoting, copiers};
 use std::collections::VecDeque;
@@ -82,6 +83,8 @@ impl Client {
         bytes: u64,
         stream: &Stream,
     ) -> CudaResult<()> {
+        // Waiting for host functions while the space below is held would stop every upload.
+        let turn = Turn::take(stream)?;
         let mut done = 0;
         while done < bytes {
             let length = (bytes - done).min(self.uploads.most_bytes);
@@ -97,7 +100,7 @@ impl Client {
             let (destination, stream_number) = (destination + done, stream.number);
             let copy =
                 Copy { destination, source: staged, bytes: length, stream: stream_number, reserved: 0 };
-            stream.post(self, &copy, &[])?;
+            stream.post_in_turn(self, &copy, &[], &turn)?;
             if progress.position - progress.marked >= self.uploads.area.bytes / 8 {
                 self.mark_uploads(&mut progress)?;
             }
@@ -172,6 +175,8 @@ impl Client {
         bytes: u64,
         stream: &Stream,
     ) -> CudaResult<()> {
+        // As with uploads: no chunk is held meanwhile.
+        let turn = Turn::take(stream)?;
         let mut in_flight = VecDeque::with_capacity(DOWNLOADS_AHEAD);
         let (mut posted, mut done) = (0, 0);
         while done < bytes {
@@ -186,7 +191,7 @@ impl Client {
                     stream: stream.number,
                     reserved: 0,
                 };
-                stream.post(self, &copy, &[])?;
+                stream.post_in_turn(self, &copy, &[], &turn)?;
                 let position = stream.position();
                 let arrival = self.start(&StreamSynchronize { stream: stream.number, reserved: 0 }, &[])?;
                 in_flight.push_back((arrival, chunk, length, position));

@@ -3,6 +3,8 @@
 use super::capture::Capture;
 use super::event::Event;
 use super::handle::Table;
+use super::host_function::{self, Turn};
+use super::stream_order::Lane;
 use super::{Client, CudaResult, client, pool};
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
@@ -146,7 +148,7 @@ impl Stream {
         self.priority.load(Ordering::Relaxed)
     }
 
-    /// `cuStreamDestroy`: returns at once; the worker destroys it when its work is done.
+    /// `cuStreamDestroy`: returns when its host functions have; the worker destroys it when its work is done.
     ///
     /// # Errors
     /// `INVALID_HANDLE` for a default stream.
@@ -160,6 +162,7 @@ impl Stream {
         {
             return Err(CudaError::INVALID_HANDLE);
         }
+        self.wait_for_functions()?;
         self.leave_capture();
         // Posted before the number is free again, so that a stream created under it comes later in the ring.
         let posted = client()?.post(&StreamDestroy { stream: self.number, reserved: 0 }, &[]);
@@ -167,7 +170,8 @@ impl Stream {
         posted
     }
 
-    /// Puts a command in the order of this stream: into the ring, or into the capture it is part of.
+    /// Puts a command in the order of this stream: into the ring, or into the capture it is part of. Waits for host
+    /// functions that come before it.
     #[inline]
     pub(super) fn post<C: Command<Reply = ()>>(
         &self,
@@ -179,16 +183,53 @@ impl Stream {
             return self.current_capture()?.append(command, tail);
         }
         client.check()?;
-        client.post(command, tail)?;
-        self.posted.fetch_add(1, Ordering::Release);
-        if self.number != 0 && self.is_blocking() {
-            LEGACY.posted.fetch_add(1, Ordering::Release);
+        // Asked when nobody else can post: what gets into the ring now comes before the synchronisation of any function
+        // that is added now.
+        if !client.post_unless(host_function::are_pending, command, tail)? {
+            return self.post_behind_functions(client, command, tail);
         }
+        self.count_posted();
         Ok(())
     }
 
-    fn is_blocking(&self) -> bool {
-        self.flags() & NON_BLOCKING == 0
+    #[cold]
+    fn post_behind_functions<C: Command<Reply = ()>>(
+        &self,
+        client: &Client,
+        command: &C,
+        tail: &[u8],
+    ) -> CudaResult<()> {
+        let turn = Turn::take(self)?;
+        self.post_in_turn(client, command, tail, &turn)
+    }
+
+    /// Puts a command in the order of this stream, for who has taken a turn: it waits for no host function.
+    pub(super) fn post_in_turn<C: Command<Reply = ()>>(
+        &self,
+        client: &Client,
+        command: &C,
+        tail: &[u8],
+        _turn: &Turn,
+    ) -> CudaResult<()> {
+        client.check()?;
+        client.post(command, tail)?;
+        self.count_posted();
+        Ok(())
+    }
+
+    #[inline]
+    fn count_posted(&self) {
+        self.posted.fetch_add(1, Ordering::Release);
+        if self.lane().is_blocking {
+            LEGACY.posted.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Its place among streams that wait for each other.
+    #[inline]
+    pub(super) fn lane(&self) -> Lane {
+        let is_blocking = self.number != 0 && self.flags() & NON_BLOCKING == 0;
+        Lane { number: self.number, is_blocking }
     }
 
     /// How many commands it has, to compare with [`Self::is_done_up_to`].
@@ -213,6 +254,13 @@ impl Stream {
     pub fn synchronize(&self) -> CudaResult<()> {
         let client = client()?;
         self.refuse_capture()?;
+        self.wait_for_functions()?;
+        self.synchronize_posted(client)
+    }
+
+    /// As [`Self::synchronize`], but does not wait for host functions.
+    pub(super) fn synchronize_posted(&self, client: &'static Client) -> CudaResult<()> {
+        self.refuse_capture()?;
         let position = self.position();
         if self.is_done_up_to(position) {
             return client.check();
@@ -231,6 +279,10 @@ impl Stream {
         let client = client()?;
         self.refuse_capture()?;
         let position = self.position();
+        if let Err(error) = self.query_functions() {
+            client.check()?;
+            return Err(error);
+        }
         if self.is_done_up_to(position) {
             return client.check();
         }
@@ -245,6 +297,13 @@ impl Stream {
     /// # Errors
     /// Those of earlier posted commands.
     pub fn synchronize_all() -> CudaResult<()> {
+        client()?;
+        host_function::wait_for_all()?;
+        Self::synchronize_all_posted()
+    }
+
+    /// As [`Self::synchronize_all`], but does not wait for host functions.
+    pub(super) fn synchronize_all_posted() -> CudaResult<()> {
         let client = client()?;
         let position = client.posted.load(Ordering::Acquire);
         if client.synchronized.load(Ordering::Relaxed) < position {

@@ -14,6 +14,7 @@ mod error;
 mod event;
 pub mod export_table;
 pub(crate) mod graph;
+mod host_function;
 pub(crate) mod init;
 mod kernel;
 pub(crate) mod launch;

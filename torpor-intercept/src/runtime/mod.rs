@@ -19,6 +19,7 @@ mod error;
 mod event;
 mod function_cache;
 mod graph;
+mod host_function;
 mod kernel;
 mod launch;
 mod library;

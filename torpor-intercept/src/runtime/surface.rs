@@ -192,8 +192,6 @@ mod tests {
             "cudaIpcGetMemHandle",
             "cudaIpcOpenEventHandle",
             "cudaIpcOpenMemHandle",
-            "cudaLaunchHostFunc",
-            "cudaStreamAddCallback",
         ];
         // What the libraries of PyTorch 2.8+cu128 and 2.11+cu130 have undefined with the version node of libcudart.
         let imports = [
