@@ -2,9 +2,13 @@
 
 use super::worker::Worker;
 use super::*;
+use rustix::fs::{CWD, FileType, Mode, OFlags, fcntl_setfl, mknodat};
 use std::collections::HashSet;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use tokio::time::timeout;
-use torpor_proto::control::worker::{LeaseRevoked, Reserve, from_worker, store_request};
+use torpor_proto::control::worker::{Lease, LeaseRevoked, Reserve, from_worker, store_request};
 
 #[tokio::test]
 async fn a_function_that_is_not_idle_is_waited_for_and_one_that_asks_lends_its_room() {
@@ -87,4 +91,53 @@ async fn a_worker_that_dies_leaves_nothing_though_its_clients_were_asked_for_the
     store.forget(ClientId(1));
     assert_eq!(worker.await_answer(waiting).await.unwrap().len(), 2);
     assert_sound(&store).await;
+}
+
+#[tokio::test]
+async fn a_restore_whose_worker_and_client_are_gone_leaves_its_chunks_to_the_others() {
+    for comes_back in [true, false] {
+        let directory = tempfile::tempdir().unwrap();
+        let store = open(1, Some((directory.path(), 100)));
+        let (mut worker, mut dying) = (Worker::new(&store), Worker::new(&store));
+        while dying.slabs.is_empty() {
+            assert_eq!(dying.obey().await, None);
+        }
+        let shared = worker.make(1, &[1, 2]).await.unwrap()[0].chunk;
+        worker.make(2, &[1, 2]).await.unwrap();
+        worker.make(3, &[3, 4, 5, 6]).await.unwrap();
+        // Its file takes its time, and perhaps breaks off.
+        let (path, aside) =
+            (directory.path().join(format!("{shared:016x}.torpor-chunk")), directory.path().join("aside"));
+        std::fs::rename(&path, &aside).unwrap();
+        mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        dying.post(1, store_request::Body::Lease(Lease {}));
+        while worker.revoked.last() != Some(&3) {
+            assert_eq!(worker.obey().await, None);
+        }
+        // It can be opened like this once somebody reads it.
+        let mut file = OpenOptions::new();
+        file.write(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+        let deadline = Instant::now() + PATIENCE;
+        let file = loop {
+            match file.open(&path) {
+                Ok(file) => break file,
+                Err(error) => assert!(Instant::now() < deadline, "nobody reads: {error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        };
+        store.disconnect(dying.id);
+        store.forget(ClientId(1));
+        let request = worker.post(2, store_request::Body::Lease(Lease {}));
+        assert!(timeout(Duration::from_millis(50), worker.await_answer(request)).await.is_err());
+        if comes_back {
+            fcntl_setfl(&file, OFlags::empty()).unwrap();
+            let write = move || (&file).write_all(&bytes(1));
+            tokio::task::spawn_blocking(write).await.unwrap().unwrap();
+        } else {
+            std::fs::rename(&aside, &path).unwrap();
+            drop(file);
+        }
+        assert_eq!(contents(&store, &worker.await_answer(request).await.unwrap()), [1, 2]);
+        assert_sound(&store).await;
+    }
 }
