@@ -6,7 +6,8 @@
 //! time stamps tell. The host has a time too: the clock on the wall, or in virtual time the sum of what its calls cost,
 //! moved forward to whatever it waited for.
 //!
-//! Operations that share a resource take turns in the order in which they get to run.
+//! Operations that share a resource take turns in the order in which they get to run; which copies do is up to the copy
+//! engines ([`crate::engine`]).
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};

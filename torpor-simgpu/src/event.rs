@@ -58,6 +58,11 @@ impl Recording {
         self.position.get().and_then(|position| position.2.as_ref())
     }
 
+    /// Whether the mark was passed, and no later than at `time_ns`.
+    pub fn is_complete_by(&self, time_ns: u64) -> bool {
+        self.is_complete() && self.time_ns.load(Ordering::Acquire) <= time_ns
+    }
+
     fn is_complete(&self) -> bool {
         self.position.get().is_none_or(|(queue, sequence, _)| queue.is_complete(*sequence))
     }

@@ -20,6 +20,7 @@ mod code;
 mod config;
 mod context;
 mod device;
+mod engine;
 mod entry;
 mod error;
 mod event;

@@ -8,6 +8,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::context::Context;
 use crate::device::Device;
+use crate::engine::Engines;
 use crate::error::{CudaError, Result};
 use crate::event::Event;
 use crate::function::{Function, Kernel};
@@ -27,6 +28,7 @@ pub struct Machine {
     pub config: Config,
     pub log: Log,
     pub clock: Clock,
+    pub engines: Engines,
     pub space: Space,
     pub devices: Vec<Device>,
     pub contexts: Table<Context>,
@@ -85,6 +87,7 @@ impl Machine {
             config,
             log,
             clock,
+            engines: Engines::default(),
             space: Space::default(),
             devices,
             contexts: Table::new(0),

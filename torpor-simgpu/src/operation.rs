@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::check::Stamp;
 use crate::clock::{Resource, nanoseconds};
+use crate::engine::Engine;
 use crate::entry::{apply, report_faults};
 use crate::error::{CudaError, Result};
 use crate::event::Recording;
@@ -49,6 +50,8 @@ pub struct HostFunction {
 pub struct Place {
     /// The stream's device.
     pub device: usize,
+    /// The stream's number.
+    pub stream: u64,
     /// The time from which it may start, in nanoseconds.
     pub earliest_ns: u64,
     /// Its place in the order of things, if that is checked.
@@ -56,11 +59,28 @@ pub struct Place {
 }
 
 impl Work {
+    /// The copy engine that it needs, if it is a copy.
+    pub fn engine(&self) -> Option<Engine> {
+        match self {
+            Self::Copy(copy) => copy.engine(),
+            _ => None,
+        }
+    }
+
+    /// Whether it occupies nothing, so that a copy engine sees what follows.
+    pub fn is_mark(&self) -> bool {
+        matches!(self, Self::Write(_) | Self::Record(_) | Self::Nothing)
+    }
+
     /// Does it. The time at which it ended, or the sticky error that it ran into.
     pub fn execute(&self, machine: &'static Machine, place: &Place) -> Result<u64> {
         match self {
             Self::Copy(copy) => {
                 let action = machine.config.faults.on_copy();
+                if action.is_some() {
+                    // One that hangs keeps nobody else from copying.
+                    machine.engines.leave(place.stream);
+                }
                 on_demand(machine, action, "a copy")?;
                 copy::execute(machine, copy, place)
             }
@@ -93,6 +113,7 @@ impl Work {
                         }
                         _ => work.execute(machine, &place)?,
                     };
+                    machine.engines.leave(place.stream);
                 }
                 Ok(place.earliest_ns)
             }

@@ -2,9 +2,13 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use common::*;
+
+/// `CU_STREAM_WAIT_VALUE_EQ`.
+const EQUAL: u32 = 1;
 
 fn between(start: u64, end: u64) -> f32 {
     let mut milliseconds = -1.0;
@@ -83,4 +87,72 @@ fn real_time_lasts_as_long_as_it_says() {
         assert!((20.0..60.0).contains(&each[0]), "{each:?}");
         assert!(began.elapsed().as_millis() >= 20);
     });
+}
+
+/// Copies 1 MB four times on one stream, the last two behind `between_them`, and once on another stream, ready when the first
+/// of the four is done. How much later than the start each of the five is done, the other stream's last.
+fn compete(between_them: impl Fn(u64, u64)) -> [f32; 5] {
+    let bytes = 1_000_000;
+    let (memory, host, gate) = (allocate(bytes), pinned(bytes), pinned(4));
+    let (stream, other) = (stream(1), stream(1));
+    let (start, done) = (event(), [(); 5].map(|()| event()));
+    let copy = |stream| assert_eq!(cuMemcpyHtoDAsync_v2(memory, host as *const _, bytes, stream), SUCCESS);
+    let word = gate as *mut u32;
+    // SAFETY: four page-locked bytes, which nobody else uses yet.
+    unsafe { word.write(0) };
+    assert_eq!(cuStreamWaitValue32_v2(stream, gate, 1, EQUAL), SUCCESS);
+    assert_eq!(cuEventRecord(start, stream), SUCCESS);
+    for (at, &mark) in done[..4].iter().enumerate() {
+        if at == 2 {
+            between_them(stream, done[4]);
+        }
+        copy(stream);
+        assert_eq!(cuEventRecord(mark, stream), SUCCESS);
+        if at == 0 {
+            assert_eq!(cuStreamWaitEvent(other, mark, 0), SUCCESS);
+            copy(other);
+            assert_eq!(cuEventRecord(done[4], other), SUCCESS);
+        }
+    }
+    // SAFETY: an aligned word that the stream only reads.
+    unsafe { AtomicU32::from_ptr(word) }.store(1, Ordering::Release);
+    assert_eq!(cuCtxSynchronize(), SUCCESS);
+    done.map(|mark| between(start, mark))
+}
+
+/// Whether the times rise.
+fn rise(times: &[f32]) -> bool {
+    times.is_sorted_by(|earlier, later| earlier < later)
+}
+
+fn a_copy_engine_serves_one_stream_as_long_as_it_has_work() {
+    use_device(0);
+    let [first, second, third, fourth, other] = compete(|_, _| {});
+    assert!(rise(&[first, second, third, fourth, other]), "it waits for all: {other} of {fourth} ms");
+    let [first, second, third, fourth, other] = compete(|stream, other_done| {
+        assert_eq!(cuStreamWaitEvent(stream, other_done, 0), SUCCESS);
+    });
+    assert!(
+        rise(&[first, second, other, third, fourth]),
+        "its turn comes when the first one waits: {other} ms"
+    );
+}
+
+#[test]
+fn a_copy_engine_stays_with_a_stream_in_virtual_time() {
+    passes(
+        "a_copy_engine_stays_with_a_stream_in_virtual_time",
+        &[],
+        a_copy_engine_serves_one_stream_as_long_as_it_has_work,
+    );
+}
+
+#[test]
+fn a_copy_engine_stays_with_a_stream_in_real_time() {
+    let environment = [("TIME", "real"), ("PROFILE", "small:host_gbps=0.2")];
+    passes(
+        "a_copy_engine_stays_with_a_stream_in_real_time",
+        &environment,
+        a_copy_engine_serves_one_stream_as_long_as_it_has_work,
+    );
 }

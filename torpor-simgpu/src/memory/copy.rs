@@ -7,6 +7,7 @@ use super::space::{cover, find, touches};
 use crate::abi::{In, Memcpy2d, Memcpy3d};
 use crate::clock::{Route, copy_cost};
 use crate::context;
+use crate::engine::Engine;
 use crate::error::{CudaError, Result};
 use crate::graph::{self, CaptureStatus};
 use crate::machine::Machine;
@@ -97,6 +98,13 @@ pub struct Copy {
     route: Route,
     /// The source's bytes, where they were read when the copy was issued.
     staged: Option<Vec<u8>>,
+}
+
+impl Copy {
+    /// The copy engine that it needs.
+    pub fn engine(&self) -> Option<Engine> {
+        Engine::of(self.route)
+    }
 }
 
 /// What kind of memory a range is; an error if it is partly or wholly memory that must not be used.
@@ -217,6 +225,9 @@ pub fn execute(machine: &Machine, copy: &Copy, place: &Place) -> Result<u64> {
         if passes_on {
             accessor.pass_on_written(to, from, width);
         }
+    }
+    if let Some(engine) = copy.engine() {
+        machine.engines.enter(machine, engine, place)?;
     }
     let (resources, duration) = copy_cost(&machine.config.profile, copy.route, copy.shape.bytes());
     Ok(spend(machine, &resources, place, duration))

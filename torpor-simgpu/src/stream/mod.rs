@@ -5,7 +5,7 @@ pub mod value;
 
 use std::sync::Arc;
 
-pub use queue::{Dependency, Queue, StreamFlags};
+pub use queue::{Dependency, HEALTH_INTERVAL, Queue, StreamFlags};
 
 use crate::abi::Out;
 use crate::context::{self, Context, GREATEST_PRIORITY};

@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::check::{Clocks, Stamp, join};
+use crate::engine::Engine;
 use crate::error::{CudaError, Result};
 use crate::event::Recording;
 use crate::graph::Membership;
@@ -17,7 +18,7 @@ use crate::operation::{Place, Work};
 /// How long the thread of an empty queue waits for more work.
 const IDLE: Duration = Duration::from_millis(200);
 /// How often a waiter looks whether the machine has failed meanwhile.
-const HEALTH_INTERVAL: Duration = Duration::from_millis(20);
+pub const HEALTH_INTERVAL: Duration = Duration::from_millis(20);
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
@@ -175,6 +176,12 @@ impl Queue {
         Ok(())
     }
 
+    /// Whether the operation with this number is complete, and the stream has come no further than to `time_ns`.
+    fn is_complete_by(&self, sequence: u64, time_ns: u64) -> bool {
+        let state = lock(&self.state);
+        state.completed >= sequence && state.time_ns <= time_ns
+    }
+
     /// Whether everything is complete.
     pub fn query(&self, machine: &Machine) -> Result {
         let state = lock(&self.state);
@@ -222,9 +229,28 @@ impl Queue {
             let mut state = lock(&self.state);
             state.completed = sequence;
             state.time_ns = state.time_ns.max(end_ns);
+            let now_ns = machine.clock.actual_end(state.time_ns);
             drop(state);
             self.changed.notify_all();
+            if let Some(engine) = machine.engines.at(self.id)
+                && !self.goes_on_with(engine, now_ns)
+            {
+                machine.engines.leave(self.id);
+            }
         }
+    }
+
+    /// Whether its next operation, but for marks, is a copy for this engine that could start at `now_ns`.
+    fn goes_on_with(&self, engine: Engine, now_ns: u64) -> bool {
+        let mut waits_for = Vec::new();
+        let state = lock(&self.state);
+        let mut upcoming = state.pending.iter().inspect(|operation| waits_for.extend(&operation.waits_for));
+        let next = upcoming.find(|operation| !operation.work.is_mark());
+        let issued = next.filter(|next| next.work.engine() == Some(engine) && next.issued_ns <= now_ns);
+        let (is_issued, waits_for) = (issued.is_some(), waits_for.into_iter().cloned().collect::<Vec<_>>());
+        // The other streams are looked at without this one's lock, for they may do the same.
+        drop(state);
+        is_issued && waits_for.iter().all(|dependency| dependency.is_complete_by(now_ns))
     }
 
     /// Carries out one operation and lets go of what it holds. Once the machine failed, nothing happens any more.
@@ -235,7 +261,7 @@ impl Queue {
             earliest_ns = earliest_ns.max(dependency.wait(machine)?);
         }
         machine.health(Some(self.device))?;
-        work.execute(machine, &Place { device: self.device, earliest_ns, stamp })
+        work.execute(machine, &Place { device: self.device, stream: self.id, earliest_ns, stamp })
     }
 }
 
@@ -245,6 +271,14 @@ impl Dependency {
         match self {
             Self::Position(queue, sequence) => queue.wait(machine, *sequence),
             Self::Recording(recording) => recording.wait(machine),
+        }
+    }
+
+    /// Whether it is complete, and was no later than at `time_ns`.
+    fn is_complete_by(&self, time_ns: u64) -> bool {
+        match self {
+            Self::Position(queue, sequence) => queue.is_complete_by(*sequence, time_ns),
+            Self::Recording(recording) => recording.is_complete_by(time_ns),
         }
     }
 }

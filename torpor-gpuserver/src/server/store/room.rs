@@ -120,7 +120,11 @@ impl Store {
             let mut missing = self.state().index.missing(client);
             missing.truncate(BATCH);
             if missing.is_empty() {
-                // Somebody whose turn was before is still bringing them back.
+                // Whoever is bringing them back tells, so this needs no deadline: a restore is the server's own work, which no
+                // worker's death and no client's end cuts short, and it gives every chunk back with what became of it. One
+                // that failed is missing again, and ours to bring. (As it is, restores end within the turn in which they
+                // begin, and this turn is ours. A file system that never answers holds up the turns; whoever waits for one
+                // can still be ended.)
                 let _ = changes.changed().await;
                 continue;
             }

@@ -1,0 +1,143 @@
+//! Who has a lease, who is asked for it, and who is waited for.
+
+use super::worker::Worker;
+use super::*;
+use rustix::fs::{CWD, FileType, Mode, OFlags, fcntl_setfl, mknodat};
+use std::collections::HashSet;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use tokio::time::timeout;
+use torpor_proto::control::worker::{Lease, LeaseRevoked, Reserve, from_worker, store_request};
+
+#[tokio::test]
+async fn a_function_that_is_not_idle_is_waited_for_and_one_that_asks_lends_its_room() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(1, Some((directory.path(), 100)));
+    let mut worker = Worker::new(&store);
+    worker.make(1, &[1, 2]).await.unwrap();
+    let theirs = worker.make(2, &[3, 4]).await.unwrap();
+    worker.busy = HashSet::from([1, 2]);
+    let request = worker.post(3, store_request::Body::Reserve(Reserve { count: 1 }));
+    while worker.revoked != [1, 2] {
+        assert_eq!(worker.obey().await, None);
+    }
+    worker.say(from_worker::Body::LeaseRevoked(LeaseRevoked { client: 2 }));
+    worker.await_answer(request).await.unwrap();
+    // The first waits behind the third now, and cannot give anything back.
+    let third = worker.post(3, store_request::Body::Reserve(Reserve { count: 3 }));
+    let first = worker.post(1, store_request::Body::Reserve(Reserve { count: 2 }));
+    let places = worker.await_answer(third).await.unwrap();
+    assert_eq!((places.len(), worker.lease_lost), (3, false));
+    worker.say(from_worker::Body::LeaseRevoked(LeaseRevoked { client: 3 }));
+    let new = worker.await_answer(first).await.unwrap();
+    assert_eq!((new.len(), worker.lease_lost), (2, true));
+    for (place, content) in new.iter().zip([5, 6]) {
+        memory(&store, place.slot).copy_in(&bytes(content));
+    }
+    // What it is writing stays where it is, until it says that it is done.
+    worker.release(2, theirs.iter().map(|place| place.chunk).collect());
+    let second = worker.post(2, store_request::Body::Reserve(Reserve { count: 4 }));
+    assert!(timeout(Duration::from_millis(50), worker.await_answer(second)).await.is_err());
+    worker.say(from_worker::Body::LeaseRevoked(LeaseRevoked { client: 1 }));
+    worker.await_answer(second).await.unwrap();
+    worker.say(from_worker::Body::LeaseRevoked(LeaseRevoked { client: 2 }));
+    worker.busy.clear();
+    assert_eq!(contents(&store, &worker.lease(1).await.unwrap()), [1, 2, 5, 6]);
+    assert_sound(&store).await;
+}
+
+#[tokio::test]
+async fn a_moved_client_s_lease_is_its_new_worker_s_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(1, Some((directory.path(), 8)));
+    let mut before = Worker::new(&store);
+    before.make(1, &[1, 2]).await.unwrap();
+    store.released(ClientId(1));
+    let mut after = Worker::new(&store);
+    assert_eq!(after.lease(1).await.unwrap().len(), 2);
+    // What it was asked for before the move, it says now.
+    before.say(from_worker::Body::LeaseRevoked(LeaseRevoked { client: 1 }));
+    after.reserve(2, 3).await.unwrap();
+    assert_eq!((before.revoked, after.revoked), (vec![], vec![1]));
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_leaves_nothing_though_its_clients_were_asked_for_their_leases() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(1, Some((directory.path(), 100)));
+    let (mut worker, mut dying) = (Worker::new(&store), Worker::new(&store));
+    dying.busy.insert(1);
+    while dying.slabs.is_empty() {
+        assert_eq!(dying.obey().await, None);
+    }
+    let request = dying.post(1, store_request::Body::Reserve(Reserve { count: 4 }));
+    let (_, answer) = tokio::join!(
+        async {
+            while worker.slabs.is_empty() {
+                worker.obey().await;
+            }
+        },
+        dying.await_answer(request)
+    );
+    answer.unwrap();
+    let waiting = worker.post(2, store_request::Body::Reserve(Reserve { count: 2 }));
+    while dying.revoked.is_empty() {
+        assert_eq!(dying.obey().await, None);
+    }
+    // It dies while it waits for an answer of its own.
+    dying.post(1, store_request::Body::Reserve(Reserve { count: 1 }));
+    store.disconnect(dying.id);
+    store.forget(ClientId(1));
+    assert_eq!(worker.await_answer(waiting).await.unwrap().len(), 2);
+    assert_sound(&store).await;
+}
+
+#[tokio::test]
+async fn a_restore_whose_worker_and_client_are_gone_leaves_its_chunks_to_the_others() {
+    for comes_back in [true, false] {
+        let directory = tempfile::tempdir().unwrap();
+        let store = open(1, Some((directory.path(), 100)));
+        let (mut worker, mut dying) = (Worker::new(&store), Worker::new(&store));
+        while dying.slabs.is_empty() {
+            assert_eq!(dying.obey().await, None);
+        }
+        let shared = worker.make(1, &[1, 2]).await.unwrap()[0].chunk;
+        worker.make(2, &[1, 2]).await.unwrap();
+        worker.make(3, &[3, 4, 5, 6]).await.unwrap();
+        // Its file takes its time, and perhaps breaks off.
+        let (path, aside) =
+            (directory.path().join(format!("{shared:016x}.torpor-chunk")), directory.path().join("aside"));
+        std::fs::rename(&path, &aside).unwrap();
+        mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        dying.post(1, store_request::Body::Lease(Lease {}));
+        while worker.revoked.last() != Some(&3) {
+            assert_eq!(worker.obey().await, None);
+        }
+        // It can be opened like this once somebody reads it.
+        let mut file = OpenOptions::new();
+        file.write(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+        let deadline = Instant::now() + PATIENCE;
+        let file = loop {
+            match file.open(&path) {
+                Ok(file) => break file,
+                Err(error) => assert!(Instant::now() < deadline, "nobody reads: {error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        };
+        store.disconnect(dying.id);
+        store.forget(ClientId(1));
+        let request = worker.post(2, store_request::Body::Lease(Lease {}));
+        assert!(timeout(Duration::from_millis(50), worker.await_answer(request)).await.is_err());
+        if comes_back {
+            fcntl_setfl(&file, OFlags::empty()).unwrap();
+            let write = move || (&file).write_all(&bytes(1));
+            tokio::task::spawn_blocking(write).await.unwrap().unwrap();
+        } else {
+            std::fs::rename(&aside, &path).unwrap();
+            drop(file);
+        }
+        assert_eq!(contents(&store, &worker.await_answer(request).await.unwrap()), [1, 2]);
+        assert_sound(&store).await;
+    }
+}
