@@ -5,7 +5,10 @@
 //! programming guide says ("Stream-Ordered Memory Allocator", *Physical Page Caching Behavior*). Blocks are whole
 //! allocations of [`Client::allocate`] in few lengths, so what was freed fits again; they are never split.
 
+mod attribute;
 mod blocks;
+
+pub use attribute::Attribute;
 
 use super::handle::Table;
 use super::stream::Stream;
@@ -49,38 +52,6 @@ static BLOCKS: Mutex<Option<HashMap<u64, Block>>> = Mutex::new(None);
 
 /// Whether any pool may have more than its threshold says.
 static HAS_SURPLUS: AtomicBool = AtomicBool::new(false);
-
-/// A number that can be asked for or set (`CUmemPool_attribute`, cuda.h).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Attribute {
-    /// 1 to 3, a C int: when blocks are used again.
-    Reuse(usize),
-    /// 4: bytes that are kept over synchronisations.
-    ReleaseThreshold,
-    /// 5: bytes that the pool has.
-    ReservedNow,
-    /// 6: the most it had. May be set to 0.
-    ReservedMost,
-    /// 7: bytes that the program has of it.
-    UsedNow,
-    /// 8: the most it had. May be set to 0.
-    UsedMost,
-}
-
-impl Attribute {
-    /// `INVALID_VALUE` for one that is not known.
-    pub fn of(code: i32) -> CudaResult<Self> {
-        match code {
-            1..=3 => Ok(Self::Reuse(code as usize - 1)),
-            4 => Ok(Self::ReleaseThreshold),
-            5 => Ok(Self::ReservedNow),
-            6 => Ok(Self::ReservedMost),
-            7 => Ok(Self::UsedNow),
-            8 => Ok(Self::UsedMost),
-            _ => Err(CudaError::INVALID_VALUE),
-        }
-    }
-}
 
 impl Pool {
     fn new(number: u32) -> Self {
@@ -135,7 +106,7 @@ impl Pool {
     /// # Errors
     /// `INVALID_VALUE`.
     pub fn find(handle: *mut c_void) -> CudaResult<&'static Self> {
-        POOLS.get(handle).ok_or(CudaError::INVALID_VALUE)
+        POOLS.get(handle).filter(|pool| !pool.lock().is_destroyed).ok_or(CudaError::INVALID_VALUE)
     }
 
     /// What the program is given for it.
@@ -182,18 +153,33 @@ impl Pool {
             return Err(CudaError::INVALID_VALUE);
         }
         let bytes = block_bytes(bytes).ok_or(CudaError::OUT_OF_MEMORY)?;
-        let reused = self.lock().reuse(bytes, stream);
-        let address = match reused {
+        let address = match self.take_kept(bytes, stream)? {
             Some(address) => address,
-            None => {
-                let address = allocate_or_give_back(client, bytes)?;
-                self.lock().reserved.add(bytes);
-                address
-            }
+            None => self.allocate_new(client, bytes)?,
         };
-        self.lock().used.add(bytes);
         all_blocks().get_or_insert_default().insert(address, Block { pool: self, bytes, is_used: true });
         Ok(address)
+    }
+
+    /// Counts a block as the program's, and gives the address of one that is kept for it, if there is one.
+    fn take_kept(&self, bytes: u64, stream: &Stream) -> CudaResult<Option<u64>> {
+        let mut blocks = self.lock();
+        if blocks.is_destroyed {
+            return Err(CudaError::INVALID_VALUE);
+        }
+        blocks.used.add(bytes);
+        Ok(blocks.reuse(bytes, stream))
+    }
+
+    /// Memory from the worker for a block that is counted as the program's.
+    fn allocate_new(&self, client: &'static Client, bytes: u64) -> CudaResult<u64> {
+        let allocated = allocate_or_give_back(client, bytes);
+        let mut blocks = self.lock();
+        match allocated {
+            Ok(_) => blocks.reserved.add(bytes),
+            Err(_) => blocks.used.now_bytes -= bytes,
+        }
+        allocated
     }
 
     /// `cuMemPoolTrimTo`: gives back what is done with until no more than so many bytes are kept.
