@@ -7,7 +7,7 @@
 //!
 //! The library is a guest in somebody else's program. It takes no signal handler, changes no environment, prints
 //! nothing unless `TORPOR_SHIM_LOG` asks for it, lets no panic out, and starts no thread but those that help to copy
-//! (`core::copiers`).
+//! (`core::copiers`) and those that call the program's functions in the order of streams (`core::host_function`).
 
 mod calls;
 pub mod core;
