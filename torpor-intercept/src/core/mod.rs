@@ -21,6 +21,7 @@ mod host_function;
 mod image;
 mod kernel;
 mod launch;
+mod link;
 mod memory;
 mod occupancy;
 mod pinned;
@@ -44,6 +45,7 @@ pub use host_function::{Callback, HostFunction, LaunchedFunction};
 pub use image::{Image, read_image_file};
 pub use kernel::Kernel;
 pub use launch::LaunchConfig;
+pub use link::Link;
 pub use remoting::{Remoting, ask_anyway};
 pub use stream::{Stream, StreamHandle};
 

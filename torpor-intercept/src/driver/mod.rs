@@ -19,6 +19,7 @@ pub(crate) mod init;
 mod kernel;
 pub(crate) mod launch;
 pub(crate) mod library;
+mod link;
 mod macros;
 pub(crate) mod memory;
 pub(crate) mod module;

@@ -29,7 +29,7 @@ pub(crate) fn load_file(path: Text) -> CudaResult<&'static Image> {
 }
 
 /// Says that the compiler's logs are empty, for those options that ask for their length.
-fn empty_logs(count: u32, options: In<u32>, values: Out<usize>) -> CudaResult<()> {
+pub(super) fn empty_logs(count: u32, options: In<u32>, values: Out<usize>) -> CudaResult<()> {
     let options = options.slice(count as usize)?;
     if options.iter().any(|option| LOG_SIZE_OPTIONS.contains(option)) {
         let values_before = values.slice(options.len())?;
