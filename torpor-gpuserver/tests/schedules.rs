@@ -31,8 +31,10 @@ const GPUS: u32 = 2;
 /// What all functions together may use of a GPU: less than two of them can have.
 const GPU_LIMIT: &str = "10MiB";
 const CLIENTS: usize = 3;
-/// Schedules of each test, unless `PROPTEST_CASES` says how many. There are four, with a node each: they mostly wait.
-const SCHEDULES: u32 = 500;
+/// Nodes side by side: they mostly wait.
+const NODES: u32 = 8;
+/// Schedules of each node, unless `PROPTEST_CASES` says how many.
+const SCHEDULES: u32 = 125;
 /// Segments of a client, at places 8 MiB apart in its arena.
 const SEGMENTS: usize = 4;
 /// Elements that kernels work on.
@@ -310,22 +312,11 @@ fn add(memory: &mut [u8]) {
 
 #[test]
 fn whatever_is_evicted_and_when_programs_see_the_memory_they_wrote() {
-    run_schedules();
-}
-
-#[test]
-fn also_on_a_second_node() {
-    run_schedules();
-}
-
-#[test]
-fn also_on_a_third_node() {
-    run_schedules();
-}
-
-#[test]
-fn also_on_a_fourth_node() {
-    run_schedules();
+    std::thread::scope(|scope| {
+        for _ in 0..NODES {
+            scope.spawn(run_schedules);
+        }
+    });
 }
 
 fn run_schedules() {
