@@ -1,4 +1,5 @@
 """Events time and order work."""
+import ctypes
 import torch
 
 first, last = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
@@ -27,4 +28,14 @@ try:
     raise SystemExit("an event that was never recorded has a time")
 except (ValueError, RuntimeError):
     pass
+# A stream's identity is never another's, though its handle may be: libraries keep things by it.
+own = ctypes.CDLL(None)
+identities = []
+for _ in range(3):
+    stream, identity = ctypes.c_void_p(), ctypes.c_ulonglong()
+    assert own.cudaStreamCreate(ctypes.byref(stream)) == 0
+    assert own.cudaStreamGetId(stream, ctypes.byref(identity)) == 0
+    assert own.cudaStreamDestroy(stream) == 0
+    identities.append(identity.value)
+assert len(set(identities)) == 3 and 0 not in identities, identities
 print("events passed")
