@@ -83,6 +83,22 @@ check(own.cudaMemPoolTrimTo(default, c.c_size_t(0)))
 assert attribute(default, RESERVED) == 0
 set_threshold(default, 0)
 
+# So does one that has nothing to wait for any more, since a copy back waited already.
+free(allocate(4 * MIB, one), one)
+place = allocate(1000, one)
+check(own.cudaMemcpyAsync((c.c_ubyte * 1000)(), c.c_void_p(place), c.c_size_t(1000), 2, one))
+check(own.cudaStreamSynchronize(one))
+assert attribute(default, RESERVED) < 4 * MIB
+free(place, one)
+
+# A cudaFree that fails leaves the program what it has: a host function must not call CUDA.
+place, said = allocate(4 * MIB, one), []
+refused = c.CFUNCTYPE(None, c.c_void_p)(lambda _: said.append(own.cudaFree(c.c_void_p(place))))
+check(own.cudaLaunchHostFunc(one, refused, None))
+check(own.cudaStreamSynchronize(one))
+assert said == [800], said
+free(place, one)
+
 # Contents, small blocks, and cudaFree and cudaFreeAsync of what the other one allocated.
 small = [allocate(1000, one) for _ in range(100)]
 assert len(set(small)) == 100 and all(address % 256 == 0 for address in small)

@@ -13,7 +13,7 @@ use torpor_proto::command::{
 use torpor_proto::error::CudaError;
 
 /// `CU_EVENT_DISABLE_TIMING`
-const DISABLE_TIMING: u32 = 2;
+pub(super) const DISABLE_TIMING: u32 = 2;
 /// `CU_EVENT_INTERPROCESS`
 const INTERPROCESS: u32 = 4;
 
@@ -121,8 +121,8 @@ impl Event {
         if !self.is_done() {
             client.call(&EventSynchronize { event: self.number, reserved: 0 }, &[])?;
             self.mark_done();
-            pool::release_surplus(false)?;
         }
+        pool::release_surplus(false)?;
         client.check()
     }
 

@@ -10,7 +10,7 @@
 //!
 //! While no function is pending, all this costs a stream's post one load, see [`are_pending`].
 
-use super::event::Event;
+use super::event::{DISABLE_TIMING, Event};
 use super::stream::Stream;
 use super::stream_order::{Lane, StreamOrder};
 use super::{Client, CudaResult, client, helper_thread};
@@ -28,9 +28,6 @@ const IDLE: Duration = Duration::from_secs(1);
 
 /// The stack of a thread that Linux gives by default, which the program's functions may count on.
 const STACK_BYTES: usize = 8 << 20;
-
-/// `CU_EVENT_DISABLE_TIMING`
-const DISABLE_TIMING: u32 = 2;
 
 /// `CUhostFn`, `cudaHostFn_t`: what was given with it.
 pub type LaunchedFunction = unsafe extern "C" fn(*mut c_void);

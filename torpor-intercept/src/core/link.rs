@@ -41,16 +41,15 @@ impl Link {
         Table::handle(self)
     }
 
-    /// `cuLinkAddData`.
+    /// `cuLinkAddData`, of bytes with a NUL behind them.
     ///
     /// # Errors
     /// `NOT_SUPPORTED` for a second input.
-    pub fn add(&self, mut bytes: Vec<u8>) -> CudaResult<()> {
+    pub fn add(&self, bytes: Vec<u8>) -> CudaResult<()> {
         let mut input = self.lock();
         if input.is_some() {
             return Err(CudaError::NOT_SUPPORTED);
         }
-        bytes.push(0);
         *input = Some(bytes.into_boxed_slice());
         Ok(())
     }

@@ -9,7 +9,7 @@ use torpor_proto::error::CudaError;
 use torpor_proto::layout::{AddressRange, SEGMENT_GRANULE_BYTES};
 
 /// Allocations below this share a segment, as the driver packs them too.
-const SMALL_BYTES: u64 = 1 << 20;
+pub(super) const SMALL_BYTES: u64 = 1 << 20;
 
 /// Alignment of device allocations (what `cuMemAlloc` gives is at least 256 bytes aligned; textures want 512).
 const SMALL_GRANULE_BYTES: u64 = 512;

@@ -262,11 +262,10 @@ impl Stream {
     pub(super) fn synchronize_posted(&self, client: &'static Client) -> CudaResult<()> {
         self.refuse_capture()?;
         let position = self.position();
-        if self.is_done_up_to(position) {
-            return client.check();
+        if !self.is_done_up_to(position) {
+            client.call(&StreamSynchronize { stream: self.number, reserved: 0 }, &[])?;
+            self.mark_done_up_to(position);
         }
-        client.call(&StreamSynchronize { stream: self.number, reserved: 0 }, &[])?;
-        self.mark_done_up_to(position);
         pool::release_surplus(false)?;
         client.check()
     }
@@ -310,8 +309,8 @@ impl Stream {
             client.call(&ContextSynchronize {}, &[])?;
             // The synchronisation itself is one more; whoever posted meanwhile makes the numbers differ.
             client.synchronized.fetch_max(position + 1, Ordering::Relaxed);
-            pool::release_surplus(true)?;
         }
+        pool::release_surplus(true)?;
         client.check()
     }
 

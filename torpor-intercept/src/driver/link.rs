@@ -15,10 +15,10 @@ use torpor_proto::error::CudaError;
 const LOADABLE: std::ops::RangeInclusive<u32> = 0..=2;
 
 /// An input. What one alone would need a linker for is refused, and so is a second one.
-fn add(link: *mut c_void, kind: u32, bytes: CudaResult<Vec<u8>>) -> CudaResult<()> {
+fn add(link: *mut c_void, kind: u32, read: impl FnOnce() -> CudaResult<Vec<u8>>) -> CudaResult<()> {
     static NAMED: AtomicBool = AtomicBool::new(false);
     let link = Link::find(link)?;
-    let added = if LOADABLE.contains(&kind) { link.add(bytes?) } else { Err(CudaError::NOT_SUPPORTED) };
+    let added = if LOADABLE.contains(&kind) { link.add(read()?) } else { Err(CudaError::NOT_SUPPORTED) };
     if added == Err(CudaError::NOT_SUPPORTED) {
         refuse("linking of objects, libraries or several inputs (cuLinkAddData, cuLinkAddFile)", &NAMED);
     }
@@ -45,7 +45,7 @@ cuda_functions! {
             return Err(CudaError::INVALID_VALUE);
         }
         empty_logs(count, options, values)?;
-        add(link, kind, data.slice(bytes))
+        add(link, kind, || data.slice(bytes).map(|bytes| [bytes.as_slice(), &[0]].concat()))
     }
 
     fn cuLinkAddFile_v2(
@@ -54,7 +54,7 @@ cuda_functions! {
         client()?;
         empty_logs(count, options, values)?;
         let path = path.get()?;
-        add(link, kind, read_image_file(Path::new(OsStr::from_bytes(path.as_bytes()))))
+        add(link, kind, || read_image_file(Path::new(OsStr::from_bytes(path.as_bytes()))))
     }
 
     fn cuLinkComplete(link: *mut c_void, image: Out<*const u8>, bytes: Out<usize>) {

@@ -1,8 +1,7 @@
 //! A container without the code of other GPUs.
 //!
-//! Libraries bring code for every GPU there is: of the 1.5 MB that PyTorch's average kernel family has, one sixth is for the one
-//! that is there. Leaving the rest out before anything is hashed or sent saves that much, and pages of libraries that are
-//! never read are never faulted in.
+//! Libraries bring code for every GPU there is; PyTorch 2.11's containers have it for six. Leaving the rest out before anything
+//! is hashed or sent saves that much, and pages of libraries that are never read are never faulted in.
 
 use super::fatbin::{self, CONTAINER_HEADER_BYTES, CONTAINER_MAGIC, Entry, EntryKind};
 

@@ -1,13 +1,11 @@
 //! What a pool keeps: free blocks by their length, and how much there is.
 
 use super::super::client;
+use super::super::memory::SMALL_BYTES;
 use super::super::stream::Stream;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use torpor_proto::layout::SEGMENT_GRANULE_BYTES;
-
-/// Shorter blocks are packed several to a segment by `Client::allocate`.
-pub(super) const SMALL_BYTES: u64 = 1 << 20;
 
 /// The shortest step between lengths of blocks.
 const SMALL_STEP_BYTES: u64 = 512;

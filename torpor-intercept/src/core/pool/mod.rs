@@ -11,9 +11,10 @@ mod blocks;
 pub use attribute::Attribute;
 
 use super::handle::Table;
+use super::memory::SMALL_BYTES;
 use super::stream::Stream;
 use super::{Client, CudaResult, client};
-use blocks::{Blocks, Free, SMALL_BYTES, block_bytes};
+use blocks::{Blocks, Free, block_bytes};
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -263,8 +264,12 @@ pub fn free_in_order(address: u64, stream: &'static Stream) -> CudaResult<()> {
 /// # Errors
 /// `INVALID_VALUE` for what was freed already.
 pub(super) fn free_after_all(client: &'static Client, address: u64) -> CudaResult<bool> {
-    let Some(block) = take_used(address)? else { return Ok(false) };
+    if !all_blocks().as_ref().is_some_and(|all| all.contains_key(&address)) {
+        return Ok(false);
+    }
+    // First, for the program has the block if this fails.
     Stream::synchronize_all()?;
+    let block = take_used(address)?.ok_or(CudaError::INVALID_VALUE)?;
     give_to_pool(client, block, address, Stream::legacy()).map(|()| true)
 }
 
