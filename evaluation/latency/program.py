@@ -3,16 +3,20 @@
     program.py prepare FOLDER MODEL...                            make models, inputs and the CPU's answers; needs no GPU
     program.py warm FOLDER [--inferences N] [--warm-up N] MODEL...   one line of JSON per model, with every inference's time
     program.py first FOLDER MODEL                                 the first inference of a new process
+    program.py told FOLDER                                        does what it reads: "start MODEL", "infer N" or "end"; answers each
+                                                                  with a line of JSON
 
 An inference is: the input from the CPU's memory to the GPU, the model, the output back in the CPU's memory. "first" is the
 time from before the weights' move to the GPU until the first output is back, of a process that has loaded everything but
-has not touched CUDA. Of a warm inference its time and how much of it the thread had no CPU, which both drivers' spinning uses. The models are the paper's (Table 4); BERT has 512 tokens.
+has not touched CUDA. Of a warm inference its time and how much of it the thread had no CPU, which both drivers' spinning uses.
+The models are the paper's (Table 4); BERT has 512 tokens.
 """
 
 import argparse
 import json
 import pathlib
 import statistics
+import sys
 import time
 
 import torch
@@ -79,30 +83,48 @@ def started(name, folder):
                    "rel_err_vs_cpu": error}
 
 
+def timed(infer, inferences):
+    """Figures of so many inferences."""
+    times, off_cpu = [], []
+    for _ in range(inferences):
+        begin, begin_cpu = time.perf_counter(), time.thread_time()
+        infer()
+        end_cpu, end = time.thread_time(), time.perf_counter()
+        times.append((end - begin) * 1e3)
+        off_cpu.append(times[-1] - (end_cpu - begin_cpu) * 1e3)
+    return {"times_ms": [round(each, 4) for each in times], "off_cpu_ms": [round(each, 4) for each in off_cpu]}
+
+
 def warm(folder, names, warm_up, inferences):
     for name in names:
         infer, figures = started(name, folder)
-        for _ in range(warm_up):
-            infer()
-        times, off_cpu = [], []
-        for _ in range(inferences):
-            begin, begin_cpu = time.perf_counter(), time.thread_time()
-            infer()
-            end_cpu, end = time.thread_time(), time.perf_counter()
-            times.append((end - begin) * 1e3)
-            off_cpu.append(times[-1] - (end_cpu - begin_cpu) * 1e3)
-        figures.update(median_ms=statistics.median(times), times_ms=[round(each, 4) for each in times],
-                       off_cpu_ms=[round(each, 4) for each in off_cpu])
+        timed(infer, warm_up)
+        figures.update(timed(infer, inferences))
+        figures["median_ms"] = statistics.median(figures["times_ms"])
         print(json.dumps(figures), flush=True)
         del infer
         torch.cuda.empty_cache()
 
 
+def told(folder):
+    infer = None
+    for line in sys.stdin:
+        match line.split():
+            case ["start", name]:
+                infer, answer = started(name, folder)
+            case ["infer", number]:
+                answer = timed(infer, int(number))
+            case ["end"]:
+                infer, answer = None, {}
+                torch.cuda.empty_cache()
+        print(json.dumps(answer), flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("prepare", "warm", "first"))
+    parser.add_argument("what", choices=("prepare", "warm", "first", "told"))
     parser.add_argument("folder", type=pathlib.Path)
-    parser.add_argument("models", nargs="+", metavar="MODEL")
+    parser.add_argument("models", nargs="*", metavar="MODEL")
     parser.add_argument("--inferences", type=int, default=100)
     parser.add_argument("--warm-up", type=int, default=10)
     arguments = parser.parse_args()
@@ -112,6 +134,8 @@ def main():
     with torch.no_grad():
         if arguments.what == "warm":
             warm(arguments.folder, arguments.models, arguments.warm_up, arguments.inferences)
+        elif arguments.what == "told":
+            told(arguments.folder)
         else:
             [name] = arguments.models
             print(json.dumps(started(name, arguments.folder)[1]), flush=True)

@@ -38,6 +38,11 @@ fn events_time_and_order() {
 }
 
 #[test]
+fn uploads_are_there_for_every_stream() {
+    assert!(passes("uploads.py", &[("TORPOR_SIMGPU_TIME", "real")]).contains("uploads passed"));
+}
+
+#[test]
 fn the_check_of_order_finds_nothing() {
     let reports = tempfile::tempdir().unwrap();
     let log = reports.path().join("log");
@@ -45,7 +50,7 @@ fn the_check_of_order_finds_nothing() {
         ("TORPOR_SIMGPU_CHECKS", "unordered"),
         ("TORPOR_SIMGPU_LOG", log.to_str().expect("a path of ASCII")),
     ];
-    for script in ["tensors.py", "events.py", "registered.py"] {
+    for script in ["tensors.py", "events.py", "registered.py", "uploads.py"] {
         passes(script, &settings);
     }
     let said = std::fs::read_to_string(log).unwrap();

@@ -5,6 +5,7 @@ use super::connect::{Connection, connect};
 use super::context::Context;
 use super::device::DeviceInfo;
 use super::memory::DeviceMemory;
+use super::owed::Owed;
 use super::pinned::PinnedMemory;
 use super::registered::RegisteredMemory;
 use super::remoting::{Batch, Remoting};
@@ -44,6 +45,7 @@ pub struct Client {
     pub(super) uploads: Uploads,
     pub(super) downloads: Downloads,
     pub(super) images: Images,
+    pub(super) owed: Owed,
     _arena_reservation: Mapping,
     _host_mapping: Mapping,
 }
@@ -135,6 +137,7 @@ impl Client {
             uploads: Uploads::new(staging),
             downloads: Downloads::new(staging),
             images: Images::default(),
+            owed: Owed::default(),
             _arena_reservation: arena_reservation,
             _host_mapping: host_mapping,
         })

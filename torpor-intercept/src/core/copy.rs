@@ -98,7 +98,7 @@ impl Client {
         source: u64,
         bytes: u64,
         direction: Direction,
-        stream: &Stream,
+        stream: &'static Stream,
         waits: bool,
     ) -> CudaResult<()> {
         if bytes == 0 {
@@ -147,7 +147,7 @@ impl Client {
     pub unsafe fn copy_strided(
         &'static self,
         copy: &StridedCopy,
-        stream: &Stream,
+        stream: &'static Stream,
         waits: bool,
     ) -> CudaResult<()> {
         let StridedCopy { destination, source, width_bytes, height, depth } = *copy;
@@ -210,7 +210,7 @@ impl Client {
         pitch: u64,
         (width, height): (u64, u64),
         (value, element_bytes): (u32, u32),
-        stream: &Stream,
+        stream: &'static Stream,
     ) -> CudaResult<()> {
         if width == 0 || height == 0 {
             return self.check();

@@ -2,7 +2,7 @@
 
 use super::capture::Capture;
 use super::handle::Table;
-use super::stream::Stream;
+use super::stream::{Position, Stream};
 use super::{CudaResult, client, pool};
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -30,7 +30,7 @@ enum LastRecord {
     #[default]
     Never,
     /// After so many commands of the stream.
-    At(&'static Stream, u64),
+    At(&'static Stream, Position),
     In(Arc<Capture>),
 }
 

@@ -117,7 +117,7 @@ impl GraphExec {
     ///
     /// # Errors
     /// What posting gives; `STREAM_CAPTURE_UNSUPPORTED` into a capture, which would make a child graph.
-    pub fn launch(&self, stream: &Stream) -> CudaResult<()> {
+    pub fn launch(&self, stream: &'static Stream) -> CudaResult<()> {
         stream.refuse_capture()?;
         stream.post(client()?, &GraphLaunch { graph: self.number, stream: stream.number }, &[])
     }

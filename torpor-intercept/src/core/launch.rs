@@ -72,7 +72,7 @@ impl Kernel {
     pub unsafe fn launch(
         &self,
         config: &LaunchConfig<'_>,
-        stream: &Stream,
+        stream: &'static Stream,
         parameters: *const *const c_void,
         extra: *const *const c_void,
     ) -> CudaResult<()> {

@@ -24,6 +24,7 @@ mod launch;
 mod link;
 mod memory;
 mod occupancy;
+mod owed;
 mod pinned;
 pub mod pool;
 mod registered;

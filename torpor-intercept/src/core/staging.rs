@@ -81,10 +81,13 @@ impl Client {
         destination: u64,
         source: *const u8,
         bytes: u64,
-        stream: &Stream,
+        stream: &'static Stream,
     ) -> CudaResult<()> {
         // Waiting for host functions while the space below is held would stop every upload.
         let turn = Turn::take(stream)?;
+        // Of any other address the worker has to say that it is wrong, which synchronising tells.
+        let is_allocated =
+            self.allocation_of(destination).is_ok_and(|found| found.contains(destination, bytes));
         let mut done = 0;
         while done < bytes {
             let length = (bytes - done).min(self.uploads.most_bytes);
@@ -100,7 +103,11 @@ impl Client {
             let (destination, stream_number) = (destination + done, stream.number);
             let copy =
                 Copy { destination, source: staged, bytes: length, stream: stream_number, reserved: 0 };
-            stream.post_in_turn(self, &copy, &[], &turn)?;
+            if is_allocated {
+                stream.post_upload(self, &copy, &turn)?;
+            } else {
+                stream.post_in_turn(self, &copy, &[], &turn)?;
+            }
             if progress.position - progress.marked >= self.uploads.area.bytes / 8 {
                 self.mark_uploads(&mut progress)?;
             }
@@ -173,7 +180,7 @@ impl Client {
         destination: *mut u8,
         source: u64,
         bytes: u64,
-        stream: &Stream,
+        stream: &'static Stream,
     ) -> CudaResult<()> {
         // As with uploads: no chunk is held meanwhile.
         let turn = Turn::take(stream)?;

@@ -4,13 +4,15 @@ use super::capture::Capture;
 use super::event::Event;
 use super::handle::Table;
 use super::host_function::{self, Turn};
+use super::owed::StreamOwed;
 use super::stream_order::Lane;
 use super::{Client, CudaResult, client, pool};
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use torpor_proto::command::{
-    Command, ContextSynchronize, StreamCreate, StreamDestroy, StreamQuery, StreamSynchronize, StreamWaitEvent,
+    Command, ContextSynchronize, Copy, StreamCreate, StreamDestroy, StreamQuery, StreamSynchronize,
+    StreamWaitEvent,
 };
 use torpor_proto::error::CudaError;
 
@@ -26,8 +28,13 @@ pub struct Stream {
     priority: AtomicI32,
     /// Commands posted to it; for the legacy stream, to any that synchronises with it. Counted after posting.
     posted: AtomicU64,
-    /// How many of those are known to be done.
+    /// Uploads of pageable memory posted to it, which are not among those.
+    uploaded: AtomicU64,
+    /// How many of both are known to be done.
     synchronized: AtomicU64,
+    /// How many of `posted` are known to be done.
+    synchronized_posted: AtomicU64,
+    pub(super) owed: StreamOwed,
     is_capturing: AtomicBool,
     capture: Mutex<Option<Arc<Capture>>>,
 }
@@ -40,6 +47,20 @@ static LEGACY: Stream = Stream::new(0, LEGACY_ID, 0, 0);
 
 thread_local! {
     static PER_THREAD: std::cell::Cell<Option<&'static Stream>> = const { std::cell::Cell::new(None) };
+}
+
+/// How many commands a stream had at some time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Position {
+    commands: u64,
+    /// Those of them that are no uploads.
+    posted: u64,
+}
+
+impl Position {
+    pub(super) fn commands(self) -> u64 {
+        self.commands
+    }
 }
 
 /// How a C function names a stream.
@@ -80,7 +101,10 @@ impl Stream {
             flags: AtomicU32::new(flags),
             priority: AtomicI32::new(priority),
             posted: AtomicU64::new(1),
+            uploaded: AtomicU64::new(0),
             synchronized: AtomicU64::new(0),
+            synchronized_posted: AtomicU64::new(0),
+            owed: StreamOwed::new(),
             is_capturing: AtomicBool::new(false),
             capture: Mutex::new(None),
         }
@@ -102,6 +126,7 @@ impl Stream {
                 stream.id.store(id, Ordering::Relaxed);
                 stream.flags.store(flags, Ordering::Relaxed);
                 stream.priority.store(priority, Ordering::Relaxed);
+                stream.owed.renew();
             },
         );
         let stream = stream.ok_or(CudaError::OUT_OF_MEMORY)?;
@@ -164,17 +189,18 @@ impl Stream {
         }
         self.wait_for_functions()?;
         self.leave_capture();
+        let paid = self.pay();
         // Posted before the number is free again, so that a stream created under it comes later in the ring.
         let posted = client()?.post(&StreamDestroy { stream: self.number, reserved: 0 }, &[]);
         STREAMS.retire(self.number);
-        posted
+        paid.and(posted)
     }
 
     /// Puts a command in the order of this stream: into the ring, or into the capture it is part of. Waits for host
     /// functions that come before it.
     #[inline]
     pub(super) fn post<C: Command<Reply = ()>>(
-        &self,
+        &'static self,
         client: &Client,
         command: &C,
         tail: &[u8],
@@ -183,6 +209,7 @@ impl Stream {
             return self.current_capture()?.append(command, tail);
         }
         client.check()?;
+        self.come_behind_owed(client)?;
         // Asked when nobody else can post: what gets into the ring now comes before the synchronisation of any function
         // that is added now.
         if !client.post_unless(host_function::are_pending, command, tail)? {
@@ -194,7 +221,7 @@ impl Stream {
 
     #[cold]
     fn post_behind_functions<C: Command<Reply = ()>>(
-        &self,
+        &'static self,
         client: &Client,
         command: &C,
         tail: &[u8],
@@ -205,15 +232,29 @@ impl Stream {
 
     /// Puts a command in the order of this stream, for who has taken a turn: it waits for no host function.
     pub(super) fn post_in_turn<C: Command<Reply = ()>>(
-        &self,
+        &'static self,
         client: &Client,
         command: &C,
         tail: &[u8],
         _turn: &Turn,
     ) -> CudaResult<()> {
         client.check()?;
+        self.come_behind_owed(client)?;
         client.post(command, tail)?;
         self.count_posted();
+        Ok(())
+    }
+
+    /// As [`Self::post_in_turn`], for a copy of staged memory into an allocation of the device: nobody can tell when it is
+    /// done but by the stream's later work.
+    pub(super) fn post_upload(&'static self, client: &Client, copy: &Copy, _turn: &Turn) -> CudaResult<()> {
+        client.check()?;
+        self.come_behind_owed_of_others(client)?;
+        client.post(copy, &[])?;
+        self.uploaded.fetch_add(1, Ordering::Release);
+        if self.lane().is_blocking {
+            LEGACY.posted.fetch_add(1, Ordering::Release);
+        }
         Ok(())
     }
 
@@ -233,25 +274,32 @@ impl Stream {
     }
 
     /// How many commands it has, to compare with [`Self::is_done_up_to`].
-    pub(super) fn position(&self) -> u64 {
-        self.posted.load(Ordering::Acquire)
+    pub(super) fn position(&self) -> Position {
+        let posted = self.posted.load(Ordering::Acquire);
+        Position { commands: posted + self.uploaded.load(Ordering::Acquire), posted }
     }
 
     /// Whether everything up to a position is known to be done.
-    pub(super) fn is_done_up_to(&self, position: u64) -> bool {
-        self.synchronized.load(Ordering::Relaxed) >= position
+    pub(super) fn is_done_up_to(&self, position: Position) -> bool {
+        self.synchronized.load(Ordering::Relaxed) >= position.commands
+    }
+
+    /// Whether everything up to a position is known to be done, or is an upload.
+    pub(super) fn is_done_but_for_uploads(&self, position: Position) -> bool {
+        self.synchronized_posted.load(Ordering::Relaxed) >= position.posted
     }
 
     /// Notes that everything up to a position is done.
-    pub(super) fn mark_done_up_to(&self, position: u64) {
-        self.synchronized.fetch_max(position, Ordering::Relaxed);
+    pub(super) fn mark_done_up_to(&self, position: Position) {
+        self.synchronized.fetch_max(position.commands, Ordering::Relaxed);
+        self.synchronized_posted.fetch_max(position.posted, Ordering::Relaxed);
     }
 
-    /// `cuStreamSynchronize`. Answered here if nothing was posted since the last time.
+    /// `cuStreamSynchronize`. Answered here if nothing was posted since the last time, or uploads alone.
     ///
     /// # Errors
     /// Those of earlier posted commands; `STREAM_CAPTURE_UNSUPPORTED` while capturing.
-    pub fn synchronize(&self) -> CudaResult<()> {
+    pub fn synchronize(&'static self) -> CudaResult<()> {
         let client = client()?;
         self.refuse_capture()?;
         self.wait_for_functions()?;
@@ -259,10 +307,10 @@ impl Stream {
     }
 
     /// As [`Self::synchronize`], but does not wait for host functions.
-    pub(super) fn synchronize_posted(&self, client: &'static Client) -> CudaResult<()> {
+    pub(super) fn synchronize_posted(&'static self, client: &'static Client) -> CudaResult<()> {
         self.refuse_capture()?;
         let position = self.position();
-        if !self.is_done_up_to(position) {
+        if !self.is_done_up_to(position) && !self.owe(client, position)? {
             client.call(&StreamSynchronize { stream: self.number, reserved: 0 }, &[])?;
             self.mark_done_up_to(position);
         }
@@ -274,7 +322,7 @@ impl Stream {
     ///
     /// # Errors
     /// `NOT_READY` while there is work.
-    pub fn query(&self) -> CudaResult<()> {
+    pub fn query(&'static self) -> CudaResult<()> {
         let client = client()?;
         self.refuse_capture()?;
         let position = self.position();
@@ -282,7 +330,7 @@ impl Stream {
             client.check()?;
             return Err(error);
         }
-        if self.is_done_up_to(position) {
+        if self.is_done_up_to(position) || self.owe(client, position)? {
             return client.check();
         }
         client.check()?;

@@ -2,7 +2,7 @@
 
 use super::super::client;
 use super::super::memory::SMALL_BYTES;
-use super::super::stream::Stream;
+use super::super::stream::{Position, Stream};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use torpor_proto::layout::SEGMENT_GRANULE_BYTES;
@@ -33,7 +33,7 @@ pub(super) struct Free {
     /// Who freed it, and when.
     pub(super) stream: &'static Stream,
     pub(super) stream_id: u64,
-    pub(super) position: u64,
+    pub(super) position: Position,
     /// Commands of the whole process until then.
     pub(super) posted: u64,
 }
