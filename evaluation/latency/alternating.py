@@ -11,6 +11,9 @@ from measuring import MODELS, PROGRAM
 # The first inferences after a pause wake threads, fill caches and raise clocks; they are not counted.
 DISCARDED = 2
 
+# What program.py says of each inference.
+OF_EACH = ("times_ms", "off_cpu_ms", "yardstick_ms")
+
 
 class Told:
     """A process that does what it is told."""
@@ -44,12 +47,12 @@ def one_round(ways, models, inferences, block, warm_up, logs):
     figures = {kind: {} for kind in ways}
     for name in models:
         for kind, process in processes.items():
-            figures[kind][name] = {**process.do("start", name), "times_ms": [], "off_cpu_ms": []}
+            figures[kind][name] = {**process.do("start", name), **{key: [] for key in OF_EACH}}
             process.do("infer", warm_up)
         for _ in range(0, inferences, block):
             for kind, process in processes.items():
                 done = process.do("infer", DISCARDED + block)
-                for key in ("times_ms", "off_cpu_ms"):
+                for key in OF_EACH:
                     figures[kind][name][key] += done[key][DISCARDED:]
         for kind, process in processes.items():
             figures[kind][name]["median_ms"] = statistics.median(figures[kind][name]["times_ms"])

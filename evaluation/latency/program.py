@@ -8,8 +8,8 @@
 
 An inference is: the input from the CPU's memory to the GPU, the model, the output back in the CPU's memory. "first" is the
 time from before the weights' move to the GPU until the first output is back, of a process that has loaded everything but
-has not touched CUDA. Of a warm inference its time and how much of it the thread had no CPU, which both drivers' spinning uses.
-The models are the paper's (Table 4); BERT has 512 tokens.
+has not touched CUDA. Of a warm inference its time, how much of it the thread had no CPU (both drivers' spinning uses it), and how
+long the CPU needed for always the same work just before and after. The models are the paper's (Table 4); BERT has 512 tokens.
 """
 
 import argparse
@@ -22,6 +22,10 @@ import time
 import torch
 
 TOKENS = 512
+
+# Numbers that are added to see how fast the CPU is just now: some 60 µs.
+YARDSTICK = 5000
+
 SEED = 0
 
 
@@ -83,16 +87,27 @@ def started(name, folder):
                    "rel_err_vs_cpu": error}
 
 
+def yardstick():
+    """Seconds that this thread's CPU needs just now for always the same work."""
+    begin = time.perf_counter()
+    sum(range(YARDSTICK))
+    return time.perf_counter() - begin
+
+
 def timed(infer, inferences):
-    """Figures of so many inferences."""
-    times, off_cpu = [], []
+    """Figures of so many inferences; of the yardstick before and after each, the longer one."""
+    figures = {"times_ms": [], "off_cpu_ms": [], "yardstick_ms": []}
+    before = yardstick()
     for _ in range(inferences):
         begin, begin_cpu = time.perf_counter(), time.thread_time()
         infer()
         end_cpu, end = time.thread_time(), time.perf_counter()
-        times.append((end - begin) * 1e3)
-        off_cpu.append(times[-1] - (end_cpu - begin_cpu) * 1e3)
-    return {"times_ms": [round(each, 4) for each in times], "off_cpu_ms": [round(each, 4) for each in off_cpu]}
+        after = yardstick()
+        off_cpu = end - begin - (end_cpu - begin_cpu)
+        for key, seconds in zip(figures, (end - begin, off_cpu, max(before, after))):
+            figures[key].append(round(seconds * 1e3, 4))
+        before = after
+    return figures
 
 
 def warm(folder, names, warm_up, inferences):

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use torpor_proto::command::{EventRecord, EventSynchronize, StreamWaitEvent};
 
-/// So many streams may owe something; every other stream waits for each of them, so with more it is better to synchronise.
+/// So many streams may owe something. Every other stream waits for each of them: with more, synchronising is cheaper.
 const MOST_DEBTS: usize = 4;
 
 /// What the streams of this process owe.
@@ -74,7 +74,7 @@ impl Stream {
         }
         let mut debts = client.owed.lock();
         let number = client.owed.latest.load(Ordering::Relaxed) + 1;
-        let place = debts.iter().position(|debt| debt.stream.number == self.number);
+        let place = debts.iter().position(|debt| debt.is_of(self));
         match place.or_else(|| debts.iter().position(Debt::is_over)) {
             Some(at) => debts[at].renew(self, number, position),
             None if debts.len() < MOST_DEBTS => {
@@ -99,11 +99,7 @@ impl Stream {
         if self.is_behind_all(client) && !self.owed.is_open.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let mut debts = client.owed.lock();
-        if let Some(own) = debts.iter_mut().find(|debt| debt.stream.number == self.number) {
-            own.record(client)?;
-        }
-        self.wait_for_others(client, &mut debts)
+        self.close_and_wait(client)
     }
 
     /// Before an upload, as [`Self::come_behind_owed`].
@@ -121,16 +117,21 @@ impl Stream {
     }
 
     #[cold]
+    fn close_and_wait(&'static self, client: &Client) -> CudaResult<()> {
+        let mut debts = client.owed.lock();
+        if let Some(own) = debts.iter_mut().find(|debt| debt.is_of(self)) {
+            own.record(client)?;
+        }
+        self.wait_for_others(client, &mut debts)
+    }
+
     fn wait_for_others(&'static self, client: &Client, debts: &mut [Debt]) -> CudaResult<()> {
         let behind = self.owed.behind.load(Ordering::Relaxed);
-        for debt in debts.iter_mut() {
-            if debt.stream.number == self.number || debt.number <= behind || debt.is_over() {
-                continue;
-            }
+        let matters = |debt: &&mut Debt| !debt.is_of(self) && debt.number > behind && !debt.is_over();
+        for debt in debts.iter_mut().filter(matters) {
             debt.record(client)?;
-            let wait =
-                StreamWaitEvent { stream: self.number, event: debt.event.number, flags: 0, reserved: 0 };
-            client.post(&wait, &[])?;
+            let event = debt.event.number;
+            client.post(&StreamWaitEvent { stream: self.number, event, flags: 0, reserved: 0 }, &[])?;
         }
         // SYNC POINT behind
         self.owed.behind.store(client.owed.latest.load(Ordering::Relaxed), Ordering::Release);
@@ -142,19 +143,21 @@ impl Stream {
         let client = client()?;
         let event = {
             let mut debts = client.owed.lock();
-            let Some(own) = debts.iter_mut().find(|debt| debt.stream.number == self.number) else {
-                return Ok(());
-            };
+            let Some(own) = debts.iter_mut().find(|debt| debt.is_of(self)) else { return Ok(()) };
             own.record(client)?;
             own.event
         };
         client.call(&EventSynchronize { event: event.number, reserved: 0 }, &[])?;
-        client.owed.lock().retain(|debt| debt.stream.number != self.number);
+        client.owed.lock().retain(|debt| !debt.is_of(self));
         event.destroy()
     }
 }
 
 impl Debt {
+    fn is_of(&self, stream: &Stream) -> bool {
+        self.stream.number == stream.number
+    }
+
     /// Whether what is owed is known to be done.
     fn is_over(&self) -> bool {
         self.stream.is_done_up_to(self.position)
