@@ -2,7 +2,8 @@
 
 use super::capture::Capture;
 use super::handle::Table;
-use super::stream::{Position, Stream};
+use super::position::Position;
+use super::stream::Stream;
 use super::{CudaResult, client, pool};
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicU32, Ordering};

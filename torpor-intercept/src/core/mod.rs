@@ -27,6 +27,7 @@ mod occupancy;
 mod owed;
 mod pinned;
 pub mod pool;
+mod position;
 mod registered;
 mod remoting;
 mod staging;

@@ -8,7 +8,8 @@
 //! While nobody owes anything new, this costs a stream's post three loads.
 
 use super::event::{DISABLE_TIMING, Event};
-use super::stream::{Position, Stream};
+use super::position::Position;
+use super::stream::Stream;
 use super::{Client, CudaResult, Remoting, client};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -42,13 +43,11 @@ pub(super) struct StreamOwed {
     behind: AtomicU64,
     /// Its own debt has no event yet: with anything but uploads behind it, others would wait for that, too.
     is_open: AtomicBool,
-    /// How many of its commands the last synchronisation that it owes is for.
-    up_to: AtomicU64,
 }
 
 impl StreamOwed {
     pub(super) const fn new() -> Self {
-        Self { behind: AtomicU64::new(0), is_open: AtomicBool::new(false), up_to: AtomicU64::new(0) }
+        Self { behind: AtomicU64::new(0), is_open: AtomicBool::new(false) }
     }
 
     /// For a new stream in the place of an old one.
@@ -69,13 +68,11 @@ impl Stream {
         if client.remoting != Remoting::Full || !self.is_done_but_for_uploads(position) {
             return Ok(false);
         }
-        if self.owed.up_to.load(Ordering::Relaxed) >= position.commands() {
-            return Ok(true);
-        }
         let mut debts = client.owed.lock();
         let number = client.owed.latest.load(Ordering::Relaxed) + 1;
-        let place = debts.iter().position(|debt| debt.is_of(self));
-        match place.or_else(|| debts.iter().position(Debt::is_over)) {
+        let own = debts.iter().position(|debt| debt.is_of(self));
+        match own.or_else(|| debts.iter().position(Debt::is_over)) {
+            Some(at) if debts[at].is_of(self) && debts[at].position >= position => return Ok(true),
             Some(at) => debts[at].renew(self, number, position),
             None if debts.len() < MOST_DEBTS => {
                 let event = Event::create(DISABLE_TIMING)?;
@@ -83,7 +80,6 @@ impl Stream {
             }
             None => return Ok(false),
         }
-        self.owed.up_to.fetch_max(position.commands(), Ordering::Relaxed);
         self.owed.is_open.store(true, Ordering::Relaxed);
         if self.owed.behind.load(Ordering::Relaxed) == number - 1 {
             self.owed.behind.store(number, Ordering::Relaxed);

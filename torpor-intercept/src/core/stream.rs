@@ -5,6 +5,7 @@ use super::event::Event;
 use super::handle::Table;
 use super::host_function::{self, Turn};
 use super::owed::StreamOwed;
+use super::position::{Counts, Position};
 use super::stream_order::Lane;
 use super::{Client, CudaResult, client, pool};
 use std::ffi::c_void;
@@ -26,14 +27,8 @@ pub struct Stream {
     id: AtomicU64,
     flags: AtomicU32,
     priority: AtomicI32,
-    /// Commands posted to it; for the legacy stream, to any that synchronises with it. Counted after posting.
-    posted: AtomicU64,
-    /// Uploads of pageable memory posted to it, which are not among those.
-    uploaded: AtomicU64,
-    /// How many of both are known to be done.
-    synchronized: AtomicU64,
-    /// How many of `posted` are known to be done.
-    synchronized_posted: AtomicU64,
+    /// Commands posted to it; for the legacy stream, to any that synchronises with it.
+    counts: Counts,
     pub(super) owed: StreamOwed,
     is_capturing: AtomicBool,
     capture: Mutex<Option<Arc<Capture>>>,
@@ -47,20 +42,6 @@ static LEGACY: Stream = Stream::new(0, LEGACY_ID, 0, 0);
 
 thread_local! {
     static PER_THREAD: std::cell::Cell<Option<&'static Stream>> = const { std::cell::Cell::new(None) };
-}
-
-/// How many commands a stream had at some time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Position {
-    commands: u64,
-    /// Those of them that are no uploads.
-    posted: u64,
-}
-
-impl Position {
-    pub(super) fn commands(self) -> u64 {
-        self.commands
-    }
 }
 
 /// How a C function names a stream.
@@ -100,10 +81,7 @@ impl Stream {
             id: AtomicU64::new(id),
             flags: AtomicU32::new(flags),
             priority: AtomicI32::new(priority),
-            posted: AtomicU64::new(1),
-            uploaded: AtomicU64::new(0),
-            synchronized: AtomicU64::new(0),
-            synchronized_posted: AtomicU64::new(0),
+            counts: Counts::new(),
             owed: StreamOwed::new(),
             is_capturing: AtomicBool::new(false),
             capture: Mutex::new(None),
@@ -251,18 +229,18 @@ impl Stream {
         client.check()?;
         self.come_behind_owed_of_others(client)?;
         client.post(copy, &[])?;
-        self.uploaded.fetch_add(1, Ordering::Release);
+        self.counts.count_upload();
         if self.lane().is_blocking {
-            LEGACY.posted.fetch_add(1, Ordering::Release);
+            LEGACY.counts.count();
         }
         Ok(())
     }
 
     #[inline]
     fn count_posted(&self) {
-        self.posted.fetch_add(1, Ordering::Release);
+        self.counts.count();
         if self.lane().is_blocking {
-            LEGACY.posted.fetch_add(1, Ordering::Release);
+            LEGACY.counts.count();
         }
     }
 
@@ -275,24 +253,22 @@ impl Stream {
 
     /// How many commands it has, to compare with [`Self::is_done_up_to`].
     pub(super) fn position(&self) -> Position {
-        let posted = self.posted.load(Ordering::Acquire);
-        Position { commands: posted + self.uploaded.load(Ordering::Acquire), posted }
+        self.counts.position()
     }
 
     /// Whether everything up to a position is known to be done.
     pub(super) fn is_done_up_to(&self, position: Position) -> bool {
-        self.synchronized.load(Ordering::Relaxed) >= position.commands
+        self.counts.are_done_up_to(position)
     }
 
     /// Whether everything up to a position is known to be done, or is an upload.
     pub(super) fn is_done_but_for_uploads(&self, position: Position) -> bool {
-        self.synchronized_posted.load(Ordering::Relaxed) >= position.posted
+        self.counts.are_done_but_for_uploads(position)
     }
 
     /// Notes that everything up to a position is done.
     pub(super) fn mark_done_up_to(&self, position: Position) {
-        self.synchronized.fetch_max(position.commands, Ordering::Relaxed);
-        self.synchronized_posted.fetch_max(position.posted, Ordering::Relaxed);
+        self.counts.mark_done_up_to(position);
     }
 
     /// `cuStreamSynchronize`. Answered here if nothing was posted since the last time, or uploads alone.

@@ -2,7 +2,8 @@
 
 use super::super::client;
 use super::super::memory::SMALL_BYTES;
-use super::super::stream::{Position, Stream};
+use super::super::position::Position;
+use super::super::stream::Stream;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use torpor_proto::layout::SEGMENT_GRANULE_BYTES;
