@@ -39,7 +39,9 @@ fn events_time_and_order() {
 
 #[test]
 fn uploads_are_there_for_every_stream() {
-    assert!(passes("uploads.py", &[("TORPOR_SIMGPU_TIME", "real")]).contains("uploads passed"));
+    let real_time = [("TORPOR_SIMGPU_TIME", "real")];
+    assert!(passes("uploads.py", &real_time).contains("uploads passed"));
+    assert!(passes("synchronised.py", &real_time).contains("synchronised passed"));
 }
 
 #[test]
@@ -50,7 +52,7 @@ fn the_check_of_order_finds_nothing() {
         ("TORPOR_SIMGPU_CHECKS", "unordered"),
         ("TORPOR_SIMGPU_LOG", log.to_str().expect("a path of ASCII")),
     ];
-    for script in ["tensors.py", "events.py", "registered.py", "uploads.py"] {
+    for script in ["tensors.py", "events.py", "registered.py", "uploads.py", "synchronised.py"] {
         passes(script, &settings);
     }
     let said = std::fs::read_to_string(log).unwrap();
