@@ -1,10 +1,9 @@
 """One process that infers: batch 1, fp32 as PyTorch does it by default, random weights. It runs natively or remoted.
 
-    program.py prepare FOLDER MODEL...                            make models, inputs and the CPU's answers; needs no GPU
+    program.py prepare FOLDER MODEL...   make models, inputs and the CPU's answers; needs no GPU
     program.py warm FOLDER [--inferences N] [--warm-up N] MODEL...   one line of JSON per model, with every inference's time
-    program.py first FOLDER MODEL                                 the first inference of a new process
-    program.py told FOLDER                                        does what it reads: "start MODEL", "infer N" or "end"; answers each
-                                                                  with a line of JSON
+    program.py first FOLDER MODEL        the first inference of a new process
+    program.py told FOLDER               does what it reads ("start MODEL", "infer N" or "end"), and answers with a line of JSON
 
 An inference is: the input from the CPU's memory to the GPU, the model, the output back in the CPU's memory. "first" is the
 time from before the weights' move to the GPU until the first output is back, of a process that has loaded everything but

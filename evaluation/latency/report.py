@@ -1,49 +1,14 @@
-"""Table 4 of the paper: eight models, native and remoted in alternating rounds, and what issue 4 promises of them."""
+"""Tables of Table 4 (warm latency, first inferences), and what issue 4 promises of them."""
 
-import json
-import os
 import statistics
-import sys
 
-from alternating import OF_EACH, one_round
-from measuring import (MODELS, PROGRAM, STAND_IN, TABLE_4, Bars, figures_of, geometric_mean, native, percentile, prepare,
-                       print_table, server_options)
-from server import Server, remoted
+from alternating import OF_EACH
+from measuring import geometric_mean, percentile, print_table
 
 KINDS = ("native", "remoted")
 
-# Inferences of a model before the first that counts.
-WARM_UP = 10
-
 # A CPU is at its usual speed if it needs at most so many times the time that it needs at its fastest.
 USUAL = 1.15
-
-
-def measure(arguments, logs):
-    """Runs what the arguments ask for; prints tables and verdicts, and ends the script."""
-    models = [STAND_IN] if arguments.simulated else arguments.models or TABLE_4
-    prepare(models)
-    bars = Bars()
-    with Server(logs / "server.log", *server_options(arguments)) as server:
-        ways = {"native": native(arguments, server), "remoted": remoted(server)}
-
-        def run(kind, what, *more):
-            command = [*ways[kind], sys.executable, str(PROGRAM), what, str(MODELS), *more]
-            return figures_of(command, logs / f"{kind}.log", dict(os.environ))
-
-        if not arguments.first_only:
-            rounds = [one_round(ways, models, arguments.inferences, arguments.block, WARM_UP, logs)
-                      for _ in range(arguments.rounds)]
-            (logs / "warm.json").write_text(json.dumps(rounds))
-            show_warm(models, rounds, bars)
-        if arguments.first or arguments.first_only:
-            # A node has met the code of its functions; what a model costs the first time is told apart.
-            unmet = {name: run("remoted", "first", name)[name] for name in models}
-            rounds = [{kind: {name: run(kind, "first", name)[name] for name in models} for kind in KINDS}
-                      for _ in range(arguments.first_rounds)]
-            (logs / "first.json").write_text(json.dumps({"unmet": unmet, "rounds": rounds}))
-            show_first(models, unmet, rounds, bars)
-    bars.end()
 
 
 def show_warm(models, rounds, bars):
