@@ -234,6 +234,8 @@ pub(super) struct Shared {
     server: Arc<OwnedFd>,
     links: Mutex<HashMap<u64, Arc<Link>>>,
     lost: AtomicU32,
+    /// Held by whoever tells of the loss.
+    losing: Mutex<()>,
 }
 
 impl Shared {
@@ -264,6 +266,7 @@ impl Shared {
             server,
             links: Mutex::default(),
             lost: AtomicU32::new(0),
+            losing: Mutex::default(),
         }
     }
 
@@ -369,24 +372,35 @@ impl Shared {
     /// The error that the context was lost with.
     #[inline]
     pub(super) fn lost(&self) -> Option<CudaError> {
-        CudaError::check(self.lost.load(Ordering::Relaxed)).err()
+        // SYNC POINT lost: who sees it says nothing to the server before the server was told.
+        CudaError::check(self.lost.load(Ordering::Acquire)).err()
     }
 
     /// The context is lost: every client fails, the server is told, and the worker ends.
     pub(super) fn lose(&self, error: CudaError, reason: String) {
-        if self.lost.compare_exchange(0, error.0, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+        // Others who meet the same error wait here: the end of a client must not be what the server hears first.
+        let _one_at_a_time = lock(&self.losing);
+        if self.lost().is_some() {
             return;
         }
         tracing::error!("the GPU's context is lost, {error}: {reason}");
+        self.fail_every_client(error);
+        self.tell(from_worker::Body::DeviceFault(DeviceFault { code: error.0, reason }));
+        // SYNC POINT lost
+        self.lost.store(error.0, Ordering::Release);
+        // Again, for who came meanwhile.
+        self.fail_every_client(error);
+        // The listening thread takes this for the end of the conversation; what was sent before still arrives.
+        let _ = rustix::net::shutdown(&self.server, rustix::net::Shutdown::Read);
+    }
+
+    fn fail_every_client(&self, error: CudaError) {
         for link in self.links().values() {
             if let Some(channel) = link.channel.get() {
                 channel.fail(error);
             }
             link.wake();
         }
-        self.tell(from_worker::Body::DeviceFault(DeviceFault { code: error.0, reason }));
-        // The listening thread takes this for the end of the conversation; what was sent before still arrives.
-        let _ = rustix::net::shutdown(&self.server, rustix::net::Shutdown::Read);
     }
 
     fn links(&self) -> MutexGuard<'_, HashMap<u64, Arc<Link>>> {
