@@ -61,8 +61,19 @@ for _ in range(10):
     expected, tensor = queues[-1].get()
     assert torch.equal(through(side, tensor), expected)
 
+some = (ctypes.c_char * 4)()
+# An upload to a blocking stream comes behind the legacy stream's work, and so does who synchronises with it.
+pinned, stream = torch.zeros(COUNT).pin_memory(), ctypes.c_void_p()
+assert own.cudaStreamCreate(ctypes.byref(stream)) == 0
+for number in range(1, 11):
+    there = torch.full((COUNT,), float(number)).cuda()
+    pinned.copy_(there, non_blocking=True)
+    assert own.cudaMemcpyAsync(ctypes.c_void_p(there.data_ptr()), some, ctypes.c_size_t(4), 1, stream) == 0
+    assert own.cudaStreamSynchronize(stream) == 0
+    assert pinned[-1].item() == number
+
 # What was not allocated is told by the synchronisation at the latest.
 address = ctypes.c_void_p(there.data_ptr() + (1 << 40))
-copied = own.cudaMemcpyAsync(address, addresses[1], ctypes.c_size_t(4), 1, None)
+copied = own.cudaMemcpyAsync(address, some, ctypes.c_size_t(4), 1, None)
 assert copied or own.cudaStreamSynchronize(None)
 print("uploads passed")

@@ -229,9 +229,11 @@ impl Stream {
         client.check()?;
         self.come_behind_owed_of_others(client)?;
         client.post(copy, &[])?;
-        self.counts.count_upload();
+        // An upload to a blocking stream is done only when the legacy stream's earlier work is, and that can be told.
         if self.lane().is_blocking {
-            LEGACY.counts.count();
+            self.count_posted();
+        } else {
+            self.counts.count_upload();
         }
         Ok(())
     }
