@@ -30,8 +30,12 @@ pub struct Event {
 enum LastRecord {
     #[default]
     Never,
-    /// After so many commands of the stream.
-    At(&'static Stream, Position),
+    /// After so many commands of the stream, of which so many are done when it is reached.
+    At {
+        stream: &'static Stream,
+        position: Position,
+        done: Position,
+    },
     In(Arc<Capture>),
 }
 
@@ -89,10 +93,12 @@ impl Event {
     /// What posting gives.
     pub fn record(&self, stream: &'static Stream, flags: u32) -> CudaResult<()> {
         let command = EventRecord { event: self.number, stream: stream.number, flags, reserved: 0 };
+        let before = stream.position();
         stream.post(client()?, &command, &[])?;
+        let position = stream.position();
         self.set_last(match stream.capture() {
             Some(capture) => LastRecord::In(capture),
-            None => LastRecord::At(stream, stream.position()),
+            None => LastRecord::At { stream, position, done: before.done_with_one(position) },
         });
         Ok(())
     }
@@ -153,15 +159,15 @@ impl Event {
     pub(super) fn is_done(&self) -> bool {
         match self.last() {
             LastRecord::Never => true,
-            LastRecord::At(stream, position) => stream.is_done_up_to(position),
+            LastRecord::At { stream, position, .. } => stream.is_done_up_to(position),
             LastRecord::In(_) => false,
         }
     }
 
     /// What the stream had before the record is done as well.
     fn mark_done(&self) {
-        if let LastRecord::At(stream, position) = self.last() {
-            stream.mark_done_up_to(position);
+        if let LastRecord::At { stream, done, .. } = self.last() {
+            stream.mark_done_up_to(done);
         }
     }
 

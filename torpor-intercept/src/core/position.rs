@@ -10,6 +10,14 @@ pub(super) struct Position {
     posted: u64,
 }
 
+impl Position {
+    /// What is done when a command is that was posted by a thread which found this position before it and `after` behind
+    /// it. Other threads' commands that were counted meanwhile may come after it in the ring.
+    pub(super) fn done_with_one(self, after: Self) -> Self {
+        if after.commands == self.commands + 1 { after } else { self }
+    }
+}
+
 /// The commands of one stream. Counted after they were posted.
 pub(super) struct Counts {
     posted: AtomicU64,
@@ -85,5 +93,16 @@ mod tests {
         counts.mark_done_up_to(launched);
         assert!(counts.are_done_but_for_uploads(counts.position()) && counts.are_done_up_to(launched));
         assert!(!counts.are_done_up_to(counts.position()));
+    }
+
+    #[test]
+    fn what_others_posted_beside_a_command_is_not_done_with_it() {
+        let counts = Counts::new();
+        let before = counts.position();
+        counts.count();
+        let alone = counts.position();
+        assert_eq!(before.done_with_one(alone), alone);
+        counts.count_upload();
+        assert_eq!(before.done_with_one(counts.position()), before);
     }
 }
