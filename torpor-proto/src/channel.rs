@@ -1,9 +1,9 @@
 //! A channel: the shared memory of one client and the worker that serves it.
 //!
 //! ```text
-//! ┌──────────────┬───────────────────────────────┬──────────────────────────────┐
-//! │ header, 4 KiB│ completion slots, 64 × 16 KiB │ ring, 2 MiB of 64-bit words  │
-//! └──────────────┴───────────────────────────────┴──────────────────────────────┘
+//! ┌──────────────┬───────────────────────────────┬──────────────────────────────┬────────────────────┐
+//! │ header, 4 KiB│ completion slots, 64 × 16 KiB │ ring, 2 MiB of 64-bit words  │ last words, 16 KiB │
+//! └──────────────┴───────────────────────────────┴──────────────────────────────┴────────────────────┘
 //! ```
 //!
 //! The node server makes it and publishes its version last; it is sealed, so no side can shrink it under the other.
@@ -12,6 +12,7 @@ use crate::completion::{SLOTS, Slot};
 use crate::error::CudaError;
 use crate::mapping::{Mapping, check_sealed, create_sealed};
 use crate::ring::Control;
+use crate::staging::Staging;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::{PROTOCOL_VERSION, layout};
 use std::io;
@@ -33,13 +34,14 @@ const READY_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct ChannelHeader {
     magic: AtomicU64,
     version: AtomicU32,
-    reserved: AtomicU32,
     /// Set by the worker or the server, never cleared: every later call of the client fails with it.
     sticky_error: AtomicU32,
     /// The first error of a posted command since the client last looked.
     deferred_error: AtomicU32,
-    /// How far the staging area is free again; see [`crate::command::StagingMark`].
-    staging_released: AtomicU64,
+    /// Not 0 while the worker has text for the client, see [`crate::command::TextTake`].
+    has_text: AtomicU32,
+    /// See [`crate::command::StagingMark`].
+    staging: Staging,
     ring: Control,
 }
 
@@ -53,6 +55,7 @@ pub struct Channel {
     pub slots: [Slot; SLOTS],
     /// The ring's words.
     pub words: [AtomicU64; RING_WORDS],
+    last_words: Slot,
 }
 
 const _: () = assert!(size_of::<ChannelHeader>() == layout::PAGE_BYTES as usize);
@@ -79,7 +82,7 @@ impl Channel {
     #[inline]
     #[must_use]
     pub fn sticky_error(&self) -> Option<CudaError> {
-        CudaError::check(self.header.sticky_error.load(Ordering::Relaxed)).err()
+        CudaError::check(self.header.sticky_error.load(Ordering::Acquire)).err()
     }
 
     /// Worker: a posted command failed. The first error since the client last looked stays.
@@ -97,15 +100,40 @@ impl Channel {
         CudaError::check(self.header.deferred_error.swap(0, Ordering::Acquire)).err()
     }
 
-    /// Worker: staged bytes up to this sequence number are free again.
-    pub fn release_staging(&self, sequence: u64) {
-        self.header.staging_released.fetch_max(sequence, Ordering::Release);
+    /// Worker: whether there is text that the client has not taken.
+    pub fn announce_text(&self, is_there: bool) {
+        self.header.has_text.store(is_there.into(), Ordering::Release);
     }
 
-    /// Client: see [`Self::release_staging`].
+    /// Client: see [`Self::announce_text`].
+    #[inline]
     #[must_use]
-    pub fn staging_released(&self) -> u64 {
-        self.header.staging_released.load(Ordering::Acquire)
+    pub fn has_text(&self) -> bool {
+        self.header.has_text.load(Ordering::Acquire) != 0
+    }
+
+    /// Worker: what the driver said of the client's kernels before everything failed, cut at 16 KiB. Goes before [`Self::fail`].
+    pub fn leave_last_words(&self, text: &[u8]) {
+        self.last_words.complete(Ok(()), &[], text);
+    }
+
+    /// Client: see [`Self::leave_last_words`]; empty if there are none.
+    #[must_use]
+    pub fn last_words(&self) -> Vec<u8> {
+        if !self.last_words.is_done() {
+            return Vec::new();
+        }
+        let mut words = Vec::new();
+        let (_, bytes) = self.last_words.take(&mut words);
+        let mut text = bytemuck::cast_slice(&words).to_vec();
+        text.truncate(bytes);
+        text
+    }
+
+    /// How far the staging area is free again.
+    #[must_use]
+    pub fn staging(&self) -> &Staging {
+        &self.header.staging
     }
 }
 
@@ -192,9 +220,13 @@ mod tests {
         server.fail(CudaError::ILLEGAL_ADDRESS);
         server.fail(CudaError::LAUNCH_FAILED);
         assert_eq!(client.sticky_error(), Some(CudaError::ILLEGAL_ADDRESS));
-        server.release_staging(7);
-        server.release_staging(5);
-        assert_eq!(client.staging_released(), 7);
+        assert!(client.last_words().is_empty() && !client.has_text());
+        server.leave_last_words(b"x.cu:7: it failed");
+        server.announce_text(true);
+        assert_eq!(client.last_words(), b"x.cu:7: it failed");
+        assert!(client.has_text());
+        server.staging().release(7);
+        assert_eq!(client.staging().released(), 7);
     }
 
     #[test]

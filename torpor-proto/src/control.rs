@@ -2,13 +2,16 @@
 
 #[expect(
     missing_docs,
+    clippy::module_inception,
     clippy::pedantic,
-    clippy::large_enum_variant,
     reason = "generated; the documentation is in the .proto files"
 )]
 mod generated {
     pub mod control {
         tonic::include_proto!("torpor.control");
+    }
+    pub mod event {
+        tonic::include_proto!("torpor.event");
     }
     pub mod worker {
         tonic::include_proto!("torpor.worker");
@@ -23,6 +26,7 @@ mod generated {
 
 pub use generated::admin;
 pub use generated::control as client;
+pub use generated::event;
 pub use generated::migration;
 pub use generated::worker;
 pub use prost::Message;

@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! $XDG_RUNTIME_DIR/torpor or /run/torpor
+//! ├── lock                        held by the server; has its process's number
 //! ├── admin.sock                  admin API (gRPC)
 //! ├── images/                     code images by content hash, for the workers alone
+//! ├── terms/                      what was said of functions when they were made
 //! └── functions/
-//!     └── NAME/                   mounted into the containers of this function: its identity, its only capability
+//!     └── NAME/                   stays when the server ends; mounted into the containers of this function: its identity, its only capability
 //!         ├── control.sock        ZeroMQ: hello, limits
 //!         └── lifeline.sock       takes a token, hands over shared memory, and is closed by whichever side dies
 //! ```
@@ -70,10 +72,22 @@ impl ServerDirectory {
         self.0.join("admin.sock")
     }
 
+    /// Held by the server that listens here, or is about to; its process's number is written in it.
+    #[must_use]
+    pub fn lock_file(&self) -> PathBuf {
+        self.0.join("lock")
+    }
+
     /// The image store.
     #[must_use]
     pub fn images(&self) -> PathBuf {
         self.0.join("images")
+    }
+
+    /// What was said of functions when they were made, a file for each.
+    #[must_use]
+    pub fn terms(&self) -> PathBuf {
+        self.0.join("terms")
     }
 
     /// All functions.
@@ -94,17 +108,14 @@ impl ServerDirectory {
 pub struct FunctionDirectory(PathBuf);
 
 impl FunctionDirectory {
-    /// Where a client looks: `$TORPOR_SERVER` itself if it is a function's directory (as mounted into a container),
-    /// else the function `$TORPOR_FUNCTION` (or [`DEFAULT_FUNCTION`]) of the server there.
+    /// Where a client looks, one after the other: in `$TORPOR_SERVER` itself, which may be a function's directory (as
+    /// mounted into a container), then in the function `$TORPOR_FUNCTION` (or [`DEFAULT_FUNCTION`]) of the server there.
     #[must_use]
-    pub fn from_environment() -> Self {
+    pub fn from_environment() -> [Self; 2] {
         let server = ServerDirectory::from_environment();
-        let itself = Self(server.path().to_owned());
-        if itself.control_socket().exists() {
-            return itself;
-        }
         let name = env::var("TORPOR_FUNCTION").unwrap_or_default();
-        server.function(if name.is_empty() { DEFAULT_FUNCTION } else { &name })
+        let function = server.function(if name.is_empty() { DEFAULT_FUNCTION } else { &name });
+        [Self(server.0), function]
     }
 
     /// The directory itself.

@@ -8,6 +8,15 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+/// First byte of what a lifeline hands over: with it come the descriptors of a client's memory.
+pub const TAKE: u8 = 1;
+
+/// In its place: no memory, and the reason follows.
+pub const REFUSED: u8 = 0;
+
+/// In its place: no memory now, and the reason follows. The next hello may end otherwise.
+pub const LATER: u8 = 2;
+
 /// Descriptors in one message, at most.
 pub const MAX_DESCRIPTORS: usize = 4;
 

@@ -1,39 +1,40 @@
-//! The node's address plan: which device and host addresses belong to whom.
+//! The node's address plan: where device and host addresses of clients lie.
 //!
-//! Every client gets a *slot*. A slot owns a range of device addresses (its arena) and a range of host addresses
-//! (its pinned memory) that nobody else on the node uses, so a pointer means the same in the client, in every worker
-//! and on every GPU.
+//! Every client has a range of device addresses (its arena) and a range of host addresses (its pinned memory) that
+//! nobody else on the node uses, so a pointer means the same in the client, in every worker and on every GPU. The node
+//! server chooses both when the client says hello, and how long they are.
 //!
 //! ```text
-//! 0x1000_0000_0000 ┌────────────────────────────┐
-//!                  │ arena of slot 0, 192 GiB   │  device window, 48 TiB:
-//!                  │ arena of slot 1            │  reserved by the driver in workers,
-//!                  │ …                          │  kept PROT_NONE in clients
-//! 0x4000_0000_0000 ├────────────────────────────┤
-//!                  │ host range of slot 0, 64 G │  host window, 16 TiB:
-//!                  │ host range of slot 1       │  each mapped in its client
-//!                  │ …                          │  and in the workers that serve it
-//! 0x5000_0000_0000 └────────────────────────────┘
+//! 0x1000_0000_0000 ┌────────────────────────┐
+//!                  │ arenas                 │  device window, 48 TiB: reserved by the driver in workers,
+//!                  │                        │  each arena kept PROT_NONE in its client
+//! 0x4000_0000_0000 ├────────────────────────┤
+//!                  │ host ranges            │  host window, 20 TiB: each range mapped in its client
+//!                  │                        │  and in the workers that serve it
+//! 0x5400_0000_0000 └────────────────────────┘
 //! ```
 //!
 //! Linux places programs, heaps and libraries of 64-bit processes above 0x5500_0000_0000 or below 4 GiB.
 
-const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
 
 /// Clients that a node can have at once.
-pub const SLOTS: u32 = 256;
+pub const MAX_CLIENTS: u32 = 2048;
 
-/// First device address of the window.
-pub const DEVICE_WINDOW_ADDRESS: u64 = 0x1000_0000_0000;
+/// Where arenas are.
+pub const DEVICE_WINDOW: AddressRange = AddressRange { address: 0x1000_0000_0000, bytes: 48 * TIB };
 
-/// Device addresses of one client: more than the memory of any one GPU, so fragmentation has room.
-pub const ARENA_BYTES: u64 = 192 * GIB;
+/// Where host ranges are.
+pub const HOST_WINDOW: AddressRange = AddressRange { address: 0x4000_0000_0000, bytes: 20 * TIB };
 
-/// First host address of the window.
-pub const HOST_WINDOW_ADDRESS: u64 = 0x4000_0000_0000;
+/// The longest host range that a client can have.
+pub const MAX_HOST_RANGE_BYTES: u64 = TIB;
 
-/// Host addresses of one client.
-pub const HOST_RANGE_BYTES: u64 = 64 * GIB;
+/// The most of an arena that is for the variables of images, which are at most 2 GiB each (ELF) and some KiB as a rule.
+pub const MAX_VARIABLES_BYTES: u64 = 2 << 30;
+
+/// The most of a host range that is for the `__managed__` variables of images.
+pub const MAX_MANAGED_VARIABLES_BYTES: u64 = 512 << 20;
 
 /// Granularity of physical device memory (cuMemGetAllocationGranularity, 2 MiB on every GPU since Pascal).
 pub const SEGMENT_GRANULE_BYTES: u64 = 2 << 20;
@@ -47,8 +48,15 @@ pub const MAX_SLABS: u32 = 1 << 14;
 /// Host pages, the granularity of page-locking.
 pub const PAGE_BYTES: u64 = 4096;
 
-const _: () = assert!(DEVICE_WINDOW_ADDRESS + SLOTS as u64 * ARENA_BYTES == HOST_WINDOW_ADDRESS);
-const _: () = assert!(HOST_WINDOW_ADDRESS + SLOTS as u64 * HOST_RANGE_BYTES == 0x5000_0000_0000);
+const _: () = assert!(DEVICE_WINDOW.address + DEVICE_WINDOW.bytes <= HOST_WINDOW.address);
+const _: () = assert!(HOST_WINDOW.address + HOST_WINDOW.bytes <= 0x5500_0000_0000);
+
+/// How long a host range is that has so much beside what is for managed variables.
+#[must_use]
+pub fn host_range_bytes(bytes: u64) -> u64 {
+    let variables = bytes.div_ceil(3).min(MAX_MANAGED_VARIABLES_BYTES);
+    bytes.saturating_add(variables.next_multiple_of(PAGE_BYTES))
+}
 
 /// A range of addresses. Empty ranges hold nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,22 +68,26 @@ pub struct AddressRange {
 }
 
 impl AddressRange {
-    /// The device arena of a slot, or `None` past the last slot.
+    /// Of an arena: the addresses that the client gives to its allocations.
     #[must_use]
-    pub fn arena(slot: u32) -> Option<Self> {
-        (slot < SLOTS).then(|| Self {
-            address: DEVICE_WINDOW_ADDRESS + u64::from(slot) * ARENA_BYTES,
-            bytes: ARENA_BYTES,
-        })
+    pub fn for_allocations(&self) -> Self {
+        Self { address: self.address, bytes: self.bytes - self.for_variables().bytes }
     }
 
-    /// The host range of a slot, or `None` past the last slot.
+    /// Of an arena: the addresses that the worker gives to the variables of the client's images, its last quarter
+    /// or 2 GiB.
     #[must_use]
-    pub fn host(slot: u32) -> Option<Self> {
-        (slot < SLOTS).then(|| Self {
-            address: HOST_WINDOW_ADDRESS + u64::from(slot) * HOST_RANGE_BYTES,
-            bytes: HOST_RANGE_BYTES,
-        })
+    pub fn for_variables(&self) -> Self {
+        let bytes = (self.bytes / 4).min(MAX_VARIABLES_BYTES) / SEGMENT_GRANULE_BYTES * SEGMENT_GRANULE_BYTES;
+        Self { address: self.end() - bytes, bytes }
+    }
+
+    /// Of a host range: the addresses that the worker gives to the `__managed__` variables of the client's images, its last
+    /// quarter or 512 MiB.
+    #[must_use]
+    pub fn for_managed_variables(&self) -> Self {
+        let bytes = (self.bytes / 4).min(MAX_MANAGED_VARIABLES_BYTES) / PAGE_BYTES * PAGE_BYTES;
+        Self { address: self.end() - bytes, bytes }
     }
 
     /// Whether `bytes` bytes from `address` lie wholly inside. Never overflows, whatever the numbers.
@@ -87,9 +99,15 @@ impl AddressRange {
             .is_some_and(|end| end <= self.bytes)
     }
 
+    /// Whether any address is in both.
+    #[must_use]
+    pub fn overlaps(&self, other: Self) -> bool {
+        self.bytes > 0 && other.bytes > 0 && self.address < other.end() && other.address < self.end()
+    }
+
     /// One past the last address.
     #[must_use]
-    pub fn end(&self) -> u64 {
+    pub const fn end(&self) -> u64 {
         self.address.saturating_add(self.bytes)
     }
 }
@@ -99,15 +117,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slots_do_not_overlap_and_end_where_the_next_begins() {
-        for slot in 1..SLOTS {
-            let (before, this) = (AddressRange::arena(slot - 1).unwrap(), AddressRange::arena(slot).unwrap());
-            assert_eq!(before.end(), this.address);
-            let (before, this) = (AddressRange::host(slot - 1).unwrap(), AddressRange::host(slot).unwrap());
-            assert_eq!(before.end(), this.address);
+    fn an_arena_is_allocations_and_variables() {
+        for arena in [DEVICE_WINDOW, AddressRange { address: 1 << 40, bytes: 6 << 20 }] {
+            let (allocations, variables) = (arena.for_allocations(), arena.for_variables());
+            assert_eq!((allocations.address, allocations.end()), (arena.address, variables.address));
+            assert_eq!(variables.end(), arena.end());
+            assert!(variables.address.is_multiple_of(SEGMENT_GRANULE_BYTES));
+            assert!(variables.bytes <= MAX_VARIABLES_BYTES);
         }
-        assert_eq!(AddressRange::arena(SLOTS), None);
-        assert_eq!(AddressRange::host(SLOTS), None);
+    }
+
+    #[test]
+    fn a_host_range_has_what_was_asked_for_beside_its_variables() {
+        for bytes in [PAGE_BYTES, 3 * PAGE_BYTES, 12 << 20, 1 << 30, 16 << 30, MAX_HOST_RANGE_BYTES] {
+            let range = AddressRange { address: HOST_WINDOW.address, bytes: host_range_bytes(bytes) };
+            let variables = range.for_managed_variables();
+            assert!(
+                range.bytes - variables.bytes >= bytes && range.bytes.is_multiple_of(PAGE_BYTES),
+                "{bytes:#x}"
+            );
+            assert!(variables.end() == range.end() && variables.bytes <= MAX_MANAGED_VARIABLES_BYTES);
+            assert!(variables.address.is_multiple_of(PAGE_BYTES));
+        }
     }
 
     #[test]
@@ -119,5 +150,14 @@ mod tests {
         assert!(!range.contains(99, 1));
         assert!(!range.contains(u64::MAX, 1));
         assert!(!range.contains(105, u64::MAX));
+    }
+
+    #[test]
+    fn ranges_that_touch_do_not_overlap() {
+        let range = |address, bytes| AddressRange { address, bytes };
+        assert!(range(100, 10).overlaps(range(109, 1)));
+        assert!(range(100, 10).overlaps(range(0, 1000)));
+        assert!(!range(100, 10).overlaps(range(110, 1)));
+        assert!(!range(100, 10).overlaps(range(105, 0)));
     }
 }

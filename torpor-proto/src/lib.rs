@@ -21,7 +21,10 @@ pub mod layout;
 #[cfg(not(loom))]
 pub mod mapping;
 pub mod ring;
+pub mod staging;
 pub mod sync;
+#[cfg(not(loom))]
+pub mod zmtp;
 
 /// The version of everything in this crate that crosses a process boundary. Both sides must have the same.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 3;

@@ -14,11 +14,22 @@ commands! {
         awaited 1 ping: Ping {} -> ();
         /// Free and total device memory for this client.
         awaited 2 memory_info: MemoryInfo {} -> MemoryInfoReply;
-        /// Staged bytes before this point of the ring may be reused once their copies are done: then the channel's
-        /// `staging_released` becomes `sequence`.
+        /// Staged bytes before this point of the ring may be reused once their copies are done: then the channel says
+        /// that those up to `sequence` are free again.
         posted 3 staging_mark: StagingMark {
             /// Grows by at least one with every mark.
             sequence: u64,
+        } -> ();
+        /// Takes text that the client's kernels printed: the variable part of the answer, empty if there is none left.
+        awaited 4 text_take: TextTake {} -> ();
+        /// Wants a `CUlimit` of the context to have at least this value for the client.
+        awaited 5 limit_raise: LimitRaise {
+            /// Its value.
+            value: u64,
+            /// Which.
+            limit: u32,
+            /// Zero.
+            reserved: u32,
         } -> ();
     }
 
@@ -104,6 +115,34 @@ commands! {
             stream: u32,
             /// Zero.
             reserved: u32,
+        } -> ();
+    }
+
+    /// Memory objects: memory that the program maps itself, at none, one or several addresses (cuMemCreate).
+    family ObjectCommands {
+        /// Makes an object and takes physical memory for it. Address and size are multiples of 2 MiB.
+        awaited 24 object_create: ObjectCreate {
+            /// Names the object: addresses of the arena that nothing else uses as long as the object is there.
+            home: u64,
+            /// Length.
+            bytes: u64,
+        } -> ();
+        /// Gives up an object that is mapped nowhere.
+        posted 25 object_release: ObjectRelease {
+            /// Which.
+            home: u64,
+        } -> ();
+        /// Maps all of an object.
+        awaited 26 object_map: ObjectMap {
+            /// Which.
+            home: u64,
+            /// First device address, a multiple of 2 MiB.
+            address: u64,
+        } -> ();
+        /// Takes an object away from an address once all earlier work of the client is done. Its contents stay.
+        posted 27 object_unmap: ObjectUnmap {
+            /// The address it was mapped at.
+            address: u64,
         } -> ();
     }
 
@@ -375,22 +414,23 @@ commands! {
         } -> TensorMapReply;
     }
 
-    /// Graphs: commands recorded by the client, to be launched as one.
+    /// Graphs: nodes described by the client, to be launched as one.
     family GraphCommands {
-        /// More of a graph's commands: the variable part is a stretch of their records.
+        /// More of a graph: the variable part is a stretch of records. Each is a node, behind the node before it; their streams
+        /// mean nothing.
         posted 96 graph_append: GraphAppend {
             /// Its number, unused so far or appended to before.
             graph: u32,
             /// Zero.
             reserved: u32,
         } -> ();
-        /// The graph is whole: make it launchable. The records' streams are those of the capture.
+        /// The graph is whole: make it launchable.
         awaited 97 graph_instantiate: GraphInstantiate {
             /// Which.
             graph: u32,
-            /// The stream the capture began on.
-            origin: u32,
-            /// `CUgraphInstantiate_flags`.
+            /// Zero.
+            reserved: u32,
+            /// `CUgraphInstantiate_flags`
             flags: u64,
         } -> ();
         /// Launches a graph.
@@ -406,6 +446,89 @@ commands! {
             graph: u32,
             /// Zero.
             reserved: u32,
+        } -> ();
+        /// From its next launch on, a launchable graph is what was appended since it was made launchable or updated.
+        posted 100 graph_update: GraphUpdate {
+            /// Which.
+            graph: u32,
+            /// Zero.
+            reserved: u32,
+        } -> ();
+        /// Among a graph's records: what the next node comes behind. The variable part has two words for each: its number,
+        /// from 0 in the order of records, and a `CUgraphEdgeData`.
+        posted 101 graph_dependencies: GraphDependencies {
+            /// 0: these alone. 1: these too.
+            adds: u32,
+            /// Zero.
+            reserved: u32,
+        } -> ();
+        /// Among a graph's records: a node that does nothing.
+        posted 102 graph_empty: GraphEmpty {} -> ();
+        /// Among a graph's records: a value that kernels can set. Where this number is among their parameters, the driver's
+        /// own takes its place.
+        posted 103 graph_condition: GraphCondition {
+            /// A number that the client chose.
+            condition: u64,
+            /// The value at every launch, if the flags say so.
+            value: u32,
+            /// 1: it gets its value at every launch.
+            flags: u32,
+        } -> ();
+        /// Among a graph's records: a node that runs graphs as a condition says. As many bodies follow.
+        posted 104 graph_conditional: GraphConditional {
+            /// Which condition.
+            condition: u64,
+            /// `CUgraphConditionalNodeType`
+            kind: u32,
+            /// How many graphs.
+            bodies: u32,
+        } -> ();
+        /// Among a graph's records: until [`GraphBodyEnd`], those of a graph of the conditional node before.
+        posted 105 graph_body: GraphBody {
+            /// Which of them.
+            index: u32,
+            /// Zero.
+            reserved: u32,
+        } -> ();
+        /// Ends a [`GraphBody`].
+        posted 106 graph_body_end: GraphBodyEnd {} -> ();
+    }
+
+    /// Memory and events that other clients of the same function may have, too. Who knows a secret may.
+    family IpcCommands {
+        /// Lets others import an allocation or an object. Asked again, the answer is the same.
+        awaited 112 memory_export: MemoryExport {
+            /// Where the allocation begins, or which object.
+            home: u64,
+        } -> SecretReply;
+        /// Makes memory that a client of the function exported an object of this one, too.
+        awaited 113 memory_import: MemoryImport {
+            /// Names the object here, as [`ObjectCreate`]'s.
+            home: u64,
+            /// Its length.
+            bytes: u64,
+            /// What the export was answered.
+            secret: [u64; 2],
+            /// The client that exported it.
+            exporter: u64,
+        } -> ();
+        /// Lets others import an event that was made with `CU_EVENT_INTERPROCESS`. Asked again, the answer is the same.
+        awaited 114 event_export: EventExport {
+            /// Which.
+            event: u32,
+            /// Zero.
+            reserved: u32,
+        } -> SecretReply;
+        /// Gives a number to an event that a client of the function exported.
+        awaited 115 event_import: EventImport {
+            /// Its number here, unused so far.
+            event: u32,
+            /// Zero.
+            reserved: u32,
+            /// What the export was answered.
+            secret: [u64; 2],
+            /// The client that exported it.
+            exporter: u64,
         } -> ();
     }
 }

@@ -113,6 +113,12 @@ plain! {
         reserved: u32,
     }
 
+    /// Answer to the commands that export something: what a client of the same function imports it with.
+    SecretReply {
+        /// As good as random: nobody guesses it.
+        secret: [u64; 2],
+    }
+
     /// Answer to the tensor map commands: a `CUtensorMap`, 128 bytes.
     TensorMapReply {
         /// Opaque.

@@ -145,6 +145,16 @@ pub fn globals(elf: &[u8]) -> Result<Vec<Global<'_>>, ImageError> {
         .collect())
 }
 
+/// The contents of the section of this name in the cubin at the start of `elf`, if it has one.
+pub fn section<'a>(elf: &'a [u8], name: &str) -> Result<Option<&'a [u8]>, ImageError> {
+    let file = elf::File::parse(elf)?;
+    file.sections()
+        .iter()
+        .find(|section| section.name == name)
+        .map(|section| file.contents(section))
+        .transpose()
+}
+
 /// The arguments and the size of the parameter block that the attributes of one kernel declare.
 fn parameters(info: &[u8]) -> Result<(Vec<Parameter>, u32), ImageError> {
     let damaged = |what| ImageError::Malformed { what, offset: 0 };

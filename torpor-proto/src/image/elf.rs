@@ -22,6 +22,12 @@ const SECTION_SYMBOLS: u32 = 2;
 /// Sections that take memory but no bytes of the file: `SHT_NOBITS`, and what relocatable cubins have in its place for
 /// global, local, shared and reserved shared memory.
 const SECTIONS_WITHOUT_BYTES: [u32; 5] = [8, 0x7000_0007, 0x7000_0009, 0x7000_000a, 0x7000_0015];
+/// `SHT_RELA`, and what an entry has.
+const SECTION_RELOCATIONS_WITH_ADDENDS: u32 = 4;
+const RELOCATION_WITH_ADDEND_BYTES: usize = 24;
+/// `SHT_REL`, and what an entry has.
+const SECTION_RELOCATIONS: u32 = 9;
+const RELOCATION_BYTES: usize = 16;
 /// `SHT_SYMTAB_SHNDX`: the real section numbers of symbols that say [`NUMBER_ELSEWHERE`].
 const SECTION_SYMBOL_NUMBERS: u32 = 18;
 /// `SHN_XINDEX`: the number is too large for 16 bits.
@@ -113,27 +119,57 @@ pub(super) struct Section<'a> {
     pub(super) name: &'a str,
     /// `sh_type`.
     pub(super) kind: u32,
-    offset: u64,
+    /// `sh_offset`: where its bytes begin.
+    pub(super) offset: u64,
     /// `sh_size`; bytes of memory for one that takes none of the file.
     pub(super) size_bytes: u64,
     /// `sh_link`: for a symbol table, the section with its names.
     pub(super) link: u32,
-    /// `sh_info`: in `.text.*` sections of cubins the register count stands in its highest byte.
+    /// `sh_info`: in `.text.*` sections of cubins the register count stands in its highest byte; for relocations, the
+    /// section that they are about.
     pub(super) info: u32,
+    /// `sh_addralign`.
+    pub(super) align: u64,
+}
+
+impl Section<'_> {
+    /// Whether it holds relocations.
+    pub(super) fn is_relocations(&self) -> bool {
+        matches!(self.kind, SECTION_RELOCATIONS | SECTION_RELOCATIONS_WITH_ADDENDS)
+    }
 }
 
 /// One entry of a symbol table.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Symbol<'a> {
     pub(super) name: &'a str,
+    /// Bit 4 upwards of `st_info`: 0 if only this file can name it.
+    pub(super) binding: u8,
+    /// `st_other`.
+    pub(super) other: u8,
     /// The section it is defined in.
     pub(super) section: u32,
+    /// `st_value`: where it begins in its section.
+    pub(super) offset: u64,
     pub(super) size_bytes: u64,
+}
+
+/// One entry of a relocation section.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Relocation {
+    /// Where in the section that it is about.
+    pub(super) offset: u64,
+    pub(super) symbol: u32,
+    pub(super) kind: u32,
+    /// Absent if it stands in the place itself (`SHT_REL`).
+    pub(super) addend: Option<i64>,
 }
 
 /// An ELF file inside a slice.
 pub(super) struct File<'a> {
     bytes: &'a [u8],
+    /// Where the table of section headers begins.
+    headers: u64,
     sections: Vec<Section<'a>>,
     /// How many bytes of names may still be read.
     name_budget: Cell<usize>,
@@ -147,7 +183,7 @@ impl<'a> File<'a> {
         let headers: Vec<Section<'a>> =
             table.chunks_exact(SECTION_HEADER_BYTES as usize).map(section).collect();
         let name_budget = Cell::new(bytes.len().saturating_mul(4));
-        let mut file = Self { bytes, sections: headers, name_budget };
+        let mut file = Self { bytes, headers: offset, sections: headers, name_budget };
         if let Some(strings) = file.sections.get(names as usize).copied() {
             let strings = file.contents(&strings)?;
             for (index, header) in table.chunks_exact(SECTION_HEADER_BYTES as usize).enumerate() {
@@ -204,9 +240,40 @@ impl<'a> File<'a> {
             let name = self.name(strings, u32_at(symbol, 0).unwrap_or(0))?;
             let size_bytes = u64_at(symbol, 16).unwrap_or(0);
             let number = u32::try_from(number).map_err(|_| malformed("ELF symbol count", table.offset))?;
-            found.push((number, Symbol { name, section, size_bytes }));
+            let (binding, offset) = (symbol[4] >> 4, u64_at(symbol, 8).unwrap_or(0));
+            found.push((number, Symbol { name, binding, other, section, offset, size_bytes }));
         }
         Ok(found)
+    }
+
+    /// Where the file has `st_other` of a symbol of the first symbol table.
+    pub(super) fn other_field(&self, number: u32) -> Option<usize> {
+        let table = self.sections.iter().find(|section| section.kind == SECTION_SYMBOLS)?;
+        (table.offset as usize).checked_add(number as usize * SYMBOL_BYTES)?.checked_add(5)
+    }
+
+    /// The entries of a relocation section; `None` for a section of another kind.
+    pub(super) fn relocations(&self, section: &Section<'a>) -> Result<Option<Vec<Relocation>>, ImageError> {
+        let entry_bytes = match section.kind {
+            SECTION_RELOCATIONS_WITH_ADDENDS => RELOCATION_WITH_ADDEND_BYTES,
+            SECTION_RELOCATIONS => RELOCATION_BYTES,
+            _ => return Ok(None),
+        };
+        let entry = |entry: &[u8]| {
+            let info = u64_at(entry, 8).unwrap_or(0);
+            Relocation {
+                offset: u64_at(entry, 0).unwrap_or(0),
+                symbol: (info >> 32) as u32,
+                kind: info as u32,
+                addend: u64_at(entry, 16).map(u64::cast_signed),
+            }
+        };
+        Ok(Some(self.contents(section)?.chunks_exact(entry_bytes).map(entry).collect()))
+    }
+
+    /// Where the file has `sh_size` of a section.
+    pub(super) fn size_field(&self, section: usize) -> usize {
+        slot(self.headers, section as u64, SECTION_HEADER_BYTES).saturating_add(32) as usize
     }
 
     /// The NUL-terminated name at `offset` of a string table.
@@ -230,5 +297,6 @@ fn section<'a>(header: &[u8]) -> Section<'a> {
         size_bytes: u64_of(32),
         link: u32_of(40),
         info: u32_of(44),
+        align: u64_of(48),
     }
 }

@@ -28,6 +28,10 @@ pub const FLAG_LZ4: u64 = 0x2000;
 /// Flag of an entry: its payload is a zstd frame.
 pub const FLAG_ZSTD: u64 = 0x8000;
 
+/// Flag of an entry: its cubin is for one GPU alone (sm_90a). Four of PyTorch 2.11's containers have one beside a cubin for sm_90
+/// with the same kernels.
+pub const FLAG_ONE_GPU: u64 = 0x10_0000;
+
 /// What an entry holds. Values that are not named here are kept as they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EntryKind(pub u16);

@@ -9,6 +9,8 @@
 //! The formats are undocumented; the facts stand in the project's notes on the driver surface and are held against the
 //! 444 containers of PyTorch's libtorch_cuda.so in the tests (environment variable `TORPOR_TEST_TORCH`).
 
+mod assertions;
+mod calls;
 pub mod cubin;
 mod elf;
 mod error;
@@ -18,16 +20,20 @@ mod payload;
 pub mod ptx;
 #[cfg(test)]
 mod real;
+pub mod relocate;
+mod select;
 mod source;
-#[cfg(test)]
-mod synthetic;
+pub mod synthetic;
 #[cfg(test)]
 mod tests;
 mod wrapper;
 
+pub use assertions::AssertionTexts;
+pub use calls::DriverCalls;
 pub use error::ImageError;
 pub use narrow::for_gpu;
 pub use payload::MAX_PAYLOAD_BYTES;
+pub use select::{Code, code_for};
 pub use wrapper::{WRAPPER_MAGIC, Wrapper};
 
 use source::{Source, Unbounded, u32_at};

@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 
-use super::synthetic::{self, CubinSource, KernelSource};
+use super::relocate::Relocatable;
+use super::synthetic::{self, CubinSource, KernelSource, VariableSource};
 use super::*;
 
 /// The containers in the `.nv_fatbin` section of a host library.
@@ -36,6 +37,8 @@ struct Census {
     largest_block_bytes: u32,
     with_parameters: bool,
     with_globals: bool,
+    /// sm_90 cubins with variables that kernels may write into: each client has its own instance of those.
+    with_state: usize,
 }
 
 fn census(library: &[u8]) -> Census {
@@ -60,6 +63,9 @@ fn census(library: &[u8]) -> Census {
             census.with_globals |= !cubin::globals(&plain).expect("sound").is_empty();
             if entry.sm == 90 {
                 census.kernels += kernels.len();
+                let relocatable = Relocatable::read(plain.to_vec()).expect("sound");
+                assert!(relocatable.obstacle().is_none(), "{:?}", relocatable.obstacle());
+                census.with_state += usize::from(relocatable.has_state());
             }
             for kernel in kernels {
                 census.with_parameters |= !kernel.parameters.is_empty();
@@ -75,7 +81,7 @@ fn census(library: &[u8]) -> Census {
 /// A host library as PyTorch's: two containers, with padding between them, in one section.
 fn synthetic_library() -> Vec<u8> {
     let kernel = |name, block_bytes| KernelSource {
-        name,
+        name: str::to_owned(name),
         parameters: vec![(0, block_bytes)],
         block_bytes,
         shared_bytes: 1024,
@@ -83,7 +89,8 @@ fn synthetic_library() -> Vec<u8> {
     };
     let source = CubinSource {
         kernels: vec![kernel("a", 4002), kernel("b", 8)],
-        globals: vec![(".nv.global", "counter", 4)],
+        variables: vec![VariableSource::of(".nv.global", "counter", 4, 0)],
+        ..CubinSource::default()
     };
     let cubin = synthetic::cubin(&source);
     let entry = |sm, header_bytes| synthetic::zstd_entry(fatbin::EntryKind::CUBIN, sm, header_bytes, &cubin);
@@ -95,7 +102,7 @@ fn synthetic_library() -> Vec<u8> {
 
 #[test]
 fn the_census_of_pytorch_is_right() {
-    let counted = |containers, cubins, kernels| Census {
+    let counted = |containers, cubins, kernels, with_state| Census {
         containers,
         cubins,
         zstd: cubins,
@@ -103,8 +110,9 @@ fn the_census_of_pytorch_is_right() {
         largest_block_bytes: 4002,
         with_parameters: true,
         with_globals: true,
+        with_state,
     };
-    assert_eq!(census(&synthetic_library()), counted(2, 4, 4));
+    assert_eq!(census(&synthetic_library()), counted(2, 4, 4, 2));
     let Some(path) = std::env::var_os("TORPOR_TEST_TORCH").map(PathBuf::from) else {
         println!(
             "counted a synthetic library only; TORPOR_TEST_TORCH=.../torch/lib/libtorch_cuda.so counts PyTorch's"
@@ -113,6 +121,6 @@ fn the_census_of_pytorch_is_right() {
     };
     let library =
         std::fs::read(&path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()));
-    // PyTorch 2.11.0 for CUDA 13.0.
-    assert_eq!(census(&library), counted(444, 2789, 21_742));
+    // PyTorch 2.11.0 for CUDA 13.0. The state is that of two scans that have zeroed temporaries.
+    assert_eq!(census(&library), counted(444, 2789, 21_742, 1));
 }

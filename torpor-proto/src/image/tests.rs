@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::fatbin::EntryKind;
-use super::synthetic::{self, CubinSource, KernelSource};
+use super::synthetic::{self, CubinSource, KernelSource, VariableSource};
 use super::*;
 
 fn sample_cubin() -> Vec<u8> {
@@ -14,26 +14,33 @@ fn sample() -> CubinSource {
     CubinSource {
         kernels: vec![
             KernelSource {
-                name: "scale",
+                name: "scale".to_owned(),
                 parameters: vec![(0, 8), (8, 4), (16, 24), (40, 1)],
                 block_bytes: 41,
                 shared_bytes: 256,
                 registers: 12,
             },
             KernelSource {
-                name: "large",
+                name: "large".to_owned(),
                 parameters: vec![(0, 20_000), (20_000, 8)],
                 block_bytes: 20_008,
                 shared_bytes: 16,
                 registers: 255,
             },
-            KernelSource { name: "none", parameters: vec![], block_bytes: 0, shared_bytes: 0, registers: 4 },
+            KernelSource {
+                name: "none".to_owned(),
+                parameters: vec![],
+                block_bytes: 0,
+                shared_bytes: 0,
+                registers: 4,
+            },
         ],
-        globals: vec![
-            (".nv.global", "counter", 4),
-            (".nv.global.init", "table", 40),
-            (".nv.constant3", "coeff", 16),
+        variables: vec![
+            VariableSource::of(".nv.global", "counter", 4, 0),
+            VariableSource::of(".nv.global.init", "table", 40, 1),
+            VariableSource::of(".nv.constant3", "coeff", 16, 1),
         ],
+        ..CubinSource::default()
     }
 }
 
@@ -171,7 +178,7 @@ fn kernels_and_globals_are_found() {
     let globals: Vec<_> =
         cubin::globals(&cubin).expect("sound").iter().map(|g| (g.name, g.size_bytes, g.space)).collect();
     use cubin::GlobalSpace::{Constant, Device};
-    assert_eq!(globals, [("counter", 4, Device), ("table", 40, Device), ("coeff", 16, Constant)]);
+    assert_eq!(globals, [("coeff", 16, Constant), ("table", 40, Device), ("counter", 4, Device)]);
 }
 
 #[test]
