@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use torpor_simgpu::ptx::{Access, DeviceMemory, Launch, MemoryFault, Module, Window};
+use torpor_simgpu::ptx::{Access, DeviceMemory, Launch, MemoryFault, Module, System, Window};
 
 /// First device address.
 const BASE: u64 = 0x7000_0000_0000;
@@ -21,6 +21,15 @@ impl Memory {
         let host = NonNull::from(self.0.as_slice()).cast();
         Window { address: BASE, bytes: (WORDS * 8) as u64, host }
     }
+}
+
+/// These kernels call none of the driver's functions.
+struct NoSystem;
+
+impl System for NoSystem {
+    fn print(&self, _: &[u8]) {}
+
+    fn set_condition(&self, _: u64, _: u32) {}
 }
 
 impl DeviceMemory for Memory {
@@ -113,6 +122,7 @@ fn interpreter(criterion: &mut Criterion) {
             parameters: &case.parameters,
             globals: &|_| None,
             memory: &memory,
+            system: &NoSystem,
             threads: 1,
             cancel: &cancel,
         };

@@ -291,6 +291,28 @@ pub struct LaunchAttribute {
 /// `CUtensorMap`: 128 opaque bytes.
 pub type TensorMap = [u64; 16];
 
+/// `CUgraphNodeParams` of a conditional node.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct NodeParams {
+    /// `CUgraphNodeType`.
+    pub node_type: u32,
+    /// Zero.
+    pub reserved: [u32; 3],
+    /// A condition's handle.
+    pub condition: u64,
+    /// `CUgraphConditionalNodeType`.
+    pub kind: u32,
+    /// How many graphs.
+    pub bodies: u32,
+    /// Where the driver says where the graphs' handles are.
+    pub graphs: u64,
+    /// The context that it is in.
+    pub context: u64,
+    /// Nothing of a conditional node's.
+    pub rest: [u64; 26],
+}
+
 #[cfg(test)]
 mod tests {
     use cudarc::driver::sys;

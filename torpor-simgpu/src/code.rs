@@ -7,6 +7,7 @@ use std::ffi::CString;
 
 use torpor_proto::image::{self, Image, ImageKind, cubin, fatbin};
 
+use crate::compile;
 use crate::error::{CudaError, Result};
 use crate::log::Log;
 use crate::ptx;
@@ -52,6 +53,12 @@ pub struct GlobalInfo {
     pub init: Vec<u8>,
     /// Addresses to store: offset, variable, what to add.
     pub relocations: Vec<(usize, String, i64)>,
+    /// Declared `.const`.
+    pub constant: bool,
+    /// Declared `.attribute(.managed)`: to be moved to memory of the host, for here it is in device memory.
+    pub managed: bool,
+    /// Where kernels find it, if that is not where the driver puts it: see [`crate::compile`].
+    pub address: Option<u64>,
 }
 
 impl Code {
@@ -98,7 +105,8 @@ impl Code {
         }
     }
 
-    fn from_ptx(bytes: &[u8], log: &Log) -> Result<Self> {
+    /// The code in PTX text.
+    pub fn from_ptx(bytes: &[u8], log: &Log) -> Result<Self> {
         let text = image::ptx::text(bytes).ok_or(CudaError::INVALID_PTX)?;
         let module = ptx::Module::parse(text).map_err(|error| {
             log.line(&format!("a module is refused: {error}"));
@@ -124,6 +132,9 @@ impl Code {
             align: global.align,
             init: global.init.clone(),
             relocations: global.relocations.clone(),
+            constant: global.constant,
+            managed: global.managed,
+            address: None,
         };
         let kernels =
             module.kernels().iter().map(kernel).collect::<Option<_>>().ok_or(CudaError::INVALID_PTX)?;
@@ -132,6 +143,11 @@ impl Code {
     }
 
     fn from_cubin(bytes: &[u8], sm: u32, log: &Log) -> Result<Self> {
+        if let Some(text) = cubin::section(bytes, compile::TEXT).map_err(|error| invalid(log, &error))? {
+            let mut code = Self::from_ptx(text, log)?;
+            compile::place_variables(&mut code, bytes).map_err(|error| invalid(log, &error))?;
+            return Ok(code);
+        }
         // From sm_90 on the section of static shared memory starts with what the system reserves.
         let reserved = if sm >= 90 { 1024 } else { 0 };
         let kernel = |kernel: cubin::Kernel<'_>| {

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::ThreadId;
 
 use crate::abi::Out;
+use crate::capture::Capture;
 use crate::device::{are_peers, ordinal_of};
 use crate::error::{CudaError, Result};
-use crate::graph::Capture;
 use crate::lock;
 use crate::machine::{Machine, machine};
 use crate::stream::{Queue, StreamFlags};
@@ -188,10 +188,12 @@ pub fn id(machine: &Machine, context: u64, id: Out<u64>) -> Result {
 pub fn synchronize(machine: &Machine, context: u64) -> Result {
     let context = find_or_current(machine, context)?;
     if !lock(&context.captures).is_empty() {
-        crate::graph::invalidate_all(&context);
+        crate::capture::invalidate_all(&context);
         return Err(CudaError::STREAM_CAPTURE_UNSUPPORTED);
     }
-    context.synchronize(machine)
+    context.synchronize(machine)?;
+    machine.printed.flush();
+    Ok(())
 }
 
 fn limit_index(limit: u32) -> Result<usize> {

@@ -38,11 +38,16 @@ impl Device {
     }
 
     fn uuid(&self) -> Uuid {
-        let mut uuid = *b"torpor simgpu 00";
-        uuid[14] = (self.ordinal >> 8) as u8;
-        uuid[15] = (self.ordinal & 0xff) as u8;
-        uuid
+        uuid_of(self.ordinal)
     }
+}
+
+/// The UUID of a device.
+pub fn uuid_of(ordinal: usize) -> Uuid {
+    let mut uuid = *b"torpor simgpu 00";
+    uuid[14] = (ordinal >> 8) as u8;
+    uuid[15] = (ordinal & 0xff) as u8;
+    uuid
 }
 
 /// The number of a device as C sees it.

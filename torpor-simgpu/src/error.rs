@@ -65,6 +65,7 @@ impl CudaError {
     pub const STREAM_CAPTURE_IMPLICIT: Self = Self(906);
     pub const CAPTURED_EVENT: Self = Self(907);
     pub const STREAM_CAPTURE_WRONG_THREAD: Self = Self(908);
+    pub const GRAPH_EXEC_UPDATE_FAILURE: Self = Self(910);
     pub const COOPERATIVE_LAUNCH_TOO_LARGE: Self = Self(720);
     pub const INVALID_CLUSTER_SIZE: Self = Self(912);
     pub const OPERATING_SYSTEM: Self = Self(304);

@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::abi::Out;
+use crate::capture::{self, CapturedMark};
 use crate::check::{Stamp, join};
 use crate::context;
 use crate::error::{CudaError, Result};
-use crate::graph::{self, CapturedMark};
 use crate::lock;
 use crate::machine::Machine;
 use crate::operation::Work;
@@ -138,11 +138,15 @@ pub fn destroy(machine: &Machine, event: u64) -> Result {
 
 pub fn record(machine: &'static Machine, event: u64, stream: u64, flags: u32) -> Result {
     let (context, queue) = stream::find(machine, stream)?;
-    let event = find(machine, event)?;
+    let handle = event;
+    let event = find(machine, handle)?;
     if flags > 1 {
         return Err(CudaError::INVALID_VALUE);
     }
-    if let Some(mark) = graph::mark(&context, &queue)? {
+    if flags == 1 && capture::record_external(&context, &queue, handle, true)? {
+        return Ok(());
+    }
+    if let Some(mark) = capture::mark(&context, &queue)? {
         *lock(&event.last) = Last::Capture(mark);
         return Ok(());
     }
@@ -168,6 +172,7 @@ pub fn synchronize(machine: &Machine, event: u64) -> Result {
         recording.wait(machine)?;
         recording.seen_by_host(machine);
     }
+    machine.printed.flush();
     Ok(())
 }
 

@@ -9,9 +9,10 @@ use std::ffi::{c_char, c_void};
 use std::sync::OnceLock;
 
 use crate::abi::{
-    In, LaunchConfig, MemAccessDesc, MemAllocationProp, MemLocation, Memcpy2d, Memcpy3d, Out, TensorMap,
-    Text, Uuid,
+    In, LaunchConfig, MemAccessDesc, MemAllocationProp, MemLocation, Memcpy2d, Memcpy3d, NodeParams, Out,
+    TensorMap, Text, Uuid,
 };
+use crate::capture::Info;
 use crate::entry::{call, call_always};
 use crate::error::{CudaError, describe};
 use crate::launch::Request;
@@ -20,8 +21,8 @@ use crate::memory::{Shape, allocate, copy, fill, host, pointer};
 use crate::stream::value;
 use crate::tensor_map::Tensor;
 use crate::{
-    context, device, event, function, graph, launch, library, machine, memory, module, occupancy, stream,
-    tensor_map,
+    capture, compile, context, device, event, function, graph, launch, library, machine, memory, module,
+    occupancy, stream, tensor_map,
 };
 
 /// The CUDA version that the simulated driver has.
@@ -207,8 +208,11 @@ exports! {
     call cuStreamWaitEvent = "cuStreamWaitEvent" 3020 (stream: u64, event: u64, flags: u32) |m| stream::wait_event(m, stream, event, flags);
     call cuStreamWriteValue32_v2 = "cuStreamWriteValue32" 11070 (stream: u64, address: u64, word: u32, flags: u32) |m| value::write(m, stream, address, word, flags);
     call cuStreamWaitValue32_v2 = "cuStreamWaitValue32" 11070 (stream: u64, address: u64, word: u32, flags: u32) |m| value::wait(m, stream, address, word, flags);
-    call cuStreamBeginCapture_v2 = "cuStreamBeginCapture" 10010 (stream: u64, mode: u32) |m| graph::begin_capture(m, stream, mode);
-    call cuStreamEndCapture = "cuStreamEndCapture" 10000 (stream: u64, captured: Out<u64>) |m| graph::end_capture(m, stream, captured);
+    call cuStreamBeginCapture_v2 = "cuStreamBeginCapture" 10010 (stream: u64, mode: u32) |m| capture::begin(m, stream, mode);
+    call cuStreamBeginCaptureToGraph = "cuStreamBeginCaptureToGraph" 12030 (stream: u64, graph: u64, _behind: In<u64>, _edges: In<u64>, _count: usize, mode: u32) |m| capture::begin_to_graph(m, stream, graph, mode);
+    call cuStreamEndCapture = "cuStreamEndCapture" 10000 (stream: u64, captured: Out<u64>) |m| capture::end(m, stream, captured);
+    call cuStreamGetCaptureInfo_v3 = "cuStreamGetCaptureInfo" 12030 (stream: u64, status: Out<u32>, id: Out<u64>, graph: Out<u64>, nodes: Out<u64>, edges: Out<u64>, count: Out<usize>) |m| capture::info(m, stream, &Info { status, id, graph, nodes, edges, count });
+    call cuStreamUpdateCaptureDependencies_v2 = "cuStreamUpdateCaptureDependencies" 12030 (stream: u64, nodes: In<u64>, _edges: In<u64>, count: usize, flags: u32) |m| capture::update(m, stream, nodes, count, flags);
     call cuStreamIsCapturing = "cuStreamIsCapturing" 10000 (stream: u64, status: Out<u32>) |m| stream::is_capturing(m, stream, status);
     call cuStreamGetPriority = "cuStreamGetPriority" 5050 (stream: u64, priority: Out<i32>) |m| stream::priority(m, stream, priority);
     call cuStreamGetFlags = "cuStreamGetFlags" 5050 (stream: u64, flags: Out<u32>) |m| stream::flags(m, stream, flags);
@@ -228,6 +232,10 @@ exports! {
     call cuEventElapsedTime_v2 = "cuEventElapsedTime" 12080 (milliseconds: Out<f32>, start: u64, end: u64) |m| event::elapsed(m, milliseconds, start, end);
 
     // Library
+    call cuLinkCreate_v2 = "cuLinkCreate" 6050 (_count: u32, _options: u64, _values: u64, state: Out<u64>) |m| compile::create(m, state);
+    call cuLinkAddData_v2 = "cuLinkAddData" 6050 (state: u64, kind: u32, data: In<u8>, bytes: usize, _name: u64, _count: u32, _options: u64, _values: u64) |m| compile::add(m, state, kind, data, bytes);
+    call cuLinkComplete = "cuLinkComplete" 5050 (state: u64, cubin: Out<u64>, bytes: Out<usize>) |m| compile::complete(m, state, cubin, bytes);
+    call cuLinkDestroy = "cuLinkDestroy" 5050 (state: u64) |m| compile::destroy(m, state);
     call cuLibraryLoadData = "cuLibraryLoadData" 12000 (handle: Out<u64>, image: In<u8>, _jit_options: u64, _jit_values: u64, _jit_count: u32, _options: u64, _values: u64, _count: u32) |m| library::load(m, handle, image);
     call cuLibraryUnload = "cuLibraryUnload" 12000 (handle: u64) |m| library::unload(m, handle);
     call cuLibraryGetKernel = "cuLibraryGetKernel" 12000 (kernel: Out<u64>, handle: u64, name: Text) |m| library::kernel(m, kernel, handle, name);
@@ -259,7 +267,7 @@ exports! {
     // Launch and occupancy
     call cuLaunchKernel = "cuLaunchKernel" 4000 (handle: u64, grid_x: u32, grid_y: u32, grid_z: u32, block_x: u32, block_y: u32, block_z: u32, shared_bytes: u32, stream: u64, parameters: In<u64>, extra: In<u64>) |m| {
         let (grid, block) = ([grid_x, grid_y, grid_z], [block_x, block_y, block_z]);
-        launch::issue(m, handle, Request { grid, block, shared_bytes, stream, cooperative: false, cluster: [1; 3] }, parameters, extra)
+        launch::issue(m, handle, Request { grid, block, shared_bytes, stream, cooperative: false, cluster: None }, parameters, extra)
     };
     call cuLaunchKernelEx = "cuLaunchKernelEx" 11060 (config: In<LaunchConfig>, handle: u64, parameters: In<u64>, extra: In<u64>) |m| launch::issue(m, handle, Request::from_config(config.get()?)?, parameters, extra);
     call cuOccupancyMaxActiveBlocksPerMultiprocessor = "cuOccupancyMaxActiveBlocksPerMultiprocessor" 6050 (blocks: Out<i32>, handle: u64, threads: i32, shared: usize) |m| occupancy::blocks(m, blocks, handle, threads, shared, 0);
@@ -270,6 +278,10 @@ exports! {
 
     // Graph
     call cuGraphInstantiateWithFlags = "cuGraphInstantiateWithFlags" 11040 (executable: Out<u64>, handle: u64, flags: u64) |m| graph::instantiate(m, executable, handle, flags);
+    call cuGraphExecUpdate_v2 = "cuGraphExecUpdate" 12000 (executable: u64, handle: u64, told: Out<[u64; 3]>) |m| graph::update(m, executable, handle, told);
+    call cuGraphAddEmptyNode = "cuGraphAddEmptyNode" 10000 (node: Out<u64>, handle: u64, behind: In<u64>, count: usize) |m| graph::add_empty(m, node, handle, behind, count);
+    call cuGraphAddNode_v2 = "cuGraphAddNode" 12030 (node: Out<u64>, handle: u64, behind: In<u64>, _edges: In<u64>, count: usize, params: Out<NodeParams>) |m| graph::add_node(m, node, handle, (behind, count), params);
+    call cuGraphConditionalHandleCreate = "cuGraphConditionalHandleCreate" 12030 (condition: Out<u64>, handle: u64, _context: u64, default: u32, flags: u32) |m| graph::add_condition(m, condition, handle, default, flags);
     call cuGraphLaunch = "cuGraphLaunch" 10000 (executable: u64, stream: u64) |m| graph::launch(m, executable, stream);
     call cuGraphExecDestroy = "cuGraphExecDestroy" 10000 (executable: u64) |m| graph::destroy_executable(m, executable);
     call cuGraphDestroy = "cuGraphDestroy" 10000 (handle: u64) |m| graph::destroy(m, handle);

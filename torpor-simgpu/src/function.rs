@@ -44,6 +44,8 @@ pub struct Settings {
 const SHARED_BY_DEFAULT: u32 = 48 << 10;
 /// `CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES`.
 const MAX_DYNAMIC_SHARED: usize = 8;
+/// `CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED`.
+const NON_PORTABLE_CLUSTERS: usize = 14;
 
 impl Function {
     /// The kernel's name and needs.
@@ -56,6 +58,23 @@ impl Function {
         let set = lock(&self.module.settings[self.index]).values[MAX_DYNAMIC_SHARED];
         let default = SHARED_BY_DEFAULT.saturating_sub(self.info().static_shared_bytes);
         set.and_then(|value| u32::try_from(value).ok()).unwrap_or(default)
+    }
+
+    /// Whether somebody has said how much dynamic shared memory launches may ask for.
+    pub fn has_asked_for_shared(&self) -> bool {
+        lock(&self.module.settings[self.index]).values[MAX_DYNAMIC_SHARED].is_some()
+    }
+
+    /// Whether clusters may be larger than every device with clusters can run.
+    pub fn allows_non_portable_clusters(&self) -> bool {
+        lock(&self.module.settings[self.index]).values[NON_PORTABLE_CLUSTERS].is_some_and(|value| value != 0)
+    }
+
+    /// The clusters of launches that do not say of what size.
+    pub fn required_cluster(&self) -> [u32; 3] {
+        let settings = lock(&self.module.settings[self.index]);
+        [11, 12, 13]
+            .map(|attribute| settings.values[attribute].map_or(1, |value| value.max(1).unsigned_abs()))
     }
 
     fn attribute(&self, machine: &Machine, attribute: u32) -> Result<i32> {

@@ -47,7 +47,7 @@ pub struct Request {
     pub shared_bytes: u32,
     pub stream: u64,
     pub cooperative: bool,
-    pub cluster: [u32; 3],
+    pub cluster: Option<[u32; 3]>,
 }
 
 /// `CU_LAUNCH_PARAM_BUFFER_POINTER`.
@@ -61,13 +61,13 @@ impl Request {
     /// The shape in a `CUlaunchConfig`.
     pub fn from_config(config: LaunchConfig) -> Result<Self> {
         let LaunchConfig { grid, block, shared_bytes, stream, attributes, attribute_count } = config;
-        let mut request = Self { grid, block, shared_bytes, stream, cooperative: false, cluster: [1; 3] };
+        let mut request = Self { grid, block, shared_bytes, stream, cooperative: false, cluster: None };
         let list = In::<u8>::at(attributes).cast::<LaunchAttribute>().array(attribute_count as usize)?;
         for LaunchAttribute { id, value, .. } in list {
             let half = |index: usize| (value[index / 2] >> (32 * (index % 2))) as u32;
             match id {
                 2 => request.cooperative = half(0) != 0,
-                4 => request.cluster = [half(0), half(1), half(2)],
+                4 => request.cluster = Some([half(0), half(1), half(2)]),
                 // The others say how fast or in which overlap, not what.
                 _ => {}
             }
@@ -95,6 +95,7 @@ pub fn issue(
     }
     let launch = Arc::new(Launch { parameters: parameters(&launch.function, list, extra)?, ..launch });
     machine.clock.host_works(machine.config.profile.launch_us);
+    machine.printed.flush();
     if machine.config.checks.busy {
         machine.in_flight.add(&launch);
     }
@@ -120,6 +121,7 @@ fn meet_cubin(machine: &Machine, launch: &Launch) -> Result {
 fn check(machine: &Machine, function: Arc<Function>, request: Request) -> Result<Launch> {
     let architecture = &machine.config.profile.architecture;
     let Request { grid, block, shared_bytes, cooperative, cluster, .. } = request;
+    let cluster = cluster.unwrap_or_else(|| function.required_cluster());
     let threads = block.iter().try_fold(1_u32, |product, &extent| product.checked_mul(extent));
     let threads =
         threads.filter(|&threads| threads > 0 && threads <= 1024).ok_or(CudaError::INVALID_VALUE)?;
@@ -203,8 +205,9 @@ fn run(machine: &Machine, launch: &Launch, place: &Place) -> Result<u64> {
             block: launch.block,
             dynamic_shared_bytes: launch.shared_bytes as usize,
             parameters: &launch.parameters,
-            globals: &|name| module.address(name),
+            globals: &|name| module.seen_at(name),
             memory: &memory,
+            system: machine,
             threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             cancel: &machine.cancel,
         },
@@ -212,6 +215,10 @@ fn run(machine: &Machine, launch: &Launch, place: &Place) -> Result<u64> {
     drop(memory);
     let statistics = statistics.map_err(|fault| {
         machine.log.line(&format!("{fault}"));
+        if let KernelFault::Assertion { text, .. } = &fault {
+            // What the driver says goes where the process says such things.
+            eprintln!("{text}");
+        }
         error_of(&fault)
     })?;
     Ok(take_us((statistics.instructions as f64 / profile.instructions_per_us).max(profile.kernel_us)))
@@ -221,6 +228,7 @@ fn error_of(fault: &KernelFault) -> CudaError {
     match fault {
         KernelFault::Memory { .. } => CudaError::ILLEGAL_ADDRESS,
         KernelFault::Misaligned { .. } => CudaError::MISALIGNED_ADDRESS,
+        KernelFault::Assertion { .. } => CudaError::ASSERT,
         KernelFault::Trap { .. } => CudaError::ILLEGAL_INSTRUCTION,
         KernelFault::Deadlock { .. }
         | KernelFault::Cancelled { .. }

@@ -10,13 +10,16 @@
 //! every function there goes through `entry`, which counts it, applies faults, and lets no panic out.
 //!
 //! Contract: functions keep the ABI of cuda.h 13.0 and may be called from any thread. Limits: one process, kernels as
-//! PTX only (a cubin's are known by name, but refused at launch), no arrays, textures or managed memory, no IPC.
+//! PTX only (a cubin's are known by name, but refused at launch), no arrays, textures or managed memory (managed variables
+//! are in device memory), no IPC.
 
 pub mod abi;
 mod attributes;
+mod capture;
 mod check;
 mod clock;
 mod code;
+mod compile;
 mod config;
 mod context;
 mod device;
@@ -35,8 +38,10 @@ mod log;
 mod machine;
 mod memory;
 mod module;
+mod nvml;
 mod occupancy;
 mod operation;
+mod printed;
 mod profile;
 pub mod ptx;
 mod stream;

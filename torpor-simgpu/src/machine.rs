@@ -5,6 +5,7 @@ use std::sync::{Mutex, OnceLock};
 
 use crate::check::{Clocks, Writers};
 use crate::clock::Clock;
+use crate::compile::Compilation;
 use crate::config::Config;
 use crate::context::Context;
 use crate::device::Device;
@@ -12,7 +13,7 @@ use crate::engine::Engines;
 use crate::error::{CudaError, Result};
 use crate::event::Event;
 use crate::function::{Function, Kernel};
-use crate::graph::{Executable, Graph};
+use crate::graph::{Condition, Executable, Graph};
 use crate::handle::Table;
 use crate::launch::InFlight;
 use crate::library::Library;
@@ -20,6 +21,7 @@ use crate::lock;
 use crate::log::Log;
 use crate::memory::{Physical, Space};
 use crate::module::Module;
+use crate::printed::Printed;
 use crate::stream::Queue;
 
 /// Everything.
@@ -41,6 +43,10 @@ pub struct Machine {
     pub kernels: Table<Kernel>,
     pub graphs: Table<Graph>,
     pub executables: Table<Executable>,
+    pub compilations: Table<Compilation>,
+    pub conditions: Table<Condition>,
+    /// What kernels printed and nobody has synchronised with yet.
+    pub printed: Printed,
     /// Launches issued and not complete.
     pub in_flight: InFlight,
     /// What the host has waited for, for the check `unordered`.
@@ -100,6 +106,9 @@ impl Machine {
             kernels: Table::new(7),
             graphs: Table::new(8),
             executables: Table::new(9),
+            compilations: Table::new(10),
+            conditions: Table::new(11),
+            printed: Printed::default(),
             in_flight: InFlight::default(),
             host_clocks: Mutex::default(),
             writers: Writers::default(),

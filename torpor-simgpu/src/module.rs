@@ -62,7 +62,7 @@ impl Module {
             place[..init.len()].copy_from_slice(init);
             for (at, symbol, addend) in &global.relocations {
                 let target =
-                    self.address(symbol).ok_or(CudaError::INVALID_IMAGE)?.wrapping_add_signed(*addend);
+                    self.seen_at(symbol).ok_or(CudaError::INVALID_IMAGE)?.wrapping_add_signed(*addend);
                 let word = at
                     .checked_add(8)
                     .and_then(|end| place.get_mut(*at..end))
@@ -81,9 +81,10 @@ impl Module {
         Ok(())
     }
 
-    /// The address of a variable.
-    pub fn address(&self, name: &str) -> Option<u64> {
-        self.code.global(name).and_then(|index| self.addresses.get(index)).copied()
+    /// Where kernels find a variable.
+    pub fn seen_at(&self, name: &str) -> Option<u64> {
+        let index = self.code.global(name)?;
+        self.code.globals[index].address.or_else(|| self.addresses.get(index).copied())
     }
 
     /// The handle of its kernel at a position.

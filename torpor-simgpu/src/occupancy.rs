@@ -57,6 +57,9 @@ pub fn blocks(
         return Err(CudaError::INVALID_VALUE);
     }
     let shared = u32::try_from(shared).unwrap_or(u32::MAX);
+    if shared > function.max_dynamic_shared() {
+        return blocks.set(0);
+    }
     blocks.set(number(max_blocks(&machine.config.profile.architecture, function.info(), threads, shared)))
 }
 
@@ -71,7 +74,8 @@ pub fn clusters(machine: &Machine, clusters: Out<i32>, function: u64, config: In
     let function = function::find(machine, function)?;
     let request = Request::from_config(config.get()?)?;
     let architecture = &machine.config.profile.architecture;
-    let size = cluster_size(architecture, request.cluster)?;
+    let cluster = request.cluster.unwrap_or_else(|| function.required_cluster());
+    let size = cluster_size(architecture, cluster)?;
     let threads = request.block.iter().try_fold(1_u32, |product, &extent| product.checked_mul(extent));
     let threads = threads.filter(|&threads| threads > 0).ok_or(CudaError::INVALID_VALUE)?;
     let blocks = max_blocks(architecture, function.info(), threads, request.shared_bytes);
@@ -79,9 +83,13 @@ pub fn clusters(machine: &Machine, clusters: Out<i32>, function: u64, config: In
 }
 
 pub fn cluster_limit(machine: &Machine, size: Out<i32>, function: u64, config: In<LaunchConfig>) -> Result {
-    function::find(machine, function)?;
+    let function = function::find(machine, function)?;
     Request::from_config(config.get()?)?;
-    size.set(if machine.config.profile.architecture.has_clusters() { number(PORTABLE_CLUSTER) } else { 1 })
+    size.set(match machine.config.profile.architecture.has_clusters() {
+        true if function.allows_non_portable_clusters() => 2 * number(PORTABLE_CLUSTER),
+        true => number(PORTABLE_CLUSTER),
+        false => 1,
+    })
 }
 
 pub fn dynamic_shared(
@@ -101,10 +109,13 @@ pub fn dynamic_shared(
     }
     let share = architecture.shared_per_multiprocessor.unsigned_abs() / blocks / SHARED_UNIT * SHARED_UNIT;
     let fixed = architecture.shared_reserved_per_block.unsigned_abs() + function.info().static_shared_bytes;
-    let largest = architecture
-        .shared_per_block_optin
-        .unsigned_abs()
-        .saturating_sub(function.info().static_shared_bytes);
+    let largest = match function.has_asked_for_shared() {
+        true => architecture
+            .shared_per_block_optin
+            .unsigned_abs()
+            .saturating_sub(function.info().static_shared_bytes),
+        false => function.max_dynamic_shared(),
+    };
     bytes.set(share.saturating_sub(fixed).min(largest) as usize)
 }
 

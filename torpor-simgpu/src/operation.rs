@@ -9,6 +9,7 @@ use crate::entry::{apply, report_faults};
 use crate::error::{CudaError, Result};
 use crate::event::Recording;
 use crate::fault::Action;
+use crate::graph::{Conditional, Program};
 use crate::launch::{self, Launch};
 use crate::machine::Machine;
 use crate::memory::{Copy, Fill, Word, copy, fill, word};
@@ -33,7 +34,9 @@ pub enum Work {
     /// Only waits for what is before it.
     Nothing,
     /// Several, one after the other.
-    Graph(Arc<[Work]>),
+    Graph(Program),
+    /// Several, as a condition says.
+    Conditional(Conditional),
 }
 
 /// A function of the program, called when the stream gets to it.
@@ -101,24 +104,39 @@ impl Work {
                 Ok(place.earliest_ns)
             }
             Self::Nothing => Ok(place.earliest_ns),
-            Self::Graph(list) => {
+            Self::Graph(program) => {
+                program.begin();
+                execute_all(machine, program, place.clone())
+            }
+            Self::Conditional(conditional) => {
                 let mut place = place.clone();
-                // A word stored on the way tells that the graph began, not how far it has come.
-                let begun = place.stamp.as_ref().map(Stamp::begun);
-                for work in list.iter() {
+                let mut round = 0;
+                while let Some(program) = conditional.next(round) {
+                    place.earliest_ns = execute_all(machine, program, place.clone())?;
                     machine.health(Some(place.device))?;
-                    place.earliest_ns = match work {
-                        Self::Write(word) => {
-                            word::write(machine, word, &Place { stamp: begun.clone(), ..place.clone() })?
-                        }
-                        _ => work.execute(machine, &place)?,
-                    };
-                    machine.engines.leave(place.stream);
+                    round += 1;
                 }
                 Ok(place.earliest_ns)
             }
         }
     }
+}
+
+/// Does one after the other. The end of the last.
+fn execute_all(machine: &'static Machine, program: &Program, mut place: Place) -> Result<u64> {
+    // A word stored on the way tells that the graph began, not how far it has come.
+    let begun = place.stamp.as_ref().map(Stamp::begun);
+    for work in program.work.iter() {
+        machine.health(Some(place.device))?;
+        place.earliest_ns = match work {
+            Work::Write(word) => {
+                word::write(machine, word, &Place { stamp: begun.clone(), ..place.clone() })?
+            }
+            _ => work.execute(machine, &place)?,
+        };
+        machine.engines.leave(place.stream);
+    }
+    Ok(place.earliest_ns)
 }
 
 /// Applies a fault to an operation that is about to run.

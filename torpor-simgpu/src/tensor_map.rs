@@ -1,7 +1,7 @@
 //! Tensor maps: descriptors for the bulk copy engine.
 //!
 //! The 128 bytes are opaque to programs and only used by kernels that the simulator cannot run, so they need not be those
-//! of the hardware: they hold the arguments, checked.
+//! of the hardware: they hold the arguments, checked. The address is inverted, so that nobody relies on seeing it there.
 
 use crate::abi::{In, Out, TensorMap};
 use crate::error::{CudaError, Result};
@@ -45,7 +45,7 @@ impl Tensor {
             return Err(CudaError::INVALID_VALUE);
         }
         let mut map = [0; 16];
-        map[0] = self.address;
+        map[0] = !self.address;
         map[1] = u64::from(self.data_type) | u64::from(self.rank) << 32;
         map[2] = self.modes.iter().rev().fold(0, |word, &mode| word << 16 | u64::from(mode & 0xffff));
         for (place, extent) in map[3..8].iter_mut().zip(dimensions) {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use super::access::{Accessor, Intent};
 use super::space::{cover, find, touches};
 use crate::abi::{In, Memcpy2d, Memcpy3d};
+use crate::capture::{self, CaptureStatus};
 use crate::clock::{Route, copy_cost};
 use crate::context;
 use crate::engine::Engine;
 use crate::error::{CudaError, Result};
-use crate::graph::{self, CaptureStatus};
 use crate::machine::Machine;
 use crate::operation::{Place, Work, illegal_address, spend};
 use crate::stream;
@@ -180,7 +180,7 @@ pub fn issue(machine: &'static Machine, shape: Shape, demand: Demand, stream: u6
     let stage = source == Kind::Pageable
         && is_line
         && shape.width <= STAGED_BYTES
-        && graph::status(&queue) == CaptureStatus::None;
+        && capture::status(&queue) == CaptureStatus::None;
     let staged = stage.then(|| In::<u8>::at(shape.source.address).array(shape.width as usize)).transpose()?;
     let pageable = (source == Kind::Pageable && !stage) || target == Kind::Pageable;
     let copy = Copy { shape, target, source, route: route(target, source), staged };
@@ -188,7 +188,11 @@ pub fn issue(machine: &'static Machine, shape: Shape, demand: Demand, stream: u6
     let sequence = stream::enqueue(machine, &context, &queue, work, Vec::new())?;
     // The caller may reuse pageable memory as soon as the call returns.
     match sequence {
-        Some(sequence) if wait || pageable => queue.wait_as_host(machine, sequence),
+        Some(sequence) if wait || pageable => {
+            queue.wait_as_host(machine, sequence)?;
+            machine.printed.flush();
+            Ok(())
+        }
         _ => Ok(()),
     }
 }

@@ -168,6 +168,14 @@ impl Accesses {
         Self { addresses, mask, bytes, access, space: Space::of(instruction.e), coalesced: None }
     }
 
+    /// One lane's access of a byte at a generic address.
+    pub(super) fn single(lane: usize, address: u64) -> Self {
+        let mut addresses = [0; LANES];
+        addresses[lane] = address;
+        let (access, space) = (Access::Read, Space::Generic);
+        Self { addresses, mask: 1 << lane, bytes: 1, access, space, coalesced: None }
+    }
+
     /// Where one lane's bytes are: checked for bounds and alignment.
     #[inline(always)]
     pub(super) fn place(

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::barrier;
 use super::error::{KernelFault, Position};
-use super::instruction::{Cause, Failure};
+use super::instruction::{Assertion, Cause, Failure};
 use super::launch::Context;
 use super::program::{ALWAYS, Constant};
 use super::registers::LANES;
@@ -132,6 +132,14 @@ impl Block {
                 KernelFault::Misaligned { kernel, address, bytes, position }
             }
             Cause::Trap => KernelFault::Trap { kernel, position },
+            Cause::Assertion(assertion) => {
+                let Assertion { message, file, line, function } = *assertion;
+                let ([x, y, z], [u, v, w]) = (position.block, position.thread);
+                let text = format!(
+                    "{file}:{line}: {function}: block: [{x},{y},{z}], thread: [{u},{v},{w}] Assertion `{message}` failed."
+                );
+                KernelFault::Assertion { kernel, text }
+            }
         }
     }
 }

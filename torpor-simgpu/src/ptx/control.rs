@@ -6,7 +6,7 @@ use super::function::Slot;
 use super::instruction::{Handler, Operation, active, handler};
 use super::registers::Class;
 use super::syntax::Operand;
-use super::transfer;
+use super::{system, transfer};
 
 /// Copies `value` bytes of every lane's local memory from `a` to `d`: arguments into a frame, results out of it.
 fn copy_local() -> Handler {
@@ -68,9 +68,7 @@ fn call<'a>(decoder: &mut Decoder<'a>, opcode: &Opcode<'a>) -> Result<(), PtxErr
         }
         _ => return Err(PtxError::Unsupported { line: decoder.line, what: "indirect call".to_owned() }),
     };
-    // `assert` ends in this function of the driver, which prints and then traps.
-    if name == "__assertfail" {
-        decoder.emit(decoder.instruction(Operation::Trap));
+    if system::call(decoder, opcode, name, arguments, returns)? {
         return Ok(());
     }
     if decoder.lookup(name).is_some() {
@@ -112,6 +110,23 @@ fn call<'a>(decoder: &mut Decoder<'a>, opcode: &Opcode<'a>) -> Result<(), PtxErr
     Ok(())
 }
 
+/// Where in a thread's local memory a `.param` variable of the caller is.
+pub(super) fn argument_offset<'a>(
+    decoder: &mut Decoder<'a>,
+    opcode: &Opcode<'a>,
+    operand: &Operand<'a>,
+    bytes: usize,
+) -> Result<u32, PtxError> {
+    let Operand::Name(name) = *operand else {
+        return Err(opcode.operand_error("an argument must be a variable in .param space"));
+    };
+    match decoder.lookup(name) {
+        Some(Binding::Local(offset, size)) if size == bytes => Ok(offset as u32),
+        Some(Binding::Local(..)) => Err(opcode.operand_error("an argument has another size")),
+        _ => Err(opcode.operand_error(&format!("`{name}` is no variable in .param space"))),
+    }
+}
+
 /// Copies between a `.param` variable of the caller and a slot of the callee's frame.
 fn copy<'a>(
     decoder: &mut Decoder<'a>,
@@ -121,17 +136,11 @@ fn copy<'a>(
     bytes: usize,
     into_slot: bool,
 ) -> Result<(), PtxError> {
-    let Operand::Name(name) = *operand else {
-        return Err(opcode.operand_error("an argument must be a variable in .param space"));
-    };
-    let variable = match decoder.lookup(name) {
-        Some(Binding::Local(offset, size)) if size == bytes => offset,
-        Some(Binding::Local(..)) => return Err(opcode.operand_error("an argument has another size")),
-        _ => return Err(opcode.operand_error(&format!("`{name}` is no variable in .param space"))),
-    };
+    let variable = argument_offset(decoder, opcode, operand, bytes)?;
+    let slot = slot as u32;
     let mut instruction = decoder.instruction(Operation::Run(copy_local()));
     let (from, to) = if into_slot { (variable, slot) } else { (slot, variable) };
-    (instruction.a, instruction.d, instruction.value) = (from as u32, to as u32, bytes as i64);
+    (instruction.a, instruction.d, instruction.value) = (from, to, bytes as i64);
     decoder.emit(instruction);
     Ok(())
 }

@@ -108,7 +108,15 @@ pub enum KernelFault {
         /// Where.
         position: Position,
     },
-    /// The kernel executed `trap` (CUDA: illegal instruction; `assert` ends here too).
+    /// An `assert` of the kernel failed.
+    #[error("kernel `{kernel}`: {text}")]
+    Assertion {
+        /// The kernel.
+        kernel: String,
+        /// What CUDA prints.
+        text: String,
+    },
+    /// The kernel executed `trap` (CUDA: illegal instruction).
     #[error("kernel `{kernel}`: trap ({position})")]
     Trap {
         /// The kernel.

@@ -28,6 +28,16 @@ pub(super) enum Cause {
     Memory(MemoryFault),
     Misaligned { address: u64, bytes: usize },
     Trap,
+    Assertion(Box<Assertion>),
+}
+
+/// What `assert` says.
+#[derive(Debug)]
+pub(super) struct Assertion {
+    pub(super) message: String,
+    pub(super) file: String,
+    pub(super) line: u32,
+    pub(super) function: String,
 }
 
 /// What kind of instruction it is: the warp handles what changes its flow, functions do the rest.

@@ -10,6 +10,7 @@ use super::error::KernelFault;
 use super::module::Kernel;
 use super::program::Program;
 use super::space::DeviceMemory;
+use super::system::System;
 
 /// A kernel launch: what `cuLaunchKernel` passes, and the world that the kernel sees.
 pub struct Launch<'a> {
@@ -25,6 +26,8 @@ pub struct Launch<'a> {
     pub globals: &'a dyn Fn(&str) -> Option<u64>,
     /// Device memory.
     pub memory: &'a dyn DeviceMemory,
+    /// What is behind the driver's functions that kernels call.
+    pub system: &'a dyn System,
     /// Host threads to spread the blocks over; 0 counts as 1. With 1, blocks run in order on the calling thread.
     pub threads: usize,
     /// Set from another thread, it stops the kernel soon, with [`KernelFault::Cancelled`].
@@ -45,6 +48,7 @@ pub(super) struct Shared<'a> {
     pub(super) dynamic_shared_bytes: usize,
     pub(super) parameters: &'a [u8],
     pub(super) memory: &'a dyn DeviceMemory,
+    pub(super) system: &'a dyn System,
     pub(super) cancel: &'a AtomicBool,
 }
 
@@ -155,6 +159,7 @@ pub(super) fn run(kernel: &Kernel, launch: &Launch<'_>) -> Result<Statistics, Ke
             dynamic_shared_bytes: launch.dynamic_shared_bytes,
             parameters: launch.parameters,
             memory: launch.memory,
+            system: launch.system,
             cancel: launch.cancel,
         },
         globals,

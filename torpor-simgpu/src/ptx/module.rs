@@ -29,6 +29,8 @@ pub struct Global {
     pub init: Vec<u8>,
     /// Declared `.const`.
     pub constant: bool,
+    /// Declared `.attribute(.managed)`.
+    pub managed: bool,
     /// Addresses to store before use: offset in the variable, symbol, and what to add to the symbol's address. Each
     /// is eight bytes, little-endian.
     pub relocations: Vec<(usize, String, i64)>,
@@ -114,6 +116,7 @@ impl Global {
             align: variable.align,
             init,
             constant: variable.space == VariableSpace::Constant,
+            managed: variable.managed,
             relocations,
         })
     }

@@ -88,6 +88,8 @@ pub(super) struct Variable<'a> {
     pub(super) initial: Vec<Initial<'a>>,
     /// Declared `.extern`: defined elsewhere, or dynamic shared memory.
     pub(super) external: bool,
+    /// Declared `.attribute(.managed)`.
+    pub(super) managed: bool,
 }
 
 /// An operand.

@@ -38,15 +38,13 @@ impl<'a> Parser<'a> {
             ".param" => VariableSpace::Parameter,
             what => return Err(PtxError::Unsupported { line, what: what.to_owned() }),
         };
-        let (mut align, mut vector) = (None, 1);
+        let (mut align, mut vector, mut managed) = (None, 1, false);
         let kind = loop {
             match self.word()? {
                 ".align" => align = Some(self.integer()?),
                 ".v2" => vector = 2,
                 ".v4" => vector = 4,
-                ".attribute" => {
-                    return Err(PtxError::Unsupported { line, what: ".attribute".to_owned() });
-                }
+                ".attribute" if space == VariableSpace::Global => managed |= self.is_managed(line)?,
                 name => match name.strip_prefix('.').and_then(Type::named) {
                     Some(kind) => break kind,
                     None => return Err(PtxError::Unsupported { line, what: name.to_owned() }),
@@ -87,9 +85,19 @@ impl<'a> Parser<'a> {
             names: None,
             initial: Vec::new(),
             external,
+            managed,
         };
         self.declarator(&mut variable)?;
         Ok(variable)
+    }
+
+    /// Whether a list of attributes, of which others are not known, says that the variable is managed.
+    fn is_managed(&mut self, line: u32) -> Result<bool, PtxError> {
+        self.expect('(')?;
+        match self.word()? {
+            ".managed" => self.expect(')').map(|()| true),
+            what => Err(PtxError::Unsupported { line, what: format!(".attribute({what})") }),
+        }
     }
 
     /// Name, dimensions and initialiser.

@@ -8,10 +8,10 @@ use std::sync::Arc;
 pub use queue::{Dependency, HEALTH_INTERVAL, Queue, StreamFlags};
 
 use crate::abi::Out;
+use crate::capture::{self, CaptureStatus};
 use crate::context::{self, Context, GREATEST_PRIORITY};
 use crate::device::ordinal_of;
 use crate::error::{CudaError, Result};
-use crate::graph::{self, CaptureStatus};
 use crate::lock;
 use crate::machine::Machine;
 use crate::operation::{HostFunction, Work};
@@ -56,7 +56,7 @@ pub fn enqueue(
     work: Work,
     mut waits_for: Vec<Dependency>,
 ) -> Result<Option<u64>> {
-    if graph::record(context, queue, &work)? {
+    if capture::record(context, queue, &work)? {
         return Ok(None);
     }
     machine.health(Some(queue.device))?;
@@ -66,7 +66,7 @@ pub fn enqueue(
     // Stream 0 and blocking streams wait for each other.
     let _submission = lock(&context.submission);
     if queue.flags.legacy {
-        graph::refuse_implicit(context)?;
+        capture::refuse_implicit(context)?;
         waits_for.extend(lock(&context.blocking).iter().filter_map(|other| other.last_issued()));
     } else {
         waits_for.extend(context.legacy.last_issued());
@@ -104,26 +104,31 @@ pub fn destroy(machine: &Machine, handle: u64) -> Result {
 
 pub fn query(machine: &Machine, handle: u64) -> Result {
     let (_, queue) = find(machine, handle)?;
-    graph::refuse_captured(&queue)?;
+    capture::refuse_captured(&queue)?;
     queue.query(machine)
 }
 
 pub fn synchronize(machine: &Machine, handle: u64) -> Result {
     let (context, queue) = find(machine, handle)?;
     if queue.flags.legacy {
-        graph::refuse_implicit(&context)?;
+        capture::refuse_implicit(&context)?;
     }
-    graph::refuse_captured(&queue)?;
-    queue.synchronize(machine)
+    capture::refuse_captured(&queue)?;
+    queue.synchronize(machine)?;
+    machine.printed.flush();
+    Ok(())
 }
 
-pub fn wait_event(machine: &'static Machine, handle: u64, event: u64, flags: u32) -> Result {
+pub fn wait_event(machine: &'static Machine, handle: u64, handle_of_event: u64, flags: u32) -> Result {
     let (context, queue) = find(machine, handle)?;
-    let event = crate::event::find(machine, event)?;
+    let event = crate::event::find(machine, handle_of_event)?;
     if flags & !1 != 0 {
         return Err(CudaError::INVALID_VALUE);
     }
-    if graph::join(&context, &queue, &event)? {
+    if flags == 1 && capture::record_external(&context, &queue, handle_of_event, false)? {
+        return Ok(());
+    }
+    if capture::join(&context, &queue, &event)? {
         return Ok(());
     }
     match event.recording() {
@@ -138,9 +143,9 @@ pub fn wait_event(machine: &'static Machine, handle: u64, event: u64, flags: u32
 pub fn is_capturing(machine: &Machine, handle: u64, status: Out<u32>) -> Result {
     let (context, queue) = find(machine, handle)?;
     if queue.flags.legacy {
-        graph::refuse_implicit(&context)?;
+        capture::refuse_implicit(&context)?;
     }
-    status.set(match graph::status(&queue) {
+    status.set(match capture::status(&queue) {
         CaptureStatus::None => 0,
         CaptureStatus::Active => 1,
         CaptureStatus::Invalidated => 2,

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::capture::Membership;
 use crate::check::{Clocks, Stamp, join};
 use crate::engine::Engine;
 use crate::error::{CudaError, Result};
 use crate::event::Recording;
-use crate::graph::Membership;
 use crate::lock;
 use crate::machine::Machine;
 use crate::operation::{Place, Work};
@@ -305,7 +305,7 @@ fn note_writes(machine: &Machine, work: &Work, stamp: &Stamp) {
             copy.shape.each_target_row(|start, bytes| machine.writers.note(start, start + bytes, stamp))
         }
         Work::Fill(fill) => fill.each_row(|start, bytes| machine.writers.note(start, start + bytes, stamp)),
-        Work::Graph(list) => list.iter().for_each(|work| note_writes(machine, work, stamp)),
+        Work::Graph(program) => program.work.iter().for_each(|work| note_writes(machine, work, stamp)),
         _ => {}
     }
 }

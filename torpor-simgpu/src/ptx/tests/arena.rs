@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::ptr::NonNull;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 
-use super::super::{Access, DeviceMemory, MemoryFault, Module, Window};
+use super::super::{Access, DeviceMemory, MemoryFault, Module, System, Window};
 
 /// Where the arena's device addresses start: nothing like its host addresses.
 const BASE: u64 = 0x7000_0000_0000;
@@ -38,12 +39,14 @@ pub(super) struct Arena {
     symbols: HashMap<String, u64>,
     /// Whether `window` answers.
     pub(super) windows: bool,
+    /// What kernels printed.
+    pub(super) printed: Mutex<Vec<u8>>,
 }
 
 impl Arena {
     pub(super) fn new(bytes: usize) -> Self {
         let words = (0..bytes.div_ceil(8)).map(|_| AtomicU64::new(0)).collect();
-        Self { words, used: 0, symbols: HashMap::new(), windows: true }
+        Self { words, used: 0, symbols: HashMap::new(), windows: true, printed: Mutex::default() }
     }
 
     fn host(&self) -> *mut u8 {
@@ -111,5 +114,15 @@ impl DeviceMemory for Arena {
         let inside = self.windows && address.checked_sub(BASE).is_some_and(|at| at < self.used as u64);
         let host = NonNull::new(self.host())?;
         inside.then_some(Window { address: BASE, bytes: self.used as u64, host })
+    }
+}
+
+impl System for Arena {
+    fn print(&self, text: &[u8]) {
+        self.printed.lock().expect("no test panics in here").extend_from_slice(text);
+    }
+
+    fn set_condition(&self, condition: u64, value: u32) {
+        self.print(format!("{condition} is {value}\n").as_bytes());
     }
 }

@@ -103,6 +103,7 @@ fn an_endless_kernel_can_be_cancelled() {
         parameters: &parameters.0,
         globals: &|_| None,
         memory: &arena,
+        system: &arena,
         threads: 2,
         cancel: &cancel,
     };

@@ -138,3 +138,16 @@ fn traps_stop_the_kernel() {
     let fault = run.start(&arena, Parameters::default().pointer(y)).expect_err("a trap");
     assert!(matches!(fault, KernelFault::Trap { .. }), "{fault}");
 }
+
+#[test]
+fn a_managed_variable_is_one_of_device_memory_that_says_so() {
+    let text = |attribute: &str| {
+        format!(
+            ".version 8.0\n.target sm_80\n.address_size 64\n.visible .global {attribute} .align 4 .u32 x = 5;\n.global .u32 y;\n"
+        )
+    };
+    let module = Module::parse(&text(".attribute(.managed)")).expect("PTX parses");
+    let found = module.globals().iter().map(|global| (global.name.as_str(), global.managed));
+    assert_eq!(found.collect::<Vec<_>>(), [("x", true), ("y", false)]);
+    assert!(Module::parse(&text(".attribute(.unified(1, 2))")).is_err(), "what is not known is refused");
+}

@@ -67,6 +67,7 @@ impl<'a> Run<'a> {
                 parameters: &parameters.0,
                 globals: &|symbol| arena.symbol(symbol),
                 memory: arena,
+                system: arena,
                 threads: self.threads,
                 cancel: &AtomicBool::new(false),
             },

@@ -1,0 +1,124 @@
+//! The driver's compiler (`cuLink…`): from PTX to a cubin.
+//!
+//! The simulated GPU has no machine code, so what comes out is the PTX once more, in a section of a cubin whose variables
+//! are declared as in real ones: with sections for them, `.nv.constant4` with the address of each that is in device memory, and
+//! relocations that ask the driver to put the addresses there. Whoever takes the relocations out decides about the
+//! addresses, and the interpreter's kernels use the variables there.
+
+use std::sync::Mutex;
+
+use torpor_proto::image::synthetic::{self, CubinSource, KernelSource, VariableSource};
+use torpor_proto::image::{ImageError, cubin};
+
+use crate::abi::{In, Out};
+use crate::code::{Code, GlobalInfo};
+use crate::error::{CudaError, Result};
+use crate::lock;
+use crate::machine::Machine;
+
+/// The section with the text.
+pub const TEXT: &str = ".torpor.ptx";
+
+/// Functions of the driver, which a cubin has undefined symbols for.
+const CALLS: [&str; 2] = ["vprintf", "__assertfail"];
+
+/// `CU_JIT_INPUT_PTX`.
+const INPUT_PTX: u32 = 1;
+
+/// A compilation (`CUlinkState`).
+#[derive(Debug, Default)]
+pub struct Compilation {
+    cubin: Mutex<Option<Vec<u8>>>,
+}
+
+/// The variables of a module that are in device memory, in the order of their addresses in `.nv.constant4`.
+fn in_memory<'a>(
+    variables: impl Iterator<Item = &'a mut GlobalInfo>,
+) -> impl Iterator<Item = &'a mut GlobalInfo> {
+    variables.filter(|variable| !variable.constant)
+}
+
+/// Takes over the addresses that stand in a cubin.
+pub fn place_variables(code: &mut Code, bytes: &[u8]) -> std::result::Result<(), ImageError> {
+    let asked = cubin::section(bytes, ".rela.nv.constant4")?;
+    if asked.is_none_or(|entries| !entries.is_empty()) {
+        return Ok(());
+    }
+    let slots = cubin::section(bytes, ".nv.constant4")?.unwrap_or_default();
+    for (variable, slot) in in_memory(code.globals.iter_mut()).zip(slots.as_chunks().0) {
+        variable.address = Some(u64::from_le_bytes(*slot));
+    }
+    Ok(())
+}
+
+/// Whether a PTX text has this name in it.
+fn declares(text: &[u8], name: &str) -> bool {
+    text.windows(name.len()).any(|part| part == name.as_bytes())
+}
+
+fn compile(text: &[u8], code: &Code) -> Vec<u8> {
+    let kernel = |kernel: &crate::code::KernelInfo| {
+        let parameters = kernel.parameters.iter().map(|&(offset, bytes)| (offset as u32, bytes as u32));
+        let parameters: Vec<_> = parameters.collect();
+        KernelSource {
+            name: kernel.name.to_string_lossy().into_owned(),
+            block_bytes: parameters.last().map_or(0, |&(offset, bytes)| offset + bytes),
+            parameters,
+            shared_bytes: u64::from(kernel.static_shared_bytes),
+            registers: kernel.registers,
+        }
+    };
+    let variable = |global: &GlobalInfo| {
+        let is_initialised = !global.relocations.is_empty() || global.init.iter().any(|&byte| byte != 0);
+        let section = match (global.constant, is_initialised) {
+            (true, _) => ".nv.constant3",
+            (false, true) => ".nv.global.init",
+            (false, false) => ".nv.global",
+        };
+        let address = |(at, name, addend): &(usize, String, i64)| (*at as u64, name.clone(), *addend);
+        VariableSource {
+            section,
+            name: global.name.clone(),
+            bytes: global.bytes as u64,
+            align: global.align.max(1).next_power_of_two() as u64,
+            contents: if section == ".nv.global" { Vec::new() } else { global.init.clone() },
+            is_local: false,
+            is_managed: global.managed,
+            addresses: global.relocations.iter().map(address).collect(),
+        }
+    };
+    synthetic::cubin(&CubinSource {
+        kernels: code.kernels.iter().map(kernel).collect(),
+        variables: code.globals.iter().map(variable).collect(),
+        calls: CALLS.into_iter().filter(|name| declares(text, name)).collect(),
+        others: vec![(TEXT, text.to_vec())],
+    })
+}
+
+pub fn create(machine: &Machine, state: Out<u64>) -> Result {
+    state.set(machine.compilations.add(std::sync::Arc::default()))
+}
+
+pub fn add(machine: &Machine, state: u64, kind: u32, data: In<u8>, bytes: usize) -> Result {
+    let compilation = machine.compilations.find(state)?;
+    if kind != INPUT_PTX {
+        return Err(CudaError::NOT_SUPPORTED);
+    }
+    let text = data.array(bytes)?;
+    let code = Code::from_ptx(&text, &machine.log)?;
+    *lock(&compilation.cubin) = Some(compile(&text, &code));
+    Ok(())
+}
+
+pub fn complete(machine: &Machine, state: u64, cubin: Out<u64>, bytes: Out<usize>) -> Result {
+    let compilation = machine.compilations.find(state)?;
+    let made = lock(&compilation.cubin);
+    let made = made.as_ref().ok_or(CudaError::INVALID_VALUE)?;
+    cubin.set(made.as_ptr() as u64)?;
+    bytes.set_if_wanted(made.len());
+    Ok(())
+}
+
+pub fn destroy(machine: &Machine, state: u64) -> Result {
+    machine.compilations.remove(state).map(drop)
+}
