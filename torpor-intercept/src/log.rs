@@ -1,7 +1,7 @@
 //! The shim's log: silent unless `TORPOR_SHIM_LOG` names a file, or is `stderr`.
 //!
 //! With `TORPOR_LOG=debug`, every CUDA call that gives an error is named too; with `TORPOR_LOG=trace`, every call, and
-//! before it every command whose answer it waited for (`awaited NAME for N µs`).
+//! before it every command whose answer it waited for (`awaited NAME for N µs`), and what the compile cache had.
 
 use crate::core::CudaResult;
 use std::fs::{File, OpenOptions};
@@ -58,6 +58,13 @@ pub(crate) fn write_call(wanted: LoggedCalls, function: &str, outcome: CudaResul
 pub(crate) fn write_awaited(command: &str, begun: Instant) {
     if LoggedCalls::wanted() == LoggedCalls::All {
         write(&format!("awaited {command} for {:.1} µs", begun.elapsed().as_secs_f64() * 1e6));
+    }
+}
+
+/// Writes what is of interest with every call named.
+pub(crate) fn write_detail(message: impl FnOnce() -> String) {
+    if LoggedCalls::wanted() == LoggedCalls::All {
+        write(&message());
     }
 }
 

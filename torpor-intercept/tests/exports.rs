@@ -20,8 +20,11 @@ fn every_name_of_the_tables_is_exported() {
     let driver = rows.filter_map(|row| row.split('\t').next());
     let rows = include_str!("../runtime-names.tsv").lines().skip(1);
     let runtime = rows.filter_map(|row| row.split(['\t', '@']).next());
-    let nvml = torpor_intercept::nvml::NAMES.iter().copied();
-    let names: BTreeSet<&str> = driver.chain(runtime).chain(nvml).collect();
+    let nvml = torpor_intercept::nvml::names().into_iter();
+    let nvml = nvml.chain(torpor_intercept::nvml::UNSUPPORTED_NAMES.iter().copied());
+    let cupti = torpor_intercept::cupti::NAMES;
+    let names: BTreeSet<&str> =
+        driver.chain(runtime).chain(nvml).chain(torpor_intercept::children::NAMES).chain(cupti).collect();
     assert!(names.len() > 1000);
     let path = CString::new(library().into_os_string().into_encoded_bytes()).unwrap();
     // SAFETY: opening the library runs none of its code, and all arguments are C strings.

@@ -1,4 +1,4 @@
-//! Handing out addresses of a range: first fit, neighbours merged on return.
+//! Handing out addresses of a range: next fit from a place that can be chosen, neighbours merged on return.
 
 use std::collections::BTreeMap;
 use torpor_proto::layout::AddressRange;
@@ -9,6 +9,8 @@ pub struct RangeAllocator {
     granule: u64,
     free: BTreeMap<u64, u64>,
     taken: BTreeMap<u64, u64>,
+    /// Where the search begins.
+    first: u64,
     total: u64,
 }
 
@@ -17,20 +19,60 @@ impl RangeAllocator {
     #[must_use]
     pub fn new(range: AddressRange, granule: u64) -> Self {
         let bytes = range.bytes / granule * granule;
-        Self { granule, free: BTreeMap::from([(range.address, bytes)]), taken: BTreeMap::new(), total: bytes }
+        Self {
+            granule,
+            free: BTreeMap::from([(range.address, bytes)]),
+            taken: BTreeMap::new(),
+            first: range.address,
+            total: bytes,
+        }
+    }
+
+    /// As [`Self::new`], but what lies below `first` is given out only when there is no room above.
+    #[must_use]
+    pub fn starting_at(first: u64, range: AddressRange, granule: u64) -> Self {
+        Self { first: first / granule * granule, ..Self::new(range, granule) }
     }
 
     /// Takes the lowest free piece that is large enough. `None` if there is none, or for no bytes.
     pub fn allocate(&mut self, bytes: u64) -> Option<AddressRange> {
+        self.allocate_aligned(bytes, self.granule)
+    }
+
+    /// As [`Self::allocate`], at a multiple of `alignment`, a power of two.
+    pub fn allocate_aligned(&mut self, bytes: u64, alignment: u64) -> Option<AddressRange> {
+        let alignment = alignment.max(self.granule);
         let bytes = bytes.checked_next_multiple_of(self.granule).filter(|&bytes| bytes > 0)?;
-        let (address, room) =
-            self.free.iter().map(|(&at, &room)| (at, room)).find(|&(_, room)| room >= bytes)?;
-        self.free.remove(&address);
-        if room > bytes {
-            self.free.insert(address + bytes, room - bytes);
+        let fits = |hole: AddressRange, from: u64| {
+            let address = from.max(hole.address).checked_next_multiple_of(alignment)?;
+            hole.contains(address, bytes).then_some((hole, address))
+        };
+        let holes = || self.free.iter().map(|(&address, &bytes)| AddressRange { address, bytes });
+        let above = holes().find_map(|hole| fits(hole, self.first));
+        let (hole, address) = above.or_else(|| holes().find_map(|hole| fits(hole, 0)))?;
+        Some(self.take(hole, AddressRange { address, bytes }))
+    }
+
+    /// Takes exactly this piece, if it is free and made of granules.
+    pub fn allocate_at(&mut self, piece: AddressRange) -> Option<AddressRange> {
+        let (&address, &bytes) = self.free.range(..=piece.address).next_back()?;
+        let hole = AddressRange { address, bytes };
+        let whole = [piece.address, piece.bytes].iter().all(|number| number.is_multiple_of(self.granule));
+        let fits = whole && piece.bytes > 0 && hole.contains(piece.address, piece.bytes);
+        fits.then(|| self.take(hole, piece))
+    }
+
+    /// Takes a piece out of a free one that contains it.
+    fn take(&mut self, hole: AddressRange, piece: AddressRange) -> AddressRange {
+        self.free.remove(&hole.address);
+        if piece.address > hole.address {
+            self.free.insert(hole.address, piece.address - hole.address);
         }
-        self.taken.insert(address, bytes);
-        Some(AddressRange { address, bytes })
+        if hole.end() > piece.end() {
+            self.free.insert(piece.end(), hole.end() - piece.end());
+        }
+        self.taken.insert(piece.address, piece.bytes);
+        piece
     }
 
     /// Gives a piece back by its first address. `None` if no piece begins there.
@@ -78,10 +120,10 @@ mod tests {
     proptest! {
         #[test]
         fn pieces_never_overlap_and_all_comes_back(
-            steps in prop::collection::vec((any::<bool>(), 1..5000u64), 1..200)
+            steps in prop::collection::vec((any::<bool>(), 1..5000u64), 1..200), first in 0..1u64 << 16
         ) {
             let range = AddressRange { address: 1 << 20, bytes: 1 << 16 };
-            let mut allocator = RangeAllocator::new(range, 256);
+            let mut allocator = RangeAllocator::starting_at(range.address + first, range, 256);
             let mut held: Vec<AddressRange> = Vec::new();
             for (give, size) in steps {
                 if give && !held.is_empty() {
@@ -106,6 +148,28 @@ mod tests {
             prop_assert!(allocator.is_empty());
             prop_assert_eq!(allocator.allocate(range.bytes), Some(range));
         }
+    }
+
+    #[test]
+    fn the_search_begins_where_it_is_told_and_ends_with_what_is_below() {
+        let range = AddressRange { address: 4096, bytes: 4096 };
+        let mut allocator = RangeAllocator::starting_at(4096 + 1024, range, 512);
+        let addresses: Vec<u64> = (0..2).map(|_| allocator.allocate(1536).unwrap().address).collect();
+        assert_eq!(addresses, [4096 + 1024, 4096 + 1024 + 1536]);
+        assert_eq!(allocator.allocate(1024).unwrap().address, 4096);
+        assert_eq!(allocator.allocate(1), None);
+    }
+
+    #[test]
+    fn an_address_or_an_alignment_can_be_asked_for() {
+        let mut allocator = RangeAllocator::new(AddressRange { address: 4096, bytes: 1 << 20 }, 512);
+        let piece = AddressRange { address: 8192, bytes: 1024 };
+        assert_eq!(allocator.allocate_at(piece), Some(piece));
+        assert_eq!(allocator.allocate_at(piece), None);
+        assert_eq!(allocator.allocate_at(AddressRange { address: 8192 + 1024 + 1, bytes: 512 }), None);
+        assert_eq!(allocator.allocate_aligned(512, 1 << 16).unwrap().address, 1 << 16);
+        assert_eq!(allocator.allocate(4096).unwrap().address, 4096);
+        assert_eq!(allocator.allocate(512).unwrap().address, 8192 + 1024);
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use super::{Client, CudaResult, Remoting};
 use bytemuck::Zeroable;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::marker::PhantomData;
 use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
@@ -44,6 +43,15 @@ impl Client {
             return self.post_otherwise(command, tail);
         }
         self.push(C::OPCODE, NO_SLOT, command.words(), tail)
+    }
+
+    /// As [`Self::post`], for a command of which only its words are left.
+    pub(super) fn post_words(&self, opcode: u16, words: &[u64], tail: &[u8]) -> CudaResult<()> {
+        self.check_usable()?;
+        if self.remoting != Remoting::Full {
+            self.send_held()?;
+        }
+        self.push(opcode, NO_SLOT, words, tail)
     }
 
     /// As [`Self::post`], unless `is_barred` says so when nobody else can post any more: then false, and nothing was posted.
@@ -109,7 +117,7 @@ impl Client {
     #[inline]
     pub fn check_usable(&self) -> CudaResult<()> {
         if let Some(error) = self.channel.sticky_error() {
-            return Err(error);
+            return Err(self.failed(error));
         }
         if self.is_lost.load(Ordering::Relaxed) {
             return Err(CudaError::DEVICE_UNAVAILABLE);
@@ -154,13 +162,13 @@ impl Client {
         &self.channel.slots[slot]
     }
 
-    /// A free slot. With 64 threads waiting already, the 65th yields until one is done.
+    /// A free slot. With 64 threads waiting already, the 65th sleeps until one is done.
     fn take_slot(&self) -> CudaResult<usize> {
         loop {
             let free = self.free_slots.load(Ordering::Relaxed);
             if free == 0 {
+                self.slot_line.wait_while(|| self.free_slots.load(Ordering::SeqCst) == 0);
                 self.check_alive()?;
-                std::thread::yield_now();
                 continue;
             }
             let lowest = free.trailing_zeros() as usize;
@@ -173,21 +181,20 @@ impl Client {
     }
 
     fn give_slot_back(&self, slot: usize) {
-        self.free_slots.fetch_or(1 << slot, Ordering::AcqRel);
+        // SYNC POINT line
+        self.free_slots.fetch_or(1 << slot, Ordering::SeqCst);
+        self.slot_line.next();
     }
 
-    /// An error if the worker gave a sticky one or the server is gone. Makes a system call.
+    /// An error if the worker gave a sticky one or the lifeline has ended. Makes system calls.
     pub(super) fn check_alive(&self) -> CudaResult<()> {
         if let Some(error) = self.channel.sticky_error() {
-            return Err(error);
+            return Err(self.failed(error));
         }
-        let mut lifeline = [PollFd::new(&self.lifeline, PollFlags::IN)];
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        // The server never sends anything after the handover, so anything to read is the end of the connection.
-        if poll(&mut lifeline, Some(&now)).is_ok_and(|ready| ready > 0)
+        if let Some(ended) = self.lifeline.ended()
             && !self.is_lost.swap(true, Ordering::Relaxed)
         {
-            crate::log::write("the server is gone; every further CUDA call fails");
+            crate::log::write(&ended.to_string());
         }
         if self.is_lost.load(Ordering::Relaxed) { Err(CudaError::DEVICE_UNAVAILABLE) } else { Ok(()) }
     }
@@ -198,30 +205,23 @@ impl<C: Command> Pending<C> {
     pub(super) fn wait(self) -> CudaResult<Answer<C::Reply>> {
         let slot = self.client.slot(self.slot);
         let begun = Instant::now();
-        let spin_end = begun + self.client.spin;
-        'spinning: while !slot.is_done() {
-            for _ in 0..64 {
-                std::hint::spin_loop();
-                if slot.is_done() {
-                    break 'spinning;
-                }
-            }
-            if Instant::now() >= spin_end {
-                while slot.sleep(LOOK) == Waited::TimedOut {
-                    if let Err(error) = self.client.check_alive() {
-                        // The worker might still write to this slot: it is never used again.
-                        std::mem::forget(self);
-                        return Err(error);
-                    }
+        if !self.client.waiting.look(|| slot.is_done()) {
+            while slot.sleep(LOOK) == Waited::TimedOut {
+                if let Err(error) = self.client.check_alive() {
+                    // The worker might still write to this slot: it is never used again.
+                    std::mem::forget(self);
+                    return Err(error);
                 }
             }
         }
         crate::log::write_awaited(C::NAME, begun);
         let mut payload = Vec::new();
         let (status, bytes) = slot.take(&mut payload);
-        self.client.give_slot_back(self.slot);
+        let client = self.client;
+        client.give_slot_back(self.slot);
         std::mem::forget(self);
-        status?;
+        // An answer that fails with everything else is the first to tell of it.
+        status.map_err(|error| if error.is_sticky() { client.failed(error) } else { error })?;
         let mut answer: Vec<u8> = bytemuck::cast_slice(&payload).to_vec();
         answer.truncate(bytes);
         let reply_bytes = size_of::<C::Reply>();

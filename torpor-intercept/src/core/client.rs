@@ -1,21 +1,29 @@
 //! This process as a client of the node.
 
 use super::CudaResult;
-use super::connect::{Connection, connect};
+use super::connect::{Connection, connect, look};
 use super::context::Context;
 use super::device::DeviceInfo;
+use super::ipc::Ipc;
+use super::lifeline::Lifeline;
+use super::limits::Limits;
+use super::line::Line;
+use super::managed::ManagedMemory;
 use super::memory::DeviceMemory;
-use super::owed::Owed;
 use super::pinned::PinnedMemory;
 use super::registered::RegisteredMemory;
 use super::remoting::{Batch, Remoting};
+use super::spin::Spin;
 use super::staging::{Downloads, Uploads};
+use super::stream::DeferredSyncs;
+use super::virtual_memory::VirtualMemory;
+use super::visible::Visibility;
 use super::{channel, fork, image::Images};
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use torpor_proto::channel::MappedChannel;
+use torpor_proto::control::client::{Sensors, View};
 use torpor_proto::error::CudaError;
 use torpor_proto::layout::AddressRange;
 use torpor_proto::mapping::Mapping;
@@ -23,12 +31,18 @@ use torpor_proto::ring::Producer;
 
 /// The connection and all that hangs on it. One per process, for as long as the process lives.
 pub struct Client {
+    /// As the server knows it.
+    pub(super) id: u64,
     pub(super) channel: MappedChannel,
     pub(super) producer: Mutex<Producer>,
     pub(super) free_slots: AtomicU64,
-    pub(super) lifeline: OwnedFd,
+    /// Threads that wait for a free slot.
+    pub(super) slot_line: Line,
+    pub(super) lifeline: Lifeline,
     pub(super) is_lost: AtomicBool,
+    /// As the server asks for.
     pub(super) spin: Duration,
+    pub(super) waiting: Spin,
     pub(super) remoting: Remoting,
     pub(super) batch: Batch,
     /// Posts of the whole process, to know whether anything happened since a synchronisation.
@@ -38,14 +52,18 @@ pub struct Client {
     pub(super) host: AddressRange,
     /// What the program can ask about its device.
     pub device: DeviceInfo,
+    pub(super) limits: Limits,
     pub(super) primary: &'static Context,
     pub(super) memory: DeviceMemory,
+    pub(super) virtual_memory: VirtualMemory,
+    pub(super) ipc: Ipc,
     pub(super) pinned: PinnedMemory,
+    pub(super) managed: ManagedMemory,
     pub(super) registered: RegisteredMemory,
     pub(super) uploads: Uploads,
     pub(super) downloads: Downloads,
     pub(super) images: Images,
-    pub(super) owed: Owed,
+    pub(super) deferred: DeferredSyncs,
     _arena_reservation: Mapping,
     _host_mapping: Mapping,
 }
@@ -78,7 +96,8 @@ pub fn initialize() -> CudaResult<()> {
     if CLIENT.get().is_some() {
         return Ok(());
     }
-    if hides_every_device(std::env::var("CUDA_VISIBLE_DEVICES").ok().as_deref()) {
+    let visibility = Visibility::of_process();
+    if visibility == Visibility::Hidden {
         return Err(CudaError::NO_DEVICE);
     }
     let _one_at_a_time = CONNECTING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -90,54 +109,90 @@ pub fn initialize() -> CudaResult<()> {
         CudaError::SYSTEM_NOT_READY
     })?;
     let client = Client::new(connection)?;
-    fork::watch(client.lifeline.as_raw_fd());
+    if !visibility.includes(&client.device.uuid) {
+        return Err(CudaError::NO_DEVICE);
+    }
+    fork::watch(&client.lifeline);
     let _ = CLIENT.set(client);
     Ok(())
 }
 
-/// The one device is number 0. As with NVIDIA's driver, a list that begins with anything else leaves none.
-fn hides_every_device(visible: Option<&str>) -> bool {
-    let Some(list) = visible else { return false };
-    let first = list.split(',').next().unwrap_or_default().trim();
-    !(first == "0" || first.starts_with("GPU-"))
+/// The device, for questions about it that make the process no client: it may fork and use CUDA in its children.
+///
+/// # Errors
+/// `SYSTEM_NOT_READY` if no server answers; the log says why.
+pub fn surveyed_device() -> CudaResult<&'static DeviceInfo> {
+    static SURVEYED: OnceLock<DeviceInfo> = OnceLock::new();
+    crate::log::prepare();
+    if let Some(known) = CLIENT.get().map(|client| &client.device).or_else(|| SURVEYED.get()) {
+        return Ok(known);
+    }
+    let view = looked()?;
+    let found = DeviceInfo::new(view.device.unwrap_or_default(), view.memory_limit_bytes)?;
+    Ok(SURVEYED.get_or_init(|| found))
+}
+
+/// What the node's NVML says of the device now, or said a moment ago: programs ask for one number after the other.
+///
+/// # Errors
+/// `SYSTEM_NOT_READY` if no server answers; the log says why.
+pub fn surveyed_sensors() -> CudaResult<Sensors> {
+    const MOMENT: Duration = Duration::from_millis(100);
+    static SAID: Mutex<Option<(Instant, Sensors)>> = Mutex::new(None);
+    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((at, sensors)) = *said
+        && at.elapsed() < MOMENT
+    {
+        return Ok(sensors);
+    }
+    let sensors = looked()?.sensors.unwrap_or_default();
+    *said = Some((Instant::now(), sensors));
+    Ok(sensors)
+}
+
+fn looked() -> CudaResult<View> {
+    look().map_err(|error| {
+        crate::log::write(&error.to_string());
+        CudaError::SYSTEM_NOT_READY
+    })
 }
 
 impl Client {
     fn new(connection: Connection) -> CudaResult<Self> {
-        let Connection {
-            welcome,
-            channel,
-            lifeline,
-            arena,
-            host,
-            host_memory,
-            arena_reservation,
-            host_mapping,
-        } = connection;
+        let Connection { welcome, channel, lifeline, arena, host, arena_reservation, host_mapping } =
+            connection;
         let staging = AddressRange { address: host.address, bytes: welcome.staging_bytes };
+        let spin = Duration::from_micros(welcome.spin_us.into());
         let device = DeviceInfo::new(welcome.device.unwrap_or_default(), welcome.memory_limit_bytes)?;
         Ok(Self {
+            id: welcome.client,
             channel,
             producer: Mutex::new(Producer::new()),
             free_slots: AtomicU64::new(channel::ALL_SLOTS),
-            lifeline,
+            slot_line: Line::default(),
+            lifeline: Lifeline::new(lifeline),
             is_lost: AtomicBool::new(false),
-            spin: Duration::from_micros(welcome.spin_us.into()),
+            spin,
+            waiting: Spin::new(spin),
             remoting: Remoting::of_process(),
             batch: Batch::default(),
             posted: AtomicU64::new(1),
             synchronized: AtomicU64::new(0),
             arena,
             host,
-            memory: DeviceMemory::new(arena),
+            memory: DeviceMemory::new(arena.for_allocations(), welcome.memory_limit_bytes),
+            virtual_memory: VirtualMemory::default(),
+            ipc: Ipc::default(),
             device,
+            limits: Limits::default(),
             primary: Context::primary(),
             pinned: PinnedMemory::new(host, staging.bytes),
-            registered: RegisteredMemory::new(host_memory),
+            managed: ManagedMemory::default(),
+            registered: RegisteredMemory::default(),
             uploads: Uploads::new(staging),
             downloads: Downloads::new(staging),
             images: Images::default(),
-            owed: Owed::default(),
+            deferred: DeferredSyncs::default(),
             _arena_reservation: arena_reservation,
             _host_mapping: host_mapping,
         })
@@ -152,20 +207,5 @@ impl Client {
     /// Whether an address is of the device: the arena, or a module's global.
     pub(super) fn is_device_address(&self, address: u64) -> bool {
         self.arena.contains(address, 0) || self.images.is_global(address)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn visible_devices_are_honoured() {
-        for shown in [None, Some("0"), Some("0,1"), Some(" 0 "), Some("GPU-abc")] {
-            assert!(!hides_every_device(shown), "{shown:?}");
-        }
-        for hidden in ["", "-1", "1", "1,0", "none"] {
-            assert!(hides_every_device(Some(hidden)), "{hidden}");
-        }
     }
 }

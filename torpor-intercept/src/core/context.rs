@@ -9,13 +9,17 @@ use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
 use std::mem::ManuallyDrop;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use torpor_proto::error::CudaError;
 
 /// A context.
 pub struct Context {
     number: u32,
+    /// Unlike the number, never given to another one.
+    id: AtomicU64,
     flags: AtomicU32,
+    /// `CUfunc_cache`
+    cache_config: AtomicU32,
     /// How often the primary context was retained.
     retained: AtomicU32,
 }
@@ -101,17 +105,31 @@ pub mod contexts {
     /// `OUT_OF_MEMORY` with thousands of them.
     pub fn create(flags: u32) -> CudaResult<&'static Context> {
         client()?;
-        let new = |number| Context { number, flags: AtomicU32::new(flags), retained: AtomicU32::new(0) };
-        CONTEXTS.insert(new, |context| context.set_flags(flags)).ok_or(CudaError::OUT_OF_MEMORY)
+        let renew = |context: &Context| {
+            context.id.store(next_id(), Ordering::Relaxed);
+            context.set_flags(flags);
+            context.cache_config.store(0, Ordering::Relaxed);
+        };
+        CONTEXTS.insert(|number| Context::new(number, flags), renew).ok_or(CudaError::OUT_OF_MEMORY)
     }
 }
 
+fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
 impl Context {
+    fn new(number: u32, flags: u32) -> Self {
+        let [flags, cache_config, retained] = [flags, 0, 0].map(AtomicU32::new);
+        Self { number, id: AtomicU64::new(next_id()), flags, cache_config, retained }
+    }
+
     /// The primary context, the same for the whole life of the process.
     pub(super) fn primary() -> &'static Self {
         static PRIMARY: OnceLock<&'static Context> = OnceLock::new();
         PRIMARY.get_or_init(|| {
-            let new = |number| Context { number, flags: AtomicU32::new(0), retained: AtomicU32::new(0) };
+            let new = |number| Self::new(number, 0);
             // The table is empty at first, so this cannot fail; a leaked context would serve as well.
             CONTEXTS.insert(new, |_| ()).unwrap_or_else(|| Box::leak(Box::new(new(0))))
         })
@@ -126,7 +144,7 @@ impl Context {
     /// `cuCtxGetId`: never 0, unique in this process.
     #[must_use]
     pub fn id(&self) -> u64 {
-        u64::from(self.number)
+        self.id.load(Ordering::Relaxed)
     }
 
     /// `CUctx_flags`.
@@ -138,6 +156,26 @@ impl Context {
     /// Sets `CUctx_flags`.
     pub fn set_flags(&self, flags: u32) {
         self.flags.store(flags, Ordering::Relaxed);
+    }
+
+    /// `cuCtxGetCacheConfig`: what was set last.
+    #[must_use]
+    pub fn cache_config(&self) -> u32 {
+        self.cache_config.load(Ordering::Relaxed)
+    }
+
+    /// `cuCtxSetCacheConfig`.
+    ///
+    /// # Errors
+    /// `INVALID_VALUE` for no `CUfunc_cache`.
+    pub fn set_cache_config(&self, config: u32) -> CudaResult<()> {
+        /// `CU_FUNC_CACHE_PREFER_EQUAL`
+        const LAST: u32 = 3;
+        if config > LAST {
+            return Err(CudaError::INVALID_VALUE);
+        }
+        self.cache_config.store(config, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Whether the primary context is retained by anybody.

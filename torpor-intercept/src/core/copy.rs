@@ -1,5 +1,6 @@
 //! Copies and fills: which way they go, and by what.
 
+use super::profile::{Side, Work, WorkKind, bracketed};
 use super::stream::Stream;
 use super::{Client, CudaResult, client};
 use torpor_proto::command::{Copy, CopyStrided, Fill};
@@ -28,6 +29,14 @@ impl Location {
     fn is_device(self) -> bool {
         matches!(self, Self::Device(_))
     }
+
+    fn side(self) -> Side {
+        match self {
+            Self::Device(_) => Side::Device,
+            Self::Pinned(_) => Side::Pinned,
+            Self::Pageable(_) => Side::Pageable,
+        }
+    }
 }
 
 /// Which sides of a copy the function's name says are the device's.
@@ -45,7 +54,7 @@ pub enum Direction {
 
 impl Direction {
     /// An address that the device does not reach is no device address, and must not be followed as one of the host's.
-    fn check(self, to: Location, from: Location) -> CudaResult<()> {
+    pub(super) fn check(self, to: Location, from: Location) -> CudaResult<()> {
         let writes = matches!(self, Self::ToDevice | Self::OnDevice);
         let reads = matches!(self, Self::FromDevice | Self::OnDevice);
         if (writes && to.reachable().is_none()) || (reads && from.reachable().is_none()) {
@@ -68,6 +77,21 @@ pub struct StridedCopy {
     pub height: u64,
     /// Slices.
     pub depth: u64,
+}
+
+impl StridedCopy {
+    /// A row.
+    #[must_use]
+    pub fn row(destination: u64, source: u64, bytes: u64) -> Self {
+        let side = |address| (address, bytes, 1);
+        let (destination, source) = (side(destination), side(source));
+        Self { destination, source, width_bytes: bytes, height: 1, depth: 1 }
+    }
+
+    /// Whether there is nothing to copy.
+    pub(super) fn is_empty(&self) -> bool {
+        self.width_bytes == 0 || self.height == 0 || self.depth == 0
+    }
 }
 
 impl Client {
@@ -106,10 +130,22 @@ impl Client {
         }
         let (to, from) = (self.locate(destination, bytes), self.locate(source, bytes));
         direction.check(to, from)?;
+        if to.reachable().is_none() || from.reachable().is_none() {
+            let first = self.uniform_bytes(destination, bytes).min(self.uniform_bytes(source, bytes));
+            if first < bytes {
+                let rest = (destination + first, source + first, bytes - first);
+                // SAFETY: the caller's promise, for parts of the same ranges.
+                return unsafe {
+                    self.copy(destination, source, first, direction, stream, waits)?;
+                    self.copy(rest.0, rest.1, rest.2, direction, stream, waits)
+                };
+            }
+        }
+        let work = || Work::Copy { from: from.side(), to: to.side(), bytes };
         match (to.reachable(), from.reachable()) {
             (Some(destination), Some(source)) => {
                 let copy = Copy { destination, source, bytes, stream: stream.number, reserved: 0 };
-                stream.post(self, &copy, &[])?;
+                bracketed(WorkKind::Copies, stream, work, || stream.post(self, &copy, &[]))?;
                 // From device to device even the synchronous copies return at once.
                 if waits && !(to.is_device() && from.is_device()) {
                     stream.synchronize_posted(self)
@@ -120,7 +156,11 @@ impl Client {
             (Some(destination), None) if to.is_device() => {
                 refuse_capture(stream)?;
                 // SAFETY: the caller's promise.
-                unsafe { self.upload(destination, pointer(source), bytes, stream) }
+                let upload = || unsafe { self.upload(destination, pointer(source), bytes, stream) };
+                bracketed(WorkKind::Copies, stream, work, upload)?;
+                // CUDA promises only that the bytes were read. But programs go on in streams that do not wait for this one, which a
+                // GPU of their own forgives: there the copy is done before they come to it.
+                if waits { stream.synchronize_posted(self) } else { Ok(()) }
             }
             (None, Some(source)) if from.is_device() => {
                 refuse_capture(stream)?;
@@ -151,39 +191,12 @@ impl Client {
         waits: bool,
     ) -> CudaResult<()> {
         let StridedCopy { destination, source, width_bytes, height, depth } = *copy;
-        if width_bytes == 0 || height == 0 || depth == 0 {
+        if copy.is_empty() {
             return self.check();
         }
-        let rows = height.saturating_mul(depth);
-        let too_narrow = |(_, pitch, slice): (u64, u64, u64)| {
-            (rows > 1 && pitch < width_bytes) || (depth > 1 && slice < height)
-        };
-        if too_narrow(destination) || too_narrow(source) {
-            return Err(CudaError::INVALID_VALUE);
-        }
-        let extent = |(_, pitch, slice): (u64, u64, u64)| {
-            let full_rows = (depth - 1).checked_mul(slice)?.checked_add(height - 1)?;
-            full_rows.checked_mul(pitch)?.checked_add(width_bytes)
-        };
-        let (Some(to_bytes), Some(from_bytes)) = (extent(destination), extent(source)) else {
-            return Err(CudaError::INVALID_VALUE);
-        };
-        let (to, from) = (self.locate(destination.0, to_bytes), self.locate(source.0, from_bytes));
-        if let (Some(to_address), Some(from_address)) = (to.reachable(), from.reachable()) {
-            let command = CopyStrided {
-                destination: to_address,
-                destination_pitch: destination.1,
-                destination_height: destination.2,
-                source: from_address,
-                source_pitch: source.1,
-                source_height: source.2,
-                width_bytes,
-                height,
-                depth,
-                stream: stream.number,
-                reserved: 0,
-            };
-            stream.post(self, &command, &[])?;
+        if let Some(command) = self.strided_command(copy, stream.number)? {
+            let work = || self.profiled_copy(copy);
+            bracketed(WorkKind::Copies, stream, work, || stream.post(self, &command, &[]))?;
             return if waits { stream.synchronize_posted(self) } else { Ok(()) };
         }
         for slice in 0..depth {
@@ -200,29 +213,96 @@ impl Client {
         Ok(())
     }
 
-    /// Sets elements of 1, 2 or 4 bytes.
+    /// A copy with pitches as a profiler sees it.
+    fn profiled_copy(&self, copy: &StridedCopy) -> Work {
+        let side = |(address, _, _)| self.locate(address, 1).side();
+        let bytes = copy.width_bytes.saturating_mul(copy.height).saturating_mul(copy.depth);
+        Work::Copy { from: side(copy.source), to: side(copy.destination), bytes }
+    }
+
+    /// The command for a copy that is not empty; `None` if a side is pageable.
+    ///
+    /// # Errors
+    /// `INVALID_VALUE` if a row is wider than its pitch.
+    pub(super) fn strided_command(&self, copy: &StridedCopy, stream: u32) -> CudaResult<Option<CopyStrided>> {
+        let StridedCopy { destination, source, width_bytes, height, depth } = *copy;
+        let rows = height.saturating_mul(depth);
+        let too_narrow = |(_, pitch, slice): (u64, u64, u64)| {
+            (rows > 1 && pitch < width_bytes) || (depth > 1 && slice < height)
+        };
+        if too_narrow(destination) || too_narrow(source) {
+            return Err(CudaError::INVALID_VALUE);
+        }
+        let extent = |(_, pitch, slice): (u64, u64, u64)| {
+            let full_rows = (depth - 1).checked_mul(slice)?.checked_add(height - 1)?;
+            full_rows.checked_mul(pitch)?.checked_add(width_bytes)
+        };
+        let (Some(to_bytes), Some(from_bytes)) = (extent(destination), extent(source)) else {
+            return Err(CudaError::INVALID_VALUE);
+        };
+        let (to, from) = (self.locate(destination.0, to_bytes), self.locate(source.0, from_bytes));
+        let (Some(to_address), Some(from_address)) = (to.reachable(), from.reachable()) else {
+            return Ok(None);
+        };
+        Ok(Some(CopyStrided {
+            destination: to_address,
+            destination_pitch: destination.1,
+            destination_height: destination.2,
+            source: from_address,
+            source_pitch: source.1,
+            source_height: source.2,
+            width_bytes,
+            height,
+            depth,
+            stream,
+            reserved: 0,
+        }))
+    }
+
+    /// Sets elements of 1, 2 or 4 bytes. The synchronous kind returns at once, too, unless the program can see what it does:
+    /// in memory of the host.
     ///
     /// # Errors
     /// Those of earlier posted commands; `INVALID_VALUE` for pageable memory or a misaligned address.
     pub fn fill(
+        &'static self,
+        address: u64,
+        pitch: u64,
+        (width, height): (u64, u64),
+        value: (u32, u32),
+        (stream, waits): (&'static Stream, bool),
+    ) -> CudaResult<()> {
+        if width == 0 || height == 0 {
+            return self.check();
+        }
+        let command = self.fill_command(address, pitch, (width, height), value, stream.number)?;
+        let bytes = width.saturating_mul(height).saturating_mul(command.element_bytes.into());
+        let work = || Work::Fill { bytes, value: command.value };
+        bracketed(WorkKind::Fills, stream, work, || stream.post(self, &command, &[]))?;
+        if waits && self.host.contains(command.address, 1) { stream.synchronize_posted(self) } else { Ok(()) }
+    }
+
+    /// The command for a fill that is not empty.
+    ///
+    /// # Errors
+    /// `INVALID_VALUE` for pageable memory or a misaligned address.
+    pub(super) fn fill_command(
         &self,
         address: u64,
         pitch: u64,
         (width, height): (u64, u64),
         (value, element_bytes): (u32, u32),
-        stream: &'static Stream,
-    ) -> CudaResult<()> {
-        if width == 0 || height == 0 {
-            return self.check();
-        }
-        let address = self.locate(address, 1).reachable().ok_or(CudaError::INVALID_VALUE)?;
+        stream: u32,
+    ) -> CudaResult<Fill> {
         let element = u64::from(element_bytes);
+        let last_row = (height - 1).checked_mul(pitch);
+        let bytes = last_row.zip(width.checked_mul(element)).and_then(|(rows, row)| rows.checked_add(row));
+        let bytes = bytes.ok_or(CudaError::INVALID_VALUE)?;
+        let address = self.locate(address, bytes).reachable().ok_or(CudaError::INVALID_VALUE)?;
         if !address.is_multiple_of(element) || (height > 1 && !pitch.is_multiple_of(element)) {
             return Err(CudaError::INVALID_VALUE);
         }
-        let command =
-            Fill { address, pitch, width, height, value, element_bytes, stream: stream.number, reserved: 0 };
-        stream.post(self, &command, &[])
+        Ok(Fill { address, pitch, width, height, value, element_bytes, stream, reserved: 0 })
     }
 }
 

@@ -11,12 +11,13 @@ use torpor_proto::image::{Image, for_gpu};
 const COMPUTE_CAPABILITY_MAJOR: i32 = 75;
 const COMPUTE_CAPABILITY_MINOR: i32 = 76;
 
-/// Attributes for what Torpor does not offer, though the GPU does: programs ask before they use. (`CUdevice_attribute`)
+/// Attributes for what Torpor does not offer, though the GPU does, or the other way round: programs ask before they use.
+/// (`CUdevice_attribute`)
 const OVERRIDES: &[(i32, i32)] = &[
-    (83, 0),  // MANAGED_MEMORY
+    (83, 1),  // MANAGED_MEMORY: core/managed
     (86, 0),  // HOST_NATIVE_ATOMIC_SUPPORTED
     (88, 0),  // PAGEABLE_MEMORY_ACCESS
-    (89, 0),  // CONCURRENT_MANAGED_ACCESS
+    (89, 1),  // CONCURRENT_MANAGED_ACCESS: it is the same memory for both
     (91, 0),  // CAN_USE_HOST_POINTER_FOR_REGISTERED_MEM: registered memory has an alias in the host range
     (92, 0),  // CAN_USE_STREAM_MEM_OPS_V1
     (93, 0),  // CAN_USE_64_BIT_STREAM_MEM_OPS_V1
@@ -24,8 +25,8 @@ const OVERRIDES: &[(i32, i32)] = &[
     (99, 1),  // HOST_REGISTER_SUPPORTED
     (100, 0), // PAGEABLE_MEMORY_ACCESS_USES_HOST_PAGE_TABLES
     (101, 0), // DIRECT_MANAGED_MEM_ACCESS_FROM_HOST
-    (102, 0), // VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED
-    (103, 0), // HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED
+    (102, 1), // VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED: core/virtual_memory.rs
+    (103, 1), // HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED
     (104, 0), // HANDLE_TYPE_WIN32_HANDLE_SUPPORTED
     (105, 0), // HANDLE_TYPE_WIN32_KMT_HANDLE_SUPPORTED
     (107, 0), // GENERIC_COMPRESSION_SUPPORTED
@@ -41,7 +42,7 @@ const OVERRIDES: &[(i32, i32)] = &[
     (122, 0), // CAN_USE_64_BIT_STREAM_MEM_OPS
     (123, 0), // CAN_USE_STREAM_WAIT_VALUE_NOR
     (124, 0), // DMA_BUF_SUPPORTED
-    (125, 0), // IPC_EVENT_SUPPORTED
+    (125, 1), // IPC_EVENT_SUPPORTED: core/ipc
     (128, 0), // HANDLE_TYPE_FABRIC_SUPPORTED
     (132, 0), // MULTICAST_SUPPORTED
 ];
@@ -117,7 +118,7 @@ impl DeviceInfo {
     /// # Errors
     /// `UNSUPPORTED_LIMIT` (215) for one that the driver does not know.
     pub fn limit(&self, limit: i32) -> CudaResult<u64> {
-        self.limits.get(&limit).copied().ok_or(CudaError(215))
+        self.limits.get(&limit).copied().ok_or(CudaError::UNSUPPORTED_LIMIT)
     }
 }
 
@@ -126,13 +127,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_torpor_does_not_offer_is_not_claimed() {
-        let attributes = HashMap::from([(16, 132), (119, 1), (83, 1)]);
+    fn what_torpor_offers_is_claimed_and_nothing_else() {
+        let attributes = HashMap::from([(16, 132), (119, 1), (83, 0)]);
         let device = Device { attributes, total_memory_bytes: 100, ..Device::default() };
         let info = DeviceInfo::new(device, 40).unwrap();
         assert_eq!(info.attribute(16), Ok(132));
         assert_eq!(info.attribute(119), Ok(0));
-        assert_eq!(info.attribute(83), Ok(0));
+        assert_eq!(info.attribute(83), Ok(1));
         assert_eq!(info.attribute(9999), Err(CudaError::INVALID_VALUE));
         assert_eq!(info.total_memory_bytes, 40);
         assert!(DeviceInfo::new(Device::default(), 0).is_err());

@@ -94,6 +94,20 @@ impl<T: Send + Sync + 'static> Table<T> {
         Some(unsafe { slot.value.assume_init_ref() })
     }
 
+    /// The object with this number, if it is live.
+    pub(crate) fn numbered(&self, number: u32) -> Option<&'static T> {
+        if number >= self.capacity {
+            return None;
+        }
+        // SAFETY: the number is below the capacity, so the slot lies in the region, which is mapped for ever.
+        let slot = unsafe { self.region()?.add(number as usize).as_ref() };
+        if slot.state.load(Ordering::Acquire) != LIVE {
+            return None;
+        }
+        // SAFETY: a live slot's value was written before its state was (release in `insert`, acquire here).
+        Some(unsafe { slot.value.assume_init_ref() })
+    }
+
     /// Takes a handle out of use; a later [`Self::insert`] may give it out again. False if it was not live.
     pub(crate) fn retire(&self, number: u32) -> bool {
         let Some(region) = self.region() else { return false };

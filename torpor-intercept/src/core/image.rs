@@ -2,13 +2,14 @@
 
 use super::handle::Table;
 use super::kernel::Kernel;
+use super::stream::host_function;
 use super::{Client, CudaResult, client};
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use torpor_proto::command::{ImageGlobal, ImageKernels, ImageLoad, ImageUnload, ImageUpload};
 use torpor_proto::error::CudaError;
-use torpor_proto::image::{Image as Bytes, ImageError, measure};
+use torpor_proto::image::{Image as Bytes, ImageError, ImageKind, measure, ptx};
 use torpor_proto::layout::AddressRange;
 
 /// A code module of the program. Serves as `CUmodule` and as `CUlibrary`.
@@ -66,6 +67,9 @@ impl Image {
         }
         // SAFETY: the caller's promise.
         let bytes = unsafe { measure(pointer) }.map_err(|error| refused(&error))?;
+        if bytes.kind == ImageKind::Ptx && !ptx::is_ptx(bytes.bytes) {
+            return Err(CudaError::INVALID_IMAGE);
+        }
         let contents = || Contents { source: Some(Source(bytes.clone())), ..Contents::default() };
         let image = IMAGES
             .insert(
@@ -105,14 +109,16 @@ impl Image {
             let mut globals = client.images.globals.write().unwrap_or_else(PoisonError::into_inner);
             globals.retain(|known| !contents.globals.values().any(|own| own == known));
         }
+        let managed = contents.globals.values().filter(|global| client.is_managed_variable(global));
+        managed.for_each(|&variable| client.managed.remove_variable(variable));
         contents.kernels.values().for_each(|kernel| kernel.retire());
-        let posted = if contents.is_loaded {
-            client.post(&ImageUnload { image: self.number, reserved: 0 }, &[])
-        } else {
-            Ok(())
-        };
-        IMAGES.retire(self.number);
-        posted
+        let is_loaded = contents.is_loaded;
+        host_function::when_posted(move |client| {
+            let unload = ImageUnload { image: self.number, reserved: 0 };
+            let posted = if is_loaded { client.post(&unload, &[]) } else { Ok(()) };
+            IMAGES.retire(self.number);
+            posted
+        })
     }
 
     /// A kernel by name (`cuModuleGetFunction`, `cuLibraryGetKernel`).
@@ -148,8 +154,22 @@ impl Image {
         let answer = client.call(&ImageGlobal { image: self.number, reserved: 0 }, name.as_bytes())?.reply;
         let global = AddressRange { address: answer.address, bytes: answer.bytes };
         contents.globals.insert(name, global);
-        client.images.globals.write().unwrap_or_else(PoisonError::into_inner).push(global);
+        if client.is_managed_variable(&global) {
+            client.managed.add_variable(global);
+        } else {
+            client.images.globals.write().unwrap_or_else(PoisonError::into_inner).push(global);
+        }
         Ok(global)
+    }
+
+    /// As [`Self::global`], of a `__managed__` variable alone (`cuLibraryGetManaged`).
+    ///
+    /// # Errors
+    /// As that.
+    pub fn managed_variable(&'static self, name: CString) -> CudaResult<AddressRange> {
+        let client = client()?;
+        let global = self.global(name)?;
+        if client.is_managed_variable(&global) { Ok(global) } else { Err(CudaError::NOT_FOUND) }
     }
 
     /// The names of all its kernels.
@@ -200,13 +220,13 @@ impl Image {
     }
 }
 
-/// An image read from a file (`cuModuleLoad`), NUL-terminated in case it is PTX.
+/// An image read from a file (`cuModuleLoad`), with NULs behind it: PTX ends with one, and a magic number has four bytes.
 ///
 /// # Errors
 /// `FILE_NOT_FOUND`.
 pub fn read_image_file(path: &std::path::Path) -> CudaResult<Vec<u8>> {
     let mut bytes = std::fs::read(path).map_err(|_| CudaError::FILE_NOT_FOUND)?;
-    bytes.push(0);
+    bytes.extend([0; 4]);
     Ok(bytes)
 }
 

@@ -88,6 +88,10 @@ impl Kernel {
         KERNELS.get(handle).ok_or(CudaError::INVALID_HANDLE)
     }
 
+    pub(super) fn numbered(number: u32) -> CudaResult<&'static Self> {
+        KERNELS.numbered(number).ok_or(CudaError::INVALID_VALUE)
+    }
+
     /// What the program is given for it.
     #[must_use]
     pub fn handle(&'static self) -> *mut c_void {
@@ -144,8 +148,9 @@ impl Kernel {
         let threads = block.iter().try_fold(1u32, |product, &size| product.checked_mul(size));
         let most = self.attribute(MAX_THREADS_PER_BLOCK)?.unsigned_abs();
         let fits = threads.is_some_and(|threads| threads > 0 && (most == 0 || threads <= most));
-        // The y and z sizes of a grid are 16 bits (CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Y); x has 31.
-        let grid_fits = grid.iter().all(|&size| size > 0) && grid[1] <= 65535 && grid[2] <= 65535;
+        // The y and z sizes of a grid are 16 bits (CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Y), x has 31; a block's z is 64 at most.
+        let grid_fits =
+            grid.iter().all(|&size| size > 0) && grid[1] <= 65535 && grid[2] <= 65535 && block[2] <= 64;
         let allowed = self.attribute(MAX_DYNAMIC_SHARED_BYTES)?.unsigned_abs();
         if fits && grid_fits && shared_bytes <= allowed { Ok(()) } else { Err(CudaError::INVALID_VALUE) }
     }

@@ -1,7 +1,9 @@
 //! Launching: a kernel's parameters gathered into one record.
 
 use super::event::Event;
+use super::graph::{Edge, EdgeData, kernel_work};
 use super::kernel::Kernel;
+use super::profile::{Work, WorkKind, bracketed};
 use super::stream::Stream;
 use super::{CudaResult, client};
 use std::ffi::c_void;
@@ -51,13 +53,27 @@ impl LaunchConfig<'_> {
             .map(|attribute| {
                 let mut attribute = *attribute;
                 if EVENT_LAUNCH_ATTRIBUTES.contains(&attribute.id) {
-                    let handle = ptr::with_exposed_provenance_mut(attribute.value[0] as usize);
-                    attribute.value[0] = Event::find(handle)?.number.into();
+                    attribute.value[0] = event_of(&attribute)?.number.into();
                 }
                 Ok(attribute)
             })
             .collect()
     }
+
+    fn names_events(&self) -> bool {
+        self.attributes.iter().any(|attribute| EVENT_LAUNCH_ATTRIBUTES.contains(&attribute.id))
+    }
+
+    /// The events that the launch records.
+    fn events(&self) -> impl Iterator<Item = CudaResult<&'static Event>> {
+        let named = self.attributes.iter().filter(|named| EVENT_LAUNCH_ATTRIBUTES.contains(&named.id));
+        named.map(event_of)
+    }
+}
+
+/// The event that an attribute's value begins with.
+fn event_of(attribute: &LaunchAttribute) -> CudaResult<&'static Event> {
+    Event::find(ptr::with_exposed_provenance_mut(attribute.value[0] as usize))
 }
 
 impl Kernel {
@@ -70,7 +86,7 @@ impl Kernel {
     /// `parameters` (one pointer for each parameter) or `extra` are as CUDA wants them for this kernel.
     #[inline]
     pub unsafe fn launch(
-        &self,
+        &'static self,
         config: &LaunchConfig<'_>,
         stream: &'static Stream,
         parameters: *const *const c_void,
@@ -78,6 +94,13 @@ impl Kernel {
     ) -> CudaResult<()> {
         let client = client()?;
         self.check_launch(config.grid, config.block, config.shared_bytes)?;
+        if !config.attributes.is_empty() {
+            self.check_attributes(config)?;
+            if stream.is_capturing() && config.names_events() {
+                // SAFETY: the caller's promise.
+                return unsafe { self.launch_in_capture(config, stream, parameters, extra) };
+            }
+        }
         let attribute_bytes = size_of_val(config.attributes);
         let bytes = attribute_bytes + self.parameter_bytes as usize;
         let mut inline = [0u64; INLINE_WORDS];
@@ -97,14 +120,61 @@ impl Kernel {
         unsafe { self.gather(&mut tail[attribute_bytes..], parameters, extra)? };
         let mut shape = config.shape(self, stream.number);
         shape.parameter_bytes = self.parameter_bytes;
-        stream.post(client, &Launch { shape }, tail)
+        let work = || self.profiled(config);
+        if config.attributes.is_empty() {
+            let post = || stream.post(client, &Launch { shape }, tail);
+            return bracketed(WorkKind::Kernels, stream, work, post);
+        }
+        let events = config.events().collect::<CudaResult<Vec<_>>>()?;
+        let begun: Vec<_> = events.iter().map(|event| event.begin_record()).collect();
+        let post = || stream.post_behind(client, &Launch { shape }, tail, None);
+        let posted = bracketed(WorkKind::Kernels, stream, work, post);
+        let held = posted.ok().flatten();
+        events.iter().zip(&begun).for_each(|(event, begun)| event.end_record(begun, held));
+        posted.map(|_| ())
+    }
+
+    /// A launch as a profiler sees it.
+    fn profiled(&'static self, config: &LaunchConfig<'_>) -> Work {
+        let LaunchConfig { grid, block, shared_bytes, .. } = *config;
+        Work::Kernel { kernel: self, grid, block, shared_bytes }
+    }
+
+    /// As [`Self::launch`], where events among the attributes stand for nodes, as in any capture.
+    ///
+    /// # Safety
+    /// As [`Self::launch`].
+    #[cold]
+    unsafe fn launch_in_capture(
+        &self,
+        config: &LaunchConfig<'_>,
+        stream: &'static Stream,
+        parameters: *const *const c_void,
+        extra: *const *const c_void,
+    ) -> CudaResult<()> {
+        let is_event = |attribute: &&LaunchAttribute| EVENT_LAUNCH_ATTRIBUTES.contains(&attribute.id);
+        let events = config.attributes.iter().filter(is_event);
+        let events = events.map(|attribute| Ok((attribute.id, event_of(attribute)?)));
+        let events = events.collect::<CudaResult<Vec<_>>>()?;
+        let others: Vec<_> =
+            config.attributes.iter().filter(|attribute| !is_event(attribute)).copied().collect();
+        let config = LaunchConfig { attributes: &others, ..*config };
+        // SAFETY: the caller's promise.
+        let work = unsafe { kernel_work(self, &config, parameters, extra)? };
+        let capture = stream.current_capture()?;
+        let from = capture.append_work(stream, work)?;
+        for (attribute, event) in events {
+            event
+                .note_captured(&capture, vec![Edge { from, data: EdgeData::of_launch_attribute(attribute) }]);
+        }
+        Ok(())
     }
 
     /// Writes the parameter block.
     ///
     /// # Safety
     /// As [`Self::launch`].
-    unsafe fn gather(
+    pub(super) unsafe fn gather(
         &self,
         block: &mut [u8],
         parameters: *const *const c_void,

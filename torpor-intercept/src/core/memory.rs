@@ -1,8 +1,9 @@
 //! Device memory: addresses come from this process's arena, physical memory from the worker.
 
 use super::address_space::RangeAllocator;
-use super::stream::Stream;
-use super::{Client, CudaResult, pool};
+use super::stream::{Stream, host_function};
+use super::{Client, CudaResult, graph, pool};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::{Mutex, PoisonError};
 use torpor_proto::command::{MemoryAllocate, MemoryFree, MemoryInfo};
 use torpor_proto::error::CudaError;
@@ -22,17 +23,60 @@ struct Inner {
     segments: RangeAllocator,
     /// Segments that small allocations share.
     shared: Vec<(AddressRange, RangeAllocator)>,
+    /// Those of them that other processes may see, by address: nothing new goes there.
+    exported: HashSet<u64>,
+    /// Allocations with `CU_POINTER_ATTRIBUTE_SYNC_MEMOPS` set.
+    synchronizing: HashSet<u64>,
+    /// Pieces of `segments` that are no allocations: reservations of the program, and homes of objects.
+    kept: BTreeSet<u64>,
 }
 
 impl DeviceMemory {
-    pub(super) fn new(arena: AddressRange) -> Self {
-        let segments = RangeAllocator::new(arena, SEGMENT_GRANULE_BYTES);
-        Self { inner: Mutex::new(Inner { segments, shared: Vec::new() }) }
+    /// Allocations begin at a random place of the arena, as far as it has more addresses than `limit_bytes` need.
+    pub(super) fn new(arena: AddressRange, limit_bytes: u64) -> Self {
+        let needed = limit_bytes.saturating_add(limit_bytes / 8);
+        let offset = random().checked_rem(arena.bytes.saturating_sub(needed)).unwrap_or(0);
+        let segments = RangeAllocator::starting_at(arena.address + offset, arena, SEGMENT_GRANULE_BYTES);
+        Self {
+            inner: Mutex::new(Inner {
+                segments,
+                shared: Vec::new(),
+                exported: HashSet::new(),
+                synchronizing: HashSet::new(),
+                kept: BTreeSet::new(),
+            }),
+        }
+    }
+
+    /// Addresses for something else than an allocation: at `wanted` if they are free there, else at a multiple of
+    /// `alignment`.
+    pub(super) fn keep_addresses(&self, bytes: u64, alignment: u64, wanted: u64) -> CudaResult<u64> {
+        let mut inner = self.lock();
+        let at_wanted = inner.segments.allocate_at(AddressRange { address: wanted, bytes });
+        let found = at_wanted.or_else(|| inner.segments.allocate_aligned(bytes, alignment));
+        let address = found.ok_or(CudaError::OUT_OF_MEMORY)?.address;
+        inner.kept.insert(address);
+        Ok(address)
+    }
+
+    /// Gives back what [`Self::keep_addresses`] gave.
+    pub(super) fn return_addresses(&self, address: u64) {
+        let mut inner = self.lock();
+        if inner.kept.remove(&address) {
+            inner.segments.release(address);
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A number that other programs cannot guess. Where the kernel has none, 0.
+fn random() -> u64 {
+    let mut bytes = [0; 8];
+    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::NONBLOCK);
+    u64::from_ne_bytes(bytes)
 }
 
 impl Client {
@@ -76,7 +120,15 @@ impl Client {
         if address == 0 {
             return Ok(());
         }
-        if pool::free_after_all(self, address)? {
+        // As the driver does, behind everything that may still use it: some of that may not even be posted.
+        host_function::wait_for_all()?;
+        if self.host.contains(address, 1) { self.free_managed(address) } else { self.free_unused(address) }
+    }
+
+    /// As [`Self::free`], of memory that nothing uses which is held behind a host function.
+    pub(super) fn free_unused(&'static self, address: u64) -> CudaResult<()> {
+        self.set_synchronizes_always(address, false);
+        if pool::free_after_all(self, address)? || graph::memory::take_from_program(address)? {
             return Ok(());
         }
         let shared = self.memory.lock().shared_with(address);
@@ -88,8 +140,7 @@ impl Client {
             }
             return Ok(());
         }
-        let begins_there =
-            self.memory.lock().segments.find(address).is_some_and(|found| found.address == address);
+        let begins_there = self.memory.lock().find(address).is_some_and(|found| found.address == address);
         if begins_there { self.free_segment(address) } else { Err(CudaError::INVALID_VALUE) }
     }
 
@@ -100,18 +151,57 @@ impl Client {
         posted
     }
 
-    /// The allocation that a device address lies in (`cuMemGetAddressRange`).
+    /// Whether `CU_POINTER_ATTRIBUTE_SYNC_MEMOPS` is set for the allocation that begins there.
+    pub fn synchronizes_always(&self, address: u64) -> bool {
+        self.memory.lock().synchronizing.contains(&address)
+    }
+
+    /// Sets that attribute.
+    pub fn set_synchronizes_always(&self, address: u64, is_set: bool) {
+        let synchronizing = &mut self.memory.lock().synchronizing;
+        if is_set {
+            synchronizing.insert(address);
+        } else {
+            synchronizing.remove(&address);
+        }
+    }
+
+    /// The allocation that an address of device or managed memory lies in (`cuMemGetAddressRange`).
     ///
     /// # Errors
     /// `NOT_FOUND`.
     pub fn allocation_of(&self, address: u64) -> CudaResult<AddressRange> {
+        if let Some(found) = self.virtual_memory.view_of(address).or_else(|| self.managed_range_of(address)) {
+            return Ok(found);
+        }
         let inner = self.memory.lock();
         let shared = inner.shared.iter().find(|(segment, _)| segment.contains(address, 1));
         let found = match shared {
             Some((_, pieces)) => pieces.find(address),
-            None => inner.segments.find(address),
+            None => inner.find(address),
         };
         found.or_else(|| self.images.global_of(address)).ok_or(CudaError::NOT_FOUND)
+    }
+
+    /// The segment that other processes have to see to see an allocation, and where in it that begins.
+    ///
+    /// # Errors
+    /// `INVALID_VALUE` if the address is in nothing that [`Self::allocate`] gave to the program itself.
+    pub(super) fn allocation_to_export(&self, address: u64) -> CudaResult<(AddressRange, u64)> {
+        let found = self.memory.lock().segment_and_allocation(address);
+        let found = found.filter(|&(_, allocation)| self.may_export(allocation));
+        let (segment, allocation) = found.ok_or(CudaError::INVALID_VALUE)?;
+        let mut inner = self.memory.lock();
+        if inner.shared_with(address).is_some() {
+            inner.exported.insert(segment.address);
+        }
+        Ok((segment, allocation))
+    }
+
+    /// Whether an allocation can be given to other processes as it is (`CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE`).
+    pub fn may_export(&self, allocation: u64) -> bool {
+        let found = self.memory.lock().segment_and_allocation(allocation);
+        found.is_some_and(|(_, at)| !pool::has(at) && !graph::memory::is_held(at))
     }
 
     /// `cuMemGetInfo`: free and total bytes of this function.
@@ -125,8 +215,22 @@ impl Client {
 }
 
 impl Inner {
+    /// The allocation of whole segments that an address lies in.
+    fn find(&self, address: u64) -> Option<AddressRange> {
+        self.segments.find(address).filter(|found| !self.kept.contains(&found.address))
+    }
+
+    /// The segment that an address lies in, and where in it its allocation begins.
+    fn segment_and_allocation(&self, address: u64) -> Option<(AddressRange, u64)> {
+        match self.shared.iter().find(|(segment, _)| segment.contains(address, 1)) {
+            Some((segment, pieces)) => Some((*segment, pieces.find(address)?.address)),
+            None => self.find(address).map(|segment| (segment, segment.address)),
+        }
+    }
+
     fn allocate_small(&mut self, bytes: u64) -> Option<u64> {
-        self.shared.iter_mut().find_map(|(_, pieces)| pieces.allocate(bytes)).map(|piece| piece.address)
+        let own = self.shared.iter_mut().filter(|(segment, _)| !self.exported.contains(&segment.address));
+        own.into_iter().find_map(|(_, pieces)| pieces.allocate(bytes)).map(|piece| piece.address)
     }
 
     fn shared_with(&self, address: u64) -> Option<AddressRange> {
@@ -142,6 +246,7 @@ impl Inner {
         let is_empty = pieces.is_empty();
         if is_empty {
             self.shared.swap_remove(at);
+            self.exported.remove(&segment.address);
         }
         Ok(is_empty)
     }

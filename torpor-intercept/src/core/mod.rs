@@ -4,52 +4,67 @@
 //! counters; nothing names a GPU.
 
 mod address_space;
-mod capture;
 mod channel;
 mod client;
 mod connect;
 mod context;
 mod copiers;
 mod copy;
+mod descriptor;
 mod device;
 mod event;
 mod fork;
-mod graph;
+pub mod graph;
 mod handle;
 mod helper_thread;
-mod host_function;
 mod image;
+mod ipc;
 mod kernel;
 mod launch;
+mod launch_attributes;
+mod lifeline;
+mod limits;
+mod line;
 mod link;
+mod managed;
 mod memory;
 mod occupancy;
-mod owed;
 mod pinned;
 pub mod pool;
-mod position;
+pub(crate) mod profile;
 mod registered;
 mod remoting;
+mod request;
+mod spin;
 mod staging;
 mod stream;
-mod stream_order;
 mod tensor_map;
+mod text;
+mod timed_stream;
+mod virtual_memory;
+mod visible;
 
 pub use address_space::RangeAllocator;
-pub use capture::{Capture, CaptureStatus};
-pub use client::{Client, client, initialize};
+pub use client::{Client, client, initialize, surveyed_device, surveyed_sensors};
 pub use context::{Context, contexts};
 pub use copy::{Direction, Location, StridedCopy};
 pub use device::DeviceInfo;
 pub use event::Event;
-pub use graph::{Graph, GraphExec};
-pub use host_function::{Callback, HostFunction, LaunchedFunction};
+pub(crate) use fork::is_forked_child;
+pub use graph::{Graph, GraphExec, Node};
 pub use image::{Image, read_image_file};
+pub use ipc::IpcHandle;
 pub use kernel::Kernel;
 pub use launch::LaunchConfig;
 pub use link::Link;
+pub use managed::{Advice, NO_DEVICE, Place, RangeFacts};
 pub use remoting::{Remoting, ask_anyway};
-pub use stream::{Stream, StreamHandle};
+pub use stream::{
+    Callback, Capture, CaptureInfo, CaptureStatus, HostFunction, LaunchedFunction, Stream,
+    StreamAttributeValue, StreamHandle,
+};
+
+pub use virtual_memory::{Access, ObjectProperties};
 
 use torpor_proto::error::CudaError;
 

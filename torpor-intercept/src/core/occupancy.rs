@@ -71,6 +71,37 @@ impl Kernel {
         })
     }
 
+    /// `cuOccupancyMaxPotentialBlockSize`: the fewest blocks with which the most threads are active at once, and how many
+    /// threads each has. No more than `limit`, if that is not 0.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn potential_block_size(
+        &self,
+        shared_bytes: impl Fn(i32) -> u64,
+        limit: i32,
+        flags: u32,
+    ) -> CudaResult<(i32, i32)> {
+        // CU_DEVICE_ATTRIBUTE_ of these names, and CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK.
+        let [max_block, warp, processors, most_active] =
+            [1, 10, 16, 39].map(|attribute| client().and_then(|client| client.device.attribute(attribute)));
+        let (warp, most_active) = (warp?.max(1), most_active?);
+        let most = max_block?.min(self.attribute(0)?).min(if limit > 0 { limit } else { i32::MAX });
+        let (mut best_blocks, mut best_threads, mut most_found) = (0, 0, 0);
+        // The whole warps that hold so many threads, then one warp less each time.
+        for warps in (1..=(most + warp - 1) / warp).rev() {
+            let threads = most.min(warps * warp);
+            let blocks = self.occupancy_blocks(threads, shared_bytes(threads), flags)? as i32;
+            if blocks * threads > most_found {
+                (best_blocks, best_threads, most_found) = (blocks, threads, blocks * threads);
+            }
+            if most_found >= most_active {
+                break;
+            }
+        }
+        Ok((best_blocks * processors?, best_threads))
+    }
+
     /// `cuOccupancyMaxActiveClusters`.
     ///
     /// # Errors

@@ -1,9 +1,11 @@
-//! Page-locked host memory: pieces of the host range, locked by the worker at the same addresses.
+//! Page-locked memory: pieces of the host range, locked by the worker at the same addresses. `cuMemHostAlloc` gives such, and
+//! registered and managed memory lie in such.
 
 use super::address_space::RangeAllocator;
-use super::{Client, CudaResult, host_function};
+use super::stream::host_function;
+use super::{Client, CudaResult};
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, Once, PoisonError};
 use torpor_proto::command::{HostLock, HostUnlock};
 use torpor_proto::error::CudaError;
 use torpor_proto::layout::{AddressRange, PAGE_BYTES};
@@ -19,9 +21,11 @@ struct Inner {
 }
 
 impl PinnedMemory {
-    /// The host range past its staging area.
+    /// The host range from its staging area to what is for variables, as far as that leaves something.
     pub(super) fn new(host: AddressRange, staging_bytes: u64) -> Self {
-        let range = AddressRange { address: host.address + staging_bytes, bytes: host.bytes - staging_bytes };
+        let address = host.address + staging_bytes;
+        let bytes = host.for_managed_variables().address.saturating_sub(address);
+        let range = AddressRange { address, bytes };
         Self {
             inner: Mutex::new(Inner {
                 ranges: RangeAllocator::new(range, PAGE_BYTES),
@@ -44,11 +48,7 @@ impl Client {
         if bytes == 0 {
             return Err(CudaError::INVALID_VALUE);
         }
-        let range = self.pinned.lock().ranges.allocate(bytes).ok_or(CudaError::OUT_OF_MEMORY)?;
-        if let Err(error) = self.call(&HostLock { address: range.address, bytes: range.bytes }, &[]) {
-            self.pinned.lock().ranges.release(range.address);
-            return Err(error);
-        }
+        let range = self.lock_host(bytes)?;
         self.pinned.lock().flags.insert(range.address, flags);
         Ok(range.address)
     }
@@ -65,6 +65,26 @@ impl Client {
     /// As [`Self::free_pinned`], but does not wait for host functions.
     pub(super) fn release_pinned(&'static self, address: u64) -> CudaResult<()> {
         self.pinned.lock().flags.remove(&address).ok_or(CudaError::INVALID_VALUE)?;
+        self.unlock_host(address)
+    }
+
+    /// Page-locks a new piece of the host range.
+    ///
+    /// # Errors
+    /// `OUT_OF_MEMORY`.
+    pub(super) fn lock_host(&'static self, bytes: u64) -> CudaResult<AddressRange> {
+        let Some(range) = self.pinned.lock().ranges.allocate(bytes) else {
+            return Err(no_addresses(bytes));
+        };
+        if let Err(error) = self.call(&HostLock { address: range.address, bytes: range.bytes }, &[]) {
+            self.pinned.lock().ranges.release(range.address);
+            return Err(error);
+        }
+        Ok(range)
+    }
+
+    /// Undoes [`Self::lock_host`] once the GPU has done with the piece.
+    pub(super) fn unlock_host(&'static self, address: u64) -> CudaResult<()> {
         let unlocked = self.call(&HostUnlock { address }, &[]);
         self.pinned.lock().ranges.release(address);
         unlocked.map(|_| ())
@@ -72,7 +92,8 @@ impl Client {
 
     /// The allocation that a pinned address lies in.
     pub fn pinned_allocation_of(&self, address: u64) -> Option<AddressRange> {
-        self.pinned.lock().ranges.find(address)
+        let inner = self.pinned.lock();
+        inner.ranges.find(address).filter(|found| inner.flags.contains_key(&found.address))
     }
 
     /// `cuMemHostGetFlags`.
@@ -84,4 +105,16 @@ impl Client {
         let start = inner.ranges.find(address).ok_or(CudaError::INVALID_VALUE)?.address;
         inner.flags.get(&start).copied().ok_or(CudaError::INVALID_VALUE)
     }
+}
+
+/// More than all addresses that a process has for such memory: the server does not hear of it, so this says it.
+fn no_addresses(bytes: u64) -> CudaError {
+    static IS_TOLD: Once = Once::new();
+    IS_TOLD.call_once(|| {
+        crate::log::write(&format!(
+            "out of memory: the process has no room for {bytes} bytes of page-locked or managed memory beside what it has: \
+             start the server with a larger --pinned-limit"
+        ));
+    });
+    CudaError::OUT_OF_MEMORY
 }

@@ -4,8 +4,9 @@
 //! in, a copy is posted, and marks in the command ring say from when the space is free again. The second half
 //! is a set of chunks for downloads, each held until its bytes were copied out.
 
-use super::host_function::Turn;
-use super::stream::Stream;
+use super::channel::LOOK;
+use super::profile::{Bracket, Side, Work, WorkKind};
+use super::stream::{Stream, Turn};
 use super::{Client, CudaResult, Remoting, copiers};
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -21,6 +22,9 @@ const UPLOAD_BYTES: u64 = 2 << 20;
 
 /// Downloads in flight of one copy.
 const DOWNLOADS_AHEAD: usize = 4;
+
+/// Looks at what is free again before the thread sleeps.
+const SPINS: u32 = 1000;
 
 /// Copies begin at a cache line.
 const ALIGN_BYTES: u64 = 64;
@@ -85,6 +89,7 @@ impl Client {
     ) -> CudaResult<()> {
         // Waiting for host functions while the space below is held would stop every upload.
         let turn = Turn::take(stream)?;
+        let _copying = self.channel.staging().begin_copy();
         // Of any other address the worker has to say that it is wrong, which synchronising tells.
         let is_allocated =
             self.allocation_of(destination).is_ok_and(|found| found.contains(destination, bytes));
@@ -122,6 +127,7 @@ impl Client {
         bytes: &[u8],
         mut post: impl FnMut(u64, u64, u64) -> CudaResult<()>,
     ) -> CudaResult<()> {
+        let _copying = self.channel.staging().begin_copy();
         let mut offset = 0;
         for piece in bytes.chunks(self.uploads.most_bytes as usize) {
             let mut progress = self.uploads.progress.lock().unwrap_or_else(PoisonError::into_inner);
@@ -146,17 +152,25 @@ impl Client {
         let offset = progress.position % area.bytes;
         let skipped = if offset + bytes > area.bytes { area.bytes - offset } else { 0 };
         let taken = skipped + bytes.next_multiple_of(ALIGN_BYTES);
+        let staging = self.channel.staging();
         let mut attempts = 0;
-        while progress.position + taken - self.channel.staging_released() > area.bytes {
+        loop {
+            let released = staging.released();
+            if progress.position + taken - released <= area.bytes {
+                break;
+            }
             if progress.marked < progress.position {
                 self.mark_uploads(progress)?;
             }
             if self.remoting != Remoting::Full {
                 self.send_held()?;
             }
-            wait_a_little(attempts);
-            attempts += 1;
-            if attempts % 1024 == 0 {
+            // The worker needs microseconds to release what is done, unless the GPU is busy.
+            if attempts < SPINS {
+                attempts += 1;
+                std::hint::spin_loop();
+            } else {
+                staging.wait(released, LOOK);
                 self.check_alive()?;
             }
         }
@@ -182,8 +196,11 @@ impl Client {
         bytes: u64,
         stream: &'static Stream,
     ) -> CudaResult<()> {
+        let work = || Work::Copy { from: Side::Device, to: Side::Pageable, bytes };
+        let mut bracket = Some(Bracket::begin(WorkKind::Copies, stream, work)?);
         // As with uploads: no chunk is held meanwhile.
         let turn = Turn::take(stream)?;
+        let _copying = self.channel.staging().begin_copy();
         let mut in_flight = VecDeque::with_capacity(DOWNLOADS_AHEAD);
         let (mut posted, mut done) = (0, 0);
         while done < bytes {
@@ -199,6 +216,9 @@ impl Client {
                     reserved: 0,
                 };
                 stream.post_in_turn(self, &copy, &[], &turn)?;
+                if posted + length == bytes {
+                    bracket.take().map_or(Ok(()), |bracket| bracket.end_in(Some(&turn)))?;
+                }
                 let position = stream.position();
                 let arrival = self.start(&StreamSynchronize { stream: stream.number, reserved: 0 }, &[])?;
                 in_flight.push_back((arrival, chunk, length, position));
@@ -215,6 +235,7 @@ impl Client {
             }
             done += length;
         }
+        self.write_text();
         self.check()
     }
 
@@ -245,14 +266,5 @@ impl Drop for Chunk {
         debug_assert!(self.client.downloads.area.contains(self.address, CHUNK_BYTES));
         self.client.downloads.lock().push(self.address);
         self.client.downloads.freed.notify_one();
-    }
-}
-
-/// The worker needs microseconds to release what is done, unless the GPU is busy.
-fn wait_a_little(attempts: u32) {
-    if attempts < 1000 {
-        std::hint::spin_loop();
-    } else {
-        std::thread::sleep(Duration::from_micros(20));
     }
 }

@@ -85,6 +85,21 @@ impl<T> Out<T> {
         In(self.0.cast_const()).slice(count)
     }
 
+    /// A place so many bytes behind it, in a structure whose meaning another part of it says. Null stays null.
+    pub(crate) fn within<U>(self, offset: usize) -> Out<U> {
+        Out(if self.0.is_null() { std::ptr::null_mut() } else { self.0.wrapping_byte_add(offset).cast() })
+    }
+
+    /// No place.
+    pub(crate) fn nowhere() -> Self {
+        Self(std::ptr::null_mut())
+    }
+
+    /// What is there before, to be read.
+    pub(crate) fn as_in(self) -> In<T> {
+        In(self.0.cast_const())
+    }
+
     /// The same place for what another argument says that it is for.
     pub(crate) fn cast<U>(self) -> Out<U> {
         Out(self.0.cast())
@@ -101,7 +116,24 @@ impl<T> Out<T> {
 #[repr(transparent)]
 pub(crate) struct In<T>(*const T);
 
+impl<T> In<T> {
+    /// Nothing to read.
+    pub(crate) fn nothing() -> Self {
+        Self(std::ptr::null())
+    }
+
+    /// What begins so many bytes behind it, in a structure whose meaning another part of it says. Null stays null.
+    pub(crate) fn within<U>(self, offset: usize) -> In<U> {
+        In(if self.0.is_null() { std::ptr::null() } else { self.0.wrapping_byte_add(offset).cast() })
+    }
+}
+
 impl<T: Copy> In<T> {
+    /// Whether the program gave none.
+    pub(crate) fn is_null(self) -> bool {
+        self.0.is_null()
+    }
+
     /// What is there.
     ///
     /// # Errors

@@ -1,14 +1,53 @@
 //! Contexts. All of them are the same one on the GPU; see [`crate::core::contexts`].
 
-use super::argument::Out;
+use super::argument::{In, Out};
 use super::device::device;
 use super::{cuda_functions, export_table};
-use crate::core::{Stream, client, contexts};
+use crate::core::{CudaResult, Stream, client, contexts};
 use std::ffi::c_void;
 use torpor_proto::error::CudaError;
 
 /// What `cuCtxGetApiVersion` has said since CUDA 3.2.
 const API_VERSION: u32 = 3020;
+
+/// `CUexecAffinityParam`
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(super) struct Affinity {
+    kind: u32,
+    value: u32,
+}
+
+/// `CUctxCreateParams`
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(super) struct CreateParameters {
+    affinities: In<Affinity>,
+    affinity_count: i32,
+    graphics: *mut c_void,
+}
+
+const _: () = assert!(size_of::<CreateParameters>() == size_of::<cudarc::driver::sys::CUctxCreateParams>());
+
+/// Parts of a GPU are given out by MPS alone (cuda.h).
+fn refuse_affinity(affinities: In<Affinity>, count: i32) -> CudaResult<()> {
+    /// `CUDA_ERROR_UNSUPPORTED_EXEC_AFFINITY`
+    const UNSUPPORTED_AFFINITY: CudaError = CudaError(224);
+    if count == 0 {
+        return Ok(());
+    }
+    if count < 0 || affinities.is_null() { Err(CudaError::INVALID_VALUE) } else { Err(UNSUPPORTED_AFFINITY) }
+}
+
+fn create(context: Out<*mut c_void>, flags: u32, device: i32) -> CudaResult<()> {
+    self::device(device)?;
+    if context.is_null() {
+        return Err(CudaError::INVALID_VALUE);
+    }
+    let created = contexts::create(flags)?;
+    contexts::push(created.handle())?;
+    context.put(created.handle())
+}
 
 cuda_functions! {
     fn cuDevicePrimaryCtxRetain(context: Out<*mut c_void>, device: i32) {
@@ -42,10 +81,27 @@ cuda_functions! {
     }
 
     fn cuCtxCreate_v2(context: Out<*mut c_void>, flags: u32, device: i32) {
-        self::device(device)?;
-        let created = contexts::create(flags)?;
-        contexts::push(created.handle())?;
-        context.put(created.handle())
+        create(context, flags, device)
+    }
+
+    fn cuCtxCreate_v3(context: Out<*mut c_void>, affinities: In<Affinity>, count: i32, flags: u32, device: i32) {
+        client()?;
+        refuse_affinity(affinities, count)?;
+        create(context, flags, device)
+    }
+
+    /// What CUDA 13 calls `cuCtxCreate`.
+    fn cuCtxCreate_v4(context: Out<*mut c_void>, parameters: In<CreateParameters>, flags: u32, device: i32) {
+        client()?;
+        if !parameters.is_null() {
+            let wanted = parameters.get()?;
+            refuse_affinity(wanted.affinities, wanted.affinity_count)?;
+            // CUDA in graphics.
+            if !wanted.graphics.is_null() {
+                return Err(CudaError::NOT_SUPPORTED);
+            }
+        }
+        create(context, flags, device)
     }
 
     fn cuCtxDestroy | cuCtxDestroy_v2 (context: *mut c_void) {
@@ -128,24 +184,24 @@ cuda_functions! {
     fn cuCtxGetLimit(value: Out<usize>, limit: i32) {
         let client = client()?;
         contexts::require()?;
-        value.put(client.device.limit(limit)? as usize)
+        value.put(client.limit(limit)? as usize)
     }
 
-    /// The real context is everybody's: a limit can be asked down to, but not raised.
     fn cuCtxSetLimit(limit: i32, value: usize) {
         let client = client()?;
         contexts::require()?;
-        if value as u64 <= client.device.limit(limit)? { Ok(()) } else { Err(CudaError(215)) }
+        client.set_limit(limit, value as u64)
     }
 
-    fn cuCtxGetCacheConfig(config: Out<i32>) {
+    fn cuCtxGetCacheConfig(config: Out<u32>) {
         client()?;
-        config.put(0)
+        config.put(contexts::find(std::ptr::null_mut())?.cache_config())
     }
 
     /// A hint, which the driver may ignore (cuda.h).
-    fn cuCtxSetCacheConfig(_config: i32) {
-        client().map(|_| ())
+    fn cuCtxSetCacheConfig(config: u32) {
+        client()?;
+        contexts::find(std::ptr::null_mut())?.set_cache_config(config)
     }
 
     fn cuCtxGetStreamPriorityRange(least: Out<i32>, greatest: Out<i32>) {

@@ -1,7 +1,8 @@
-//! Copies and fills.
+//! Copies.
 
 use super::argument::In;
 use super::{cuda_functions, stream_functions};
+use crate::core::graph::CopyNode;
 use crate::core::{Client, CudaResult, Direction, Location, StreamHandle, StridedCopy, client, contexts};
 use std::ffi::c_void;
 use torpor_proto::error::CudaError;
@@ -12,10 +13,10 @@ const DEVICE: u32 = 2;
 const UNIFIED: u32 = 4;
 
 /// The synchronous functions work in the order of the default stream.
-const LEGACY: StreamHandle = StreamHandle { handle: std::ptr::null_mut(), per_thread: false };
-const PER_THREAD: StreamHandle = StreamHandle { handle: std::ptr::null_mut(), per_thread: true };
+pub(super) const LEGACY: StreamHandle = StreamHandle { handle: std::ptr::null_mut(), per_thread: false };
+pub(super) const PER_THREAD: StreamHandle = StreamHandle { handle: std::ptr::null_mut(), per_thread: true };
 
-fn copy(
+pub(super) fn copy(
     destination: u64,
     source: u64,
     bytes: usize,
@@ -67,52 +68,12 @@ stream_functions! {
         copy(destination, source, bytes, Direction::OnDevice, stream, false)
     }
 
-    /// There is one device, so both contexts are the same.
-    fn cuMemcpyPeerAsync / cuMemcpyPeerAsync_ptsz(
-        destination: u64, destination_context: *mut c_void, source: u64, source_context: *mut c_void, bytes: usize,
-        @ stream,
-    ) {
-        contexts::find(destination_context)?;
-        contexts::find(source_context)?;
-        copy(destination, source, bytes, Direction::OnDevice, stream, false)
-    }
-
     fn cuMemcpy2DAsync_v2 / cuMemcpy2DAsync_v2_ptsz(description: In<Copy2D>, @ stream) {
         copy_strided(description.get()?.into(), stream, false)
     }
 
     fn cuMemcpy3DAsync_v2 / cuMemcpy3DAsync_v2_ptsz(description: In<Copy3D>, @ stream) {
         copy_strided(description.get()?, stream, false)
-    }
-
-    fn cuMemsetD8Async / cuMemsetD8Async_ptsz(address: u64, value: u8, count: usize, @ stream) {
-        fill(address, 0, (count, 1), (value.into(), 1), stream)
-    }
-
-    fn cuMemsetD16Async / cuMemsetD16Async_ptsz(address: u64, value: u16, count: usize, @ stream) {
-        fill(address, 0, (count, 1), (value.into(), 2), stream)
-    }
-
-    fn cuMemsetD32Async / cuMemsetD32Async_ptsz(address: u64, value: u32, count: usize, @ stream) {
-        fill(address, 0, (count, 1), (value, 4), stream)
-    }
-
-    fn cuMemsetD2D8Async / cuMemsetD2D8Async_ptsz(
-        address: u64, pitch: usize, value: u8, width: usize, height: usize, @ stream,
-    ) {
-        fill(address, pitch, (width, height), (value.into(), 1), stream)
-    }
-
-    fn cuMemsetD2D16Async / cuMemsetD2D16Async_ptsz(
-        address: u64, pitch: usize, value: u16, width: usize, height: usize, @ stream,
-    ) {
-        fill(address, pitch, (width, height), (value.into(), 2), stream)
-    }
-
-    fn cuMemsetD2D32Async / cuMemsetD2D32Async_ptsz(
-        address: u64, pitch: usize, value: u32, width: usize, height: usize, @ stream,
-    ) {
-        fill(address, pitch, (width, height), (value, 4), stream)
     }
 }
 
@@ -132,42 +93,6 @@ cuda_functions! {
     fn cuMemcpy3D_v2_ptds(description: In<Copy3D>) {
         copy_strided(description.get()?, PER_THREAD, true)
     }
-
-    fn cuMemsetD8_v2(address: u64, value: u8, count: usize) {
-        fill(address, 0, (count, 1), (value.into(), 1), LEGACY)
-    }
-
-    fn cuMemsetD8_v2_ptds(address: u64, value: u8, count: usize) {
-        fill(address, 0, (count, 1), (value.into(), 1), PER_THREAD)
-    }
-
-    fn cuMemsetD16_v2(address: u64, value: u16, count: usize) {
-        fill(address, 0, (count, 1), (value.into(), 2), LEGACY)
-    }
-
-    fn cuMemsetD16_v2_ptds(address: u64, value: u16, count: usize) {
-        fill(address, 0, (count, 1), (value.into(), 2), PER_THREAD)
-    }
-
-    fn cuMemsetD32_v2(address: u64, value: u32, count: usize) {
-        fill(address, 0, (count, 1), (value, 4), LEGACY)
-    }
-
-    fn cuMemsetD32_v2_ptds(address: u64, value: u32, count: usize) {
-        fill(address, 0, (count, 1), (value, 4), PER_THREAD)
-    }
-}
-
-fn fill(
-    address: u64,
-    pitch: usize,
-    (width, height): (usize, usize),
-    value: (u32, u32),
-    stream: StreamHandle,
-) -> CudaResult<()> {
-    let client = client()?;
-    contexts::require()?;
-    client.fill(address, pitch as u64, (width as u64, height as u64), value, stream.find()?)
 }
 
 /// One end of a `CUDA_MEMCPY2D`: place, memory type, pointers, pitch.
@@ -205,15 +130,16 @@ struct End3D {
     host: usize,
     device: u64,
     array: usize,
-    reserved: usize,
+    /// Between contexts (`CUDA_MEMCPY3D_PEER`) the one of this end, else reserved.
+    context: usize,
     pitch: usize,
     height: usize,
 }
 
-/// `CUDA_MEMCPY3D` (cuda.h).
+/// `CUDA_MEMCPY3D` and `CUDA_MEMCPY3D_PEER` (cuda.h).
 #[derive(Clone, Copy)]
 #[repr(C)]
-pub(super) struct Copy3D {
+pub(crate) struct Copy3D {
     source: End3D,
     destination: End3D,
     width_bytes: usize,
@@ -223,6 +149,14 @@ pub(super) struct Copy3D {
 
 const _: () = assert!(size_of::<Copy2D>() == size_of::<cudarc::driver::sys::CUDA_MEMCPY2D>());
 const _: () = assert!(size_of::<Copy3D>() == size_of::<cudarc::driver::sys::CUDA_MEMCPY3D>());
+const _: () = assert!(size_of::<Copy3D>() == size_of::<cudarc::driver::sys::CUDA_MEMCPY3D_PEER>());
+
+impl Copy3D {
+    /// The contexts of both ends.
+    pub(super) fn contexts(&self) -> [*mut c_void; 2] {
+        [self.source.context, self.destination.context].map(std::ptr::with_exposed_provenance_mut)
+    }
+}
 
 impl From<Copy2D> for Copy3D {
     fn from(copy: Copy2D) -> Self {
@@ -235,7 +169,7 @@ impl From<Copy2D> for Copy3D {
             host: end.host,
             device: end.device,
             array: end.array,
-            reserved: 0,
+            context: 0,
             pitch: end.pitch,
             height: 0,
         };
@@ -249,7 +183,49 @@ impl From<Copy2D> for Copy3D {
     }
 }
 
+impl Copy3D {
+    /// What is copied.
+    pub(super) fn strided(&self, client: &Client) -> CudaResult<StridedCopy> {
+        let (width_bytes, height, depth) = (self.width_bytes as u64, self.height as u64, self.depth as u64);
+        Ok(StridedCopy {
+            destination: self.destination.place(client, width_bytes, height)?,
+            source: self.source.place(client, width_bytes, height)?,
+            width_bytes,
+            height,
+            depth,
+        })
+    }
+
+    /// What a program is told of a node that copies.
+    pub(super) fn of(CopyNode { copy, to, from }: &CopyNode) -> Self {
+        Self {
+            source: End3D::of(copy.source, *from),
+            destination: End3D::of(copy.destination, *to),
+            width_bytes: copy.width_bytes as usize,
+            height: copy.height as usize,
+            depth: copy.depth as usize,
+        }
+    }
+}
+
 impl End3D {
+    fn of((address, pitch, height): (u64, u64, u64), location: Location) -> Self {
+        let is_device = matches!(location, Location::Device(_));
+        Self {
+            x_bytes: 0,
+            y: 0,
+            z: 0,
+            lod: 0,
+            memory_type: if is_device { DEVICE } else { HOST },
+            host: if is_device { 0 } else { address as usize },
+            device: if is_device { address } else { 0 },
+            array: 0,
+            context: 0,
+            pitch: pitch as usize,
+            height: height as usize,
+        }
+    }
+
     /// First address, pitch, rows of a slice. Arrays (texture memory) are not supported.
     fn place(&self, client: &Client, width_bytes: u64, rows: u64) -> CudaResult<(u64, u64, u64)> {
         let base = match self.memory_type {
@@ -272,17 +248,10 @@ impl End3D {
     }
 }
 
-fn copy_strided(copy: Copy3D, stream: StreamHandle, waits: bool) -> CudaResult<()> {
+pub(super) fn copy_strided(copy: Copy3D, stream: StreamHandle, waits: bool) -> CudaResult<()> {
     let client = client()?;
     contexts::require()?;
-    let (width_bytes, height, depth) = (copy.width_bytes as u64, copy.height as u64, copy.depth as u64);
-    let strided = StridedCopy {
-        destination: copy.destination.place(client, width_bytes, height)?,
-        source: copy.source.place(client, width_bytes, height)?,
-        width_bytes,
-        height,
-        depth,
-    };
+    let strided = copy.strided(client)?;
     // SAFETY: the program promises that both boxes are valid (cuMemcpy3D).
     unsafe { client.copy_strided(&strided, stream.find()?, waits) }
 }

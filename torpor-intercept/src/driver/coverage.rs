@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use super::refused_families;
 use super::surface::{Disposition, ENTRIES, Entry};
 use crate::nvml;
 
@@ -65,12 +66,36 @@ pub fn coverage_page() -> String {
     }
     page.push_str(&crate::runtime::coverage::coverage_part());
     page.push_str(
-        "\n# NVML functions\n\nAnswered in the process, for programs that ask NVML about their device:\n\n",
+        "\n# What is refused, and who needs it\n\nFunctions of the driver by their symbols, then those of the runtime.\n\n\
+         | what | who needs it | functions |\n|---|---|---|\n",
     );
-    let names: Vec<_> = nvml::NAMES.iter().map(|name| format!("`{name}`")).collect();
-    page.push_str(&names.join(", "));
-    page.push_str(", `nvmlErrorString`\n");
+    page.push_str(&refused_families::rows(refused_names().into_iter()));
+    page.push_str(
+        "\n# NVML functions\n\nAnswered in the process, for programs that ask NVML about their device, also before CUDA is \
+         initialised and in children of a fork:\n\n",
+    );
+    let listed = |names: &[&str]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    // Writing to a string cannot fail.
+    _ = write!(page, "{}, `nvmlErrorString`\n\n", listed(&nvml::names()));
+    _ = writeln!(
+        page,
+        "Load, temperature, power and clocks are what the node's NVML says of the GPU, which others may use too. These say \
+         `NVML_ERROR_NOT_SUPPORTED`:\n\n{}",
+        listed(nvml::UNSUPPORTED_NAMES)
+    );
+    _ = writeln!(
+        page,
+        "\n# Functions of the C library\n\nThese start a program with an environment of the caller's choice, and pass on what the program \
+         needs to reach the GPU ([configuration.md](configuration.md#programs-that-are-started-with-another-environment)):\n\n{}",
+        listed(&crate::children::NAMES)
+    );
     page
+}
+
+/// Every symbol of the driver that is refused, then every name of the runtime.
+pub(super) fn refused_names() -> Vec<&'static str> {
+    let driver = ENTRIES.iter().filter(|entry| entry.disposition == Disposition::Refused);
+    driver.map(|entry| entry.symbol).chain(crate::runtime::coverage::refused_names()).collect()
 }
 
 fn row(page: &mut String, cells: &[String]) {

@@ -2,12 +2,12 @@
 
 use super::argument::{Out, Text, put_text};
 use super::cuda_functions;
-use crate::core::{Client, CudaResult, client};
+use crate::core::{Client, CudaResult, DeviceInfo, client};
 use std::ffi::c_char;
 use torpor_proto::error::CudaError;
 
 /// `CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID`, `_BUS_ID`, `_DEVICE_ID`
-pub(super) const PCI_ATTRIBUTES: [i32; 3] = [50, 33, 34];
+pub(crate) const PCI_ATTRIBUTES: [i32; 3] = [50, 33, 34];
 
 /// The client, if `device` is its device.
 pub(crate) fn device(device: i32) -> CudaResult<&'static Client> {
@@ -16,22 +16,22 @@ pub(crate) fn device(device: i32) -> CudaResult<&'static Client> {
 }
 
 /// Its place on the bus, with a domain of four digits.
-pub(crate) fn pci_bus_id(client: &Client) -> String {
-    let part = |attribute| client.device.attribute(attribute).unwrap_or(0);
+pub(crate) fn pci_bus_id(device: &DeviceInfo) -> String {
+    let part = |attribute| device.attribute(attribute).unwrap_or(0);
     let [domain, bus, device] = PCI_ATTRIBUTES.map(part);
     format!("{domain:04X}:{bus:02X}:{device:02X}.0")
 }
 
 /// Whether a name of a place on the bus is its own. The domain, and the function, may be left out (cuda.h).
-pub(crate) fn has_pci_bus_id(client: &Client, name: &str) -> bool {
-    let own = pci_bus_id(client);
+pub(crate) fn has_pci_bus_id(device: &DeviceInfo, name: &str) -> bool {
+    let own = pci_bus_id(device);
     let wanted = name.to_ascii_uppercase();
     [own.as_str(), &own[5..], &own[..own.len() - 2], &own[5..own.len() - 2]].contains(&wanted.as_str())
 }
 
 /// Its UUID as users write it.
-pub(crate) fn uuid_text(client: &Client) -> String {
-    let digits: Vec<String> = client.device.uuid.iter().map(|byte| format!("{byte:02x}")).collect();
+pub(crate) fn uuid_text(device: &DeviceInfo) -> String {
+    let digits: Vec<String> = device.uuid.iter().map(|byte| format!("{byte:02x}")).collect();
     let part = |range: std::ops::Range<usize>| digits[range].concat();
     format!("GPU-{}-{}-{}-{}-{}", part(0..4), part(4..6), part(6..8), part(8..10), part(10..16))
 }
@@ -71,18 +71,12 @@ cuda_functions! {
     }
 
     fn cuDeviceGetPCIBusId(name: Out<c_char>, room: i32, device: i32) {
-        put_text(name, room, &pci_bus_id(self::device(device)?))
+        put_text(name, room, &pci_bus_id(&self::device(device)?.device))
     }
 
     fn cuDeviceGetByPCIBusId(device: Out<i32>, name: Text) {
         let name = name.get()?;
-        let is_own = has_pci_bus_id(client()?, &name.to_string_lossy());
+        let is_own = has_pci_bus_id(&client()?.device, &name.to_string_lossy());
         if is_own { device.put(0) } else { Err(CudaError::INVALID_VALUE) }
-    }
-
-    fn cuDeviceCanAccessPeer(can: Out<i32>, device: i32, peer: i32) {
-        self::device(device)?;
-        self::device(peer)?;
-        can.put(0)
     }
 }

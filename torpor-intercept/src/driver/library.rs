@@ -67,6 +67,14 @@ cuda_functions! {
         module.put(Image::find(library)?.handle())
     }
 
+    fn cuLibraryGetManaged(address: Out<u64>, bytes: Out<usize>, library: *mut c_void, name: Text) {
+        client()?;
+        let variable = Image::find(library)?.managed_variable(name.get()?)?;
+        address.put_if_wanted(variable.address);
+        bytes.put_if_wanted(variable.bytes as usize);
+        Ok(())
+    }
+
     fn cuLibraryGetGlobal(address: Out<u64>, bytes: Out<usize>, library: *mut c_void, name: Text) {
         client()?;
         let global = Image::find(library)?.global(name.get()?)?;

@@ -54,7 +54,9 @@ cuda_functions! {
         client()?;
         empty_logs(count, options, values)?;
         let path = path.get()?;
-        add(link, kind, || read_image_file(Path::new(OsStr::from_bytes(path.as_bytes()))))
+        // An empty one is refused here, though others are looked at when the link is complete.
+        let read = || read_image_file(Path::new(OsStr::from_bytes(path.as_bytes())));
+        add(link, kind, || read().and_then(|file| if file[0] == 0 { Err(CudaError::INVALID_IMAGE) } else { Ok(file) }))
     }
 
     fn cuLinkComplete(link: *mut c_void, image: Out<*const u8>, bytes: Out<usize>) {

@@ -7,31 +7,40 @@
 pub(crate) mod argument;
 mod context;
 mod copy;
+pub(crate) mod copy_batch;
 pub mod coverage;
 pub(crate) mod device;
 pub(crate) mod entry_point;
 mod error;
 mod event;
 pub mod export_table;
+mod fill;
 pub(crate) mod graph;
 mod host_function;
 pub(crate) mod init;
+pub(crate) mod ipc;
 mod kernel;
 pub(crate) mod launch;
 pub(crate) mod library;
 mod link;
 mod macros;
+mod managed;
 pub(crate) mod memory;
+pub(crate) mod memory_advice;
 pub(crate) mod module;
 mod occupancy;
+mod peer;
 pub(crate) mod pinned;
 mod pointer;
 pub(crate) mod pool;
 mod profiler;
 mod refused;
-mod stream;
+mod refused_families;
+pub(crate) mod stream;
+mod stream_attribute;
 pub mod surface;
 mod tensor_map;
+mod virtual_memory;
 
 use crate::core::CudaResult;
 use macros::{cuda_functions, stream_functions};
@@ -48,10 +57,11 @@ pub(crate) fn guard(body: impl FnOnce() -> Code) -> Code {
 
 /// As [`guard`], for a body that gives a `Result`.
 #[inline]
-pub(crate) fn answer(function: &str, body: impl FnOnce() -> CudaResult<()>) -> Code {
+pub(crate) fn answer(function: &'static str, body: impl FnOnce() -> CudaResult<()>) -> Code {
     guard(|| {
+        let call = crate::calls::before(function);
         let outcome = body();
-        crate::calls::after(function, outcome);
+        crate::calls::after(call, outcome);
         outcome.map_or_else(|error| error.0 as Code, |()| 0)
     })
 }

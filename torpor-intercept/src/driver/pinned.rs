@@ -2,7 +2,7 @@
 
 use super::argument::Out;
 use super::cuda_functions;
-use crate::core::{Location, client, contexts};
+use crate::core::{client, contexts};
 use torpor_proto::error::CudaError;
 
 /// `CU_MEMHOSTALLOC_DEVICEMAP`: pinned memory is always mapped.
@@ -48,10 +48,10 @@ cuda_functions! {
 
     fn cuMemHostGetDevicePointer_v2(device_address: Out<u64>, address: u64, flags: u32) {
         let client = client()?;
-        match client.locate(address, 1) {
-            Location::Pinned(reachable) if flags == 0 => device_address.put(reachable),
-            _ => Err(CudaError::INVALID_VALUE),
+        if flags != 0 {
+            return Err(CudaError::INVALID_VALUE);
         }
+        device_address.put(client.device_address_of_host(address)?)
     }
 
     fn cuMemHostGetFlags(flags: Out<u32>, address: u64) {

@@ -23,6 +23,10 @@ const ALLOWED_HANDLE_TYPES: u32 = 14; // unsigned long long
 const IS_GPU_DIRECT_RDMA_CAPABLE: u32 = 15;
 const ACCESS_FLAGS: u32 = 16; // unsigned int: read and write
 const MEMORY_POOL: u32 = 17; // CUmemoryPool
+const MAPPING_BYTES: u32 = 18; // size_t
+const MAPPING_START: u32 = 19; // CUdeviceptr
+const MEMORY_BLOCK_ID: u32 = 20; // unsigned long long
+const IS_DECOMPRESSION_CAPABLE: u32 = 21;
 
 const TYPE_HOST: u32 = 1;
 const TYPE_DEVICE: u32 = 2;
@@ -30,25 +34,28 @@ const READ_AND_WRITE: u32 = 3;
 
 struct Known {
     memory_type: u32,
-    device_address: u64,
+    device_address: Option<u64>,
     host_address: Option<u64>,
     range: AddressRange,
+    is_managed: bool,
 }
 
 fn look_up(client: &Client, address: u64) -> CudaResult<Known> {
     let unknown = CudaError::INVALID_VALUE;
-    match client.locate(address, 1) {
-        Location::Device(device_address) => {
-            let range = client.allocation_of(address).map_err(|_| unknown)?;
-            Ok(Known { memory_type: TYPE_DEVICE, device_address, host_address: None, range })
-        }
-        Location::Pinned(device_address) => {
-            let range = client.registered_range_of(address).or_else(|| client.pinned_allocation_of(address));
-            let range = range.ok_or(unknown)?;
-            Ok(Known { memory_type: TYPE_HOST, device_address, host_address: Some(address), range })
-        }
-        Location::Pageable(_) => Err(unknown),
+    if let Location::Device(address) = client.locate(address, 1) {
+        let range = client.allocation_of(address).map_err(|_| unknown)?;
+        let device_address = Some(address);
+        let (host_address, is_managed) = (None, false);
+        return Ok(Known { memory_type: TYPE_DEVICE, device_address, host_address, range, is_managed });
     }
+    if let Some(range) = client.managed_range_of(address) {
+        let (device_address, host_address) = (Some(address), Some(address));
+        return Ok(Known { memory_type: TYPE_DEVICE, device_address, host_address, range, is_managed: true });
+    }
+    let range = client.registered_range_of(address).or_else(|| client.pinned_allocation_of(address));
+    let device_address = client.device_address_of_host(address).ok();
+    let (host_address, range) = (Some(address), range.ok_or(unknown)?);
+    Ok(Known { memory_type: TYPE_HOST, device_address, host_address, range, is_managed: false })
 }
 
 /// Writes the value of an attribute in its own type.
@@ -56,17 +63,23 @@ fn put(client: &Client, known: &Known, attribute: u32, value: Out<u8>) -> CudaRe
     let bytes: &[u8] = match attribute {
         CONTEXT => &client.primary_context().handle().addr().to_ne_bytes(),
         MEMORY_TYPE => &known.memory_type.to_ne_bytes(),
-        DEVICE_POINTER => &known.device_address.to_ne_bytes(),
+        DEVICE_POINTER => &known.device_address.ok_or(CudaError::INVALID_VALUE)?.to_ne_bytes(),
         HOST_POINTER => &known.host_address.ok_or(CudaError::INVALID_VALUE)?.to_ne_bytes(),
-        BUFFER_ID => &known.range.address.to_ne_bytes(),
-        RANGE_START => &known.range.address.to_ne_bytes(),
-        RANGE_BYTES => &known.range.bytes.to_ne_bytes(),
-        ALLOWED_HANDLE_TYPES | MEMORY_POOL => &0u64.to_ne_bytes(),
+        BUFFER_ID | MEMORY_BLOCK_ID => &known.range.address.to_ne_bytes(),
+        RANGE_START | MAPPING_START => &known.range.address.to_ne_bytes(),
+        RANGE_BYTES | MAPPING_BYTES => &known.range.bytes.to_ne_bytes(),
+        ALLOWED_HANDLE_TYPES => &client.allowed_handle_types(known.range.address).to_ne_bytes(),
+        MEMORY_POOL => &0u64.to_ne_bytes(),
         ACCESS_FLAGS => &READ_AND_WRITE.to_ne_bytes(),
-        DEVICE_ORDINAL | SYNC_MEMORY_OPERATIONS => &0u32.to_ne_bytes(),
-        IS_MANAGED | IS_LEGACY_IPC_CAPABLE | IS_GPU_DIRECT_RDMA_CAPABLE => &0u32.to_ne_bytes(),
+        SYNC_MEMORY_OPERATIONS => &u32::from(client.synchronizes_always(known.range.address)).to_ne_bytes(),
+        IS_MANAGED => &u32::from(known.is_managed).to_ne_bytes(),
+        IS_LEGACY_IPC_CAPABLE => {
+            &u32::from(known.memory_type == TYPE_DEVICE && client.may_export(known.range.address))
+                .to_ne_bytes()
+        }
+        DEVICE_ORDINAL | IS_GPU_DIRECT_RDMA_CAPABLE | IS_DECOMPRESSION_CAPABLE => &0u32.to_ne_bytes(),
         IS_MAPPED => &1u32.to_ne_bytes(),
-        _ => return Err(CudaError::NOT_SUPPORTED),
+        _ => return Err(CudaError::INVALID_VALUE),
     };
     value.put_all(bytes.iter().copied())
 }
@@ -74,8 +87,8 @@ fn put(client: &Client, known: &Known, attribute: u32, value: Out<u8>) -> CudaRe
 /// What `cuPointerGetAttributes` says of a pointer that CUDA does not know (cuda.h): zeroes, and no device.
 fn put_unknown(attribute: u32, value: Out<u8>) -> CudaResult<()> {
     let bytes: &[u8] = match attribute {
-        CONTEXT | DEVICE_POINTER | HOST_POINTER | BUFFER_ID | RANGE_START | RANGE_BYTES
-        | ALLOWED_HANDLE_TYPES | MEMORY_POOL => &[0; 8],
+        CONTEXT | DEVICE_POINTER | HOST_POINTER | BUFFER_ID | RANGE_START | RANGE_BYTES | MAPPING_BYTES
+        | MAPPING_START | MEMORY_BLOCK_ID | ALLOWED_HANDLE_TYPES | MEMORY_POOL => &[0; 8],
         DEVICE_ORDINAL => &(-2i32).to_ne_bytes(),
         MEMORY_TYPE
         | ACCESS_FLAGS
@@ -83,8 +96,9 @@ fn put_unknown(attribute: u32, value: Out<u8>) -> CudaResult<()> {
         | IS_MANAGED
         | IS_LEGACY_IPC_CAPABLE
         | IS_GPU_DIRECT_RDMA_CAPABLE
+        | IS_DECOMPRESSION_CAPABLE
         | IS_MAPPED => &[0; 4],
-        _ => return Err(CudaError::NOT_SUPPORTED),
+        _ => return Err(CudaError::INVALID_VALUE),
     };
     value.put_all(bytes.iter().copied())
 }
@@ -106,21 +120,28 @@ cuda_functions! {
         let (attributes, values) = (attributes.slice(count as usize)?, values.slice(count as usize)?);
         let known = look_up(client, address).ok();
         for (attribute, value) in attributes.into_iter().zip(values) {
+            // An address that there is not is null here, and an error only when asked for alone.
+            let is_there = |known: &Known| match attribute {
+                HOST_POINTER => known.host_address.is_some(),
+                DEVICE_POINTER => known.device_address.is_some(),
+                _ => true,
+            };
             match &known {
-                // A host pointer of device memory is null here, and an error only when asked for alone.
-                Some(known) if attribute != HOST_POINTER || known.host_address.is_some() => {
-                    put(client, known, attribute, value)?;
-                }
+                Some(known) if is_there(known) => put(client, known, attribute, value)?,
                 _ => put_unknown(attribute, value)?,
             }
         }
         Ok(())
     }
 
-    /// Every copy is in stream order already; the attribute asks for no more.
-    fn cuPointerSetAttribute(_value: *const u8, attribute: u32, address: u64) {
+    /// Synchronous copies always are, here: the attribute is only remembered.
+    fn cuPointerSetAttribute(value: In<u32>, attribute: u32, address: u64) {
         let client = client()?;
-        look_up(client, address)?;
-        if attribute == SYNC_MEMORY_OPERATIONS { Ok(()) } else { Err(CudaError::INVALID_VALUE) }
+        let known = look_up(client, address)?;
+        if attribute != SYNC_MEMORY_OPERATIONS || known.memory_type != TYPE_DEVICE {
+            return Err(CudaError::INVALID_VALUE);
+        }
+        client.set_synchronizes_always(known.range.address, value.get()? != 0);
+        Ok(())
     }
 }

@@ -55,13 +55,32 @@ impl Location {
     }
 }
 
+impl Properties {
+    /// Those of the device's own pool.
+    pub(crate) fn of_device() -> Self {
+        Self {
+            allocation: PINNED,
+            handles: 0,
+            location: Location { kind: DEVICE, id: 0 },
+            security: std::ptr::null_mut(),
+            most_bytes: 0,
+            usage: 0,
+            reserved: [0; 54],
+        }
+    }
+
+    /// `NOT_SUPPORTED` for what is not offered, `INVALID_DEVICE` for a device that the program does not see.
+    pub(crate) fn check(self) -> CudaResult<()> {
+        self.location.check()?;
+        let Self { allocation, handles, most_bytes, .. } = self;
+        let is_offered = allocation == PINNED && handles == 0 && most_bytes == 0;
+        if is_offered { Ok(()) } else { Err(CudaError::NOT_SUPPORTED) }
+    }
+}
+
 /// A new pool. Pools whose memory other processes could map are not offered, nor are limits.
 pub(crate) fn create(properties: Properties) -> CudaResult<&'static Pool> {
-    properties.location.check()?;
-    let Properties { allocation, handles, most_bytes, .. } = properties;
-    if allocation != PINNED || handles != 0 || most_bytes != 0 {
-        return Err(CudaError::NOT_SUPPORTED);
-    }
+    properties.check()?;
     Pool::create()
 }
 

@@ -1,7 +1,9 @@
 //! Streams and their capture.
 
-use super::argument::Out;
+use super::argument::{In, Out};
+use super::graph::edges::{LOSSY_QUERY, behind};
 use super::{cuda_functions, stream_functions};
+use crate::core::graph::{EdgeData, Graph};
 use crate::core::{
     Capture, CaptureStatus, CudaResult, Event, Stream as CoreStream, StreamHandle, client, contexts,
 };
@@ -9,6 +11,13 @@ use std::ffi::c_void;
 use torpor_proto::error::CudaError;
 
 cuda_functions! {
+    /// No stream is of a green context; cuBLAS 13.1 asks.
+    fn cuStreamGetGreenCtx(stream: *mut c_void, green: Out<*mut c_void>) {
+        client()?;
+        StreamHandle { handle: stream, per_thread: false }.find()?;
+        green.put(std::ptr::null_mut())
+    }
+
     fn cuStreamCreate(stream: Out<*mut c_void>, flags: u32) {
         create(stream, flags, 0)
     }
@@ -78,10 +87,27 @@ stream_functions! {
         context.put(if current.is_null() { client.primary_context().handle() } else { current })
     }
 
+    /// No context is a green one.
+    fn cuStreamGetCtx_v2 / cuStreamGetCtx_v2_ptsz(
+        @ stream, context: Out<*mut c_void>, green_context: Out<*mut c_void>,
+    ) {
+        let client = client()?;
+        stream.find()?;
+        let current = contexts::current();
+        green_context.put(std::ptr::null_mut())?;
+        context.put(if current.is_null() { client.primary_context().handle() } else { current })
+    }
+
     fn cuStreamGetDevice / cuStreamGetDevice_ptsz(@ stream, device: Out<i32>) {
         client()?;
         stream.find()?;
         device.put(0)
+    }
+
+    /// Before CUDA 10.1 without a mode: the strictest.
+    fn cuStreamBeginCapture / cuStreamBeginCapture_ptsz(@ stream) {
+        client()?;
+        Capture::begin(stream.find()?, 0)
     }
 
     fn cuStreamBeginCapture_v2 / cuStreamBeginCapture_v2_ptsz(@ stream, mode: u32) {
@@ -98,49 +124,130 @@ stream_functions! {
 
     fn cuStreamIsCapturing / cuStreamIsCapturing_ptsz(@ stream, status: Out<i32>) {
         client()?;
-        status.put(capture_status(stream.find()?).0 as i32)
+        status.put(capture_status(stream.find()?) as i32)
     }
 
-    /// The dependencies are not known here, only that there is a capture and which one.
+    /// Up to CUDA 11.2, and in the runtime of CUDA 12 under the same name.
+    fn cuStreamGetCaptureInfo / cuStreamGetCaptureInfo_ptsz(@ stream, status: Out<i32>, id: Out<u64>) {
+        client()?;
+        capture_info(stream.find()?, status, id, CapturePlaces::nowhere())
+    }
+
     fn cuStreamGetCaptureInfo_v2 / cuStreamGetCaptureInfo_v2_ptsz(
         @ stream, status: Out<i32>, id: Out<u64>, graph: Out<*mut c_void>, dependencies: Out<*const c_void>,
-        dependency_count: Out<usize>,
+        count: Out<usize>,
     ) {
-        capture_info(stream, status, id, graph)?;
-        dependencies.put_if_wanted(std::ptr::null());
-        dependency_count.put_if_wanted(0);
-        Ok(())
+        client()?;
+        capture_info(stream.find()?, status, id, CapturePlaces { graph, dependencies, edges: None, count })
     }
 
     /// As above, with the data of edges.
     fn cuStreamGetCaptureInfo_v3 / cuStreamGetCaptureInfo_v3_ptsz(
         @ stream, status: Out<i32>, id: Out<u64>, graph: Out<*mut c_void>, dependencies: Out<*const c_void>,
-        edges: Out<*const c_void>, dependency_count: Out<usize>,
+        edges: Out<*const c_void>, count: Out<usize>,
     ) {
-        capture_info(stream, status, id, graph)?;
-        dependencies.put_if_wanted(std::ptr::null());
-        edges.put_if_wanted(std::ptr::null());
-        dependency_count.put_if_wanted(0);
-        Ok(())
+        client()?;
+        let places = CapturePlaces { graph, dependencies, edges: Some(edges), count };
+        capture_info(stream.find()?, status, id, places)
+    }
+
+    fn cuStreamUpdateCaptureDependencies / cuStreamUpdateCaptureDependencies_ptsz(
+        @ stream, nodes: In<*mut c_void>, count: usize, flags: u32,
+    ) {
+        client()?;
+        update_capture(stream.find()?, nodes, In::nothing(), count, flags)
+    }
+
+    fn cuStreamUpdateCaptureDependencies_v2 / cuStreamUpdateCaptureDependencies_v2_ptsz(
+        @ stream, nodes: In<*mut c_void>, data: In<EdgeData>, count: usize, flags: u32,
+    ) {
+        client()?;
+        update_capture(stream.find()?, nodes, data, count, flags)
+    }
+
+    fn cuStreamBeginCaptureToGraph / cuStreamBeginCaptureToGraph_ptsz(
+        @ stream, graph: *mut c_void, nodes: In<*mut c_void>, data: In<EdgeData>, count: usize, mode: u32,
+    ) {
+        client()?;
+        begin_capture_to_graph(stream.find()?, graph, behind(nodes, data, count)?, mode)
     }
 }
 
-fn capture_status(stream: &CoreStream) -> (CaptureStatus, u64) {
-    match stream.capture() {
-        Some(capture) => (capture.status(), capture.id()),
-        None => (CaptureStatus::None, 0),
+/// Where a program wants to be told of a capture.
+pub(crate) struct CapturePlaces {
+    pub(crate) graph: Out<*mut c_void>,
+    pub(crate) dependencies: Out<*const c_void>,
+    /// `None`: the program does not know that edges have data.
+    pub(crate) edges: Option<Out<*const c_void>>,
+    pub(crate) count: Out<usize>,
+}
+
+impl CapturePlaces {
+    pub(crate) fn nowhere() -> Self {
+        let (graph, dependencies, count) = (Out::nowhere(), Out::nowhere(), Out::nowhere());
+        Self { graph, dependencies, edges: None, count }
     }
 }
 
-fn capture_info(
-    stream: StreamHandle,
+pub(crate) fn capture_status(stream: &CoreStream) -> CaptureStatus {
+    // Asked before each allocation: a stream that captures nothing is told without a lock.
+    if !stream.is_capturing() {
+        return CaptureStatus::None;
+    }
+    stream.capture().map_or(CaptureStatus::None, |capture| capture.status())
+}
+
+/// Tells what is known of a stream's capture. Nodes are told only if the program wants them.
+pub(crate) fn capture_info(
+    stream: &CoreStream,
     status: Out<i32>,
     id: Out<u64>,
-    graph: Out<*mut c_void>,
+    places: CapturePlaces,
 ) -> CudaResult<()> {
-    client()?;
-    let (state, number) = capture_status(stream.find()?);
-    id.put_if_wanted(number);
-    graph.put_if_wanted(std::ptr::null_mut());
+    let state = capture_status(stream);
+    let capture = stream.capture().filter(|_| state == CaptureStatus::Active);
+    let CapturePlaces { graph, dependencies, edges, count } = places;
+    let none = (std::ptr::null(), std::ptr::null(), 0, false);
+    let (nodes, data, found, has_data) = match &capture {
+        Some(capture) if !dependencies.is_null() || !count.is_null() => {
+            let info = capture.info(stream)?;
+            (info.dependencies, info.edges, info.count, info.has_edge_data)
+        }
+        _ => none,
+    };
+    if has_data && edges.is_none_or(Out::is_null) && !dependencies.is_null() {
+        return Err(LOSSY_QUERY);
+    }
+    id.put_if_wanted(capture.as_ref().map_or(0, |capture| capture.id()));
+    graph.put_if_wanted(capture.as_ref().map_or(std::ptr::null_mut(), |capture| capture.graph()));
+    dependencies.put_if_wanted(nodes);
+    if let Some(edges) = edges {
+        edges.put_if_wanted(data);
+    }
+    count.put_if_wanted(found);
     status.put(state as i32)
+}
+
+/// `CUstreamUpdateCaptureDependencies_flags`: 0 adds, 1 replaces.
+pub(crate) fn update_capture(
+    stream: &CoreStream,
+    nodes: In<*mut c_void>,
+    data: In<EdgeData>,
+    count: usize,
+    flags: u32,
+) -> CudaResult<()> {
+    let capture = stream.capture().ok_or(CudaError::ILLEGAL_STATE)?;
+    if flags > 1 {
+        return Err(CudaError::INVALID_VALUE);
+    }
+    capture.update_dependencies(stream, &behind(nodes, data, count)?, flags == 1)
+}
+
+pub(crate) fn begin_capture_to_graph(
+    stream: &'static CoreStream,
+    graph: *mut c_void,
+    behind: Vec<(*mut c_void, EdgeData)>,
+    mode: u32,
+) -> CudaResult<()> {
+    Capture::begin_to_graph(stream, Graph::find(graph)?, &behind, mode)
 }

@@ -1,22 +1,26 @@
 //! Copies and fills of linear memory.
 
-use super::{
-    INVALID_MEMCPY_DIRECTION, default_stream_functions, device, ready, runtime_functions, stream_functions,
-};
-use crate::core::{CudaResult, Direction, StreamHandle};
+use super::{INVALID_MEMCPY_DIRECTION, default_stream_functions, ready, stream_functions};
+use crate::core::graph::Work;
+use crate::core::{Client, CudaResult, Direction, StreamHandle, StridedCopy};
 use torpor_proto::error::CudaError;
 
 /// `cudaMemcpyKind`: which way a copy goes. Addresses say it too; both must agree.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-pub(super) struct Kind(u32);
+pub(super) struct Kind(pub(super) u32);
 
 impl Kind {
     const HOST_TO_HOST: u32 = 0;
     const HOST_TO_DEVICE: u32 = 1;
     const DEVICE_TO_HOST: u32 = 2;
-    const DEVICE_TO_DEVICE: u32 = 3;
+    pub(super) const DEVICE_TO_DEVICE: u32 = 3;
     const DEFAULT: u32 = 4;
+
+    /// The kind that says nothing but what the addresses say.
+    pub(super) fn of_addresses() -> Self {
+        Self(Self::DEFAULT)
+    }
 
     /// Which sides must be the device's.
     pub(super) fn direction(self) -> CudaResult<Direction> {
@@ -28,6 +32,13 @@ impl Kind {
             _ => Err(INVALID_MEMCPY_DIRECTION),
         }
     }
+}
+
+pub(super) use Kind as CopyKind;
+
+/// A node that copies.
+pub(super) fn copy_work(client: &Client, copy: &StridedCopy, kind: Kind) -> CudaResult<Work> {
+    Work::copy(client, copy, kind.direction()?)
 }
 
 pub(super) fn copy(
@@ -50,11 +61,11 @@ fn fill(
     pitch: usize,
     (width, height): (usize, usize),
     value: i32,
-    stream: StreamHandle,
+    (stream, waits): (StreamHandle, bool),
 ) -> CudaResult<()> {
     // The value is an int of which the low byte counts (cudaMemset).
     let byte = (value.cast_unsigned() & 0xff, 1);
-    ready()?.fill(address, pitch as u64, (width as u64, height as u64), byte, stream.find()?)
+    ready()?.fill(address, pitch as u64, (width as u64, height as u64), byte, (stream.find()?, waits))
 }
 
 default_stream_functions! {
@@ -63,15 +74,15 @@ default_stream_functions! {
     }
 
     fn cudaMemset / cudaMemset_ptds(address: u64, value: i32, bytes: usize) on stream {
-        fill(address, 0, (bytes, 1), value, stream)
+        fill(address, 0, (bytes, 1), value, (stream, true))
     }
 
     fn cudaMemset2D / cudaMemset2D_ptds(address: u64, pitch: usize, value: i32, width: usize, height: usize) on stream {
-        fill(address, pitch, (width, height), value, stream)
+        fill(address, pitch, (width, height), value, (stream, true))
     }
 
     fn cudaMemset3D / cudaMemset3D_ptds(pitched: PitchedPointer, value: i32, extent: Extent) on stream {
-        fill_box(pitched, value, extent, stream)
+        fill_box(pitched, value, extent, (stream, true))
     }
 }
 
@@ -81,37 +92,17 @@ stream_functions! {
     }
 
     fn cudaMemsetAsync / cudaMemsetAsync_ptsz(address: u64, value: i32, bytes: usize, @ stream) {
-        fill(address, 0, (bytes, 1), value, stream)
+        fill(address, 0, (bytes, 1), value, (stream, false))
     }
 
     fn cudaMemset2DAsync / cudaMemset2DAsync_ptsz(
         address: u64, pitch: usize, value: i32, width: usize, height: usize, @ stream,
     ) {
-        fill(address, pitch, (width, height), value, stream)
+        fill(address, pitch, (width, height), value, (stream, false))
     }
 
     fn cudaMemset3DAsync / cudaMemset3DAsync_ptsz(pitched: PitchedPointer, value: i32, extent: Extent, @ stream) {
-        fill_box(pitched, value, extent, stream)
-    }
-}
-
-runtime_functions! {
-    /// There is one device, so both are the same.
-    fn cudaMemcpyPeerAsync(
-        destination: u64, destination_device: i32, source: u64, source_device: i32, bytes: usize,
-        stream: *mut std::ffi::c_void,
-    ) {
-        device(destination_device)?;
-        device(source_device)?;
-        let stream = StreamHandle { handle: stream, per_thread: false };
-        copy(destination, source, bytes, Kind(Kind::DEVICE_TO_DEVICE), stream, false)
-    }
-
-    fn cudaMemcpyPeer(destination: u64, destination_device: i32, source: u64, source_device: i32, bytes: usize) {
-        device(destination_device)?;
-        device(source_device)?;
-        let stream = StreamHandle { handle: std::ptr::null_mut(), per_thread: false };
-        copy(destination, source, bytes, Kind(Kind::DEVICE_TO_DEVICE), stream, false)
+        fill_box(pitched, value, extent, (stream, false))
     }
 }
 
@@ -134,12 +125,17 @@ pub(super) struct Extent {
     pub(super) depth: usize,
 }
 
-fn fill_box(pitched: PitchedPointer, value: i32, extent: Extent, stream: StreamHandle) -> CudaResult<()> {
+fn fill_box(
+    pitched: PitchedPointer,
+    value: i32,
+    extent: Extent,
+    (stream, waits): (StreamHandle, bool),
+) -> CudaResult<()> {
     let slice = pitched.pitch.checked_mul(pitched.height).ok_or(CudaError::INVALID_VALUE)? as u64;
     for index in 0..extent.depth as u64 {
         let address = index.checked_mul(slice).and_then(|offset| pitched.address.checked_add(offset));
         let address = address.ok_or(CudaError::INVALID_VALUE)?;
-        fill(address, pitched.pitch, (extent.width_bytes, extent.height), value, stream)?;
+        fill(address, pitched.pitch, (extent.width_bytes, extent.height), value, (stream, waits))?;
     }
     Ok(())
 }

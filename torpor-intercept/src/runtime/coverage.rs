@@ -6,10 +6,7 @@ use std::fmt::Write as _;
 
 /// The part, as Markdown.
 pub(crate) fn coverage_part() -> String {
-    let is_refused = |entry: &&Entry| {
-        [&entry.cuda_12, &entry.cuda_13].iter().all(|answer| answer.disposition == Disposition::Refused)
-    };
-    let (refused, answered): (Vec<&Entry>, Vec<&Entry>) = ENTRIES.iter().partition(is_refused);
+    let answered: Vec<&Entry> = ENTRIES.iter().filter(|entry| !is_refused(entry)).collect();
     let mut page = format!(
         "\n# CUDA runtime functions\n\n\
          The same library exports the {} names that libcudart.so.12 and libcudart.so.13 have together and answers {} of \
@@ -31,9 +28,16 @@ pub(crate) fn coverage_part() -> String {
         // Writing to a string cannot fail.
         _ = writeln!(page, "| `{}` | {what} |", entry.name());
     }
-    let names: Vec<String> = refused.iter().map(|entry| format!("`{}`", entry.name())).collect();
-    _ = writeln!(page, "\nRefused: {}.", names.join(", "));
     page
+}
+
+fn is_refused(entry: &Entry) -> bool {
+    [&entry.cuda_12, &entry.cuda_13].iter().all(|answer| answer.disposition == Disposition::Refused)
+}
+
+/// Every name that is refused, to programs for any version.
+pub(crate) fn refused_names() -> impl Iterator<Item = &'static str> {
+    ENTRIES.iter().filter(|entry| is_refused(entry)).map(Entry::name)
 }
 
 fn text(answer: &Answer) -> String {

@@ -77,33 +77,16 @@ runtime_functions! {
     }
 
     fn cudaDeviceGetPCIBusId(name: Out<c_char>, room: i32, device: i32) {
-        put_text(name, room, &pci_bus_id(self::device(device)?))
+        put_text(name, room, &pci_bus_id(&self::device(device)?.device))
     }
 
     fn cudaDeviceGetByPCIBusId(device: Out<i32>, name: Text) {
         let name = name.get()?;
-        if has_pci_bus_id(initialized()?, &name.to_string_lossy()) {
+        if has_pci_bus_id(&initialized()?.device, &name.to_string_lossy()) {
             device.put(0)
         } else {
             Err(CudaError::INVALID_VALUE)
         }
-    }
-
-    fn cudaDeviceCanAccessPeer(can: Out<i32>, device: i32, peer: i32) {
-        self::device(device)?;
-        self::device(peer)?;
-        can.put(0)
-    }
-
-    /// No device is its own peer.
-    fn cudaDeviceEnablePeerAccess(_peer: i32, _flags: u32) {
-        initialized()?;
-        Err(CudaError::INVALID_DEVICE)
-    }
-
-    fn cudaDeviceDisablePeerAccess(_peer: i32) {
-        initialized()?;
-        Err(CudaError::INVALID_DEVICE)
     }
 
     fn cudaDeviceSynchronize() {
@@ -136,22 +119,20 @@ runtime_functions! {
     }
 
     fn cudaDeviceGetLimit(value: Out<usize>, limit: i32) {
-        value.put(ready()?.device.limit(limit)? as usize)
+        value.put(ready()?.limit(limit)? as usize)
     }
 
-    /// The real context is everybody's: a limit can be asked down to, but not raised.
     fn cudaDeviceSetLimit(limit: i32, value: usize) {
-        if value as u64 <= ready()?.device.limit(limit)? { Ok(()) } else { Err(CudaError(215)) }
+        ready()?.set_limit(limit, value as u64)
     }
 
-    fn cudaDeviceGetCacheConfig(config: Out<i32>) {
-        ready()?;
-        config.put(0)
+    fn cudaDeviceGetCacheConfig(config: Out<u32>) {
+        config.put(ready()?.primary_context().cache_config())
     }
 
     /// A hint, which the driver may ignore (cuda_runtime_api.h).
-    fn cudaDeviceSetCacheConfig(_config: i32) {
-        ready().map(|_| ())
+    fn cudaDeviceSetCacheConfig(config: u32) {
+        ready()?.primary_context().set_cache_config(config)
     }
 
     /// Banks of four bytes, as on every GPU since Maxwell (cuda_runtime_api.h).

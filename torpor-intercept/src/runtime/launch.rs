@@ -69,7 +69,7 @@ fn config(
 /// The parameters are as the kernel has them.
 #[inline]
 unsafe fn launch(
-    kernel: &Kernel,
+    kernel: &'static Kernel,
     config: &LaunchConfig<'_>,
     stream: StreamHandle,
     parameters: *const *const c_void,

@@ -49,6 +49,14 @@ runtime_functions! {
         kernels.put_all(found.collect::<CudaResult<Vec<&Kernel>>>()?.into_iter().map(Kernel::handle))
     }
 
+    fn cudaLibraryGetManaged(address: Out<u64>, bytes: Out<usize>, library: *mut c_void, name: Text) {
+        ready()?;
+        let variable = Image::find(library)?.managed_variable(name.get()?)?;
+        address.put_if_wanted(variable.address);
+        bytes.put_if_wanted(variable.bytes as usize);
+        Ok(())
+    }
+
     fn cudaLibraryGetGlobal(address: Out<u64>, bytes: Out<usize>, library: *mut c_void, name: Text) {
         ready()?;
         let global = Image::find(library)?.global(name.get()?)?;

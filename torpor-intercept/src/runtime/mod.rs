@@ -12,6 +12,7 @@
 
 mod array;
 mod copy;
+mod copy_batch;
 pub(crate) mod coverage;
 mod device;
 mod entry_point;
@@ -20,12 +21,16 @@ mod event;
 mod function_cache;
 mod graph;
 mod host_function;
+mod ipc;
 mod kernel;
 mod launch;
 mod library;
 mod macros;
+mod managed;
 mod memory;
+mod memory_advice;
 mod occupancy;
+mod peer;
 mod pinned;
 mod pointer;
 mod pool;
@@ -35,6 +40,7 @@ mod refused;
 mod registration;
 mod selection;
 mod stream;
+mod stream_attribute;
 mod strided;
 pub mod surface;
 mod symbol;
@@ -57,9 +63,10 @@ const INVALID_DEVICE_FUNCTION: CudaError = CudaError(98);
 /// Runs the body of a C function and remembers its error for `cudaGetLastError`. A panic, which would be a bug, becomes
 /// `cudaErrorUnknown`.
 #[inline]
-fn answer(function: &str, body: impl FnOnce() -> CudaResult<()>) -> Code {
+fn answer(function: &'static str, body: impl FnOnce() -> CudaResult<()>) -> Code {
+    let call = crate::calls::before(function);
     let outcome = catch_unwind(AssertUnwindSafe(body)).unwrap_or(Err(CudaError::UNKNOWN));
-    crate::calls::after(function, outcome);
+    crate::calls::after(call, outcome);
     match outcome {
         Ok(()) => 0,
         Err(error) => error::remember(error),

@@ -1,7 +1,7 @@
 //! Page-locked host memory. `cudaHostAlloc` and `cudaHostRegister` have the driver's flags.
 
 use super::{ready, runtime_functions};
-use crate::core::{CudaResult, Location};
+use crate::core::CudaResult;
 use crate::driver::argument::Out;
 use crate::driver::pinned::{DEVICE_MAP, IO_MEMORY};
 use torpor_proto::error::CudaError;
@@ -42,10 +42,11 @@ runtime_functions! {
     }
 
     fn cudaHostGetDevicePointer(device_address: Out<u64>, address: u64, flags: u32) {
-        match ready()?.locate(address, 1) {
-            Location::Pinned(reachable) if flags == 0 => device_address.put(reachable),
-            _ => Err(CudaError::INVALID_VALUE),
+        let client = ready()?;
+        if flags != 0 {
+            return Err(CudaError::INVALID_VALUE);
         }
+        device_address.put(client.device_address_of_host(address)?)
     }
 
     fn cudaHostGetFlags(flags: Out<u32>, address: u64) {

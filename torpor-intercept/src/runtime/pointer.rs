@@ -8,6 +8,7 @@ use crate::driver::argument::Out;
 const UNREGISTERED: u32 = 0;
 const HOST: u32 = 1;
 const DEVICE: u32 = 2;
+const MANAGED: u32 = 3;
 
 /// `cudaInvalidDeviceId`
 const NO_DEVICE: i32 = -2;
@@ -35,11 +36,12 @@ fn look_up(client: &Client, address: u64) -> Attributes {
         Location::Device(device_address) if client.allocation_of(address).is_ok() => {
             known(DEVICE, 0, device_address, 0)
         }
-        Location::Pinned(device_address)
-            if client.registered_range_of(address).is_some()
-                || client.pinned_allocation_of(address).is_some() =>
+        _ if client.managed_range_of(address).is_some() => known(MANAGED, 0, address, address),
+        // Registered memory may have no device address, which is null.
+        _ if client.registered_range_of(address).is_some()
+            || client.pinned_allocation_of(address).is_some() =>
         {
-            known(HOST, 0, device_address, address)
+            known(HOST, 0, client.device_address_of_host(address).unwrap_or(0), address)
         }
         _ => known(UNREGISTERED, NO_DEVICE, 0, 0),
     }

@@ -6,11 +6,12 @@
 
 use super::function_cache;
 use super::launch::Dim3;
+use super::ready;
 use crate::core::{CudaResult, Image, Kernel};
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use torpor_proto::error::CudaError;
 
 /// An image that compiled code registered. Never freed: its address is the handle that the code holds.
@@ -23,6 +24,8 @@ pub(super) struct FatBinary {
 #[derive(Default)]
 struct State {
     image: Option<&'static Image>,
+    /// Its managed variables, to be looked up when one is used for the first time.
+    managed: Vec<Managed>,
     is_unregistered: bool,
     /// What was registered with it, to be forgotten with it.
     functions: Vec<usize>,
@@ -44,6 +47,14 @@ pub(super) struct Variable {
     name: Name,
     /// Length in bytes.
     pub(super) bytes: usize,
+}
+
+/// A managed variable: where the program has its address, and what it is.
+#[derive(Clone, Copy)]
+struct Managed {
+    pointer: usize,
+    name: Name,
+    bytes: usize,
 }
 
 /// A C string in the data of the library that registered it: valid until it unregisters.
@@ -75,7 +86,7 @@ fn write() -> RwLockWriteGuard<'static, Option<Registered>> {
 impl FatBinary {
     /// The image, looked at for the first time if need be.
     fn image(&self) -> CudaResult<&'static Image> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         if state.is_unregistered {
             return Err(CudaError::INVALID_HANDLE);
         }
@@ -87,6 +98,31 @@ impl FatBinary {
         let image = unsafe { Image::load(wrapper, true)? };
         state.image = Some(image);
         Ok(image)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A variable of it is known by this address from now on.
+    fn register(&self, address: usize, variable: Variable) {
+        write().get_or_insert_default().variables.insert(address, variable);
+        self.lock().variables.push(address);
+    }
+
+    /// Puts the addresses of managed variables where the program looks for them. By these it names them, too.
+    fn find_managed(&'static self) -> Result<(), (CString, CudaError)> {
+        let all = self.lock().managed.clone();
+        for Managed { pointer, name, bytes } in all {
+            let found = ready().and_then(|_| self.image()?.managed_variable(owned(name)));
+            let address = found.map_err(|error| (owned(name), error))?.address as usize;
+            self.register(address, Variable { binary: self, name, bytes });
+            let pointer = std::ptr::with_exposed_provenance_mut::<usize>(pointer);
+            // SAFETY: the program registered it as the place for this address, and reads it when this has returned; several
+            // threads write the same.
+            unsafe { pointer.write_volatile(address) };
+        }
+        Ok(())
     }
 }
 
@@ -110,6 +146,14 @@ pub(super) fn kernel(host_function: usize) -> CudaResult<Option<&'static Kernel>
         function.kernel = Some(kernel);
     }
     Ok(Some(kernel))
+}
+
+/// The address of the host function of a kernel that was launched or asked for by it; `None` if it has none.
+pub(super) fn host_function(kernel: &Kernel) -> Option<usize> {
+    let registered = read();
+    let mut functions = registered.as_ref()?.functions.iter();
+    let is_it = |function: &Function| function.kernel.is_some_and(|known| std::ptr::eq(known, kernel));
+    functions.find(|(_, function)| is_it(function)).map(|(&address, _)| address)
 }
 
 /// The variable whose host shadow has this address.
@@ -147,9 +191,20 @@ pub(super) extern "C" fn __cudaRegisterFatBinary(wrapper: *const c_void) -> *mut
 
 pub(super) extern "C" fn __cudaRegisterFatBinaryEnd(_binary: *mut c_void) {}
 
-/// Only for managed variables, which there are none of; 1 says that they are ready.
-pub(super) extern "C" fn __cudaInitModule(_binary: *mut c_void) -> c_char {
-    1
+/// A managed variable of the image is going to be used, for which the program has a pointer; 1 says that all of them are ready.
+pub(super) extern "C" fn __cudaInitModule(handle: *mut c_void) -> c_char {
+    let initialized = catch_unwind(AssertUnwindSafe(|| match binary(handle) {
+        Some(binary) => binary.find_managed(),
+        None => Ok(()),
+    }));
+    match initialized {
+        Ok(Ok(())) => 1,
+        Ok(Err((name, error))) => {
+            crate::log::write(&format!("no address for the managed variable {name:?}: CUDA error {error}"));
+            0
+        }
+        Err(_) => 0,
+    }
 }
 
 pub(super) extern "C" fn __cudaRegisterFunction(
@@ -168,7 +223,7 @@ pub(super) extern "C" fn __cudaRegisterFunction(
         let Some(binary) = binary(handle).filter(|_| !name.is_null()) else { return };
         let function = Function { binary, name: Name(name), kernel: None };
         write().get_or_insert_default().functions.insert(host_function.addr(), function);
-        let mut state = binary.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = binary.lock();
         state.functions.push(host_function.addr());
     });
 }
@@ -185,10 +240,26 @@ pub(super) extern "C" fn __cudaRegisterVar(
 ) {
     contain(|| {
         let Some(binary) = binary(handle).filter(|_| !name.is_null()) else { return };
-        let variable = Variable { binary, name: Name(name), bytes };
-        write().get_or_insert_default().variables.insert(host_variable.addr(), variable);
-        let mut state = binary.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.variables.push(host_variable.addr());
+        binary.register(host_variable.addr(), Variable { binary, name: Name(name), bytes });
+    });
+}
+
+/// `pointer` is where the program looks for the variable's address.
+pub(super) extern "C" fn __cudaRegisterManagedVar(
+    handle: *mut c_void,
+    pointer: *mut *mut c_void,
+    _device_address: *const c_char,
+    name: *const c_char,
+    _is_external: c_int,
+    bytes: usize,
+    _is_constant: c_int,
+    _is_global: c_int,
+) {
+    contain(|| {
+        let Some(binary) = binary(handle).filter(|_| !name.is_null() && !pointer.is_null()) else { return };
+        binary.register(pointer.addr(), Variable { binary, name: Name(name), bytes });
+        let pointer = pointer.expose_provenance();
+        binary.lock().managed.push(Managed { pointer, name: Name(name), bytes });
     });
 }
 
@@ -197,7 +268,7 @@ pub(super) extern "C" fn __cudaUnregisterFatBinary(handle: *mut c_void) {
     contain(|| {
         let Some(binary) = binary(handle) else { return };
         let state = {
-            let mut state = binary.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = binary.lock();
             std::mem::replace(&mut *state, State { is_unregistered: true, ..State::default() })
         };
         if let Some(all) = write().as_mut() {
@@ -251,12 +322,19 @@ mod tests {
         __cudaRegisterVar(handle, host(&VARIABLE), none, c"variable".as_ptr(), 0, 12, 0, 0);
         __cudaRegisterFatBinaryEnd(handle);
         assert_eq!(variable(host(&VARIABLE).addr()).unwrap().bytes, 12);
+        let mut managed = ptr::null_mut();
+        let pointer = &raw mut managed;
+        __cudaRegisterManagedVar(handle, pointer, none, c"managed".as_ptr(), 0, 8, 0, 0);
+        assert_eq!(variable(pointer.addr()).unwrap().bytes, 8);
+        assert_eq!((__cudaInitModule(handle), managed), (0, ptr::null_mut()), "no server has it");
         // Without a server there is no image to be had, but the function is known.
         assert!(kernel(host(&FUNCTION).addr()).is_err());
         assert!(matches!(kernel(1), Ok(None)));
         __cudaUnregisterFatBinary(handle);
         assert!(variable(host(&VARIABLE).addr()).is_none());
         assert!(matches!(kernel(host(&FUNCTION).addr()), Ok(None)));
+        assert!(variable(pointer.addr()).is_none());
         __cudaUnregisterFatBinary(ptr::null_mut());
+        assert_eq!(__cudaInitModule(ptr::null_mut()), 1);
     }
 }

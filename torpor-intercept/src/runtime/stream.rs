@@ -1,8 +1,13 @@
 //! Streams and their capture.
 
 use super::{ready, runtime_functions, stream_functions};
-use crate::core::{Capture, CaptureStatus, CudaResult, Event, Stream, StreamHandle};
-use crate::driver::argument::Out;
+use crate::core::graph::EdgeData;
+use crate::core::{Capture, CudaResult, Event, Stream, StreamHandle};
+use crate::driver::argument::{In, Out};
+use crate::driver::graph::edges::behind;
+use crate::driver::stream::{
+    CapturePlaces, begin_capture_to_graph, capture_info, capture_status, update_capture,
+};
 use std::ffi::c_void;
 use torpor_proto::error::CudaError;
 
@@ -92,56 +97,53 @@ stream_functions! {
 
     fn cudaStreamIsCapturing / cudaStreamIsCapturing_ptsz(@ stream, status: Out<i32>) {
         ready()?;
-        status.put(capture_status(stream.find()?).0 as i32)
+        status.put(capture_status(stream.find()?) as i32)
     }
 
-    /// The dependencies are not known here, only that there is a capture and which one. CUDA 12 calls this one `_v3`.
+    /// CUDA 12 calls this one `_v3`.
     fn cudaStreamGetCaptureInfo / cudaStreamGetCaptureInfo_ptsz(
         @ stream, status: Out<i32>, id: Out<u64>, graph: Out<*mut c_void>, dependencies: Out<*const c_void>,
-        edges: Out<*const c_void>, dependency_count: Out<usize>,
+        edges: Out<*const c_void>, count: Out<usize>,
     ) {
         ready()?;
-        edges.put_if_wanted(std::ptr::null());
-        capture_info(stream.find()?, (status, id), graph, dependencies, dependency_count)
+        let places = CapturePlaces { graph, dependencies, edges: Some(edges), count };
+        capture_info(stream.find()?, status, id, places)
     }
 
     /// What the headers of CUDA 12 call `cudaStreamGetCaptureInfo`.
     fn cudaStreamGetCaptureInfo_v2 / cudaStreamGetCaptureInfo_v2_ptsz(
         @ stream, status: Out<i32>, id: Out<u64>, graph: Out<*mut c_void>, dependencies: Out<*const c_void>,
-        dependency_count: Out<usize>,
+        count: Out<usize>,
     ) {
         ready()?;
-        capture_info(stream.find()?, (status, id), graph, dependencies, dependency_count)
+        capture_info(stream.find()?, status, id, CapturePlaces { graph, dependencies, edges: None, count })
     }
 
     /// The same name in CUDA 12, for code made for CUDA 11.
     fn cudaStreamGetCaptureInfo_v1 / cudaStreamGetCaptureInfo_v1_ptsz(@ stream, status: Out<i32>, id: Out<u64>) {
         ready()?;
-        let (state, number) = capture_status(stream.find()?);
-        id.put_if_wanted(number);
-        status.put(state as i32)
+        capture_info(stream.find()?, status, id, CapturePlaces::nowhere())
     }
-}
 
-fn capture_info(
-    stream: &Stream,
-    (status, id): (Out<i32>, Out<u64>),
-    graph: Out<*mut c_void>,
-    dependencies: Out<*const c_void>,
-    dependency_count: Out<usize>,
-) -> CudaResult<()> {
-    let (state, number) = capture_status(stream);
-    id.put_if_wanted(number);
-    graph.put_if_wanted(std::ptr::null_mut());
-    dependencies.put_if_wanted(std::ptr::null());
-    dependency_count.put_if_wanted(0);
-    status.put(state as i32)
-}
-
-fn capture_status(stream: &Stream) -> (CaptureStatus, u64) {
-    // Asked before each allocation: a stream that captures nothing is told without a lock.
-    if !stream.is_capturing() {
-        return (CaptureStatus::None, 0);
+    fn cudaStreamUpdateCaptureDependencies / cudaStreamUpdateCaptureDependencies_ptsz(
+        @ stream, nodes: In<*mut c_void>, data: In<EdgeData>, count: usize, flags: u32,
+    ) {
+        ready()?;
+        update_capture(stream.find()?, nodes, data, count, flags)
     }
-    stream.capture().map_or((CaptureStatus::None, 0), |capture| (capture.status(), capture.id()))
+
+    /// The same name in CUDA 12.
+    fn cudaStreamUpdateCaptureDependencies_v1 / cudaStreamUpdateCaptureDependencies_v1_ptsz(
+        @ stream, nodes: In<*mut c_void>, count: usize, flags: u32,
+    ) {
+        ready()?;
+        update_capture(stream.find()?, nodes, In::nothing(), count, flags)
+    }
+
+    fn cudaStreamBeginCaptureToGraph / cudaStreamBeginCaptureToGraph_ptsz(
+        @ stream, graph: *mut c_void, nodes: In<*mut c_void>, data: In<EdgeData>, count: usize, mode: u32,
+    ) {
+        ready()?;
+        begin_capture_to_graph(stream.find()?, graph, behind(nodes, data, count)?, mode)
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::copy::{Extent, Kind, PitchedPointer};
 use super::{default_stream_functions, ready, stream_functions};
+use crate::core::graph::CopyNode;
 use crate::core::{CudaResult, Direction, Location, StreamHandle, StridedCopy};
 use crate::driver::argument::In;
 use torpor_proto::error::CudaError;
@@ -43,7 +44,7 @@ fn rows(destination: (u64, usize), source: (u64, usize), width: usize, height: u
 /// `cudaPos`
 #[derive(Clone, Copy)]
 #[repr(C)]
-struct Position {
+pub(super) struct Position {
     x_bytes: usize,
     y: usize,
     z: usize,
@@ -65,25 +66,80 @@ pub(super) struct Copy3D {
 
 const _: () = assert!(size_of::<Copy3D>() == 160);
 
-fn copy_3d(copied: Copy3D, stream: StreamHandle, waits: bool) -> CudaResult<()> {
-    if copied.source_array != 0 || copied.destination_array != 0 {
-        return Err(CudaError::NOT_SUPPORTED);
+/// Two boxes of equal extent: each with where it is in what larger box.
+pub(super) struct Boxes {
+    pub(super) source: (PitchedPointer, Position),
+    pub(super) destination: (PitchedPointer, Position),
+    pub(super) extent: Extent,
+}
+
+impl Boxes {
+    /// What is copied.
+    fn strided(&self) -> CudaResult<StridedCopy> {
+        let Extent { width_bytes, height, depth } = self.extent;
+        let side = |(pointer, position): (PitchedPointer, Position)| {
+            let slice_rows = if pointer.height == 0 { height } else { pointer.height };
+            let rows = position.z.checked_mul(slice_rows)?.checked_add(position.y)?;
+            let offset = rows.checked_mul(pointer.pitch)?.checked_add(position.x_bytes)?;
+            Some((pointer.address.checked_add(offset as u64)?, pointer.pitch as u64, slice_rows as u64))
+        };
+        Ok(StridedCopy {
+            destination: side(self.destination).ok_or(CudaError::INVALID_VALUE)?,
+            source: side(self.source).ok_or(CudaError::INVALID_VALUE)?,
+            width_bytes: width_bytes as u64,
+            height: height as u64,
+            depth: depth as u64,
+        })
     }
-    let Extent { width_bytes, height, depth } = copied.extent;
-    let side = |pointer: PitchedPointer, position: Position| {
-        let slice_rows = if pointer.height == 0 { height } else { pointer.height };
-        let rows = position.z.checked_mul(slice_rows)?.checked_add(position.y)?;
-        let offset = rows.checked_mul(pointer.pitch)?.checked_add(position.x_bytes)?;
-        Some((pointer.address.checked_add(offset as u64)?, pointer.pitch as u64, slice_rows as u64))
-    };
-    let strided = StridedCopy {
-        destination: side(copied.destination, copied.destination_position).ok_or(CudaError::INVALID_VALUE)?,
-        source: side(copied.source, copied.source_position).ok_or(CudaError::INVALID_VALUE)?,
-        width_bytes: width_bytes as u64,
-        height: height as u64,
-        depth: depth as u64,
-    };
-    copy(&strided, copied.kind, stream, waits)
+}
+
+pub(super) fn copy_boxes(boxes: &Boxes, kind: Kind, stream: StreamHandle, waits: bool) -> CudaResult<()> {
+    copy(&boxes.strided()?, kind, stream, waits)
+}
+
+impl Copy3D {
+    /// What is copied, and what the program says of the direction.
+    pub(super) fn strided(&self) -> CudaResult<(StridedCopy, Kind)> {
+        if self.source_array != 0 || self.destination_array != 0 {
+            return Err(CudaError::NOT_SUPPORTED);
+        }
+        let boxes = Boxes {
+            source: (self.source, self.source_position),
+            destination: (self.destination, self.destination_position),
+            extent: self.extent,
+        };
+        Ok((boxes.strided()?, self.kind))
+    }
+
+    /// What a program is told of a node that copies.
+    pub(super) fn of(CopyNode { copy, .. }: &CopyNode) -> Self {
+        let nowhere = Position { x_bytes: 0, y: 0, z: 0 };
+        let pointer = |(address, pitch, height): (u64, u64, u64)| PitchedPointer {
+            address,
+            pitch: pitch as usize,
+            width: copy.width_bytes as usize,
+            height: height as usize,
+        };
+        Self {
+            source_array: 0,
+            source_position: nowhere,
+            source: pointer(copy.source),
+            destination_array: 0,
+            destination_position: nowhere,
+            destination: pointer(copy.destination),
+            extent: Extent {
+                width_bytes: copy.width_bytes as usize,
+                height: copy.height as usize,
+                depth: copy.depth as usize,
+            },
+            kind: Kind::of_addresses(),
+        }
+    }
+}
+
+fn copy_3d(copied: Copy3D, stream: StreamHandle, waits: bool) -> CudaResult<()> {
+    let (strided, kind) = copied.strided()?;
+    copy(&strided, kind, stream, waits)
 }
 
 default_stream_functions! {

@@ -14,7 +14,7 @@ fn find(symbol: *const c_void) -> CudaResult<Variable> {
 }
 
 /// The address of `bytes` bytes from `offset` on, which must lie in the variable.
-fn place(symbol: *const c_void, bytes: usize, offset: usize) -> CudaResult<u64> {
+pub(super) fn place(symbol: *const c_void, bytes: usize, offset: usize) -> CudaResult<u64> {
     let variable = find(symbol)?;
     let end = offset.checked_add(bytes).ok_or(CudaError::INVALID_VALUE)?;
     if end > variable.bytes {

@@ -2,8 +2,7 @@
 
 use super::super::client;
 use super::super::memory::SMALL_BYTES;
-use super::super::position::Position;
-use super::super::stream::Stream;
+use super::super::stream::{Position, Stream};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use torpor_proto::layout::SEGMENT_GRANULE_BYTES;
@@ -91,7 +90,7 @@ impl Amount {
 }
 
 /// The length of a block for so many bytes: at most an eighth more, or the shortest step, so that few lengths serve all.
-pub(super) fn block_bytes(bytes: u64) -> Option<u64> {
+pub(in crate::core) fn block_bytes(bytes: u64) -> Option<u64> {
     let eighth = 1 << (bytes.ilog2().saturating_sub(3));
     let least = if bytes < SMALL_BYTES { SMALL_STEP_BYTES } else { SEGMENT_GRANULE_BYTES };
     bytes.checked_next_multiple_of(std::cmp::max(eighth, least))
@@ -138,7 +137,7 @@ mod tests {
             taken
         };
         assert!(blocks.take_free(0, |_, block| block.is_done()).is_empty(), "no work is known to be done");
-        assert_eq!(taken(&mut blocks, 12), []);
+        assert!(taken(&mut blocks, 12).is_empty());
         assert_eq!(taken(&mut blocks, 7), [1, 2]);
         assert_eq!(blocks.reserved.now_bytes, 4 << 20);
         assert_eq!(taken(&mut blocks, 0), [3, 4]);

@@ -7,14 +7,18 @@
 
 mod attribute;
 mod blocks;
+mod free;
 
 pub use attribute::Attribute;
+pub(in crate::core) use blocks::block_bytes;
+pub use free::free_in_order;
+pub(in crate::core) use free::{allocate_or_give_back, free_after_all, release_surplus};
 
 use super::handle::Table;
-use super::memory::SMALL_BYTES;
 use super::stream::Stream;
 use super::{Client, CudaResult, client};
-use blocks::{Blocks, Free, block_bytes};
+use blocks::{Blocks, Free};
+use free::give_back;
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -53,6 +57,11 @@ static BLOCKS: Mutex<Option<HashMap<u64, Block>>> = Mutex::new(None);
 
 /// Whether any pool may have more than its threshold says.
 static HAS_SURPLUS: AtomicBool = AtomicBool::new(false);
+
+/// Whether a block of a pool begins there.
+pub(in crate::core) fn has(address: u64) -> bool {
+    all_blocks().as_ref().is_some_and(|blocks| blocks.contains_key(&address))
+}
 
 impl Pool {
     fn new(number: u32) -> Self {
@@ -145,11 +154,13 @@ impl Pool {
     /// `cuMemAllocFromPoolAsync`: memory that work in the stream may use from now on.
     ///
     /// # Errors
-    /// `OUT_OF_MEMORY`; `INVALID_VALUE` for no bytes; `STREAM_CAPTURE_UNSUPPORTED` while capturing.
+    /// `OUT_OF_MEMORY`; `INVALID_VALUE` for no bytes.
     pub fn allocate(&'static self, bytes: u64, stream: &'static Stream) -> CudaResult<u64> {
         let client = client()?;
         client.check()?;
-        refuse_capture(stream)?;
+        if stream.is_capturing() {
+            return stream.current_capture()?.allocate(stream, bytes);
+        }
         if bytes == 0 {
             return Err(CudaError::INVALID_VALUE);
         }
@@ -245,125 +256,12 @@ impl Pool {
     }
 }
 
-/// `cuMemFreeAsync`: memory that no work after this in the stream uses. Memory of `cuMemAlloc` may be freed so, too.
-///
-/// # Errors
-/// `INVALID_VALUE` if no allocation begins there; `STREAM_CAPTURE_UNSUPPORTED` while capturing.
-pub fn free_in_order(address: u64, stream: &'static Stream) -> CudaResult<()> {
-    let client = client()?;
-    client.check()?;
-    refuse_capture(stream)?;
-    match take_used(address)? {
-        Some(block) => give_to_pool(client, block, address, stream),
-        None => client.free(address),
-    }
-}
-
-/// `cuMemFree` of a pool's memory; false if it is none. Waits for all work, as the driver does.
-///
-/// # Errors
-/// `INVALID_VALUE` for what was freed already.
-pub(super) fn free_after_all(client: &'static Client, address: u64) -> CudaResult<bool> {
-    if !all_blocks().as_ref().is_some_and(|all| all.contains_key(&address)) {
-        return Ok(false);
-    }
-    // First, for the program has the block if this fails.
-    Stream::synchronize_all()?;
-    let block = take_used(address)?.ok_or(CudaError::INVALID_VALUE)?;
-    give_to_pool(client, block, address, Stream::legacy()).map(|()| true)
-}
-
-/// Gives back what pools keep beyond their thresholds, after a synchronisation of a stream or an event, or of everything.
-///
-/// Blocks that share a segment are left: freeing one waits for all work.
-#[inline]
-pub(super) fn release_surplus(is_all_done: bool) -> CudaResult<()> {
-    if HAS_SURPLUS.load(Ordering::Relaxed) { release_surplus_of_all(is_all_done) } else { Ok(()) }
-}
-
-#[cold]
-fn release_surplus_of_all(is_all_done: bool) -> CudaResult<()> {
-    HAS_SURPLUS.store(false, Ordering::Relaxed);
-    let (mut surplus, mut is_more) = (Vec::new(), false);
-    for pool in live().iter() {
-        let threshold = pool.release_threshold.load(Ordering::Relaxed);
-        let mut blocks = pool.lock();
-        surplus.extend(
-            blocks.take_free(threshold, |bytes, block| {
-                bytes >= SMALL_BYTES && (is_all_done || block.is_done())
-            }),
-        );
-        is_more |=
-            blocks.reserved.now_bytes > threshold && blocks.free.keys().any(|&bytes| bytes >= SMALL_BYTES);
-    }
-    if is_more {
-        HAS_SURPLUS.store(true, Ordering::Relaxed);
-    }
-    give_back(&surplus)
-}
-
-/// A graph with allocations among its nodes is not offered.
-fn refuse_capture(stream: &Stream) -> CudaResult<()> {
-    if stream.is_capturing() { Err(CudaError::STREAM_CAPTURE_UNSUPPORTED) } else { Ok(()) }
-}
-
 fn live() -> MutexGuard<'static, Vec<&'static Pool>> {
     LIVE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn all_blocks() -> MutexGuard<'static, Option<HashMap<u64, Block>>> {
     BLOCKS.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The block at an address, which the program has no more; `None` if it is no pool's.
-fn take_used(address: u64) -> CudaResult<Option<Block>> {
-    let mut all = all_blocks();
-    let Some(block) = all.as_mut().and_then(|all| all.get_mut(&address)) else { return Ok(None) };
-    if std::mem::replace(&mut block.is_used, false) {
-        Ok(Some(*block))
-    } else {
-        Err(CudaError::INVALID_VALUE)
-    }
-}
-
-fn give_to_pool(
-    client: &'static Client,
-    Block { pool, bytes, .. }: Block,
-    address: u64,
-    stream: &'static Stream,
-) -> CudaResult<()> {
-    let posted = client.posted.load(Ordering::Relaxed);
-    let block = Free { address, stream, stream_id: stream.id(), position: stream.position(), posted };
-    pool.take_back(block, bytes).map_or(Ok(()), |block| give_back_one(client, &block))
-}
-
-/// Frees blocks that no pool has any more. All are freed, and the first error is told.
-fn give_back(blocks: &[Free]) -> CudaResult<()> {
-    let client = client()?;
-    blocks.iter().map(|block| give_back_one(client, block)).fold(Ok(()), Result::and)
-}
-
-fn give_back_one(client: &'static Client, block: &Free) -> CudaResult<()> {
-    if let Some(all) = all_blocks().as_mut() {
-        all.remove(&block.address);
-    }
-    client.free(block.address)
-}
-
-/// Memory from the worker; if there is none, after all pools gave back all that they keep.
-fn allocate_or_give_back(client: &'static Client, bytes: u64) -> CudaResult<u64> {
-    match client.allocate(bytes) {
-        Err(CudaError::OUT_OF_MEMORY) => {
-            let kept: Vec<Free> =
-                live().iter().flat_map(|pool| pool.lock().take_free(0, |_, _| true)).collect();
-            if kept.is_empty() {
-                return Err(CudaError::OUT_OF_MEMORY);
-            }
-            give_back(&kept)?;
-            client.allocate(bytes)
-        }
-        allocated => allocated,
-    }
 }
 
 #[cfg(test)]

@@ -7,10 +7,12 @@
 //! the driver surface, section 3.
 
 mod callback_hooks;
+mod compile_cache;
 mod context_checks;
 pub(crate) mod context_storage;
 mod cublas;
 mod cudart_interface;
+mod cupti;
 mod functions_of_module;
 mod gpu_layout;
 pub(crate) mod host;
@@ -71,8 +73,10 @@ fn table(id: [u8; 16]) -> Option<*const c_void> {
         context_checks::ID => (&raw const context_checks::TABLE).cast(),
         integrity::ID => (&raw const integrity::TABLE).cast(),
         cublas::ID => (&raw const cublas::TABLE).cast(),
+        cupti::ID => (&raw const cupti::TABLE).cast(),
         functions_of_module::ID => (&raw const functions_of_module::TABLE).cast(),
         gpu_layout::ID => (&raw const gpu_layout::TABLE).cast(),
+        compile_cache::ID if compile_cache::is_wanted() => (&raw const compile_cache::TABLE).cast(),
         _ => return None,
     })
 }
@@ -118,7 +122,7 @@ mod tests {
     use super::*;
 
     /// UUID and bytes of every table that has a size word.
-    const SIZED: [([u8; 16], usize); 9] = [
+    const SIZED: [([u8; 16], usize); 11] = [
         (log_sink::ID, 24),
         (cudart_interface::ID, 104),
         (callback_hooks::ID, 56),
@@ -126,8 +130,10 @@ mod tests {
         (context_checks::ID, 120),
         (integrity::ID, 24),
         (cublas::ID, 744),
+        (cupti::ID, 536),
         (functions_of_module::ID, 792),
         (gpu_layout::ID, 136),
+        (compile_cache::ID, 56),
     ];
 
     fn ask(id: [u8; 16]) -> (c_int, *const c_void) {
@@ -160,7 +166,7 @@ mod tests {
 
     #[test]
     fn unknown_and_refused_tables_are_null() {
-        for id in [[7; 16], uuid("da9151d3-3ae6-cc41-a5c0-4f26d533e328")] {
+        for id in [[7; 16], uuid("69a28e9f-2449-8b47-b030-c5da330ea4e9")] {
             assert_eq!(ask(id), (INVALID_VALUE, std::ptr::null()));
         }
     }

@@ -7,7 +7,10 @@ use super::uuid;
 
 /// Refused on purpose: what asks for them works without.
 const KNOWN: [([u8; 16], &str); 2] = [
-    (uuid("da9151d3-3ae6-cc41-a5c0-4f26d533e328"), "NVRTC's compile cache"),
+    (
+        uuid("da9151d3-3ae6-cc41-a5c0-4f26d533e328"),
+        "NVRTC's compile cache, which CUDA_CACHE_DISABLE switches off",
+    ),
     (uuid("69a28e9f-2449-8b47-b030-c5da330ea4e9"), "NVML's"),
 ];
 

@@ -1,0 +1,134 @@
+//! What a result of the compiler is known by: a BLAKE3 hash of all that the result depends on.
+
+use super::identity::CallerIdentity;
+use std::cell::Cell;
+use std::fmt;
+
+/// A step of the compiler whose results are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// From the front end's code to PTX.
+    Ptx,
+    /// From the front end's code to machine code.
+    Cubin,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Ptx => "PTX",
+            Self::Cubin => "cubin",
+        })
+    }
+}
+
+/// The name of a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Key {
+    stage: Stage,
+    hash: blake3::Hash,
+}
+
+/// What the last PTX of this thread was made from, for the cubin that is made next.
+#[derive(Clone, Copy)]
+struct PtxInputs {
+    code: blake3::Hash,
+    all: blake3::Hash,
+}
+
+thread_local! {
+    static LAST_PTX: Cell<Option<PtxInputs>> = const { Cell::new(None) };
+}
+
+impl Key {
+    /// The key of what `caller` makes of `code` (the front end's) with these options, on a host of this kind.
+    ///
+    /// A cubin's options do not say all: `-ftz=true`, for one, is told to the PTX stage alone, which a compiler goes through
+    /// just before in the same thread. So the cubin's key has what its PTX was made from, and there is none without.
+    pub(crate) fn new(
+        stage: Stage,
+        code: &[u8],
+        options: &[u8],
+        host: &[u8],
+        caller: &CallerIdentity,
+    ) -> Option<Self> {
+        let code = blake3::hash(code);
+        let ptx = LAST_PTX.try_with(Cell::take).ok()?;
+        let before = match stage {
+            Stage::Ptx => None,
+            Stage::Cubin => Some(ptx.filter(|ptx| ptx.code == code)?.all),
+        };
+        let mut hasher = blake3::Hasher::new_derive_key("torpor compile cache 1");
+        hasher.update(&[stage as u8]);
+        hasher.update(code.as_bytes());
+        for text in [options, host, caller.bytes(), before.as_ref().map_or(&[][..], |hash| hash.as_bytes())] {
+            hasher.update(&(text.len() as u64).to_le_bytes());
+            hasher.update(text);
+        }
+        let hash = hasher.finalize();
+        if stage == Stage::Ptx {
+            let _ = LAST_PTX.try_with(|last| last.set(Some(PtxInputs { code, all: hash })));
+        }
+        Some(Self { stage, hash })
+    }
+
+    pub(super) fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// 32 bytes.
+    pub(super) fn bytes(&self) -> &[u8; 32] {
+        self.hash.as_bytes()
+    }
+
+    /// The same as 64 hexadecimal digits.
+    pub(super) fn text(&self) -> String {
+        self.hash.to_hex().to_string()
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// The key of something; another one for each number.
+    pub(crate) fn key(number: u8) -> Key {
+        Key::new(Stage::Ptx, &[number], b"", b"HOST64", &CallerIdentity::for_tests(b"a")).unwrap()
+    }
+
+    fn made(stage: Stage, code: &str, options: &str) -> Option<Key> {
+        let caller = CallerIdentity::for_tests(b"a");
+        Key::new(stage, code.as_bytes(), options.as_bytes(), b"HOST64", &caller)
+    }
+
+    #[test]
+    fn everything_that_a_result_depends_on_is_in_its_key() {
+        let base = made(Stage::Ptx, "code", " -ftz=0");
+        assert_eq!(base, made(Stage::Ptx, "code", " -ftz=0"));
+        let other_caller =
+            Key::new(Stage::Ptx, b"code", b" -ftz=0", b"HOST64", &CallerIdentity::for_tests(b"b"));
+        let others = [made(Stage::Ptx, "Code", " -ftz=0"), made(Stage::Ptx, "code", " -ftz=1"), other_caller];
+        assert!(others.iter().all(|other| other.is_some() && *other != base));
+    }
+
+    #[test]
+    fn a_cubin_is_told_apart_by_what_its_ptx_was_told() {
+        let cubin_after = |ptx_options| {
+            made(Stage::Ptx, "code", ptx_options);
+            made(Stage::Cubin, "code", " -arch=sm_90a")
+        };
+        assert_ne!(cubin_after(" -ftz=0"), cubin_after(" -ftz=1"));
+        assert_eq!(cubin_after(" -ftz=0"), cubin_after(" -ftz=0"));
+    }
+
+    #[test]
+    fn a_cubin_without_its_ptx_has_no_key() {
+        LAST_PTX.set(None);
+        assert_eq!(made(Stage::Cubin, "code", ""), None);
+        made(Stage::Ptx, "code", "");
+        assert_eq!(made(Stage::Cubin, "other", ""), None);
+        made(Stage::Ptx, "code", "");
+        assert!(made(Stage::Cubin, "code", "").is_some());
+        assert_eq!(made(Stage::Cubin, "code", ""), None, "each belongs to one PTX");
+    }
+}

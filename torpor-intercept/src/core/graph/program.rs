@@ -1,0 +1,196 @@
+//! What a worker is told of a graph: records, node after node in an order that respects dependencies.
+//!
+//! A node comes behind the one before it alone, unless a [`GraphDependencies`] before it names others. Host functions are
+//! called here, not by the worker: they cut a graph into parts, each launched when the functions before it have returned.
+
+use super::dag::{EdgeData, NodeId};
+use super::snapshot::Snapshot;
+use super::work::{HostCall, Work};
+use crate::core::CudaResult;
+use std::collections::HashMap;
+use torpor_proto::command::{
+    Command, GraphBody, GraphBodyEnd, GraphCondition, GraphConditional, GraphDependencies, GraphEmpty,
+};
+use torpor_proto::error::CudaError;
+use torpor_proto::ring::{NO_SLOT, encode_record};
+
+/// A part of a graph, in the order in which they are launched.
+#[derive(Debug)]
+pub(super) enum Part {
+    /// For a worker.
+    Commands(Vec<u64>),
+    /// For a thread of this process, after what is before.
+    Functions(Vec<HostCall>),
+}
+
+/// Where an edge begins in a flat list of nodes.
+type From = (usize, EdgeData);
+
+/// A node without graphs in it.
+struct Flat<'a> {
+    step: Step<'a>,
+    dependencies: Vec<From>,
+}
+
+enum Step<'a> {
+    Command(&'a [u64]),
+    Empty,
+    Host(HostCall),
+    Conditional(u64, u32, &'a [Snapshot]),
+}
+
+/// The parts of a graph.
+///
+/// # Errors
+/// `NOT_SUPPORTED` for host functions that depend on a condition, `INVALID_VALUE` for a cycle.
+pub(super) fn parts(snapshot: &Snapshot) -> CudaResult<Vec<Part>> {
+    let mut nodes = Vec::new();
+    flatten(snapshot, &[], &mut nodes)?;
+    let phases = phases(&nodes);
+    let last = phases.iter().copied().max().unwrap_or(0);
+    let mut parts = Vec::new();
+    for phase in 0..=last {
+        let is_here = |at: usize| phases[at] == phase && !matches!(nodes[at].step, Step::Host(_));
+        let mut words = Vec::new();
+        for condition in snapshot.conditions.iter().filter(|_| phase == 0) {
+            let &super::Condition { number, value, flags } = condition;
+            put(&mut words, &GraphCondition { condition: number, value, flags }, &[]);
+        }
+        let has_nodes = (0..nodes.len()).any(is_here);
+        write(&nodes, is_here, &mut words)?;
+        if has_nodes || last == 0 {
+            parts.push(Part::Commands(words));
+        }
+        let functions = nodes.iter().zip(&phases).filter_map(|(node, &at)| match node.step {
+            Step::Host(call) if at == phase => Some(call),
+            _ => None,
+        });
+        let functions: Vec<HostCall> = functions.collect();
+        if !functions.is_empty() {
+            parts.push(Part::Functions(functions));
+        }
+    }
+    Ok(parts)
+}
+
+/// Appends a graph's nodes, those of graphs in it in the place of their node. The graph comes behind `entry`; gives the nodes that
+/// nothing in it comes after.
+fn flatten<'a>(snapshot: &'a Snapshot, entry: &[From], nodes: &mut Vec<Flat<'a>>) -> CudaResult<Vec<usize>> {
+    let mut exits: HashMap<NodeId, Vec<usize>> = HashMap::new();
+    for id in snapshot.dag.order()? {
+        let node = snapshot.dag.get(id).ok_or(CudaError::INVALID_VALUE)?;
+        let mut dependencies: Vec<From> = Vec::new();
+        for edge in &node.dependencies {
+            for &from in exits.get(&edge.from).into_iter().flatten() {
+                dependencies.push((from, edge.data));
+            }
+        }
+        if node.dependencies.is_empty() {
+            dependencies.extend_from_slice(entry);
+        }
+        let step = match &node.work {
+            _ if node.is_disabled => Step::Empty,
+            Work::Command(posted) => Step::Command(&posted.record),
+            Work::Host(call) => Step::Host(*call),
+            Work::Conditional(conditional) => {
+                let bodies = snapshot.inner.get(&id).ok_or(CudaError::INVALID_VALUE)?;
+                Step::Conditional(conditional.number, conditional.kind, bodies)
+            }
+            Work::Child(_) => {
+                let child = snapshot.inner.get(&id).and_then(|inner| inner.first());
+                let child = child.ok_or(CudaError::INVALID_VALUE)?;
+                exits.insert(id, vec![nest(child, dependencies, nodes)?]);
+                continue;
+            }
+            Work::Empty | Work::Allocate(_) | Work::Free(_) => Step::Empty,
+        };
+        exits.insert(id, vec![nodes.len()]);
+        nodes.push(Flat { step, dependencies });
+    }
+    Ok(snapshot.dag.leaves().iter().filter_map(|id| exits.get(id)).flatten().copied().collect())
+}
+
+/// A graph between two empty nodes; gives the last.
+fn nest<'a>(child: &'a Snapshot, dependencies: Vec<From>, nodes: &mut Vec<Flat<'a>>) -> CudaResult<usize> {
+    let first = nodes.len();
+    nodes.push(Flat { step: Step::Empty, dependencies });
+    let plain = |from| (from, EdgeData::default());
+    let leaves = flatten(child, &[plain(first)], nodes)?;
+    if leaves.is_empty() {
+        return Ok(first);
+    }
+    nodes.push(Flat { step: Step::Empty, dependencies: leaves.into_iter().map(plain).collect() });
+    Ok(nodes.len() - 1)
+}
+
+/// Behind how many rounds of host functions each node comes.
+fn phases(nodes: &[Flat<'_>]) -> Vec<usize> {
+    let mut phases: Vec<usize> = Vec::with_capacity(nodes.len());
+    for node in nodes {
+        let behind =
+            |&(from, _): &From| phases[from] + usize::from(matches!(nodes[from].step, Step::Host(_)));
+        phases.push(node.dependencies.iter().map(behind).max().unwrap_or(0));
+    }
+    phases
+}
+
+/// Appends the records of the nodes that are in this part.
+fn write(nodes: &[Flat<'_>], is_here: impl Fn(usize) -> bool, words: &mut Vec<u64>) -> CudaResult<()> {
+    // Where each node is in the part.
+    let mut numbers: HashMap<usize, u64> = HashMap::new();
+    for (at, node) in nodes.iter().enumerate().filter(|&(at, _)| is_here(at)) {
+        let number = numbers.len() as u64;
+        let from: Vec<[u64; 2]> = node
+            .dependencies
+            .iter()
+            .filter_map(|(from, data)| Some([*numbers.get(from)?, bytemuck::cast(*data)]))
+            .collect();
+        let follows = match number.checked_sub(1) {
+            None => from.is_empty(),
+            Some(last) => from == [[last, 0]],
+        };
+        if !follows {
+            for piece in pieces(&from) {
+                put(words, &piece.0, bytemuck::cast_slice(piece.1));
+            }
+        }
+        numbers.insert(at, number);
+        match node.step {
+            Step::Command(record) => words.extend_from_slice(record),
+            Step::Empty => put(words, &GraphEmpty {}, &[]),
+            Step::Host(_) => return Err(CudaError::NOT_SUPPORTED),
+            Step::Conditional(condition, kind, bodies) => {
+                let count = bodies.len() as u32;
+                put(words, &GraphConditional { condition, kind, bodies: count }, &[]);
+                bodies.iter().enumerate().try_for_each(|(at, body)| write_body(body, at as u32, words))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A set of dependencies in records of limited length: the first replaces those that there were, the others add to it.
+fn pieces(from: &[[u64; 2]]) -> Vec<(GraphDependencies, &[[u64; 2]])> {
+    const MOST: usize = 256;
+    if from.is_empty() {
+        return vec![(GraphDependencies { adds: 0, reserved: 0 }, from)];
+    }
+    let chunks = from.chunks(MOST).enumerate();
+    chunks.map(|(at, chunk)| (GraphDependencies { adds: u32::from(at > 0), reserved: 0 }, chunk)).collect()
+}
+
+fn write_body(body: &Snapshot, index: u32, words: &mut Vec<u64>) -> CudaResult<()> {
+    put(words, &GraphBody { index, reserved: 0 }, &[]);
+    for &super::Condition { number, value, flags } in &body.conditions {
+        put(words, &GraphCondition { condition: number, value, flags }, &[]);
+    }
+    let mut nodes = Vec::new();
+    flatten(body, &[], &mut nodes)?;
+    write(&nodes, |_| true, words)?;
+    put(words, &GraphBodyEnd {}, &[]);
+    Ok(())
+}
+
+fn put<C: Command>(words: &mut Vec<u64>, command: &C, tail: &[u8]) {
+    encode_record(words, C::OPCODE, NO_SLOT, command.words(), tail);
+}

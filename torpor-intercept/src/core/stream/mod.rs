@@ -1,0 +1,269 @@
+//! Streams, and the order of what is in them.
+//!
+//! [`post`] puts commands in, [`synchronize`] waits for them, [`progress`] knows how far they are; [`deferred_sync`] answers
+//! early where the program cannot tell, [`host_function`] calls the program in between, [`capture`] keeps commands for a graph.
+
+mod attribute;
+mod capture;
+mod deferred_sync;
+pub(super) mod host_function;
+mod order;
+mod per_thread;
+mod post;
+mod progress;
+mod synchronize;
+
+pub use attribute::StreamAttributeValue;
+pub use capture::{Capture, CaptureInfo, CaptureStatus};
+pub(super) use deferred_sync::DeferredSyncs;
+pub(super) use host_function::Turn;
+pub use host_function::{Callback, HostFunction, LaunchedFunction};
+pub(super) use progress::Position;
+
+use super::handle::Table;
+use super::{CudaResult, client};
+use attribute::Attributes;
+use deferred_sync::StreamDeferral;
+use order::Lane;
+use progress::Progress;
+use std::ffi::c_void;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use torpor_proto::command::{StreamCreate, StreamDestroy};
+use torpor_proto::error::CudaError;
+
+/// `CU_STREAM_NON_BLOCKING`
+const NON_BLOCKING: u32 = 1;
+
+/// A stream. Number 0 is the legacy default stream.
+pub struct Stream {
+    pub(super) number: u32,
+    /// Unlike the number, never given to another one.
+    id: AtomicU64,
+    flags: AtomicU32,
+    priority: AtomicI32,
+    attributes: Attributes,
+    /// Commands posted to it; for the legacy stream, to any that synchronises with it.
+    progress: Progress,
+    deferral: StreamDeferral,
+    is_capturing: AtomicBool,
+    capture: Mutex<Option<Arc<Capture>>>,
+}
+
+const LEGACY_ID: u64 = 1;
+static NEXT_ID: AtomicU64 = AtomicU64::new(LEGACY_ID + 1);
+
+static STREAMS: Table<Stream> = Table::new(4096);
+static LEGACY: Stream = Stream::new(0, LEGACY_ID, 0, 0);
+
+/// How a C function names a stream.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamHandle {
+    /// What the program passed.
+    pub handle: *mut c_void,
+    /// Whether null means the calling thread's default stream (the `_ptsz` functions).
+    pub per_thread: bool,
+}
+
+impl StreamHandle {
+    /// The stream it names.
+    ///
+    /// # Errors
+    /// `INVALID_HANDLE` if it names none.
+    #[inline]
+    pub fn find(self) -> CudaResult<&'static Stream> {
+        // CU_STREAM_LEGACY is 1, CU_STREAM_PER_THREAD 2 (cuda.h).
+        match (self.handle.addr(), self.per_thread) {
+            (0, false) | (1, _) => Ok(&LEGACY),
+            (0, true) | (2, _) => per_thread::stream(),
+            _ => STREAMS.get(self.handle).ok_or(CudaError::INVALID_HANDLE),
+        }
+    }
+}
+
+impl Stream {
+    #[cfg(test)]
+    pub(super) fn for_tests() -> Self {
+        Self::new(0, NEXT_ID.fetch_add(1, Ordering::Relaxed), 0, 0)
+    }
+
+    const fn new(number: u32, id: u64, flags: u32, priority: i32) -> Self {
+        Self {
+            number,
+            id: AtomicU64::new(id),
+            flags: AtomicU32::new(flags),
+            priority: AtomicI32::new(priority),
+            attributes: Attributes::new(),
+            progress: Progress::new(),
+            deferral: StreamDeferral::new(),
+            is_capturing: AtomicBool::new(false),
+            capture: Mutex::new(None),
+        }
+    }
+
+    /// `cuStreamCreateWithPriority`.
+    ///
+    /// # Errors
+    /// `OUT_OF_MEMORY` with thousands of streams, or what posting gives.
+    pub fn create(flags: u32, priority: i32) -> CudaResult<&'static Self> {
+        let client = client()?;
+        // As the driver does, a priority out of range is clamped; greater ones are smaller numbers.
+        let (least, greatest) = client.device.stream_priorities;
+        let priority = priority.clamp(greatest.min(least), least.max(greatest));
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        let insert = || {
+            STREAMS.insert(
+                |number| Self::new(number, id, flags, priority),
+                |stream| {
+                    stream.id.store(id, Ordering::Relaxed);
+                    stream.flags.store(flags, Ordering::Relaxed);
+                    stream.priority.store(priority, Ordering::Relaxed);
+                    stream.attributes.renew();
+                    stream.progress.renew();
+                    stream.deferral.renew();
+                },
+            )
+        };
+        let stream = insert().or_else(|| {
+            per_thread::destroy_left();
+            insert()
+        });
+        let stream = stream.ok_or(CudaError::OUT_OF_MEMORY)?;
+        client.post(&StreamCreate { stream: stream.number, flags, priority, reserved: 0 }, &[])?;
+        Ok(stream)
+    }
+
+    /// The legacy default stream.
+    pub(super) fn legacy() -> &'static Self {
+        &LEGACY
+    }
+
+    /// Whether it is the legacy default stream.
+    #[must_use]
+    pub fn is_legacy(&self) -> bool {
+        self.number == 0
+    }
+
+    /// What the program is given for it.
+    #[must_use]
+    pub fn handle(&'static self) -> *mut c_void {
+        Table::handle(self)
+    }
+
+    /// `cuStreamGetId`: not 0, and no other stream of this process has or had it.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id.load(Ordering::Relaxed)
+    }
+
+    /// `CUstream_flags`.
+    #[must_use]
+    pub fn flags(&self) -> u32 {
+        self.flags.load(Ordering::Relaxed)
+    }
+
+    /// Its priority.
+    #[must_use]
+    pub fn priority(&self) -> i32 {
+        self.priority.load(Ordering::Relaxed)
+    }
+
+    /// `cuStreamDestroy`: returns at once; it goes when its host functions have returned and its work is done.
+    ///
+    /// # Errors
+    /// `INVALID_HANDLE` for a default stream.
+    pub fn destroy(&'static self) -> CudaResult<()> {
+        if self.number == 0 || per_thread::is_own(self) {
+            return Err(CudaError::INVALID_HANDLE);
+        }
+        if let Some(capture) = self.capture() {
+            self.leave_capture(&capture);
+        }
+        let settled = self.settle_deferred();
+        let destroyed = host_function::when_posted(move |client| {
+            // Posted before the number is free again, so that a stream created under it comes later in the ring.
+            let posted = client.post(&StreamDestroy { stream: self.number, reserved: 0 }, &[]);
+            STREAMS.retire(self.number);
+            posted
+        });
+        settled.and(destroyed)
+    }
+
+    /// Its place among streams that wait for each other.
+    #[inline]
+    fn lane(&self) -> Lane {
+        let is_blocking = self.number != 0 && self.flags() & NON_BLOCKING == 0;
+        Lane { number: self.number, is_blocking }
+    }
+
+    /// How many commands it has, to compare with [`Self::is_done_up_to`].
+    pub(super) fn position(&self) -> Position {
+        self.progress.position()
+    }
+
+    /// Whether everything up to a position is known to be done.
+    pub(super) fn is_done_up_to(&self, position: Position) -> bool {
+        self.progress.are_done_up_to(position)
+    }
+
+    /// Whether everything up to a position is known to be done, or is an upload.
+    fn is_done_but_for_uploads(&self, position: Position) -> bool {
+        self.progress.are_done_but_for_uploads(position)
+    }
+
+    /// Notes that everything up to a position is done.
+    pub(super) fn mark_done_up_to(&self, position: Position) {
+        self.progress.mark_done_up_to(position);
+    }
+
+    /// Whether its commands go into a capture.
+    #[must_use]
+    pub fn is_capturing(&self) -> bool {
+        self.is_capturing.load(Ordering::Relaxed)
+    }
+
+    /// The capture it is part of.
+    #[must_use]
+    pub fn capture(&self) -> Option<Arc<Capture>> {
+        self.capture.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn current_capture(&self) -> CudaResult<Arc<Capture>> {
+        self.capture().ok_or(CudaError::ILLEGAL_STATE)
+    }
+
+    /// Makes this stream part of a capture, if it is not yet.
+    fn join_capture(&'static self, capture: &Arc<Capture>) -> CudaResult<()> {
+        let mut own = self.capture.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*own {
+            Some(current) if Arc::ptr_eq(current, capture) => Ok(()),
+            Some(_) => Err(CudaError(902)), // CUDA_ERROR_STREAM_CAPTURE_MERGE
+            None => {
+                *own = Some(capture.clone());
+                self.is_capturing.store(true, Ordering::Relaxed);
+                capture.add_stream(self);
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends its part in a capture, unless it is in another one by now: a stream that was made anew may be.
+    fn leave_capture(&self, capture: &Arc<Capture>) {
+        let mut own = self.capture.lock().unwrap_or_else(PoisonError::into_inner);
+        if own.as_ref().is_some_and(|own| Arc::ptr_eq(own, capture)) {
+            *own = None;
+            self.is_capturing.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Synchronising is not allowed in a capture, and spoils it.
+    pub(super) fn refuse_capture(&self) -> CudaResult<()> {
+        if !self.is_capturing() {
+            return Ok(());
+        }
+        if let Some(capture) = self.capture() {
+            capture.invalidate();
+        }
+        Err(CudaError::STREAM_CAPTURE_UNSUPPORTED)
+    }
+}

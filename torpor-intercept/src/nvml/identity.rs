@@ -1,0 +1,112 @@
+//! Which device it is.
+
+use super::error::{INVALID_ARGUMENT, NOT_FOUND};
+use super::{attribute, device, handle, known, nvml_functions, put, put_name};
+use crate::core::DeviceInfo;
+use crate::driver::argument::{Out, Text};
+use crate::driver::device::{PCI_ATTRIBUTES, pci_bus_id, uuid_text};
+use std::ffi::{c_char, c_void};
+
+/// `nvmlPciInfo_v2_t`
+#[repr(C)]
+pub(super) struct OldPciInfo {
+    bus_id: [u8; 16],
+    place: PciPlace,
+    reserved: [u32; 4],
+}
+
+/// `nvmlPciInfo_t`
+#[repr(C)]
+pub(super) struct PciInfo {
+    bus_id_legacy: [u8; 16],
+    place: PciPlace,
+    bus_id: [u8; 32],
+}
+
+const _: () = assert!(size_of::<OldPciInfo>() == 52 && size_of::<PciInfo>() == 68);
+
+/// What both have in the middle.
+#[repr(C)]
+struct PciPlace {
+    domain: u32,
+    bus: u32,
+    device: u32,
+    /// Device and vendor; that of the board.
+    ids: [u32; 2],
+}
+
+impl PciPlace {
+    fn of(known: &DeviceInfo) -> Result<Self, i32> {
+        /// The vendor's number on the bus. The device's is not known here.
+        const NVIDIA: u32 = 0x10de;
+        let [domain, bus, device] = PCI_ATTRIBUTES.map(|number| attribute(known.attribute(number)));
+        Ok(Self { domain: domain?, bus: bus?, device: device?, ids: [NVIDIA, 0] })
+    }
+}
+
+fn padded<const BYTES: usize>(text: &str) -> [u8; BYTES] {
+    let mut bytes = [0; BYTES];
+    let length = text.len().min(BYTES - 1);
+    bytes[..length].copy_from_slice(&text.as_bytes()[..length]);
+    bytes
+}
+
+nvml_functions! {
+    fn nvmlDeviceGetCount | nvmlDeviceGetCount_v2 (count: Out<u32>) {
+        known()?;
+        put(count, 1)
+    }
+
+    fn nvmlDeviceGetHandleByIndex | nvmlDeviceGetHandleByIndex_v2 (index: u32, device: Out<*const c_void>) {
+        known()?;
+        if index != 0 {
+            return Err(INVALID_ARGUMENT);
+        }
+        put(device, handle())
+    }
+
+    fn nvmlDeviceGetHandleByPciBusId | nvmlDeviceGetHandleByPciBusId_v2 (name: Text, device: Out<*const c_void>) {
+        let own = pci_bus_id(known()?);
+        let wanted = name.get().map_err(|_| INVALID_ARGUMENT)?.to_string_lossy().to_ascii_uppercase();
+        // The domain has four digits or eight.
+        if wanted.trim_start_matches('0') != own.trim_start_matches('0') {
+            return Err(NOT_FOUND);
+        }
+        put(device, handle())
+    }
+
+    fn nvmlDeviceGetHandleByUUID(name: Text, device: Out<*const c_void>) {
+        let own = uuid_text(known()?);
+        if name.get().map_err(|_| INVALID_ARGUMENT)?.to_string_lossy() != own {
+            return Err(NOT_FOUND);
+        }
+        put(device, handle())
+    }
+
+    fn nvmlDeviceGetIndex | nvmlDeviceGetMinorNumber (device: *const c_void, index: Out<u32>) {
+        self::device(device)?;
+        put(index, 0)
+    }
+
+    fn nvmlDeviceGetName(device: *const c_void, name: Out<c_char>, room: u32) {
+        put_name(name, room, &self::device(device)?.name)
+    }
+
+    fn nvmlDeviceGetUUID(device: *const c_void, uuid: Out<c_char>, room: u32) {
+        put_name(uuid, room, &uuid_text(self::device(device)?))
+    }
+
+    fn nvmlDeviceGetPciInfo | nvmlDeviceGetPciInfo_v2 (device: *const c_void, information: Out<OldPciInfo>) {
+        let known = self::device(device)?;
+        let place = PciPlace::of(known)?;
+        put(information, OldPciInfo { bus_id: padded(&pci_bus_id(known)), place, reserved: [0; 4] })
+    }
+
+    fn nvmlDeviceGetPciInfo_v3(device: *const c_void, information: Out<PciInfo>) {
+        let known = self::device(device)?;
+        let (place, bus_id) = (PciPlace::of(known)?, pci_bus_id(known));
+        // The long form has a domain of eight digits.
+        let long = format!("0000{bus_id}");
+        put(information, PciInfo { bus_id_legacy: padded(&bus_id), place, bus_id: padded(&long) })
+    }
+}
