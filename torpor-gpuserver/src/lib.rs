@@ -1,10 +1,12 @@
 //! The GPU server: the node server, which accepts clients, and the workers, one process per GPU.
 
+mod bucket;
 mod chunk;
 pub mod driver;
 mod fault_in;
 pub mod gpu_limit;
 pub mod policy;
 pub mod server;
+mod state_file;
 pub mod swap_mode;
 pub mod worker;

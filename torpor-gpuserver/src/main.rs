@@ -7,10 +7,13 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
+use torpor_gpuserver::policy::eviction::Eviction;
+use torpor_gpuserver::policy::sharing::ActiveLimit;
 use torpor_gpuserver::server::{self, ServeArgs, logging};
 use torpor_gpuserver::swap_mode::SwapMode;
-use torpor_gpuserver::worker::{self, WorkerOptions};
+use torpor_gpuserver::worker::{self, Console, WorkerOptions};
 
 /// The GPU server of a Torpor node.
 #[derive(Debug, Parser)]
@@ -33,18 +36,28 @@ enum Verb {
         driver: PathBuf,
         #[arg(long)]
         images: PathBuf,
+        #[arg(long, default_value_t = u64::MAX)]
+        pinned_limit_bytes: u64,
+        #[arg(long, default_value_t = u64::MAX)]
+        image_limit_bytes: u64,
+        #[arg(long, default_value_t = u64::MAX)]
+        code_limit_bytes: u64,
         #[arg(long)]
         spin_us: u64,
         #[arg(long, default_value_t = 0)]
         gpu_limit_bytes: u64,
-        #[arg(long, default_value_t = 1)]
-        active_clients: usize,
+        #[arg(long, default_value_t)]
+        active_clients: ActiveLimit,
+        #[arg(long, default_value_t)]
+        eviction: Eviction,
         #[arg(long, default_value_t = 100_000)]
         linger_us: u64,
         #[arg(long)]
         swap: SwapMode,
         #[arg(long)]
         swap_group_bytes: u64,
+        #[arg(long)]
+        cover: bool,
         #[arg(long)]
         log: String,
     },
@@ -63,24 +76,35 @@ fn main() -> ExitCode {
             device,
             driver,
             images,
+            pinned_limit_bytes,
+            image_limit_bytes,
+            code_limit_bytes,
             spin_us,
             gpu_limit_bytes,
             active_clients,
+            eviction,
             linger_us,
             swap,
             swap_group_bytes,
+            cover,
             log,
-        } => work(&log, |server| WorkerOptions {
+        } => work(&log, |server, console| WorkerOptions {
             driver,
             device,
             server,
+            console: Some(console),
             images,
+            pinned_limit_bytes,
+            image_limit_bytes,
+            code_limit_bytes,
             spin: Duration::from_micros(spin_us),
             memory_limit_bytes: gpu_limit_bytes,
             active_clients,
+            eviction,
             linger: Duration::from_micros(linger_us),
             swap,
             group_bytes: swap_group_bytes,
+            cover,
         }),
         Verb::Probe { driver } => server::probe(&driver).map(|devices| println!("{devices}")),
     };
@@ -100,13 +124,17 @@ fn serve(arguments: ServeArgs) -> Result<(), String> {
         .map_err(|error| error.to_string())
 }
 
-fn work(log: &str, options: impl FnOnce(OwnedFd) -> WorkerOptions) -> Result<(), String> {
+fn work(log: &str, options: impl FnOnce(OwnedFd, Arc<Console>) -> WorkerOptions) -> Result<(), String> {
     // A server that is killed takes its workers along even while they are busy and do not look at their socket.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|error| error.to_string())?;
-    logging::begin(log).map_err(|error| error.to_string())?;
     let server = take_standard_input().map_err(|error| error.to_string())?;
-    worker::run(options(server)).map_err(|error| error.to_string())
+    let console = Arc::new(Console::capture().map_err(|error| error.to_string())?);
+    let began = logging::begin_in(log, console.log()).map_err(|error| error.to_string());
+    let done =
+        began.and_then(|()| worker::run(options(server, console.clone())).map_err(|error| error.to_string()));
+    console.release();
+    done
 }
 
 /// Standard input as a descriptor of our own, and nothing in its place for libraries that would read from it.

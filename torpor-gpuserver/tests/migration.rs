@@ -12,14 +12,15 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use tonic::Status;
 use torpor_proto::command::{
-    EventCreate, EventElapsed, EventQuery, EventRecord, EventSynchronize, GraphAppend, GraphDestroy,
+    EventCreate, EventElapsed, EventQuery, EventRecord, EventSynchronize, Fill, GraphAppend, GraphDestroy,
     GraphInstantiate, GraphLaunch, HostLock, HostUnlock, ImageGlobal, ImageUnload, KernelSetAttribute,
     MemoryFree, StreamCreate, StreamDestroy, StreamQuery, StreamSynchronize, StreamWaitEvent,
 };
 use torpor_proto::control::admin::{LoadFunctionRequest, PinFunctionRequest, UnloadFunctionRequest};
 use torpor_proto::error::CudaError;
+use torpor_proto::image::synthetic::{self, CubinSource, KernelSource, VariableSource};
 use worker_support::Client;
-use worker_support::kernels::{add_step_parameters, launch, record};
+use worker_support::kernels::{STATE, add_step_parameters, launch, record};
 
 const MIB: u64 = 1 << 20;
 const STAGING_BYTES: u64 = 4 * MIB;
@@ -27,6 +28,15 @@ const STAGING_BYTES: u64 = 4 * MIB;
 const STAY: Duration = Duration::from_millis(150);
 
 fn start() -> Server {
+    start_with(&[])
+}
+
+/// A server on which clients wait for each other.
+fn start_one_at_a_time() -> Server {
+    start_with(&["--active-per-gpu", "1"])
+}
+
+fn start_with(flags: &[&str]) -> Server {
     Server::start_by(|directory| {
         let mut command = Command::new(served::PROGRAM);
         command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(served::driver());
@@ -34,7 +44,7 @@ fn start() -> Server {
         command.args(["--gpu-limit", "64MiB", "--host-pool", "128MiB", "--host-slab", "32MiB"]);
         command.env("TORPOR_SIMGPU_DEVICES", "2").env("TORPOR_GPUSERVER", served::PROGRAM);
         command.env("TORPOR_SIMGPU_TIME", "real");
-        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command.args(flags).stdin(Stdio::null()).stdout(Stdio::null());
         command
     })
 }
@@ -79,12 +89,11 @@ impl Program {
 
     /// Makes a kernel run in stream 0 until [`Self::stop`].
     fn spin(&mut self) {
-        let flag = self.client.write_host(0, &[0; 4]);
-        self.client.launch_at(2, flag, 0);
+        self.client.spin();
     }
 
     fn stop(&mut self) {
-        self.client.write_host(0, &[1; 4]);
+        self.client.stop_spinning();
         self.client.settle().unwrap();
     }
 }
@@ -119,7 +128,7 @@ fn everything_a_client_has_survives_being_moved_to_and_fro() {
     record(&mut records, launch(1, 7, 2, 64, parameters.len()), &parameters);
     record(&mut records, launch(1, 7, 2, 64, parameters.len()), &parameters);
     client.post(GraphAppend { graph: 1, reserved: 0 }, bytemuck::cast_slice(&records));
-    client.ask(GraphInstantiate { graph: 1, origin: 7, flags: 0 }).unwrap();
+    client.ask(GraphInstantiate { graph: 1, reserved: 0, flags: 0 }).unwrap();
     // Another one is only begun.
     client.post(GraphAppend { graph: 2, reserved: 0 }, bytemuck::cast_slice(&records[..5]));
     program.record(1, 1);
@@ -184,7 +193,7 @@ fn everything_a_client_has_survives_being_moved_to_and_fro() {
     }
     let client = &mut program.client;
     client.post(GraphAppend { graph: 2, reserved: 0 }, bytemuck::cast_slice(&records[5..]));
-    client.ask(GraphInstantiate { graph: 2, origin: 7, flags: 0 }).unwrap();
+    client.ask(GraphInstantiate { graph: 2, reserved: 0, flags: 0 }).unwrap();
     client.post(GraphLaunch { graph: 2, stream: 0 }, &[]);
     assert_eq!(client.words(data, 1), [added + 6]);
     client.post(GraphDestroy { graph: 1, reserved: 0 }, &[]);
@@ -198,7 +207,7 @@ fn everything_a_client_has_survives_being_moved_to_and_fro() {
 
 #[test]
 fn a_client_that_would_wait_behind_endless_work_runs_on_the_other_gpu() {
-    let server = start();
+    let server = start_one_at_a_time();
     let (mut busy, mut other) = (Program::start(&server, "busy"), Program::start(&server, "other"));
     let (here, elsewhere) = busy.gpus(&server);
     let data = other.client.allocate(0, 2 * MIB).unwrap();
@@ -217,7 +226,7 @@ fn a_client_that_would_wait_behind_endless_work_runs_on_the_other_gpu() {
 
 #[test]
 fn a_pinned_client_waits_where_it_is() {
-    let server = start();
+    let server = start_one_at_a_time();
     let (mut busy, mut other) = (Program::start(&server, "busy"), Program::start(&server, "other"));
     let (here, _) = busy.gpus(&server);
     let data = other.client.allocate(0, 2 * MIB).unwrap();
@@ -252,7 +261,7 @@ fn a_busy_client_moves_by_order_once_it_is_idle_and_nobody_need_wait_for_it() {
 
 #[test]
 fn clients_that_are_moved_while_they_work_compute_what_they_should() {
-    const ROUNDS: u32 = 60;
+    const ROUNDS: u32 = 120;
     let server = start();
     let mut programs: Vec<_> = (0..5).map(|at| Program::start(&server, &format!("f{at}"))).collect();
     let names: Vec<_> = programs.iter().map(|program| program.name.clone()).collect();
@@ -294,22 +303,137 @@ fn clients_that_are_moved_while_they_work_compute_what_they_should() {
 }
 
 #[test]
-fn a_client_that_knows_a_global_s_address_stays_until_it_does_not() {
+fn variables_move_with_the_client() {
     let server = start();
     let mut program = Program::start(&server, "f");
-    let data = program.client.allocate(0, 2 * MIB).unwrap();
     let (here, elsewhere) = program.gpus(&server);
-    program.client.ask_all(ImageGlobal { image: 1, reserved: 0 }, b"step").unwrap();
+    let client = &mut program.client;
+    client.load_state();
+    let out = client.allocate(0, 2 * MIB).unwrap();
+    let (factor, counter) =
+        (client.variable(STATE, "factor").unwrap().0, client.variable(STATE, "counter").unwrap().0);
+    // A graph that counts, and one that sets the factor.
+    let mut records = Vec::new();
+    record(&mut records, launch(STATE, 7, 1, 1, 8), &out.to_le_bytes());
+    client.post(GraphAppend { graph: 1, reserved: 0 }, bytemuck::cast_slice(&records));
+    client.ask(GraphInstantiate { graph: 1, reserved: 0, flags: 0 }).unwrap();
+    let mut records = Vec::new();
+    let fill = Fill {
+        address: factor,
+        width: 1,
+        height: 1,
+        element_bytes: 4,
+        stream: 7,
+        value: 11,
+        ..Fill::default()
+    };
+    record(&mut records, fill, &[]);
+    client.post(GraphAppend { graph: 2, reserved: 0 }, bytemuck::cast_slice(&records));
+    client.ask(GraphInstantiate { graph: 2, reserved: 0, flags: 0 }).unwrap();
+    // The image whose variable is only read is shared, until it is asked for.
+    let data = client.allocate(8 * MIB, 2 * MIB).unwrap();
+    client.add_step(data, 1, 0);
+    let step = client.variable(1, "step").unwrap().0;
+    client.upload(step, &100_u32.to_le_bytes());
+    let (mut ticks, mut added) = (0, 3);
+    for (gpu, scale) in [(elsewhere, 2), (here, 3), (elsewhere, 4)] {
+        let client = &mut program.client;
+        client.upload(factor, &u32::to_le_bytes(scale));
+        client.tick(out, 0);
+        ticks += 1;
+        assert_eq!(client.words(out, 1), [ticks * scale]);
+        program.move_to(&server, gpu).unwrap();
+        assert_eq!(program.gpu(&server), gpu);
+        let client = &mut program.client;
+        client.tick(out, 0);
+        ticks += 1;
+        assert_eq!(client.words(out, 1), [ticks * scale], "counter and factor have come along");
+        assert_eq!((client.words(factor, 1), client.words(counter, 1)), (vec![scale], vec![ticks]));
+        assert_eq!(client.managed_variable("ticks"), (100 + ticks).to_le_bytes());
+        assert_eq!(client.managed_variable("latest"), out.to_le_bytes());
+        client.post(GraphLaunch { graph: 1, stream: 0 }, &[]);
+        ticks += 1;
+        assert_eq!(client.words(out, 1), [ticks * scale]);
+        client.post(GraphLaunch { graph: 2, stream: 0 }, &[]);
+        client.tick(out, 0);
+        ticks += 1;
+        assert_eq!(client.words(out, 1), [ticks * 11]);
+        client.add_step(data, 1, 0);
+        added += 100;
+        assert_eq!(client.words(data, 1), [added]);
+        assert_eq!(client.variable(STATE, "counter").unwrap().0, counter);
+    }
+}
+
+#[test]
+fn a_client_whose_variables_only_the_driver_can_place_stays_and_the_log_says_which() {
+    let server = start();
+    let mut program = Program::start(&server, "f");
+    let (here, elsewhere) = program.gpus(&server);
+    let mut wide = VariableSource::of(".nv.global", "wide", 4096, 0);
+    wide.align = 4096;
+    let kernel = KernelSource {
+        name: "kernel".to_owned(),
+        parameters: Vec::new(),
+        block_bytes: 0,
+        shared_bytes: 0,
+        registers: 8,
+    };
+    let source = CubinSource { kernels: vec![kernel], variables: vec![wide], ..CubinSource::default() };
+    program.client.load_image(2, &synthetic::cubin(&source)).unwrap();
+    program.client.variable(2, "wide").unwrap();
     let stays = program.move_to(&server, elsewhere).unwrap_err();
-    assert!(stays.message().contains("it was told the address of a module's global"), "{stays}");
-    assert_eq!(program.gpu(&server), here);
-    program.client.add_step(data, 10, 0);
-    assert_eq!(program.client.words(data, 1), [3]);
-    program.client.post(ImageUnload { image: 1, reserved: 0 }, &[]);
+    assert!(stays.message().contains("variables of an image"), "{stays}");
+    assert_eq!((program.gpu(&server), server.listed("f").fixed_images), (here, 1));
+    assert!(server.said("wide") && server.said("aligned to 4096 bytes"));
+    program.client.post(ImageUnload { image: 2, reserved: 0 }, &[]);
     program.client.settle().unwrap();
     program.move_to(&server, elsewhere).unwrap();
-    assert_eq!(program.gpu(&server), elsewhere);
-    assert_eq!(program.client.words(data, 1), [3]);
+    assert_eq!((program.gpu(&server), server.listed("f").fixed_images), (elsewhere, 0));
+}
+
+#[test]
+fn variables_of_an_image_without_kernels_are_the_client_s_memory() {
+    let server = start();
+    let mut program = Program::start(&server, "f");
+    let (first, second) = program.gpus(&server);
+    let client = &mut program.client;
+    let variables = vec![
+        VariableSource::of(".nv.global.init", "constants", 112, 7),
+        VariableSource::of(".nv.global", "buffer", 3 * MIB, 0),
+    ];
+    let image = synthetic::cubin(&CubinSource { variables, ..CubinSource::default() });
+    client.load_image(2, &image).unwrap();
+    let address_of = |client: &mut Client, name: &str| {
+        let answer = client.ask_all(ImageGlobal { image: 2, reserved: 0 }, name.as_bytes());
+        answer.map(|(reply, _)| (reply.address, reply.bytes))
+    };
+    assert_eq!(address_of(client, "nothing"), Err(CudaError::NOT_FOUND));
+    let (constants, bytes) = address_of(client, "constants").unwrap();
+    assert_eq!((bytes, client.download(constants, 112)), (112, vec![7; 112]));
+    let (buffer, bytes) = address_of(client, "buffer").unwrap();
+    assert_eq!(bytes, 3 * MIB);
+    assert!(client.download(buffer, bytes as usize).iter().all(|&byte| byte == 0));
+    assert!(client.arena.contains(constants, 112) && client.arena.contains(buffer, bytes));
+    client.post(MemoryFree { address: constants / (2 * MIB) * (2 * MIB) }, &[]);
+    assert_eq!(client.settle(), Err(CudaError::INVALID_VALUE), "it is no allocation");
+    for (gpu, byte) in [(second, 1), (first, 2), (second, 3)] {
+        program.client.upload(buffer + 2 * MIB, &[byte; 100]);
+        program.move_to(&server, gpu).unwrap();
+        assert_eq!(program.gpu(&server), gpu);
+        let client = &mut program.client;
+        assert_eq!(client.download(constants, 112), [7; 112]);
+        assert_eq!(client.download(buffer + 2 * MIB, 101), [vec![byte; 100], vec![0]].concat());
+        assert_eq!(address_of(client, "buffer"), Ok((buffer, 3 * MIB)));
+    }
+    let client = &mut program.client;
+    client.post(ImageUnload { image: 2, reserved: 0 }, &[]);
+    client.copy(client.host.address, constants, 4, 0);
+    assert_eq!(client.settle(), Err(CudaError::INVALID_VALUE), "gone with its image");
+    assert_eq!(server.listed("f").allocated_bytes, 0);
+    client.load_image(2, &image).unwrap();
+    assert_eq!(address_of(client, "constants").unwrap().0, constants);
+    assert_eq!(client.download(buffer + 2 * MIB, 100), [0; 100]);
 }
 
 #[test]
@@ -342,7 +466,7 @@ fn a_client_goes_back_when_the_worker_that_is_to_take_it_dies() {
 
 #[test]
 fn a_client_whose_worker_dies_before_it_is_released_fails() {
-    let server = start();
+    let server = start_with(&["--cover", "false"]);
     let program = Program::start(&server, "f");
     let (here, elsewhere) = program.gpus(&server);
     let victim = worker_pid(&server, here);

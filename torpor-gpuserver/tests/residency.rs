@@ -8,6 +8,8 @@ use served::{Attached, attach};
 use server_support::server::{Server, eventually};
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use torpor_proto::command::MemoryFree;
 use torpor_proto::control::admin::{
     Function, LoadFunctionRequest, ReportStoreRequest, UnloadFunctionRequest,
@@ -28,7 +30,8 @@ fn start_with(settings: &str, faults: &str, pool: &[&str]) -> (Server, tempfile:
         let mut command = Command::new(served::PROGRAM);
         command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(served::driver());
         command.args(["--gpus", "0", "--pinned-limit", "8MiB", "--staging", "4MiB", "--log", "debug"]);
-        command.args(pool).arg("--config").arg(file.path());
+        // What is saved ahead of time is not copied when it leaves.
+        command.args(["--cover", "false"]).args(pool).arg("--config").arg(file.path());
         command.env("TORPOR_GPUSERVER", served::PROGRAM).stdin(Stdio::null()).stdout(Stdio::null());
         if !faults.is_empty() {
             command.env("TORPOR_SIMGPU_FAULTS", faults);
@@ -75,20 +78,19 @@ fn an_evicted_function_has_nothing_on_the_gpu_and_everything_after() {
 
 #[test]
 fn a_function_that_is_unloaded_while_it_waits_to_be_loaded_stays_away() {
-    let (server, _settings) = start("");
+    let (server, _settings) = start("[scheduler]\nactive_per_gpu = 1");
     let Attached { mut client, lifeline: _lifeline } = attach(&server, "f");
     let Attached { client: mut busy, lifeline: _busy } = attach(&server, "busy");
     client.allocate(0, 4 * MIB).unwrap();
     busy.load_kernels();
-    let flag = busy.write_host(0, &[0; 4]);
-    busy.launch_at(2, flag, 0);
+    busy.spin();
     eventually("the other has the GPU", || function(&server, "busy").state == "active");
     // All of it is there, so nobody waits for this.
     let request = LoadFunctionRequest { name: "f".to_owned(), gpu: None };
     server.admin(async |mut api| api.load_function(request).await).unwrap();
     eventually("its turn is far", || function(&server, "f").state == "waiting");
     unload(&server, "f");
-    busy.write_host(0, &[1; 4]);
+    busy.stop_spinning();
     busy.settle().unwrap();
     client.settle().unwrap();
     eventually("the GPU is idle", || function(&server, "busy").state == "idle");
@@ -222,4 +224,39 @@ fn equal_memory_of_many_functions_is_kept_once() {
         assert_eq!(client.download(address + 4 * MIB, 5), [3; 5]);
         assert_eq!(client.download(address + 6 * MIB, 2), [number as u8 + 100; 2]);
     }
+}
+
+#[test]
+fn a_client_in_the_middle_of_a_copy_keeps_its_turn_between_the_pieces() {
+    let (server, _settings) = start("[scheduler]\nactive_per_gpu = 1");
+    let Attached { mut client, lifeline: _lifeline } = attach(&server, "f");
+    let Attached { client: mut other, lifeline: _other } = attach(&server, "other");
+    let address = client.allocate(0, 2 * MIB).unwrap();
+    let theirs = other.allocate(0, 2 * MIB).unwrap();
+    let copy = |client: &mut worker_support::Client, pieces: std::ops::Range<u8>| {
+        for piece in pieces {
+            client.upload(address, &[piece; 100]);
+            // Longer than a program that others wait for may think, shorter than a slow node may keep it from its CPU.
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    copy(&mut client, 0..1);
+    let (before, began) = (function(&server, "f").requests, Instant::now());
+    let other_copies = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while other_copies.load(Ordering::Relaxed) {
+                other.upload(theirs, &[7; 100]);
+            }
+        });
+        let channel = client.second_channel();
+        let copying = channel.staging().begin_copy();
+        copy(&mut client, 0..30);
+        drop(copying);
+        other_copies.store(false, Ordering::Relaxed);
+    });
+    // On a slow machine the longest turn may be over meanwhile, more than once.
+    let turns = function(&server, "f").requests - before;
+    assert!(turns <= 2 + began.elapsed().as_secs(), "{turns} turns for one copy");
+    assert_eq!(client.download(address, 1), [29]);
 }

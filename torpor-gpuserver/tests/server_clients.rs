@@ -3,18 +3,23 @@
 mod server_support;
 
 use rustix::process::{Pid, Signal, kill_process};
-use server_support::client::{self, connect, hello, take_memory};
-use server_support::fake_worker::{self, BREAKS_PROTOCOL, DIES, IGNORED, LOSES_CONTEXT};
+use server_support::client::{self, Client, connect, hello, take_memory};
+use server_support::fake_worker::{
+    self, BREAKS_PROTOCOL, BUSY_AGAIN, COVERED, DEADLY, DIES, IGNORED, LOSES_CONTEXT,
+};
 use server_support::server::{self, Server, eventually};
-use std::io::Write;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
 use torpor_proto::PROTOCOL_VERSION;
 use torpor_proto::control::client::{Welcome, answer};
 use torpor_proto::directory::ServerDirectory;
 use torpor_proto::error::CudaError;
-use torpor_proto::layout::AddressRange;
+use torpor_proto::layout::{AddressRange, DEVICE_WINDOW, HOST_WINDOW, host_range_bytes};
+use torpor_proto::zmtp;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_torpor-gpuserver");
 
@@ -39,11 +44,20 @@ fn clients_get_addresses_of_their_own_and_are_spread_over_the_gpus() {
     assert!(server.said("2 GPUs: 2 × Fake GPU (8 GiB)"));
     let function = server.function("resnet");
     let clients = [connect(&function), connect(&function)];
-    for (slot, client) in (0..).zip(&clients) {
+    let ranges = |client: &Client| {
         let welcome = &client.welcome;
-        let (arena, host) = (AddressRange::arena(slot).unwrap(), AddressRange::host(slot).unwrap());
-        assert_eq!((welcome.arena_address, welcome.arena_bytes), (arena.address, arena.bytes));
-        assert_eq!((welcome.host_address, welcome.host_bytes), (host.address, (1 << 30) + (8 << 20)));
+        let arena = AddressRange { address: welcome.arena_address, bytes: welcome.arena_bytes };
+        (arena, AddressRange { address: welcome.host_address, bytes: welcome.host_bytes })
+    };
+    let ((arena, host), (other_arena, other_host)) = (ranges(&clients[0]), ranges(&clients[1]));
+    assert!(!arena.overlaps(other_arena) && !host.overlaps(other_host));
+    for client in &clients {
+        let (welcome, (arena, host)) = (&client.welcome, ranges(client));
+        assert!(DEVICE_WINDOW.contains(arena.address, arena.bytes) && arena.bytes == 64 << 30);
+        assert!(
+            HOST_WINDOW.contains(host.address, host.bytes)
+                && host.bytes == host_range_bytes((1 << 30) + (8 << 20))
+        );
         assert_eq!(
             (welcome.staging_bytes, welcome.memory_limit_bytes, welcome.spin_us),
             (8 << 20, 1 << 30, 20_000)
@@ -90,6 +104,67 @@ fn nonsense_is_refused_and_hurts_nobody() {
 }
 
 #[test]
+fn a_refusal_ends_the_connection() {
+    let server = Server::start(PROGRAM, &[]);
+    let mut out = zmtp::greeting().to_vec();
+    out.extend(zmtp::ready_command("REQ"));
+    for _ in 0..50 {
+        zmtp::put_frame(&mut out, zmtp::MORE, b"");
+        zmtp::put_frame(&mut out, 0, b"\xff\xff");
+    }
+    let mut loud = UnixStream::connect(server.directory.function("default").control_socket()).unwrap();
+    loud.write_all(&out).unwrap();
+    let mut answered = Vec::new();
+    // The server leaves what it has not read: that is an error on this side, after the answer.
+    let _ = loud.read_to_end(&mut answered);
+    let refusals = answered.windows(10).filter(|bytes| bytes == b"cannot be ").count();
+    assert_eq!(refusals, 1);
+    assert_eq!(server.times_said("client refused"), 1);
+}
+
+#[test]
+fn a_function_that_is_refused_without_end_fills_no_log_and_holds_up_nobody() {
+    const HELLOS: usize = 200;
+    let server = Server::start(PROGRAM, &[]);
+    let (loud, quiet) = (server.function("loud"), server.function("quiet"));
+    for _ in 0..HELLOS {
+        hello(&loud, 4711).unwrap_err();
+    }
+    connect(&quiet);
+    // Every refusal was told, or counted.
+    eventually("all are accounted for", || {
+        let log = server.log();
+        let told = log.lines().filter(|line| line.contains("client refused")).count();
+        let left_out = log.lines().filter_map(|line| line.split_once(" more lines about this function"));
+        let left_out = left_out.filter_map(|(before, _)| before.rsplit(' ').next()?.parse::<usize>().ok());
+        assert!(told < HELLOS / 2, "{told} lines");
+        told + left_out.sum::<usize>() == HELLOS
+    });
+}
+
+#[test]
+fn clients_are_answered_on_a_thread_of_their_own() {
+    let server = Server::start(PROGRAM, &[]);
+    let function = server.function("f");
+    let sleeps = || {
+        let threads = fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
+        let mut paths = threads.map(|thread| thread.unwrap().path());
+        let is_acceptor = |path: &std::path::PathBuf| {
+            fs::read_to_string(path.join("comm")).is_ok_and(|name| name == "acceptor\n")
+        };
+        let status = fs::read_to_string(paths.find(is_acceptor).unwrap().join("status")).unwrap();
+        let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        count.unwrap().trim().parse::<u32>().unwrap()
+    };
+    let before = sleeps();
+    for _ in 0..100 {
+        hello(&function, 4711).unwrap_err();
+    }
+    let since = sleeps() - before;
+    assert!(since >= 50, "it woke {since} times for 100 hellos");
+}
+
+#[test]
 fn a_token_is_good_once_and_for_its_function_alone() {
     let server = Server::start(PROGRAM, &[]);
     let (function, other) = (server.function("mine"), server.function("other"));
@@ -116,10 +191,8 @@ fn a_client_that_dies_is_gone_though_its_child_holds_the_lifeline() {
     eventually("the client is served", || server.clients().len() == 1);
     assert_eq!(server.clients()[0].pid, dying.id());
     dying.kill().unwrap();
-    let killed = Instant::now();
     dying.wait().unwrap();
     eventually("the client is gone", || server.clients().is_empty());
-    assert!(killed.elapsed() < Duration::from_secs(1), "{:?}", killed.elapsed());
 }
 
 /// The client of the test above.
@@ -181,6 +254,35 @@ fn a_lost_context_fails_its_clients_with_its_code() {
 }
 
 #[test]
+fn a_client_whose_state_holds_survives_its_worker_and_one_whose_does_not_is_told() {
+    let server = Server::start(PROGRAM, &["--gpus", "0"]);
+    let (survivor, busy) = (connect(&server.function(COVERED)), connect(&server.function(BUSY_AGAIN)));
+    for restarts in 1..=2 {
+        signal(server.gpus()[0].worker_pid, Signal::KILL);
+        let again = || server.times_said("the client goes on at another worker") == restarts;
+        eventually("the client is served again", again);
+    }
+    assert_eq!(busy.channel.sticky_error(), Some(CudaError::LAUNCH_FAILED));
+    assert_eq!(survivor.channel.sticky_error(), None);
+    assert_eq!(server.gpus()[0].worker_restarts, 2);
+    drop((survivor, busy));
+    eventually("nobody is left", || server.clients().is_empty());
+}
+
+#[test]
+fn a_client_that_kills_whoever_makes_it_again_kills_three_workers_and_the_others_survive_them() {
+    let server = Server::start(PROGRAM, &["--gpus", "0"]);
+    let (survivor, deadly) = (connect(&server.function(COVERED)), connect(&server.function(DEADLY)));
+    signal(server.gpus()[0].worker_pid, Signal::KILL);
+    eventually("it is given up", || deadly.channel.sticky_error() == Some(CudaError::LAUNCH_FAILED));
+    assert!(server.said("each of 3 workers died that was to serve it"), "{}", server.log());
+    eventually("a worker is there", || server.gpus()[0].state == "ready");
+    let is_back = || server.times_said("the client goes on at another worker") > 0;
+    eventually("the other is served again", is_back);
+    assert_eq!((survivor.channel.sticky_error(), server.gpus()[0].worker_restarts), (None, 4));
+}
+
+#[test]
 fn a_client_that_breaks_the_protocol_fails_alone() {
     let server = Server::start(PROGRAM, &["--gpus", "0"]);
     let safe = connect(&server.function("bystander"));
@@ -194,10 +296,8 @@ fn a_client_that_its_worker_ignores_learns_it_in_time() {
     let server = Server::start(PROGRAM, &["--gpus", "0"]);
     let function = server.function(IGNORED);
     let welcome = hello(&function, PROTOCOL_VERSION).unwrap();
-    let asked = Instant::now();
     let reason = take_memory(&function, &welcome).map(drop).unwrap_err();
     assert!(reason.contains("did not answer"), "{reason}");
-    assert!(asked.elapsed() < Duration::from_secs(5));
     connect(&server.function("bystander"));
 }
 
@@ -225,7 +325,7 @@ fn a_server_that_ends_fails_its_clients_ends_its_workers_and_removes_its_sockets
         assert!(client.is_dropped());
         assert!(workers.iter().all(|&worker| !is_alive(worker)));
         assert!(!server.directory.admin_socket().exists());
-        assert!(!server.directory.functions().exists());
+        assert!(!server.directory.function("default").control_socket().exists());
     }
 }
 
@@ -246,9 +346,78 @@ fn a_server_that_is_killed_takes_its_workers_along_and_leaves_room_for_the_next(
 }
 
 #[test]
+fn a_container_s_mount_outlives_the_server() {
+    type End = fn(&Server);
+    let ends: [End; 2] = [|server| signal(server.pid(), Signal::KILL), Server::shut_down];
+    for end in ends {
+        let mut server = Server::start(PROGRAM, &[]);
+        let function = server.function("mounted");
+        // What a bind mount is: the directory itself, whatever becomes of its name.
+        let directory = File::open(function.path()).unwrap();
+        let mount = tempfile::tempdir().unwrap();
+        fs::create_dir(mount.path().join("functions")).unwrap();
+        let inside = ServerDirectory::new(mount.path()).function("mounted");
+        symlink(format!("/proc/self/fd/{}", directory.as_raw_fd()), inside.path()).unwrap();
+        connect(&inside);
+        end(&server);
+        server.wait();
+        let mut next =
+            server::command(PROGRAM, &server.directory, &[]).stderr(Stdio::null()).spawn().unwrap();
+        eventually("another serves", || UnixStream::connect(server.directory.admin_socket()).is_ok());
+        connect(&inside);
+        assert!(server.functions().iter().any(|function| function.name == "mounted"));
+        next.kill().unwrap();
+        next.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_function_whose_directory_was_deleted_is_made_again() {
+    let server = Server::start(PROGRAM, &[]);
+    let function = server.function("f");
+    let mut served = connect(&function);
+    fs::remove_dir_all(function.path()).unwrap();
+    connect(&server.function("f"));
+    // A socket is enough.
+    fs::remove_file(function.lifeline_socket()).unwrap();
+    connect(&server.function("f"));
+    assert!(!served.is_dropped(), "who was served is served");
+    assert_eq!(server.times_said("making them again"), 2);
+}
+
+#[test]
+fn an_admin_socket_that_was_removed_is_there_again() {
+    let server = Server::start(PROGRAM, &[]);
+    fs::remove_file(server.directory.admin_socket()).unwrap();
+    eventually("it is there again", || UnixStream::connect(server.directory.admin_socket()).is_ok());
+    assert_eq!(server.gpus().len(), 2);
+}
+
+#[test]
+fn a_worker_that_is_stopped_is_told_of_until_it_goes_on() {
+    let server = Server::start(PROGRAM, &[]);
+    let worker = server.gpus()[1].worker_pid;
+    signal(worker, Signal::STOP);
+    eventually("it is seen", || server.gpus()[1].state == "unresponsive");
+    assert!(server.gpus()[1].trouble.contains("the worker has not answered for"));
+    assert_eq!(server.gpus()[0].state, "ready");
+    eventually("it is in the log", || server.said("the worker has not answered for"));
+    // The next clients go where somebody answers.
+    let clients = [(); 4].map(|()| connect(&server.directory.function("default")));
+    assert_eq!(server.gpus()[0].clients, 4);
+    signal(worker, Signal::CONT);
+    eventually("it goes on", || server.gpus()[1].state == "ready");
+    assert_eq!((server.gpus()[1].trouble.as_str(), server.gpus()[1].worker_restarts), ("", 0));
+    eventually("that is in the log too", || server.said("answer again"));
+    assert_eq!(server.times_said("the worker has not answered for"), 1);
+    drop(clients);
+}
+
+#[test]
 fn a_function_name_that_leaves_the_directory_is_refused() {
     let server = Server::start(PROGRAM, &[]);
-    let request = torpor_proto::control::admin::EnsureFunctionRequest { name: "../evil".to_owned() };
+    let request =
+        torpor_proto::control::admin::EnsureFunctionRequest { name: "../evil".to_owned(), terms: None };
     let refused = server.admin(async |mut api| api.ensure_function(request).await).unwrap_err();
     assert_eq!(refused.code(), tonic::Code::InvalidArgument);
     assert!(!server.directory.path().join("evil").exists());

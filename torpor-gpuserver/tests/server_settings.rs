@@ -8,7 +8,7 @@ use server_support::fake_worker::{self, BUSY, MEMORY_BYTES, STAYS};
 use server_support::server::{self, Server, eventually};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use tonic::{Code, Status};
 use torpor_proto::control::admin::{LoadFunctionRequest, PinFunctionRequest, UnloadFunctionRequest};
 use torpor_proto::directory::ServerDirectory;
@@ -172,6 +172,31 @@ fn a_changed_file_reaches_the_functions_that_changed_and_nobody_else() {
     assert!(server.said("function b: its memory_limit of 9 GiB"));
     assert!(server.said("a: limit 2147483648 writeback 0 pinned true."));
     assert_eq!(server.times_said("b: limit"), 1);
+}
+
+#[test]
+fn a_fifo_in_the_place_of_the_file_stops_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let config = write(home.path(), "[functions.a]");
+    let mut server = Server::start(PROGRAM, &["--config", config.to_str().unwrap()]);
+    let make_fifo = || {
+        fs::remove_file(&config).unwrap();
+        assert!(Command::new("mkfifo").arg(&config).status().unwrap().success());
+    };
+    make_fifo();
+    eventually("it is told", || {
+        server.said("it is a FIFO, not a regular file; the settings stay as they are")
+    });
+    fs::remove_file(&config).unwrap();
+    write(home.path(), "[functions.b]");
+    eventually("the next file is read", || server.said("has been read again"));
+    connect(&server.directory.function("b"));
+    make_fifo();
+    eventually("it is told again", || server.times_said("it is a FIFO") == 2);
+    server.shut_down();
+    assert!(server.wait().success());
+    let said = refused(&["--config", config.to_str().unwrap()]);
+    assert!(said.contains("it is a FIFO, not a regular file"), "{said}");
 }
 
 #[test]

@@ -7,10 +7,13 @@ mod server_support;
 mod worker_support;
 
 use served::{Attached, attach};
-use server_support::server::Server;
+use server_support::server::{Server, eventually};
 use std::process::{Command, Stdio};
-use torpor_proto::command::{EventCreate, EventElapsed, EventRecord, Fill, StreamCreate};
+use torpor_proto::command::{
+    EventCreate, EventElapsed, EventRecord, Fill, HostLock, StreamCreate, TensorMapReply, TensorMapTiled,
+};
 use torpor_proto::control::admin::UnloadFunctionRequest;
+use torpor_proto::error::CudaError;
 use worker_support::Client;
 
 const MIB: u64 = 1 << 20;
@@ -34,6 +37,117 @@ fn record(client: &mut Client, event: u32, stream: u32) {
     client.post(EventRecord { event, stream, ..EventRecord::default() }, &[]);
 }
 
+/// Segments that are all ones.
+fn allocate_ones(client: &mut Client, count: u64) -> Vec<u64> {
+    let segments: Vec<u64> =
+        (0..count).map(|segment| client.allocate(segment * 2 * MIB, 2 * MIB).unwrap()).collect();
+    for &address in &segments {
+        let ones = Fill { address, width: 2 * MIB, height: 1, value: 1, element_bytes: 1, ..Fill::default() };
+        client.post(ones, &[]);
+    }
+    client.settle().unwrap();
+    segments
+}
+
+fn unload(server: &Server, name: &str) {
+    let request = UnloadFunctionRequest { name: name.to_owned() };
+    server.admin(async |mut api| api.unload_function(request).await).unwrap();
+}
+
+#[test]
+fn a_kernel_whose_pointers_are_in_page_locked_memory_finds_what_they_point_to() {
+    let server = start();
+    let Attached { mut client, lifeline: _lifeline } = attach(&server, "f");
+    client.load_kernels();
+    let segments = allocate_ones(&mut client, SEGMENTS);
+    let last = segments[segments.len() - 1];
+    let table = client.host.address + 4 * MIB;
+    client.ask(HostLock { address: table, bytes: 4096 }).unwrap();
+    client.write_host(4 * MIB, &last.to_le_bytes());
+    unload(&server, "f");
+    client.add_through(table, 10, 0);
+    client.settle().unwrap();
+    assert_eq!(client.words(last, 11), [vec![0x0101_0104; 10], vec![0x0101_0101]].concat());
+}
+
+#[test]
+fn a_kernel_that_comes_to_page_locked_memory_through_its_own_finds_what_that_points_to() {
+    for table_is_copied_late in [false, true] {
+        let server = start();
+        let Attached { mut client, lifeline: _lifeline } = attach(&server, "f");
+        client.load_kernels();
+        let segments = allocate_ones(&mut client, SEGMENTS);
+        let (first, last) = (segments[0], segments[segments.len() - 1]);
+        let table = client.host.address + 4 * MIB;
+        client.ask(HostLock { address: table, bytes: 4096 }).unwrap();
+        client.write_host(4 * MIB, &last.to_le_bytes());
+        let staged = client.write_host(0, &table.to_le_bytes());
+        if table_is_copied_late {
+            unload(&server, "f");
+        }
+        client.copy(first, staged, 8, 0);
+        if !table_is_copied_late {
+            client.settle().unwrap();
+            unload(&server, "f");
+        }
+        client.add_through_tables(first, 10, 0);
+        client.settle().unwrap();
+        assert_eq!(client.words(last, 11), [vec![0x0101_0104; 10], vec![0x0101_0101]].concat());
+    }
+}
+
+#[test]
+fn a_kernel_whose_tensor_map_is_in_device_memory_finds_the_tensor() {
+    let server = start();
+    let Attached { mut client, lifeline: _lifeline } = attach(&server, "f");
+    client.load_kernels();
+    let segments = allocate_ones(&mut client, SEGMENTS);
+    let (first, last) = (segments[0], segments[segments.len() - 1]);
+    let tensor = TensorMapTiled {
+        address: last,
+        dimensions: [64, 64, 0, 0, 0],
+        strides: [256, 0, 0, 0, 0],
+        box_dimensions: [8, 8, 0, 0, 0],
+        element_strides: [1; 5],
+        rank: 2,
+        ..TensorMapTiled::default()
+    };
+    let TensorMapReply { words } = client.ask(tensor).unwrap();
+    client.upload(first, bytemuck::cast_slice(&words));
+    unload(&server, "f");
+    client.add_through_map(first, 10, 0);
+    client.settle().unwrap();
+    assert_eq!(client.words(last, 11), [vec![0x0101_0104; 10], vec![0x0101_0101]].concat());
+}
+
+#[test]
+fn a_function_that_ran_ahead_of_a_pointer_that_nobody_saw_is_brought_whole_from_then_on() {
+    let server = start();
+    for (round, expected) in [(1, Err(CudaError::ILLEGAL_ADDRESS)), (2, Ok(())), (3, Ok(()))] {
+        let mut attached = attach(&server, "f");
+        let client = &mut attached.client;
+        client.load_kernels();
+        // More than may be under way at once, so the last one is not mapped for long.
+        let segments = allocate_ones(client, SEGMENTS + 8);
+        let last = segments[segments.len() - 1];
+        // In memory that no program has a pointer to.
+        let hidden = client.write_host(0, &(!last).to_le_bytes());
+        client.copy(hidden + 64, hidden, 8, 0);
+        client.settle().unwrap();
+        unload(&server, "f");
+        client.add_through_map(hidden, 10, 0);
+        assert_eq!(client.settle(), expected, "round {round}");
+        if expected.is_ok() {
+            assert_eq!(client.words(last, 1), [0x0101_0104]);
+        } else {
+            eventually("another worker is there", || server.gpus()[0].worker_restarts == 1);
+        }
+        drop(attached);
+        eventually("it is gone", || server.functions().iter().all(|function| function.clients == 0));
+    }
+    assert_eq!(server.log().matches("may have used memory that had not been brought back").count(), 1);
+}
+
 #[test]
 fn an_upload_and_what_depends_on_it_is_done_while_other_memory_is_still_on_its_way() {
     let server = start();
@@ -43,16 +157,9 @@ fn an_upload_and_what_depends_on_it_is_done_while_other_memory_is_still_on_its_w
         client.post(StreamCreate { stream, flags: 1, priority: 0, reserved: 0 }, &[]);
         client.post(EventCreate { event, flags: 0 }, &[]);
     }
-    let segments: Vec<u64> =
-        (0..SEGMENTS).map(|segment| client.allocate(segment * 2 * MIB, 2 * MIB).unwrap()).collect();
-    for &address in &segments {
-        let ones = Fill { address, width: 2 * MIB, height: 1, value: 1, element_bytes: 1, ..Fill::default() };
-        client.post(ones, &[]);
-    }
+    let segments = allocate_ones(&mut client, SEGMENTS);
     let (first, last) = (segments[0], segments[segments.len() - 1]);
-    client.settle().unwrap();
-    let request = UnloadFunctionRequest { name: "f".to_owned() };
-    server.admin(async |mut api| api.unload_function(request).await).unwrap();
+    unload(&server, "f");
 
     let input = client.write_host(0, &[2; MIB as usize]);
     client.copy(first, input, MIB, 1);

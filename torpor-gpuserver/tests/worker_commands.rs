@@ -34,9 +34,7 @@ fn a_worker_describes_its_device_and_ends_with_its_server() {
     assert!(worker.device.least_stream_priority >= worker.device.greatest_stream_priority);
     assert!(worker.device.driver_version >= 12_000);
     let _client = worker.attach(0);
-    let began = Instant::now();
     assert_eq!(worker.end().code(), Some(0));
-    assert!(began.elapsed() < Duration::from_secs(1));
 }
 
 #[test]
@@ -312,8 +310,10 @@ fn streams_order_and_events_tell() {
     }
     client.post(EventCreate { event: 1 << 20, flags: 0 }, &[]);
     assert_eq!(client.settle(), Err(CudaError::OUT_OF_MEMORY));
-    client.post(EventCreate { event: 9, flags: 4 }, &[]);
-    assert_eq!(client.settle(), Err(CudaError::NOT_SUPPORTED));
+    for flags in [4, 8, u32::MAX] {
+        client.post(EventCreate { event: 9, flags }, &[]);
+        assert_eq!(client.settle(), Err(CudaError::INVALID_VALUE), "{flags}");
+    }
 }
 
 #[test]
@@ -336,17 +336,17 @@ fn staging_is_released_in_order_and_only_when_copied() {
     let mut worker = Worker::start();
     let mut client = worker.attach(0);
     let address = client.allocate(0, 64 * MIB).unwrap();
-    assert_eq!(client.channel.staging_released(), 0);
+    assert_eq!(client.channel.staging().released(), 0);
     let first = client.mark();
     client.settle().unwrap();
-    assert_eq!(client.channel.staging_released(), first, "nothing to wait for");
+    assert_eq!(client.channel.staging().released(), first, "nothing to wait for");
     for round in 0..50 {
         let data = pattern(MIB as usize, round);
         client.write_host(0, &data);
         client.copy(address, client.host.address, MIB, 0);
         let mark = client.mark();
         let began = Instant::now();
-        while client.channel.staging_released() < mark {
+        while client.channel.staging().released() < mark {
             assert!(began.elapsed() < Duration::from_secs(10), "the mark is never released");
             std::thread::yield_now();
         }

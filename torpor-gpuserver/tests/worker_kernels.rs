@@ -3,22 +3,19 @@
 mod worker_support;
 
 use torpor_proto::command::{
-    Command, Copy, EventCreate, EventRecord, Fill, GraphAppend, GraphDestroy, GraphInstantiate, GraphLaunch,
-    ImageGlobal, ImageKernels, ImageLoad, ImageLoadReply, ImageUnload, ImageUpload, KernelResolve,
-    KernelSetAttribute, LaunchAttribute, LaunchShape, OccupancyBlocks, OccupancyShared, Ping, StreamCreate,
-    StreamSynchronize, StreamWaitEvent, TensorMapTiled,
+    Copy, CopyStrided, EventCreate, EventRecord, Fill, GraphAppend, GraphBody, GraphBodyEnd, GraphCondition,
+    GraphConditional, GraphDependencies, GraphDestroy, GraphEmpty, GraphInstantiate, GraphLaunch,
+    GraphUpdate, ImageKernels, ImageLoad, ImageLoadReply, ImageUnload, ImageUpload, KernelResolve,
+    KernelSetAttribute, LaunchAttribute, LaunchShape, OccupancyBlocks, OccupancyClusterSize, OccupancyShared,
+    Ping, StreamCreate, StreamSynchronize, StreamWaitEvent, TensorMapTiled,
 };
+use torpor_proto::control::worker::Attach;
 use torpor_proto::error::CudaError;
 use worker_support::client::hash;
-use worker_support::kernels::{PTX, add_step_parameters, image, launch, record};
+use worker_support::kernels::{PTX, STATE, add_step_parameters, image, launch, record};
 use worker_support::{Client, Worker};
 
 const MIB: u64 = 1 << 20;
-
-fn global(client: &mut Client, image: u32, name: &str) -> Result<(u64, u64), CudaError> {
-    let (reply, _) = client.ask_all(ImageGlobal { image, reserved: 0 }, name.as_bytes())?;
-    Ok((reply.address, reply.bytes))
-}
 
 #[test]
 fn a_kernel_runs_for_two_clients_and_is_uploaded_once() {
@@ -46,12 +43,15 @@ fn a_kernel_runs_for_two_clients_and_is_uploaded_once() {
     assert_eq!(first.resolve(1, 1, "add_step"), Err(CudaError::INVALID_VALUE), "the number is in use");
     assert_eq!(first.resolve(1, 1 << 20, "add_step"), Err(CudaError::OUT_OF_MEMORY));
     let (reply, names) = first.ask_all(ImageKernels { image: 1, first: 0 }, &[]).unwrap();
-    assert_eq!((reply.total, reply.count), (4, 4));
+    assert_eq!((reply.total, reply.count), (6, 6));
     let mut names: Vec<_> = names.split(|&byte| byte == 0).filter(|name| !name.is_empty()).collect();
     names.sort_unstable();
-    assert_eq!(names, [b"add_step".as_slice(), b"add_through", b"poke", b"spin"]);
+    assert_eq!(
+        names,
+        [b"add_step".as_slice(), b"add_through", b"add_through_map", b"add_through_tables", b"poke", b"spin"]
+    );
     let (reply, names) = first.ask_all(ImageKernels { image: 1, first: u32::MAX }, &[]).unwrap();
-    assert_eq!((reply.total, reply.count, names.len()), (4, 0, 0));
+    assert_eq!((reply.total, reply.count, names.len()), (6, 0, 0));
     first.post(ImageUnload { image: 1, reserved: 0 }, &[]);
     first.settle().unwrap();
     first.add_step(first.arena.address, 10, 0);
@@ -72,6 +72,46 @@ fn another_worker_finds_the_image_in_its_file() {
     let load = ImageLoad { image: 1, reserved: 0, bytes: contents.len() as u64, hash: hash(&contents) };
     assert_eq!(client.ask(load), Ok(ImageLoadReply { known: 1 }));
     client.resolve(1, 1, "add_step").unwrap();
+}
+
+#[test]
+fn images_that_nobody_uses_leave_the_gpu() {
+    let unlike = |number: u32| [format!("{PTX}// {number}").as_bytes(), b"\0"].concat();
+    let limit = 3 * unlike(0).len() as u64;
+    let mut worker = Worker::start_limited(&[], &["--code-limit-bytes", &limit.to_string()]);
+    let mut client = worker.attach(0);
+    client.load_kernels();
+    let address = client.allocate(0, 2 * MIB).unwrap();
+    for number in 0..10 {
+        client.load_image(2, &unlike(number)).unwrap();
+        client.resolve(2, 20, "add_step").unwrap();
+        client.post(ImageUnload { image: 2, reserved: 0 }, &[]);
+        client.settle().unwrap();
+    }
+    let loaded = worker.usage().code_bytes;
+    assert!((1..=limit).contains(&loaded), "{loaded} bytes are loaded, {limit} may be");
+    client.add_step(address, 1, 0);
+    assert_eq!(client.words(address, 1), [3], "what is used stays");
+}
+
+#[test]
+fn a_function_uses_as_much_code_as_it_may() {
+    let unlike = |number: u32| [format!("{PTX}// {number}").as_bytes(), b"\0"].concat();
+    let limit = unlike(0).len() as u64 * 5 / 2;
+    let mut worker = Worker::start();
+    let [mut client, mut other] = [0, 1].map(|slot| {
+        let attach = Attach { image_limit_bytes: limit, ..Worker::attach_message(slot) };
+        worker.attach_as(attach)
+    });
+    client.load_image(1, &unlike(1)).unwrap();
+    client.load_image(2, &unlike(2)).unwrap();
+    other.load_image(1, &unlike(1)).unwrap();
+    assert_eq!(other.load_image(2, &unlike(3)), Err(CudaError::OUT_OF_MEMORY), "both are of one function");
+    let used = worker.usage().clients[0].function_image_bytes;
+    assert_eq!(used, 2 * unlike(0).len() as u64);
+    client.post(ImageUnload { image: 2, reserved: 0 }, &[]);
+    client.settle().unwrap();
+    other.load_image(2, &unlike(3)).unwrap();
 }
 
 #[test]
@@ -121,8 +161,8 @@ fn a_global_is_private_to_who_asks_for_it() {
         client.allocate(0, 2 * MIB).unwrap();
     }
     let [first, second] = &mut clients;
-    assert_eq!(global(first, 1, "no_such_global"), Err(CudaError::NOT_FOUND));
-    let (address, bytes) = global(first, 1, "step").unwrap();
+    assert_eq!(first.variable(1, "no_such_global"), Err(CudaError::NOT_FOUND));
+    let (address, bytes) = first.variable(1, "step").unwrap();
     assert_eq!(bytes, 4);
     assert_eq!(first.words(address, 1), [3]);
     first.upload(address, &100_u32.to_le_bytes());
@@ -137,10 +177,75 @@ fn a_global_is_private_to_who_asks_for_it() {
     first.post(launch(9, 0, 1, 1, parameters.len()), &parameters);
     assert_eq!(first.words(first.arena.address, 1), [200]);
     assert_eq!(second.words(second.arena.address, 1), [3]);
-    assert_eq!(global(first, 1, "step"), Ok((address, 4)), "the same again");
+    assert_eq!(first.variable(1, "step"), Ok((address, 4)), "the same again");
     first.post(ImageUnload { image: 1, reserved: 0 }, &[]);
     first.copy(first.host.address, address, 4, 0);
     assert_eq!(first.settle(), Err(CudaError::INVALID_VALUE), "gone with its image");
+}
+
+#[test]
+fn no_client_sees_what_another_s_kernels_wrote_into_variables() {
+    let mut worker = Worker::start();
+    let [mut first, mut second] = [worker.attach(0), worker.attach(1)];
+    for client in [&mut first, &mut second] {
+        client.load_state();
+        client.allocate(0, 2 * MIB).unwrap();
+    }
+    let tick = |client: &mut Client| {
+        client.tick(client.arena.address, 0);
+        client.words(client.arena.address, 1)[0]
+    };
+    assert_eq!([tick(&mut first), tick(&mut first), tick(&mut first)], [5, 10, 15]);
+    assert_eq!(tick(&mut second), 5, "it counts for itself");
+    let (counter, bytes) = first.variable(STATE, "counter").unwrap();
+    assert!(bytes == 4 && first.arena.contains(counter, 4), "{counter:#x}");
+    assert_eq!(first.words(counter, 1), [3], "what was written before the question is there");
+    let place = first.variable(STATE, "place").unwrap().0;
+    assert_eq!(first.download(place, 8), counter.to_le_bytes());
+    first.upload(counter, &100_u32.to_le_bytes());
+    assert_eq!([tick(&mut first), tick(&mut second)], [505, 10]);
+    first.post(ImageUnload { image: STATE, reserved: 0 }, &[]);
+    first.load_state();
+    assert_eq!([tick(&mut first), tick(&mut second)], [5, 15], "a new image begins anew");
+}
+
+#[test]
+fn what_is_written_into_a_constant_is_read_from_the_constant_bank() {
+    let mut worker = Worker::start();
+    let [mut first, mut second] = [worker.attach(0), worker.attach(1)];
+    for client in [&mut first, &mut second] {
+        client.load_state();
+        client.allocate(0, 2 * MIB).unwrap();
+    }
+    let out = first.arena.address;
+    let (factor, bytes) = first.variable(STATE, "factor").unwrap();
+    assert_eq!((bytes, first.words(factor, 1)), (4, vec![5]));
+    first.upload(factor, &7_u32.to_le_bytes());
+    first.tick(out, 0);
+    assert_eq!((first.words(out, 1), first.words(factor, 1)), (vec![7], vec![7]));
+    let fill = Fill { address: factor, width: 1, height: 1, value: 3, element_bytes: 4, ..Fill::default() };
+    first.post(fill, &[]);
+    first.tick(out, 0);
+    assert_eq!(first.words(out, 1), [6]);
+    let source = first.write_host(0, &[[1, 0, 0, 0], [9; 4]].concat());
+    let rows = CopyStrided {
+        destination: factor,
+        destination_pitch: 2,
+        destination_height: 2,
+        source,
+        source_pitch: 4,
+        source_height: 2,
+        width_bytes: 2,
+        height: 2,
+        depth: 1,
+        ..CopyStrided::default()
+    };
+    first.post(rows, &[]);
+    first.tick(out, 0);
+    assert_eq!(first.words(factor, 1), [0x0909_0001]);
+    assert_eq!(first.words(out, 1), [3 * 0x0909_0001]);
+    second.tick(second.arena.address, 0);
+    assert_eq!(second.words(second.arena.address, 1), [5]);
 }
 
 #[test]
@@ -228,13 +333,18 @@ fn attributes_and_occupancy_are_the_driver_s() {
     assert_eq!(other.ask(map), Err(CudaError::INVALID_VALUE));
 }
 
-/// A graph over streams 1 and 2: add, fork, fill on the other, join, copy.
+/// What the next node of a graph comes behind, alone.
+fn behind(words: &mut Vec<u64>, nodes: &[u64]) {
+    let pairs: Vec<[u64; 2]> = nodes.iter().map(|&node| [node, 0]).collect();
+    record(words, GraphDependencies::default(), bytemuck::cast_slice(&pairs));
+}
+
+/// A graph: add, and a fill beside it; behind both a copy.
 fn graph_records(address: u64) -> Vec<u64> {
     let parameters = add_step_parameters(address, 16);
     let mut words = Vec::new();
     record(&mut words, launch(1, 1, 1, 16, parameters.len()), &parameters);
-    record(&mut words, EventRecord { event: 1, stream: 1, ..EventRecord::default() }, &[]);
-    record(&mut words, StreamWaitEvent { stream: 2, event: 1, ..StreamWaitEvent::default() }, &[]);
+    behind(&mut words, &[]);
     let fill = Fill {
         address: address + 4096,
         width: 16,
@@ -245,8 +355,7 @@ fn graph_records(address: u64) -> Vec<u64> {
         ..Fill::default()
     };
     record(&mut words, fill, &[]);
-    record(&mut words, EventRecord { event: 2, stream: 2, ..EventRecord::default() }, &[]);
-    record(&mut words, StreamWaitEvent { stream: 1, event: 2, ..StreamWaitEvent::default() }, &[]);
+    behind(&mut words, &[0, 1]);
     let copy = Copy { destination: address + 4096 + 32, source: address, bytes: 32, stream: 1, reserved: 0 };
     record(&mut words, copy, &[]);
     words
@@ -271,7 +380,7 @@ fn a_graph_is_replayed_and_launched_again_and_again() {
     append(&mut client, 5, &graph_records(address));
     client.post(GraphLaunch { graph: 5, stream: 1 }, &[]);
     assert_eq!(client.settle(), Err(CudaError::INVALID_HANDLE), "not instantiated yet");
-    client.ask(GraphInstantiate { graph: 5, origin: 1, flags: 0 }).unwrap();
+    client.ask(GraphInstantiate { graph: 5, reserved: 0, flags: 0 }).unwrap();
     assert_eq!(client.words(address, 1), [0], "nothing runs while it is recorded");
     for _ in 0..3 {
         client.post(GraphLaunch { graph: 5, stream: 1 }, &[]);
@@ -280,14 +389,47 @@ fn a_graph_is_replayed_and_launched_again_and_again() {
     client.settle().unwrap();
     assert_eq!(client.words(address, 17), [vec![9; 16], vec![0]].concat());
     assert_eq!(client.words(address + 4096, 16), [vec![7; 8], vec![9; 8]].concat());
-    client.post(GraphAppend { graph: 5, reserved: 0 }, &[0; 8]);
-    assert_eq!(client.settle(), Err(CudaError::INVALID_VALUE), "it is whole already");
     client.post(GraphLaunch { graph: 5, stream: 0 }, &[]);
     client.post(GraphDestroy { graph: 5, reserved: 0 }, &[]);
     client.settle().unwrap();
     assert_eq!(client.words(address, 1), [12]);
     client.post(GraphLaunch { graph: 5, stream: 0 }, &[]);
     assert_eq!(client.settle(), Err(CudaError::INVALID_HANDLE));
+}
+
+#[test]
+fn a_graph_is_updated_before_its_next_launch() {
+    let mut worker = Worker::start();
+    let mut client = worker.attach(0);
+    client.load_kernels();
+    let address = client.allocate(0, 2 * MIB).unwrap();
+    let adds = |count: u32, nodes: usize| {
+        let parameters = add_step_parameters(address, count);
+        let mut words = Vec::new();
+        (0..nodes).for_each(|_| record(&mut words, launch(1, 1, 1, 64, parameters.len()), &parameters));
+        words
+    };
+    append(&mut client, 5, &adds(8, 2));
+    client.ask(GraphInstantiate { graph: 5, reserved: 0, flags: 0 }).unwrap();
+    client.post(GraphLaunch { graph: 5, stream: 0 }, &[]);
+    // What is appended counts from the update on; then the same nodes with other parameters, then other nodes.
+    append(&mut client, 5, &adds(16, 2));
+    client.post(GraphLaunch { graph: 5, stream: 0 }, &[]);
+    client.settle().unwrap();
+    assert_eq!(client.words(address, 9), [vec![12; 8], vec![0]].concat());
+    client.post(GraphUpdate { graph: 5, reserved: 0 }, &[]);
+    client.post(GraphLaunch { graph: 5, stream: 0 }, &[]);
+    client.settle().unwrap();
+    assert_eq!(client.words(address, 17), [vec![18; 8], vec![6; 8], vec![0]].concat());
+    append(&mut client, 5, &adds(32, 3));
+    client.post(GraphUpdate { graph: 5, reserved: 0 }, &[]);
+    client.post(GraphLaunch { graph: 5, stream: 0 }, &[]);
+    client.settle().unwrap();
+    assert_eq!(client.words(address + 64, 17), [vec![9; 16], vec![0]].concat());
+    client.post(GraphUpdate { graph: 5, reserved: 0 }, &[]);
+    client.post(GraphLaunch { graph: 5, stream: 0 }, &[]);
+    client.settle().unwrap();
+    assert_eq!(client.words(address + 64, 1), [9], "nothing was appended, so it does nothing");
 }
 
 #[test]
@@ -299,14 +441,28 @@ fn graphs_that_cannot_be_are_refused_and_leave_nothing_capturing() {
     client.post(EventCreate { event: 1, flags: 0 }, &[]);
     let good = graph_records(address);
     let parameters = add_step_parameters(address, 16);
-    let mut foreign_stream = Vec::new();
-    record(&mut foreign_stream, launch(1, 2, 1, 16, parameters.len()), &parameters);
-    let mut foreign_event = Vec::new();
-    record(&mut foreign_event, StreamWaitEvent { stream: 1, event: 1, ..StreamWaitEvent::default() }, &[]);
-    let mut unjoined = good.clone();
-    let copy_words = 2 + Copy::default().words().len();
-    let wait_words = 2 + StreamWaitEvent::default().words().len();
-    unjoined.truncate(good.len() - copy_words - wait_words);
+    let mut later = Vec::new();
+    behind(&mut later, &[0]);
+    record(&mut later, launch(1, 1, 1, 16, parameters.len()), &parameters);
+    let mut no_pairs = Vec::new();
+    record(&mut no_pairs, GraphDependencies::default(), &[0; 24]);
+    let mut inner_event = Vec::new();
+    record(&mut inner_event, StreamWaitEvent { stream: 1, event: 1, ..StreamWaitEvent::default() }, &[]);
+    let mut no_event = Vec::new();
+    record(&mut no_event, EventRecord { event: 9, flags: 1, ..EventRecord::default() }, &[]);
+    let mut unconditional = Vec::new();
+    record(&mut unconditional, GraphConditional { condition: 7, kind: 0, bodies: 1 }, &[]);
+    let mut many_bodies = Vec::new();
+    record(&mut many_bodies, GraphCondition { condition: 7, value: 0, flags: 0 }, &[]);
+    record(&mut many_bodies, GraphConditional { condition: 7, kind: 2, bodies: u32::MAX }, &[]);
+    let mut no_body = Vec::new();
+    record(&mut no_body, GraphBody::default(), &[]);
+    let mut endless_body = Vec::new();
+    record(&mut endless_body, GraphCondition { condition: 7, value: 0, flags: 0 }, &[]);
+    record(&mut endless_body, GraphConditional { condition: 7, kind: 0, bodies: 1 }, &[]);
+    record(&mut endless_body, GraphBody::default(), &[]);
+    let mut ends_too_often = Vec::new();
+    record(&mut ends_too_often, GraphBodyEnd::default(), &[]);
     let mut nested = Vec::new();
     record(&mut nested, StreamCreate::default(), &[]);
     let mut outside = Vec::new();
@@ -324,23 +480,115 @@ fn graphs_that_cannot_be_are_refused_and_leave_nothing_capturing() {
         ("nested", &nested, Some(CudaError::INVALID_VALUE)),
         ("outside", &outside, Some(CudaError::INVALID_VALUE)),
         ("unknown", &unknown, Some(CudaError::INVALID_HANDLE)),
-        ("foreign stream", &foreign_stream, Some(CudaError::STREAM_CAPTURE_ISOLATION)),
-        ("foreign event", &foreign_event, Some(CudaError::STREAM_CAPTURE_ISOLATION)),
-        ("unjoined", &unjoined, None),
+        ("behind a later node", &later, Some(CudaError::INVALID_VALUE)),
+        ("behind half a node", &no_pairs, Some(CudaError::INVALID_VALUE)),
+        ("an event of its own", &inner_event, Some(CudaError::INVALID_VALUE)),
+        ("no event", &no_event, Some(CudaError::INVALID_HANDLE)),
+        ("no condition", &unconditional, Some(CudaError::INVALID_VALUE)),
+        ("many bodies", &many_bodies, Some(CudaError::INVALID_VALUE)),
+        ("no body", &no_body, Some(CudaError::INVALID_VALUE)),
+        ("endless body", &endless_body, Some(CudaError::INVALID_VALUE)),
+        ("ends too often", &ends_too_often, Some(CudaError::INVALID_VALUE)),
     ] {
         append(&mut client, 9, words);
-        let refused = client.ask(GraphInstantiate { graph: 9, origin: 1, flags: 0 });
+        let refused = client.ask(GraphInstantiate { graph: 9, reserved: 0, flags: 0 });
         assert!(refused.is_err() && error.is_none_or(|error| refused == Err(error)), "{name}: {refused:?}");
         client.post(GraphDestroy { graph: 9, reserved: 0 }, &[]);
         client.settle().unwrap();
         client.add_step(address, 1, 0);
         client.settle().unwrap();
     }
-    assert_eq!(client.words(address, 1), [27], "only the launches outside");
+    assert_eq!(client.words(address, 1), [45], "only the launches outside");
+    for command in [4, 8] {
+        append(&mut client, 9, &good);
+        let refused = client.ask(GraphInstantiate { graph: 9, reserved: 0, flags: command });
+        assert_eq!(refused.is_err(), command == 4, "kernels get no handles of graphs");
+        client.post(GraphDestroy { graph: 9, reserved: 0 }, &[]);
+    }
+    client.post(GraphEmpty {}, &[]);
+    assert_eq!(client.settle(), Err(CudaError::INVALID_VALUE), "no graph is being built");
+    client.post(GraphUpdate { graph: 9, reserved: 0 }, &[]);
+    assert_eq!(client.settle(), Err(CudaError::INVALID_HANDLE), "there is no such graph");
     assert_eq!(
-        client.ask(GraphInstantiate { graph: 3, origin: 0, flags: 0 }),
+        client.ask(GraphInstantiate { graph: 3, reserved: 0, flags: 0 }),
         Err(CudaError::INVALID_HANDLE)
     );
-    client.post(GraphAppend { graph: 4096, reserved: 0 }, &[]);
+    client.post(GraphAppend { graph: 1 << 16, reserved: 0 }, &[]);
     assert_eq!(client.settle(), Err(CudaError::OUT_OF_MEMORY));
+}
+
+/// `CU_FUNC_ATTRIBUTE_REQUIRED_CLUSTER_WIDTH`.
+const CLUSTER_WIDTH: u32 = 11;
+
+#[test]
+fn what_a_client_sets_of_a_kernel_does_not_reach_its_neighbours_launches() {
+    let mut worker = Worker::start();
+    let (mut client, mut neighbour) = (worker.attach(0), worker.attach(1));
+    let [own, theirs] = [&mut client, &mut neighbour].map(|client| {
+        client.load_kernels();
+        client.allocate(0, 2 * MIB).unwrap()
+    });
+    let set = KernelSetAttribute { kernel: 1, attribute: CLUSTER_WIDTH, value: 2, reserved: 0 };
+    client.post(set, &[]);
+    client.settle().unwrap();
+    neighbour.add_step(theirs, 1, 0);
+    assert_eq!(neighbour.settle(), Ok(()), "a grid of one block is no multiple of the other's cluster");
+    assert_eq!(neighbour.words(theirs, 2), [3, 0]);
+    client.add_step(own, 1, 0);
+    assert_eq!(client.settle(), Err(CudaError::INVALID_CLUSTER_SIZE), "it is one of the client's own");
+    client.add_step(own, 128, 0);
+    assert_eq!(client.words(own, 1), [3]);
+}
+
+#[test]
+fn what_a_client_sets_of_a_kernel_does_not_show_in_its_neighbours_occupancy() {
+    let mut worker = Worker::start();
+    let (mut client, mut neighbour) = (worker.attach(0), worker.attach(1));
+    let shape = LaunchShape { kernel: 1, grid: [16, 1, 1], block: [64, 1, 1], ..LaunchShape::default() };
+    let questions = |client: &mut Client| {
+        let blocks = [48 << 10, 100 << 10].map(|shared_bytes| {
+            let occupancy =
+                OccupancyBlocks { kernel: 1, block_threads: 64, shared_bytes, ..OccupancyBlocks::default() };
+            client.ask(occupancy).unwrap().value
+        });
+        let shared = OccupancyShared { kernel: 1, blocks: 1, block_threads: 64, reserved: 0 };
+        let (shared, size) =
+            (client.ask(shared).unwrap(), client.ask(OccupancyClusterSize { shape }).unwrap());
+        (blocks, shared.value, size.value)
+    };
+    client.load_kernels();
+    neighbour.load_kernels();
+    let before = questions(&mut neighbour);
+    assert!(before.0[0] > 0 && before.0[1] == 0 && before.1 == 48 << 10, "{before:?}");
+    for (attribute, value) in [(8, 100 << 10), (9, 20), (CLUSTER_WIDTH, 2), (14, 1), (15, 1)] {
+        client.post(KernelSetAttribute { kernel: 1, attribute, value, reserved: 0 }, &[]);
+    }
+    client.settle().unwrap();
+    let own = questions(&mut client);
+    assert!(own.0[1] > 0 && own.1 > before.1 && own.2 > before.2, "{own:?}");
+    assert_eq!(questions(&mut neighbour), before);
+}
+
+#[test]
+fn flags_that_are_not_known_are_refused() {
+    let mut worker = Worker::start();
+    let mut client = worker.attach(0);
+    client.load_kernels();
+    let address = client.allocate(0, 2 * MIB).unwrap();
+    let mut records = Vec::new();
+    let parameters = add_step_parameters(address, 1);
+    record(&mut records, launch(1, 1, 1, 64, parameters.len()), &parameters);
+    client.post(GraphAppend { graph: 1, reserved: 0 }, bytemuck::cast_slice(&records));
+    for flags in [4, 16, 1 << 40] {
+        let instantiated = client.ask(GraphInstantiate { graph: 1, reserved: 0, flags });
+        assert_eq!(instantiated, Err(CudaError::NOT_SUPPORTED), "{flags}");
+    }
+    client.ask(GraphInstantiate { graph: 1, reserved: 0, flags: 8 }).unwrap();
+    for id in [3, 13, 17, 1000] {
+        let attribute = LaunchAttribute { id, ..LaunchAttribute::default() };
+        let mut command = launch(1, 0, 1, 64, parameters.len());
+        command.shape.attributes = 1;
+        client.post(command, &[bytemuck::bytes_of(&attribute), &parameters].concat());
+        assert_eq!(client.settle(), Err(CudaError::NOT_SUPPORTED), "{id}");
+    }
 }

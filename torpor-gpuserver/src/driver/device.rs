@@ -13,6 +13,14 @@ use torpor_proto::error::CudaError;
 /// Past the last `CUdevice_attribute` of CUDA 13.0, because drivers may know more.
 const LAST_ATTRIBUTE: u32 = 255;
 
+/// `CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR` and `_MINOR`.
+const CAPABILITY_MAJOR: u32 = 75;
+const CAPABILITY_MINOR: u32 = 76;
+
+/// `CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT`, `CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR`
+const MULTIPROCESSORS: u32 = 16;
+const THREADS_OF_MULTIPROCESSOR: u32 = 39;
+
 /// Past the last `CUlimit` of CUDA 13.0 (`CU_LIMIT_CIG_SHMEM_FALLBACK_ENABLED`, 9), because drivers may know more. cuBLAS asks
 /// for the last ones before every product and refuses to work without an answer.
 const LAST_LIMIT: u32 = 31;
@@ -88,6 +96,11 @@ impl Device {
         &self.driver.table
     }
 
+    /// The primary context's handle.
+    pub(super) fn context(&self) -> Handle {
+        self.context
+    }
+
     /// Makes the context the calling thread's current one. Every thread that uses the device does this first.
     ///
     /// # Errors
@@ -95,6 +108,15 @@ impl Device {
     pub fn make_current(&self) -> Result<(), CudaError> {
         // SAFETY: the context is retained as long as self lives.
         CudaError::check(unsafe { (self.table().cuCtxSetCurrent)(self.context) })
+    }
+
+    /// Waits for all work of the context: only where that has failed already, and to hear of it what the driver has to say.
+    ///
+    /// # Errors
+    /// The context's.
+    pub fn synchronize(&self) -> Result<(), CudaError> {
+        // SAFETY: takes nothing.
+        CudaError::check(unsafe { (self.table().cuCtxSynchronize)() })
     }
 
     /// Free and total bytes of device memory.
@@ -144,6 +166,50 @@ impl Device {
         })
     }
 
+    /// The compute capability: 90 for 9.0.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn sm(&self) -> Result<u32, CudaError> {
+        Ok(self.attribute(CAPABILITY_MAJOR)? * 10 + self.attribute(CAPABILITY_MINOR)?)
+    }
+
+    /// Threads that the GPU can run at once.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn resident_threads(&self) -> Result<u64, CudaError> {
+        Ok(u64::from(self.attribute(MULTIPROCESSORS)?)
+            * u64::from(self.attribute(THREADS_OF_MULTIPROCESSOR)?))
+    }
+
+    /// A `CUlimit` of the context.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR_UNSUPPORTED_LIMIT`, or the driver's.
+    pub fn context_limit(&self, limit: u32) -> Result<u64, CudaError> {
+        let mut value = 0;
+        // SAFETY: writes one size; the driver refuses numbers it does not know.
+        CudaError::check(unsafe { (self.table().cuCtxGetLimit)(&mut value, limit) })?;
+        Ok(value as u64)
+    }
+
+    /// Sets a `CUlimit` of the context.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn set_context_limit(&self, limit: u32, value: u64) -> Result<(), CudaError> {
+        // SAFETY: takes numbers alone.
+        CudaError::check(unsafe { (self.table().cuCtxSetLimit)(limit, value as usize) })
+    }
+
+    fn attribute(&self, number: u32) -> Result<u32, CudaError> {
+        let mut value = 0;
+        // SAFETY: writes one integer.
+        CudaError::check(unsafe { (self.table().cuDeviceGetAttribute)(&mut value, number, self.ordinal) })?;
+        u32::try_from(value).map_err(|_| CudaError::UNKNOWN)
+    }
+
     fn attributes(&self) -> HashMap<i32, i32> {
         let attribute = |number: u32| {
             let mut value = 0;
@@ -155,12 +221,7 @@ impl Device {
     }
 
     fn limits(&self) -> HashMap<i32, u64> {
-        let limit = |number: u32| {
-            let mut value = 0;
-            // SAFETY: writes one size; the driver refuses numbers it does not know.
-            let status = unsafe { (self.table().cuCtxGetLimit)(&mut value, number) };
-            (status == 0).then_some((number as i32, value as u64))
-        };
+        let limit = |number: u32| Some((number as i32, self.context_limit(number).ok()?));
         (0..=LAST_LIMIT).filter_map(limit).collect()
     }
 }

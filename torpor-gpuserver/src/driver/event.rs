@@ -34,6 +34,12 @@ impl Event {
         Self::new(device, DISABLE_TIMING)
     }
 
+    /// The device it is of.
+    #[must_use]
+    pub fn device(&self) -> &Arc<Device> {
+        &self.device
+    }
+
     /// Records it in a stream.
     ///
     /// # Errors
@@ -52,6 +58,15 @@ impl Event {
     pub fn query(&self) -> Result<(), CudaError> {
         // SAFETY: the handle is alive as long as self.
         CudaError::check(unsafe { (self.device.table().cuEventQuery)(self.handle) })
+    }
+
+    /// Waits until its last record is reached, and has the driver write what kernels have printed so far.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn synchronize(&self) -> Result<(), CudaError> {
+        // SAFETY: the handle is alive as long as self.
+        CudaError::check(unsafe { (self.device.table().cuEventSynchronize)(self.handle) })
     }
 
     /// Milliseconds from this event to a later one.

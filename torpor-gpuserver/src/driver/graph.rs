@@ -1,5 +1,6 @@
 //! Graphs.
 
+use super::table::RawUpdateInfo;
 use super::{Device, Handle, Stream};
 use std::sync::Arc;
 use torpor_proto::error::CudaError;
@@ -12,9 +13,9 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// Owns what a recording gave, if it gave anything.
-    pub(super) fn owning(device: &Arc<Device>, handle: Handle) -> Option<Self> {
-        (handle != 0).then(|| Self { device: device.clone(), handle })
+    /// Owns what a recording gave.
+    pub(super) fn owning(device: &Arc<Device>, handle: Handle) -> Self {
+        Self { device: device.clone(), handle }
     }
 
     /// Makes a launchable graph of it; `flags` are `CUgraphInstantiate_flags`.
@@ -46,6 +47,18 @@ pub struct ExecutableGraph {
 }
 
 impl ExecutableGraph {
+    /// Makes it do what a graph with the same nodes and dependencies does. What was launched before goes on as it was.
+    ///
+    /// # Errors
+    /// The driver's; it is as before then.
+    pub fn update(&self, graph: &Graph) -> Result<(), CudaError> {
+        let mut told: RawUpdateInfo = [0; 3];
+        // SAFETY: both handles are alive as long as their owners; writes one result.
+        CudaError::check(unsafe {
+            (self.device.table().cuGraphExecUpdate_v2)(self.handle, graph.handle, &mut told)
+        })
+    }
+
     /// Launches it in the order of a stream.
     ///
     /// # Errors

@@ -83,20 +83,22 @@ impl Drop for PhysicalMemory {
     }
 }
 
-/// Physical memory that is mapped at a fixed device address inside a [`Reservation`].
+/// Physical memory at a fixed device address inside a [`Reservation`]. Whoever owns the memory unmaps it before anybody else
+/// gets it.
 #[derive(Debug)]
-pub struct Segment {
+pub struct Mapping {
+    device: Arc<Device>,
     address: u64,
-    /// There until it is unmapped.
-    physical: Option<PhysicalMemory>,
+    bytes: usize,
+    is_mapped: bool,
 }
 
-impl Segment {
+impl Mapping {
     /// Maps physical memory and lets the device read and write it.
     ///
     /// # Errors
-    /// The driver's; the physical memory is given back to the device then.
-    pub fn map(physical: PhysicalMemory, address: u64) -> Result<Self, CudaError> {
+    /// The driver's.
+    pub fn new(physical: &PhysicalMemory, address: u64) -> Result<Self, CudaError> {
         let access = sys::CUmemAccessDesc {
             location: location(&physical.device),
             flags: sys::CUmemAccess_flags::CU_MEM_ACCESS_FLAGS_PROT_READWRITE,
@@ -104,30 +106,38 @@ impl Segment {
         let (device, bytes) = (physical.device.clone(), physical.bytes);
         // SAFETY: the driver refuses addresses that are not reserved or already mapped.
         CudaError::check(unsafe { (device.table().cuMemMap)(address, bytes, 0, physical.handle, 0) })?;
-        let segment = Self { address, physical: Some(physical) };
+        let mapping = Self { device, address, bytes, is_mapped: true };
         // SAFETY: reads one descriptor.
-        CudaError::check(unsafe { (device.table().cuMemSetAccess)(address, bytes, &access, 1) })?;
-        Ok(segment)
+        CudaError::check(unsafe { (mapping.device.table().cuMemSetAccess)(address, bytes, &access, 1) })?;
+        Ok(mapping)
     }
 
-    /// Takes the memory away from its address. The device must have done with it. `None` if the driver refuses: the memory is
-    /// nobody's then, and must be nobody else's, for it is still at its address.
+    /// Where it is.
     #[must_use]
-    pub fn unmap(mut self) -> Option<PhysicalMemory> {
-        self.take()
+    pub fn address(&self) -> u64 {
+        self.address
     }
 
-    fn take(&mut self) -> Option<PhysicalMemory> {
-        let physical = self.physical.take()?;
+    /// Takes the memory away from its address. The device must have done with it.
+    ///
+    /// # Errors
+    /// The driver's: the memory is still there then, and must be nobody else's.
+    pub fn unmap(mut self) -> Result<(), CudaError> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<(), CudaError> {
+        if !std::mem::take(&mut self.is_mapped) {
+            return Ok(());
+        }
         // SAFETY: mapped once and unmapped once, here.
-        let code = unsafe { (physical.device.table().cuMemUnmap)(self.address, physical.bytes) };
-        CudaError::check(code).is_ok().then_some(physical)
+        CudaError::check(unsafe { (self.device.table().cuMemUnmap)(self.address, self.bytes) })
     }
 }
 
-impl Drop for Segment {
+impl Drop for Mapping {
     fn drop(&mut self) {
-        drop(self.take());
+        let _ = self.end();
     }
 }
 

@@ -1,13 +1,11 @@
 //! Streams.
 
-use super::{Device, Event, Graph, Handle};
+use super::{Device, Event, Handle};
 use std::sync::Arc;
 use torpor_proto::error::CudaError;
 
 /// `CU_STREAM_NON_BLOCKING`.
 const NON_BLOCKING: u32 = 1;
-/// `CU_STREAM_CAPTURE_MODE_RELAXED`.
-const CAPTURE_MODE_RELAXED: u32 = 2;
 
 /// A stream that does not synchronise with the context's own legacy stream.
 #[derive(Debug)]
@@ -63,30 +61,6 @@ impl Stream {
         CudaError::check(unsafe {
             (self.device.table().cuStreamWriteValue32_v2)(self.handle, address, value, 0)
         })
-    }
-
-    /// Begins to record what is posted instead of doing it. This thread stays free to call anything.
-    ///
-    /// # Errors
-    /// The driver's.
-    pub fn begin_capture(&self) -> Result<(), CudaError> {
-        // SAFETY: the handle is alive as long as self.
-        CudaError::check(unsafe {
-            (self.device.table().cuStreamBeginCapture_v2)(self.handle, CAPTURE_MODE_RELAXED)
-        })
-    }
-
-    /// Ends a recording.
-    ///
-    /// # Errors
-    /// The driver's; the recording is gone then.
-    pub fn end_capture(&self) -> Result<Graph, CudaError> {
-        let mut graph = 0;
-        // SAFETY: the handle is alive as long as self; writes one handle.
-        let status = unsafe { (self.device.table().cuStreamEndCapture)(self.handle, &mut graph) };
-        let graph = Graph::owning(&self.device, graph);
-        CudaError::check(status)?;
-        graph.ok_or(CudaError::STREAM_CAPTURE_INVALIDATED)
     }
 }
 

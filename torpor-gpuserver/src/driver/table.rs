@@ -23,6 +23,29 @@ pub(super) struct RawLaunchConfig {
 
 const _: () = assert!(size_of::<RawLaunchConfig>() == size_of::<cudarc::driver::sys::CUlaunchConfig>());
 
+/// `CUgraphExecUpdateResultInfo`: a result and two nodes.
+pub(super) type RawUpdateInfo = [u64; 3];
+
+const _: () =
+    assert!(size_of::<RawUpdateInfo>() == size_of::<cudarc::driver::sys::CUgraphExecUpdateResultInfo>());
+
+/// `CUgraphNodeParams` of a conditional node.
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct RawNodeParams {
+    pub(super) node_type: u32,
+    pub(super) reserved: [u32; 3],
+    pub(super) condition: u64,
+    pub(super) kind: u32,
+    pub(super) bodies: u32,
+    /// Where the driver says where the graphs' handles are.
+    pub(super) graphs: *const Handle,
+    pub(super) context: Handle,
+    pub(super) rest: [u64; 26],
+}
+
+const _: () = assert!(size_of::<RawNodeParams>() == size_of::<cudarc::driver::sys::CUgraphNodeParams>());
+
 /// `CUtensorMap`, which `cuda.h` aligns to 64 bytes.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
@@ -76,6 +99,8 @@ table! {
     cuDevicePrimaryCtxRelease_v2(i32);
     cuCtxSetCurrent(Handle);
     cuCtxGetLimit(*mut usize, u32);
+    cuCtxSetLimit(u32, usize);
+    cuCtxSynchronize();
     cuCtxGetStreamPriorityRange(*mut i32, *mut i32);
 
     cuMemGetInfo_v2(*mut usize, *mut usize);
@@ -111,17 +136,29 @@ table! {
     cuStreamWriteValue32_v2(Handle, u64, u32, u32);
     cuStreamBeginCapture_v2(Handle, u32);
     cuStreamEndCapture(Handle, *mut Handle);
+    cuStreamBeginCaptureToGraph(Handle, Handle, *const Handle, *const u64, usize, u32);
+    cuStreamGetCaptureInfo_v3(
+        Handle, *mut u32, *mut u64, *mut Handle, *mut *const Handle, *mut *const u64, *mut usize
+    );
+    cuStreamUpdateCaptureDependencies_v2(Handle, *const Handle, *const u64, usize, u32);
 
     cuEventCreate(*mut Handle, u32);
     cuEventDestroy_v2(Handle);
     cuEventRecordWithFlags(Handle, Handle, u32);
     cuEventQuery(Handle);
+    cuEventSynchronize(Handle);
     cuEventElapsedTime_v2(*mut f32, Handle, Handle);
 
     cuLibraryLoadData(
         *mut Handle, *const c_void, *mut c_void, *mut *mut c_void, u32, *mut c_void, *mut *mut c_void, u32
     );
     cuLibraryUnload(Handle);
+    cuLinkCreate_v2(u32, *mut u32, *mut *mut c_void, *mut Handle);
+    cuLinkAddData_v2(
+        Handle, u32, *const c_void, usize, *const c_char, u32, *mut u32, *mut *mut c_void
+    );
+    cuLinkComplete(Handle, *mut *const u8, *mut usize);
+    cuLinkDestroy(Handle);
     cuLibraryGetKernel(*mut Handle, Handle, *const c_char);
     cuLibraryGetGlobal(*mut u64, *mut usize, Handle, *const c_char);
     cuLibraryGetKernelCount(*mut u32, Handle);
@@ -142,6 +179,10 @@ table! {
     cuGraphLaunch(Handle, Handle);
     cuGraphExecDestroy(Handle);
     cuGraphDestroy(Handle);
+    cuGraphExecUpdate_v2(Handle, Handle, *mut RawUpdateInfo);
+    cuGraphAddEmptyNode(*mut Handle, Handle, *const Handle, usize);
+    cuGraphAddNode_v2(*mut Handle, Handle, *const Handle, *const u64, usize, *mut RawNodeParams);
+    cuGraphConditionalHandleCreate(*mut u64, Handle, Handle, u32, u32);
 
     cuTensorMapEncodeTiled(
         *mut RawTensorMap, u32, u32, u64, *const u64, *const u64, *const u32, *const u32, u32, u32, u32, u32

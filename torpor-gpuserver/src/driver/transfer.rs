@@ -75,6 +75,26 @@ impl Stream {
         })
     }
 
+    /// Copies bytes of ordinary memory to the device in the order of this stream.
+    ///
+    /// # Errors
+    /// The driver's.
+    ///
+    /// # Safety
+    /// The destination is mapped device memory, and both it and the bytes stay until the copy is done: the driver may read
+    /// them at once or later.
+    pub unsafe fn upload(&self, destination: u64, bytes: &[u8]) -> Result<(), CudaError> {
+        // SAFETY: the caller promises that both ranges are there until the copy is done.
+        CudaError::check(unsafe {
+            (self.device().table().cuMemcpyHtoDAsync_v2)(
+                destination,
+                bytes.as_ptr().cast(),
+                bytes.len(),
+                self.handle,
+            )
+        })
+    }
+
     /// Copies a box of rows and slices in the order of this stream.
     ///
     /// # Errors

@@ -1,5 +1,28 @@
 //! Eviction: whose memory leaves a GPU when somebody else needs room.
 
+use std::cmp::Reverse;
+use std::fmt;
+
+/// Of those that wait for nothing, who leaves first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Eviction {
+    /// Whoever used its memory longest ago
+    #[default]
+    Lru,
+    /// The same, but last those whose memory takes longer to come back than their work takes
+    HeavyLast,
+}
+
+impl fmt::Display for Eviction {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::Lru => "lru",
+            Self::HeavyLast => "heavy-last",
+        })
+    }
+}
+
 /// A client with memory on the GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resident {
@@ -9,26 +32,42 @@ pub struct Resident {
     pub bytes: u64,
     /// Grows with every use: the smallest was used longest ago.
     pub last_used: u64,
+    /// Its place among those that wait for their turn, if it does: it uses its memory again then.
+    pub next_turn: Option<usize>,
+    /// Whether its memory takes longer to come back than its work takes, which then cannot hide that.
+    pub heavy: bool,
     /// Whether it may be evicted now: it is idle, and not pinned.
     pub evictable: bool,
 }
 
-/// The least recently used clients that together free at least `needed_bytes`, the longest unused first; fewer if one of
+/// Clients that together free at least `needed_bytes`: first those that wait for nothing, the longest unused (or lightest) first, then
+/// those that wait for their turn, the last in line first, since it is longest until they use what they have. Fewer if one of
 /// them turns out to be enough alone. `None` if all that may be evicted is not enough.
 ///
 /// ```
-/// use torpor_gpuserver::policy::eviction::{Resident, least_recently_used};
+/// use torpor_gpuserver::policy::eviction::{Eviction, Resident, victims};
 ///
-/// let resident = |client, bytes, last_used| Resident { client, bytes, last_used, evictable: true };
-/// let residents = [resident(1, 10, 7), resident(2, 10, 3), resident(3, 50, 5)];
-/// assert_eq!(least_recently_used(&residents, 5), Some(vec![2]));
-/// assert_eq!(least_recently_used(&residents, 40), Some(vec![3]));
-/// assert_eq!(least_recently_used(&residents, 71), None);
+/// let resident = |client, bytes, last_used, next_turn| {
+///     Resident { client, bytes, last_used, next_turn, heavy: client == 2, evictable: true }
+/// };
+/// let victims = |residents: &[_], needed| victims(residents, needed, Eviction::Lru);
+/// let residents = [resident(1, 10, 7, None), resident(2, 10, 3, None), resident(3, 50, 5, None)];
+/// assert_eq!(victims(&residents, 5), Some(vec![2]));
+/// assert_eq!(victims(&residents, 40), Some(vec![3]));
+/// assert_eq!(victims(&residents, 71), None);
+///
+/// // Used longest ago, but about to be used again.
+/// let waiting = [resident(1, 10, 1, Some(0)), resident(2, 10, 2, Some(1)), resident(3, 10, 3, Some(2))];
+/// assert_eq!(victims(&waiting, 20), Some(vec![3, 2]));
+///
+/// // Used longest ago, but slow to come back.
+/// assert_eq!(torpor_gpuserver::policy::eviction::victims(&residents, 5, Eviction::HeavyLast), Some(vec![3]));
 /// ```
 #[must_use]
-pub fn least_recently_used(residents: &[Resident], needed_bytes: u64) -> Option<Vec<u64>> {
+pub fn victims(residents: &[Resident], needed_bytes: u64, eviction: Eviction) -> Option<Vec<u64>> {
     let mut candidates: Vec<_> = residents.iter().filter(|one| one.evictable && one.bytes > 0).collect();
-    candidates.sort_by_key(|one| one.last_used);
+    let stays = |one: &Resident| eviction == Eviction::HeavyLast && one.heavy;
+    candidates.sort_by_key(|one| (one.next_turn.map(Reverse), stays(one), one.last_used));
     let (mut chosen, mut freed) = (Vec::new(), 0_u64);
     for candidate in candidates {
         if freed >= needed_bytes {
@@ -55,21 +94,28 @@ pub fn least_recently_used(residents: &[Resident], needed_bytes: u64) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::ValueEnum;
     use proptest::prelude::*;
 
     proptest! {
         #[test]
         fn victims_are_enough_none_is_superfluous_and_all_may_be_evicted(
-            clients in prop::collection::vec((0..100_u64, 0..1000_u64, any::<bool>()), 0..20),
+            clients in prop::collection::vec(
+                (0..100_u64, 0..1000_u64, prop::option::of(0..20_usize), any::<[bool; 2]>()),
+                0..20,
+            ),
             needed in 0..1000_u64,
+            eviction in prop::sample::select(Eviction::value_variants()),
         ) {
             let residents: Vec<_> = clients
                 .iter()
                 .zip(1..)
-                .map(|(&(bytes, last_used, evictable), client)| Resident { client, bytes, last_used, evictable })
+                .map(|(&(bytes, last_used, next_turn, [heavy, evictable]), client)| {
+                    Resident { client, bytes, last_used, next_turn, heavy, evictable }
+                })
                 .collect();
             let all: u64 = residents.iter().filter(|one| one.evictable).map(|one| one.bytes).sum();
-            match least_recently_used(&residents, needed) {
+            match victims(&residents, needed, eviction) {
                 None => prop_assert!(all < needed),
                 Some(victims) => {
                     let chosen: Vec<_> =

@@ -1,5 +1,14 @@
 //! Policies: pure functions from what is known to a decision. No clock, no locks, no driver: the server, the tests and
 //! simulations call the same code.
+//!
+//! What happens are [events](event); they make the [picture](view) of the node, and the [decider] has both that and the policies.
 
+pub mod decider;
+pub mod due;
+pub mod event;
 pub mod eviction;
 pub mod placement;
+pub mod sharing;
+pub mod spreading;
+pub mod topology;
+pub mod view;

@@ -1,8 +1,11 @@
 //! What the server and its workers tell on standard error.
 
+use std::fs::File;
 use std::io::IsTerminal;
+use std::sync::Arc;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::fmt::MakeWriter;
 
 /// A text that says nothing about logging.
 #[derive(Debug, thiserror::Error)]
@@ -17,11 +20,25 @@ pub struct InvalidLevel {
 /// # Errors
 /// [`InvalidLevel`].
 pub fn begin(level: &str) -> Result<(), InvalidLevel> {
-    let colours = std::io::stderr().is_terminal();
+    begin_with(level, std::io::stderr().is_terminal(), std::io::stderr)
+}
+
+/// As [`begin`], but into a file, such as what standard error was.
+///
+/// # Errors
+/// [`InvalidLevel`].
+pub fn begin_in(level: &str, file: Arc<File>) -> Result<(), InvalidLevel> {
+    begin_with(level, file.is_terminal(), file)
+}
+
+fn begin_with<W>(level: &str, colours: bool, writer: W) -> Result<(), InvalidLevel>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
     // Logging that somebody else began, in the same process, stays as it is.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter(level)?)
-        .with_writer(std::io::stderr)
+        .with_writer(writer)
         .with_ansi(colours)
         .with_target(false)
         .try_init();

@@ -4,6 +4,7 @@ use crate::server::installation::{MissingPart, SIMULATED_DRIVER};
 use crate::server::options::DriverChoice;
 use std::error::Error;
 use std::ffi::{OsStr, c_int, c_uint};
+use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -37,6 +38,17 @@ pub enum ProbeError {
         /// What it says.
         reason: String,
     },
+    /// The system's does not work, though there is a GPU.
+    #[error(
+        "{error}; but there is an NVIDIA GPU here ({trace}), so none is simulated: repair the driver (what does `nvidia-smi` \
+         say?), or ask for a simulated one with --driver simulated"
+    )]
+    Broken {
+        /// What shows that there is a GPU.
+        trace: PathBuf,
+        /// What is wrong with its driver.
+        error: Box<ProbeError>,
+    },
     /// The simulated one is not installed.
     #[error(transparent)]
     Simulated(#[from] MissingPart),
@@ -56,12 +68,29 @@ pub fn find_driver(choice: &DriverChoice, program: &Path) -> Result<UsableDriver
         DriverChoice::Simulated => usable(SIMULATED_DRIVER.find()?, true),
         DriverChoice::Auto => match usable(SYSTEM_DRIVER.into(), false) {
             Ok(driver) => Ok(driver),
-            Err(error) => {
-                eprintln!("torpor: {error}; simulating GPUs instead");
-                usable(SIMULATED_DRIVER.find()?, true)
-            }
+            Err(error) => match trace_of_gpu(Path::new("/")) {
+                Some(trace) => Err(ProbeError::Broken { trace, error: Box::new(error) }),
+                None => {
+                    eprintln!("torpor: {error}; simulating GPUs instead");
+                    usable(SIMULATED_DRIVER.find()?, true)
+                }
+            },
         },
     }
+}
+
+/// What NVIDIA's kernel module or its device nodes leave in a file system: a node that has GPUs for real must not serve
+/// simulated ones because its driver is broken today.
+fn trace_of_gpu(root: &Path) -> Option<PathBuf> {
+    let is_device = |name: &str| {
+        name.strip_prefix("nvidia").is_some_and(|rest| {
+            rest == "ctl" || (!rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()))
+        })
+    };
+    let entries = fs::read_dir(root.join("dev")).into_iter().flatten().flatten();
+    let mut devices = entries.filter(|entry| entry.file_name().to_str().is_some_and(is_device));
+    let module = root.join("proc/driver/nvidia/version");
+    devices.next().map(|entry| entry.path()).or_else(|| module.exists().then_some(module))
 }
 
 fn probe_in_child(program: &Path, library: &OsStr) -> Result<u32, String> {
@@ -136,6 +165,24 @@ fn last_cause(error: &dyn Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_with_gpus_is_known_by_device_nodes_or_module() {
+        let root = tempfile::tempdir().unwrap();
+        let found = || trace_of_gpu(root.path());
+        fs::create_dir_all(root.path().join("dev/nvidia-caps")).unwrap();
+        assert_eq!(found(), None);
+        let module = root.path().join("proc/driver/nvidia/version");
+        fs::create_dir_all(module.parent().unwrap()).unwrap();
+        fs::write(&module, "NVRM").unwrap();
+        assert_eq!(found(), Some(module));
+        for name in ["nvidiactl", "nvidia12"] {
+            let device = root.path().join("dev").join(name);
+            fs::write(&device, "").unwrap();
+            assert_eq!(found(), Some(device.clone()));
+            fs::remove_file(&device).unwrap();
+        }
+    }
 
     #[test]
     fn a_library_that_is_no_driver_is_named_with_its_fault() {

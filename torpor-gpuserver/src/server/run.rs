@@ -1,17 +1,21 @@
 //! A server's life: start, serve, end.
 
 use crate::server::admin::AdminService;
-use crate::server::clients::ClientId;
-use crate::server::gpu::{Gpu, State, stopped};
-use crate::server::late_binding;
+use crate::server::entrance::acceptor::Acceptor;
+use crate::server::entrance::tree::{FileIdentity, ServerTree, TreeError, close_to_others};
 use crate::server::node::{FunctionError, Node};
 use crate::server::options::ServerOptions;
-use crate::server::probe::{ProbeError, find_driver};
+use crate::server::priority;
+use crate::server::probe::{ProbeError, UsableDriver, find_driver};
+use crate::server::scheduler::{self, Ear, Teller};
+use crate::server::sensors::SensorReader;
 use crate::server::settings::{self, LimitAboveGpu};
 use crate::server::size::ByteSize;
 use crate::server::store::{SpillDirectoryError, Store};
-use crate::server::tree::{ServerTree, TreeError, close_to_others};
-use crate::server::worker_process::Recipe;
+use crate::server::workers::gpu::{Gpu, stopped};
+use crate::server::workers::learned::Learned;
+use crate::server::workers::process::Recipe;
+use crate::server::workers::status::State;
 use rustix::process::{Resource, Rlimit};
 use std::fmt;
 use std::io;
@@ -20,16 +24,24 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::UnixListenerStream;
 use torpor_proto::control::admin::admin_server::AdminServer;
 use torpor_proto::directory::DEFAULT_FUNCTION;
 
 /// How long connections to the admin API may take to end.
 const ADMIN_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long workers may take to end: five seconds to leave, five to die.
+const WORKER_PATIENCE: Duration = Duration::from_secs(12);
+
+/// How long what reads and writes files may take to end.
+const THREAD_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Between two looks whether the admin API's socket is still there.
+const ADMIN_CHECK: Duration = Duration::from_secs(1);
 
 /// Why a server does not serve.
 #[derive(Debug, thiserror::Error)]
@@ -120,6 +132,7 @@ pub fn run(
     ready: impl FnOnce(&Serving),
 ) -> Result<(), ServerError> {
     raise_descriptor_limit();
+    priority::raise();
     let tree = ServerTree::take(&options.directory)?;
     let driver = find_driver(&options.driver, &options.program)?;
     let indices = match &options.gpus {
@@ -138,45 +151,56 @@ pub fn run(
             program: options.program.clone(),
             driver: driver.library.clone(),
             images: options.directory.images(),
+            pinned_limit_bytes: options.pinned_limit_bytes,
+            image_limit_bytes: options.image_limit_bytes,
+            code_limit_bytes: options.code_limit_bytes,
             spin: options.spin,
             gpu_limit_bytes: options.gpu_limit_bytes(gpu),
             active_clients: options.active_clients,
+            eviction: options.eviction,
             linger: options.linger,
+            cover: options.cover,
             swap: options.swap,
             swap_group_bytes: options.swap_group_bytes,
             log: options.log.clone(),
         };
         (index, recipe)
     };
+    let gpus_by_driver = indices.clone();
     let recipes: Vec<_> = indices.into_iter().enumerate().map(recipe).collect();
     let store = Store::open(&options.store)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         let (stop, stopping) = watch::channel(false);
         store.start();
-        let (tell_waiting, waiting) = mpsc::unbounded_channel();
-        let supervise = |(index, recipe)| {
-            Gpu::supervise(index, recipe, store.clone(), tell_waiting.clone(), stopping.clone())
+        let (words, ear) = scheduler::channel(gpus_by_driver);
+        let learned = Arc::new(Learned::default());
+        let supervise = |(at, (index, recipe))| {
+            let (store, learned, words) = (store.clone(), learned.clone(), words.clone());
+            Gpu::supervise(at, index, recipe, store, learned, words, stopping.clone())
         };
-        let (gpus, supervisors): (Vec<_>, Vec<_>) = recipes.into_iter().map(supervise).unzip();
-        let served =
-            serve(options, tree, (gpus, waiting), store.clone(), driver.simulated, &stop, also_stop, ready)
-                .await;
+        let (gpus, supervisors): (Vec<_>, Vec<_>) = recipes.into_iter().enumerate().map(supervise).unzip();
+        let parts = (gpus, learned, words.events, ear);
+        let served = serve(options, tree, parts, store.clone(), &driver, &stop, also_stop, ready).await;
         store.end();
         stop.send_replace(true);
         for supervisor in supervisors {
-            let _ = supervisor.await;
+            // One that panicked has been reported; one whose worker hangs in the kernel is not waited for.
+            let _ = timeout(WORKER_PATIENCE, supervisor).await;
         }
         served
-    })
+    });
+    // A file system that hangs may keep a thread for ever: the process ends all the same.
+    runtime.shutdown_timeout(THREAD_PATIENCE);
+    served
 }
 
 async fn serve(
     options: ServerOptions,
     tree: ServerTree,
-    (gpus, waiting): (Vec<Gpu>, UnboundedReceiver<ClientId>),
+    (gpus, learned, teller, ear): (Vec<Gpu>, Arc<Learned>, Teller, Ear),
     store: Arc<Store>,
-    simulated: bool,
+    driver: &UsableDriver,
     stop: &watch::Sender<bool>,
     also_stop: impl Future<Output = ()>,
     ready: impl FnOnce(&Serving),
@@ -186,22 +210,41 @@ async fn serve(
     tokio::pin!(also_stop);
     let directory = options.directory.clone();
     let started = tokio::select! {
-        started = first_ready(&gpus) => started?,
+        started = first_ready(&gpus, driver.simulated) => started?,
         _ = interrupt.recv() => return Ok(()),
         _ = terminate.recv() => return Ok(()),
         () = &mut also_stop => return Ok(()),
     };
-    let node = Arc::new(Node::new(options, tree, gpus, store, simulated, stop.clone()));
+    // Ends before the node does, whose conversations it holds.
+    let acceptor = Acceptor::start()?;
+    let clients_at = acceptor.runtime().clone();
+    let sensors = SensorReader::new(driver);
+    let node = Node::new(
+        options,
+        tree,
+        gpus,
+        store,
+        learned,
+        driver.simulated,
+        teller,
+        sensors,
+        stop.clone(),
+        clients_at,
+    );
+    let node = Arc::new(node);
     check_limits(&node)?;
-    tokio::spawn(late_binding::run(node.clone(), waiting));
+    scheduler::start(&node, ear);
+    settings::recall(&node);
     node.ensure_function(DEFAULT_FUNCTION)?;
     for function in node.options().settings.functions.keys() {
         node.ensure_function(&function.0)?;
     }
+    node.reopen_functions();
     if let Some((path, stamp)) = node.options().config.clone() {
         tokio::spawn(settings::watch(node.clone(), path, stamp)?);
     }
     let admin = listen_for_admin(&node, &directory.admin_socket())?;
+    tokio::spawn(keep_admin_socket(node.clone(), directory.admin_socket()));
     ready(&Serving { directory: directory.path().to_owned(), gpus: started });
     tokio::select! {
         _ = interrupt.recv() => tracing::info!("ending, interrupted"),
@@ -231,6 +274,31 @@ fn listen_for_admin(node: &Arc<Node>, socket: &std::path::Path) -> io::Result<Jo
     }))
 }
 
+/// Listens for the admin API again when somebody removed its socket.
+async fn keep_admin_socket(node: Arc<Node>, socket: PathBuf) {
+    let mut stopping = node.stopping();
+    let mut made = FileIdentity::of(&socket);
+    loop {
+        tokio::select! {
+            biased;
+            () = stopped(&mut stopping) => return,
+            () = sleep(ADMIN_CHECK) => {}
+        }
+        let there = FileIdentity::of(&socket);
+        if there.is_some() && there == made {
+            continue;
+        }
+        // What somebody else put there is his.
+        if there.is_none() {
+            match listen_for_admin(&node, &socket) {
+                Ok(_) => tracing::warn!("the admin API's socket was removed; it is there again"),
+                Err(error) => tracing::error!("the admin API's socket cannot be made again: {error}"),
+            }
+            made = FileIdentity::of(&socket);
+        }
+    }
+}
+
 /// Whether what was asked for is there.
 fn check_limits(node: &Node) -> Result<(), ServerError> {
     for (at, gpu) in node.gpus().iter().enumerate() {
@@ -245,14 +313,18 @@ fn check_limits(node: &Node) -> Result<(), ServerError> {
 }
 
 /// Waits until every GPU's first worker is ready or failed. Returns name and memory of those that are ready.
-async fn first_ready(gpus: &[Gpu]) -> Result<Vec<(String, u64)>, ServerError> {
+async fn first_ready(gpus: &[Gpu], simulated: bool) -> Result<Vec<(String, u64)>, ServerError> {
     let (mut ready, mut reasons) = (Vec::new(), Vec::new());
     for gpu in gpus {
         let mut status = gpu.status.clone();
         let Ok(status) = status.wait_for(|status| status.state != State::Starting).await else { continue };
         match (&status.state, &status.device) {
             (State::Failed(reason), _) => reasons.push(format!("GPU {}: {reason}", gpu.index)),
-            (_, Some(device)) => ready.push((device.name.clone(), device.total_memory_bytes)),
+            (_, Some(device)) => {
+                let name =
+                    if simulated { format!("{} (simulated)", device.name) } else { device.name.clone() };
+                ready.push((name, device.total_memory_bytes));
+            }
             _ => {}
         }
     }

@@ -14,16 +14,23 @@ pub struct ByteSize(pub u64);
 
 /// A text that is no size.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{0:?} is no size: write a number and a unit (B, KiB, MiB, GiB, TiB, kB, MB, GB or TB), such as 512MiB or 16GiB"
-)]
-pub struct InvalidSize(String);
+pub enum InvalidSize {
+    /// It is not written like one.
+    #[error(
+        "{0:?} is no size: write a number and a unit (B, KiB, MiB, GiB, TiB, kB, MB, GB or TB), such as 512MiB or 16GiB"
+    )]
+    Unreadable(String),
+    /// It is more than can be counted: 2⁶⁴ bytes, or 2⁵³ with a fraction.
+    #[error("{0:?} is too large: whole numbers go up to 16777215TiB, those with a fraction up to 8191TiB")]
+    TooLarge(String),
+}
 
 impl FromStr for ByteSize {
     type Err = InvalidSize;
 
     fn from_str(text: &str) -> Result<Self, InvalidSize> {
-        let invalid = || InvalidSize(text.to_owned());
+        let invalid = || InvalidSize::Unreadable(text.to_owned());
+        let too_large = || InvalidSize::TooLarge(text.to_owned());
         let trimmed = text.trim();
         let unit_at = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(invalid)?;
         let (number, unit) = trimmed.split_at(unit_at);
@@ -40,11 +47,11 @@ impl FromStr for ByteSize {
             _ => return Err(invalid()),
         };
         if let Ok(whole) = number.parse::<u64>() {
-            return whole.checked_mul(unit_bytes).map(Self).ok_or_else(invalid);
+            return whole.checked_mul(unit_bytes).map(Self).ok_or_else(too_large);
         }
         let bytes = number.parse::<f64>().map_err(|_| invalid())? * unit_bytes as f64;
         // A float beyond 2^53 is no exact count any more; nobody writes 8191.5TiB.
-        if bytes < (1_u64 << 53) as f64 { Ok(Self(bytes as u64)) } else { Err(invalid()) }
+        if bytes < (1_u64 << 53) as f64 { Ok(Self(bytes as u64)) } else { Err(too_large()) }
     }
 }
 
@@ -77,9 +84,13 @@ mod tests {
         assert_eq!("16GiB".parse(), Ok(ByteSize(16 << 30)));
         assert_eq!(" 1.5 MiB".parse(), Ok(ByteSize(3 << 19)));
         assert_eq!("2GB".parse(), Ok(ByteSize(2_000_000_000)));
-        for text in ["", "16", "GiB", "-1GiB", "1.2.3GiB", "16gigs", "18446744073709551615TiB", "9e9TiB"] {
-            assert_eq!(text.parse::<ByteSize>(), Err(InvalidSize(text.to_owned())), "{text}");
+        for text in ["", "16", "GiB", "-1GiB", "1.2.3GiB", "16gigs", "9e9TiB"] {
+            assert_eq!(text.parse::<ByteSize>(), Err(InvalidSize::Unreadable(text.to_owned())), "{text}");
         }
+        for text in ["18446744073709551615TiB", "99999999TiB", "8192.5TiB"] {
+            assert_eq!(text.parse::<ByteSize>(), Err(InvalidSize::TooLarge(text.to_owned())), "{text}");
+        }
+        assert_eq!("16777215TiB".parse(), Ok(ByteSize(16_777_215 << 40)));
     }
 
     #[test]

@@ -10,7 +10,7 @@ pub struct Time(pub Duration);
 
 /// A text that is no time.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no time: write a number and a unit (us, ms or s), such as 100ms or 1.5s")]
+#[error("{0:?} is no time: write a number and a unit (us, ms, s, m or h), such as 100ms or 1.5s")]
 pub struct InvalidTime(String);
 
 impl FromStr for Time {
@@ -25,6 +25,8 @@ impl FromStr for Time {
             "us" => 1,
             "ms" => 1_000,
             "s" => 1_000_000,
+            "m" => 60_000_000,
+            "h" => 3_600_000_000,
             _ => return Err(invalid()),
         };
         let us = match number.parse::<u64>() {

@@ -1,52 +1,50 @@
 //! The worker: the process that holds one GPU's only CUDA context and runs the commands of many clients.
 //!
 //! One thread listens to the node server; each client has a thread of its own, its *session*, that reads the client's
-//! ring and executes what is in it (`session.rs`). A session trusts nothing that a client writes and shares nothing with
+//! ring and executes what is in it (`session`). A session trusts nothing that a client writes and shares nothing with
 //! the others but the context, the loaded images and the knowledge that the context is lost. It never blocks on the
-//! GPU: what waits for the GPU is kept as *pending* work (`pending.rs`) and looked at between commands.
+//! GPU: what waits for the GPU is kept as *pending* work (`objects::pending`) and looked at between commands.
+//!
+//! | folder | what is there |
+//! |---|---|
+//! | `commands` | what clients' commands do, a file per family |
+//! | `session` | the thread of a client: when it has the GPU, how its memory comes and goes, how it moves and ends |
+//! | `streams` | a client's streams, their order among each other, and fences |
+//! | `objects` | what a client's numbers stand for |
+//! | `memory` | a client's memory as bookkeeping |
+//! | `gpu` | what all sessions share: physical memory, the turn, images, the host store |
 //!
 //! Limits: one GPU, one server, one context for the process's whole life. A sticky CUDA error ends the worker, since
 //! no other context can be made in the same process.
 
-mod address_space;
-mod arrivals;
-mod control;
-mod digest;
-mod event;
-mod fence;
-mod gpu_memory;
-mod graph;
-mod host_memory;
-mod identify;
-mod image;
-mod image_store;
-mod kernel;
+mod commands;
+mod cost;
+mod gpu;
+mod mailbox;
 mod memory;
-mod migration;
-mod pending;
-mod reach;
-mod refusal;
-mod residency;
-mod segments;
-mod seldom;
+mod objects;
+mod rate_limited;
+mod server_socket;
 mod session;
-mod session_life;
-mod shared;
-mod snapshot;
-mod store;
-mod stream;
 mod streams;
-mod swap_in;
-mod table;
-mod turns;
-mod upload;
+mod sync;
+mod usage;
+mod work_time;
+
+pub use gpu::console::Console;
 
 use crate::driver::{Device, Driver, DriverError, Reservation};
 use crate::gpu_limit::gpu_limit_bytes;
+use crate::policy::eviction::Eviction;
+use crate::policy::sharing::ActiveLimit;
 use crate::swap_mode::SwapMode;
-use crate::worker::digest::Digests;
-use crate::worker::image_store::ImageStore;
-use crate::worker::shared::{Shared, Tuning, Wish};
+use crate::worker::gpu::digest::Digests;
+use crate::worker::gpu::images::ImageStore;
+use crate::worker::gpu::images::room::ImageLimits;
+use crate::worker::gpu::pulse::Pulse;
+use crate::worker::gpu::{Shared, Tuning};
+use crate::worker::mailbox::Wish;
+use crate::worker::server_socket::ServerSocket;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -54,13 +52,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use torpor_proto::control::Message;
 use torpor_proto::control::worker::{
-    ClientFault, Detached, Failed, NotReleased, Ready, ToWorker, Usage, from_worker, to_worker,
+    ClientFault, Detached, Failed, Mark, NotReleased, Pong, Ready, RequestPoint, ToWorker, from_worker,
+    to_worker,
 };
 use torpor_proto::error::CudaError;
-use torpor_proto::{handover, layout};
+use torpor_proto::layout;
 
 /// The device window is reserved in pieces of this size if the driver refuses it as a whole.
 const WINDOW_PIECE_BYTES: u64 = 8 << 40;
+
+/// Of the memory that functions leave, this part is for limits that programs set; the driver and code need the rest.
+const CONTEXT_PART: u64 = 4;
 
 /// How long sessions may take to tell their clients that the context is lost.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -74,20 +76,32 @@ pub struct WorkerOptions {
     pub device: u32,
     /// The conversation with the node server: a SOCK_SEQPACKET socket.
     pub server: OwnedFd,
+    /// Where this process's driver writes what kernels say. Without, it is not read, and nobody's kernels print.
+    pub console: Option<Arc<Console>>,
     /// The directory where images are kept, shared by the node's workers.
     pub images: PathBuf,
+    /// Page-locked host memory of all clients together.
+    pub pinned_limit_bytes: u64,
+    /// Bytes of images in that directory.
+    pub image_limit_bytes: u64,
+    /// Bytes of loaded images, unless clients use more.
+    pub code_limit_bytes: u64,
     /// How long a session spins for the next command before it sleeps.
     pub spin: Duration,
     /// Device memory that all clients together may use; 0 for the GPU's default ([`crate::gpu_limit`]).
     pub memory_limit_bytes: u64,
-    /// Clients that may use the GPU at the same time; at least 1.
-    pub active_clients: usize,
+    /// Clients that are active on the GPU at the same time.
+    pub active_clients: ActiveLimit,
+    /// Who leaves the GPU first when others need the room.
+    pub eviction: Eviction,
     /// How long a client keeps the GPU after its last command.
     pub linger: Duration,
     /// How memory is swapped in.
     pub swap: SwapMode,
     /// Bytes of a group of segments that are swapped in.
     pub group_bytes: u64,
+    /// Whether the server is given idle clients' states, so that they survive this worker.
+    pub cover: bool,
 }
 
 /// Why a worker ended.
@@ -105,6 +119,9 @@ pub enum WorkerError {
     /// The image directory cannot be used.
     #[error("the image directory cannot be made: {0}")]
     Images(io::Error),
+    /// The thread that asks the driver cannot be.
+    #[error("no thread to ask the driver by: {0}")]
+    Pulse(io::Error),
     /// The conversation with the server broke.
     #[error("the conversation with the node server broke: {0}")]
     Server(#[from] io::Error),
@@ -132,16 +149,16 @@ pub fn run(options: WorkerOptions) -> Result<(), WorkerError> {
             unsafe { std::env::set_var(name, value) };
         }
     }
-    let (shared, _window) = match start(options) {
+    let Started { shared, pulse, _window } = match start(options) {
         Ok(started) => started,
         Err((server, error)) => {
             let failed = from_worker::Body::Failed(Failed { reason: error.to_string() });
             // The server may be gone; the error is returned all the same.
-            let _ = shared::send(&server, failed);
+            let _ = server.send(failed);
             return Err(error);
         }
     };
-    let ended = listen(&shared);
+    let ended = listen(&shared, &pulse);
     if let Some(error) = shared.lost() {
         leave(&shared);
         return Err(WorkerError::Lost(error));
@@ -152,43 +169,68 @@ pub fn run(options: WorkerOptions) -> Result<(), WorkerError> {
     unsafe { libc::_exit(0) }
 }
 
-type Started = (Arc<Shared>, Vec<Reservation>);
+/// A worker that is ready.
+struct Started {
+    shared: Arc<Shared>,
+    pulse: Arc<Pulse>,
+    _window: Vec<Reservation>,
+}
 
-fn start(options: WorkerOptions) -> Result<Started, (OwnedFd, WorkerError)> {
+fn start(options: WorkerOptions) -> Result<Started, (Arc<ServerSocket>, WorkerError)> {
     let WorkerOptions {
         driver,
         device,
         server,
+        console,
         images,
+        pinned_limit_bytes,
+        image_limit_bytes,
+        code_limit_bytes,
         spin,
         memory_limit_bytes,
         active_clients,
+        eviction,
         linger,
         swap,
         group_bytes,
+        cover,
     } = options;
+    let server = Arc::new(ServerSocket::new(server));
     let prepare = || {
         let device = Device::open(Driver::load(&driver)?, device)?;
         let window = reserve_window(&device)?;
         let description = device.describe().map_err(WorkerError::Describe)?;
-        let images = ImageStore::open(images).map_err(WorkerError::Images)?;
+        let image_limits = ImageLimits { disk_bytes: image_limit_bytes, code_bytes: code_limit_bytes };
+        let images = ImageStore::open(images, image_limits).map_err(WorkerError::Images)?;
         let digests = Digests::load(&device).map_err(WorkerError::Digests)?;
-        Ok((device, window, description, images, digests))
+        let pulse = Pulse::start(&device).map_err(WorkerError::Pulse)?;
+        Ok((device, window, description, images, digests, pulse))
     };
-    let (device, window, description, images, digests) = match prepare() {
+    let (device, window, description, images, digests, pulse) = match prepare() {
         Ok(prepared) => prepared,
         Err(error) => return Err((server, error)),
     };
     let memory_limit_bytes = gpu_limit_bytes(memory_limit_bytes, description.total_memory_bytes);
-    let tuning = Tuning { spin, linger, swap, group_bytes, memory_limit_bytes, active_clients };
-    let shared = Arc::new(Shared::new(device, server, images, digests, tuning));
+    let tuning = Tuning {
+        spin,
+        linger,
+        swap,
+        group_bytes,
+        memory_limit_bytes,
+        pinned_limit_bytes,
+        active_clients,
+        cover,
+        eviction,
+        context_limit_bytes: description.total_memory_bytes.saturating_sub(memory_limit_bytes) / CONTEXT_PART,
+    };
+    let shared = Arc::new(Shared::new(device, server, images, digests, console, tuning));
     shared.tell(from_worker::Body::Ready(Ready { device: Some(description) }));
-    Ok((shared, window))
+    Ok(Started { shared, pulse, _window: window })
 }
 
 /// Keeps the device addresses of all clients, wherever they are.
 fn reserve_window(device: &Arc<Device>) -> Result<Vec<Reservation>, DriverError> {
-    let (address, bytes) = (layout::DEVICE_WINDOW_ADDRESS, u64::from(layout::SLOTS) * layout::ARENA_BYTES);
+    let layout::AddressRange { address, bytes } = layout::DEVICE_WINDOW;
     if let Ok(whole) = Reservation::exactly(device, address, bytes) {
         return Ok(vec![whole]);
     }
@@ -201,9 +243,9 @@ fn reserve_window(device: &Arc<Device>) -> Result<Vec<Reservation>, DriverError>
 }
 
 /// Hears the server out until it closes its end.
-fn listen(shared: &Arc<Shared>) -> io::Result<()> {
+fn listen(shared: &Arc<Shared>, pulse: &Pulse) -> io::Result<()> {
     loop {
-        let (message, descriptors) = handover::receive(shared.server())?;
+        let (message, descriptors) = shared.server.receive()?;
         if message.is_empty() {
             return Ok(());
         }
@@ -219,7 +261,7 @@ fn listen(shared: &Arc<Shared>) -> io::Result<()> {
         match body {
             Some(to_worker::Body::Attach(attach)) => {
                 let client = attach.client;
-                if let Err(reason) = session_life::start(shared, attach, descriptors) {
+                if let Err(reason) = session::life::start(shared, attach, descriptors) {
                     shared.tell(from_worker::Body::ClientFault(ClientFault { client, reason }));
                 }
             }
@@ -229,8 +271,14 @@ fn listen(shared: &Arc<Shared>) -> io::Result<()> {
                 }
             }
             Some(to_worker::Body::ReportUsage(_)) => {
-                shared.tell(from_worker::Body::Usage(usage(shared)));
+                usage::parts(shared, pulse).for_each(|part| shared.tell(from_worker::Body::Usage(part)));
             }
+            Some(to_worker::Body::Ping(_)) => {
+                let driver_silent_ms = u64::try_from(pulse.beat().silent.as_millis()).unwrap_or(u64::MAX);
+                let working = u32::try_from(shared.working()).unwrap_or(u32::MAX);
+                shared.tell(from_worker::Body::Pong(Pong { driver_silent_ms, working }));
+            }
+            Some(to_worker::Body::Follow(follow)) => shared.follow(follow.events),
             Some(to_worker::Body::Settings(settings)) => {
                 if let Some(link) = shared.link(settings.client) {
                     link.set_settings(settings);
@@ -251,8 +299,14 @@ fn listen(shared: &Arc<Shared>) -> io::Result<()> {
             }
             Some(to_worker::Body::Evict(evict)) => want(shared, evict.client, Wish::Unload),
             Some(to_worker::Body::SwapIn(swap_in)) => want(shared, swap_in.client, Wish::Load),
+            Some(to_worker::Body::Mark(mark)) => hear_of_request(shared, &mark),
+            Some(to_worker::Body::Sought(sought)) => {
+                if let Some(link) = shared.link(sought.client) {
+                    link.tell_sought();
+                }
+            }
             Some(to_worker::Body::RevokeLease(revoke)) => shared.want_lease(revoke.client),
-            Some(to_worker::Body::Slab(slab)) => store::take_slab(shared, slab, descriptors),
+            Some(to_worker::Body::Slab(slab)) => gpu::host_store::take_slab(shared, slab, descriptors),
             Some(to_worker::Body::StoreAnswer(answer)) => shared.store.answer(answer),
             _ => tracing::error!("the node server sent an order that this release does not know"),
         }
@@ -266,9 +320,18 @@ fn want(shared: &Shared, client: u64, wish: Wish) {
     }
 }
 
-fn usage(shared: &Shared) -> Usage {
-    let (free_memory_bytes, total_memory_bytes) = shared.device.memory_info().unwrap_or_default();
-    Usage { clients: shared.usage(), free_memory_bytes, total_memory_bytes }
+/// A request of a client begins, is answered or has ended. Of a client that is not here nothing is said: it may come.
+fn hear_of_request(shared: &Shared, mark: &Mark) {
+    let Some(link) = shared.link(mark.client) else { return };
+    match mark.point() {
+        RequestPoint::Begun => link.begin_request(mark.request),
+        RequestPoint::Answered => {
+            // What has been used until now is shared out by this.
+            shared.gpu_time.settle();
+            shared.tell(from_worker::Body::Cost(link.cost(mark.request)));
+        }
+        RequestPoint::Ended => link.end_request(mark.request),
+    }
 }
 
 /// Gives the sessions a moment to end.

@@ -42,6 +42,7 @@ pub fn hello(directory: &FunctionDirectory, protocol_version: u32) -> Result<Wel
     match ask(directory, request.encode_to_vec()).body.unwrap() {
         answer::Body::Welcome(welcome) => Ok(welcome),
         answer::Body::Refusal(refusal) => Err(refusal.reason),
+        answer::Body::View(_) => panic!("a hello is not answered with a view"),
     }
 }
 
@@ -54,12 +55,14 @@ pub fn take_memory(
     lifeline.write_all(&welcome.token).unwrap();
     let (message, mut descriptors) = handover::receive(&lifeline).unwrap();
     match (&message[..], descriptors.len()) {
-        ([1], 2) => {
+        ([handover::TAKE], 2) => {
             let (host, channel) = (descriptors.remove(1), descriptors.remove(0));
             check_sealed(&host, welcome.host_bytes).unwrap();
             Ok((lifeline, MappedChannel::open(&channel).unwrap(), channel, host))
         }
-        ([0, reason @ ..], 0) => Err(String::from_utf8(reason.to_vec()).unwrap()),
+        ([handover::REFUSED | handover::LATER, reason @ ..], 0) => {
+            Err(String::from_utf8(reason.to_vec()).unwrap())
+        }
         other => panic!("{other:?}"),
     }
 }

@@ -45,7 +45,10 @@ impl FakeStore {
         let own = function.strip_prefix(STORES_OWN);
         let count = own.or(function.strip_prefix(STORES))?.parse().unwrap();
         self.clients.insert(client, Stored { own: own.is_some(), count, ..Stored::default() });
-        Some(self.ask(client, store_request::Body::Reserve(Reserve { count: u32::try_from(count).unwrap() })))
+        Some(self.ask(
+            client,
+            store_request::Body::Reserve(Reserve { count: u32::try_from(count).unwrap(), only_spare: false }),
+        ))
     }
 
     pub fn detach(&mut self, client: u64) {

@@ -6,8 +6,8 @@ use torpor_proto::channel::MappedChannel;
 use torpor_proto::control::Message;
 use torpor_proto::control::client::Device;
 use torpor_proto::control::worker::{
-    Attached, ClientFault, ClientUsage, Detached, DeviceFault, FromWorker, NotReleased, Ready, Released,
-    Settings, ToWorker, Usage, from_worker, to_worker,
+    Attached, ClientFault, ClientUsage, Covered, Detached, DeviceFault, FromWorker, NotReleased, Pong, Ready,
+    Released, Settings, ToWorker, Usage, from_worker, to_worker,
 };
 use torpor_proto::handover;
 use torpor_proto::mapping::{check_sealed, create_sealed};
@@ -26,6 +26,15 @@ pub const BUSY: &str = "busy";
 
 /// Its worker never gives it up.
 pub const STAYS: &str = "stays";
+
+/// Its worker says that it is covered, and never takes a command.
+pub const COVERED: &str = "covered";
+
+/// As [`COVERED`], and each worker ends that is to go on from its state.
+pub const DEADLY: &str = "deadly";
+
+/// As [`COVERED`], and its worker makes its state void.
+pub const BUSY_AGAIN: &str = "busy-again";
 
 /// Bytes of GPU memory that every client is said to use.
 pub const MEMORY_BYTES: u64 = 3 << 20;
@@ -71,15 +80,29 @@ pub fn serve_if_asked() {
                 if attach.function == IGNORED {
                     continue;
                 }
+                if attach.resumed && attach.function == DEADLY {
+                    std::process::abort();
+                }
                 tell_settings(&attach.function, attach.memory_limit_bytes, attach.writeback, attach.pinned);
                 let function = attach.function.clone();
                 clients.push(Served { client, function, resident_bytes: MEMORY_BYTES });
                 say(from_worker::Body::Attached(Attached { client }));
+                if [COVERED, DEADLY, BUSY_AGAIN].contains(&attach.function.as_str()) {
+                    let state = create_sealed("state", 8).unwrap();
+                    let word = if attach.function == BUSY_AGAIN { [0; 8] } else { *b"it holds" };
+                    assert_eq!(rustix::io::pwrite(&state, &word, 0), Ok(8));
+                    let message = FromWorker { body: Some(from_worker::Body::Covered(Covered { client })) };
+                    handover::send(&socket, &message.encode_to_vec(), &[state.as_fd()]).unwrap();
+                }
                 match attach.function.as_str() {
                     DIES => std::process::abort(),
                     LOSES_CONTEXT => {
                         let reason = "the kernel read nonsense".to_owned();
-                        say(from_worker::Body::DeviceFault(DeviceFault { code: 700, reason }));
+                        say(from_worker::Body::DeviceFault(DeviceFault {
+                            code: 700,
+                            reason,
+                            ran_ahead: Vec::new(),
+                        }));
                         return;
                     }
                     BREAKS_PROTOCOL => {
@@ -127,8 +150,13 @@ pub fn serve_if_asked() {
                     clients: clients.iter().map(usage).collect(),
                     free_memory_bytes: 5 << 30,
                     total_memory_bytes: 8 << 30,
+                    more: false,
+                    ..Usage::default()
                 }));
             }
+            to_worker::Body::Ping(_) => say(from_worker::Body::Pong(Pong::default())),
+            // Nothing happens here that anybody follows.
+            to_worker::Body::Follow(_) => {}
             to_worker::Body::Settings(settings) => {
                 let served = clients.iter().find(|served| served.client == settings.client).unwrap();
                 let Settings { memory_limit_bytes, writeback, pinned, .. } = settings;
@@ -146,7 +174,11 @@ pub fn serve_if_asked() {
             }
             to_worker::Body::Slab(slab) => say(store.slab(slab, &descriptors)),
             to_worker::Body::StoreAnswer(answer) => store.answer(answer).into_iter().for_each(say),
+            // Its clients have neither commands nor memory.
+            to_worker::Body::Mark(_) => {}
             to_worker::Body::RevokeLease(revoke) => store.revoke(revoke.client).into_iter().for_each(say),
+            // Its clients seek nothing.
+            to_worker::Body::Sought(_) => {}
         }
     }
 }

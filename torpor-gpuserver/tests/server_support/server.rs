@@ -1,17 +1,14 @@
 //! A server as a process of its own, in a directory of its own.
 
+pub use super::eventually::{PATIENCE, eventually};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
 use torpor_proto::control::admin::admin_client::AdminClient;
 use torpor_proto::control::admin::{
     self, EnsureFunctionRequest, ListClientsRequest, ListFunctionsRequest, ListGpusRequest, ShutdownRequest,
 };
 use torpor_proto::directory::{FunctionDirectory, ServerDirectory};
-
-/// How long anything may take before a test fails.
-pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The program that stands in for the workers' one.
 pub fn fake_server_program() -> PathBuf {
@@ -20,15 +17,6 @@ pub fn fake_server_program() -> PathBuf {
         "/../torpor-gpuserver/tests/server_support/fake_server_program.sh"
     ))
     .to_owned()
-}
-
-/// Waits until `done` says so.
-pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !done() {
-        assert!(Instant::now() < deadline, "it never happened: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// A running server with two fake GPUs.
@@ -54,6 +42,12 @@ impl Server {
         let server = Self { directory, child, _temporary: temporary, log };
         eventually("the server serves", || server.said("torpor: serving"));
         server
+    }
+
+    /// Starts the next server in the same directory, once the one before has ended, and waits until it serves.
+    pub fn start_again(&mut self, command: impl FnOnce(&ServerDirectory) -> Command) {
+        self.child = command(&self.directory).stderr(File::create(&self.log).unwrap()).spawn().unwrap();
+        eventually("the next server serves", || self.said("torpor: serving"));
     }
 
     /// What it has said so far.
@@ -89,7 +83,7 @@ impl Server {
     /// Makes a function.
     pub fn function(&self, name: &str) -> FunctionDirectory {
         let name = name.to_owned();
-        let request = EnsureFunctionRequest { name: name.clone() };
+        let request = EnsureFunctionRequest { name: name.clone(), terms: None };
         let answer = self.admin(async |mut api| api.ensure_function(request).await);
         let directory = self.directory.function(&name);
         assert_eq!(Path::new(&answer.unwrap().directory), directory.path());

@@ -14,7 +14,7 @@ use torpor_proto::layout::AddressRange;
 use torpor_proto::ring::{NO_SLOT, Producer};
 
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A client of the worker under test.
 pub struct Client {
@@ -46,6 +46,11 @@ impl Client {
             next_slot: 0,
             marks: 0,
         }
+    }
+
+    /// The channel once more, for another thread.
+    pub fn second_channel(&self) -> MappedChannel {
+        MappedChannel::open(&self.channel_file).unwrap()
     }
 
     /// Posts a command of any kind, as raw as can be. False if the ring stays full for a second.

@@ -21,11 +21,13 @@ use torpor_proto::control::worker::{
     to_worker::Body as To,
 };
 use torpor_proto::handover;
-use torpor_proto::layout::AddressRange;
+use torpor_proto::layout::{AddressRange, DEVICE_WINDOW, HOST_WINDOW};
 use torpor_proto::mapping::create_sealed;
 
 /// Bytes of a test client's host range.
 pub const HOST_BYTES: u64 = 64 << 20;
+/// Device addresses of a client.
+pub const ARENA_BYTES: u64 = 192 << 30;
 /// Bytes of its staging area.
 pub const STAGING_BYTES: u64 = 4 << 20;
 /// Device memory it may have.
@@ -66,7 +68,12 @@ impl Worker {
 
     /// As [`Self::start`], with environment variables.
     pub fn start_with(variables: &[(&str, &str)]) -> Self {
-        let (child, socket, images) = spawn(&driver(), variables);
+        Self::start_limited(variables, &[])
+    }
+
+    /// As [`Self::start_with`], with more flags.
+    pub fn start_limited(variables: &[(&str, &str)], flags: &[&str]) -> Self {
+        let (child, socket, images) = spawn(&driver(), variables, flags);
         let mut worker = Self { child, socket, device: Device::default(), images };
         match worker.hear() {
             From::Ready(ready) => worker.device = ready.device.unwrap(),
@@ -77,7 +84,7 @@ impl Worker {
 
     /// Starts a worker that cannot work, and returns its reason.
     pub fn fail_to_start(driver: &Path) -> String {
-        let (child, socket, images) = spawn(driver, &[]);
+        let (child, socket, images) = spawn(driver, &[], &[]);
         let mut worker = Self { child, socket, device: Device::default(), images };
         match worker.hear() {
             From::Failed(failed) => failed.reason,
@@ -115,9 +122,13 @@ impl Worker {
         handover::send(&self.socket, &ToWorker { body: Some(body) }.encode_to_vec(), &borrowed).unwrap();
     }
 
-    /// What a client in `slot` would be attached with.
+    /// What a client in `slot` would be attached with: addresses follow each other in both windows.
     pub fn attach_message(slot: u32) -> Attach {
-        let (arena, host) = (AddressRange::arena(slot).unwrap(), AddressRange::host(slot).unwrap());
+        let range = |window: AddressRange, bytes| AddressRange {
+            address: window.address + u64::from(slot) * bytes,
+            bytes,
+        };
+        let (arena, host) = (range(DEVICE_WINDOW, ARENA_BYTES), range(HOST_WINDOW, HOST_BYTES));
         Attach {
             client: u64::from(slot) + 1,
             function: "test".to_owned(),
@@ -127,13 +138,19 @@ impl Worker {
             host_bytes: HOST_BYTES,
             staging_bytes: STAGING_BYTES,
             memory_limit_bytes: LIMIT_BYTES,
+            pinned_limit_bytes: u64::MAX,
+            image_limit_bytes: u64::MAX,
             ..Attach::default()
         }
     }
 
     /// Attaches a client and waits until it is served.
     pub fn attach(&mut self, slot: u32) -> Client {
-        let attach = Self::attach_message(slot);
+        self.attach_as(Self::attach_message(slot))
+    }
+
+    /// As [`Self::attach`], with a message like [`Self::attach_message`]'s.
+    pub fn attach_as(&mut self, attach: Attach) -> Client {
         let (channel, channel_file) = MappedChannel::create().unwrap();
         let host = create_sealed("host", HOST_BYTES).unwrap();
         let (channel_kept, host_kept) = (channel_file.try_clone().unwrap(), host.try_clone().unwrap());
@@ -146,21 +163,42 @@ impl Worker {
     }
 
     /// Detaches a client and returns how long that took.
-    pub fn detach(&mut self, client: u64) -> Duration {
-        let began = Instant::now();
+    pub fn detach(&mut self, client: u64) {
         self.tell(To::Detach(Detach { client }), &[]);
         match self.hear() {
-            From::Detached(detached) if detached.client == client => began.elapsed(),
+            From::Detached(detached) if detached.client == client => {}
             other => panic!("not detached: {other:?}"),
         }
+    }
+
+    /// What the thread of a client's session is doing, a letter as in proc(5).
+    pub fn state_of_session(&self, client: u64) -> char {
+        let threads = format!("/proc/{}/task", self.child.id());
+        let of_client = |thread: &PathBuf| {
+            std::fs::read_to_string(thread.join("comm"))
+                .is_ok_and(|name| name.trim() == format!("client-{client}"))
+        };
+        let threads = std::fs::read_dir(threads).unwrap().map(|thread| thread.unwrap().path());
+        let thread = threads.into_iter().find(of_client).expect("the client has a session");
+        let stat = std::fs::read_to_string(thread.join("stat")).unwrap();
+        let (_, behind_the_name) = stat.rsplit_once(") ").unwrap();
+        behind_the_name.chars().next().unwrap()
     }
 
     /// What its clients use.
     pub fn usage(&mut self) -> Usage {
         self.tell(To::ReportUsage(ReportUsage {}), &[]);
-        match self.hear() {
-            From::Usage(usage) => usage,
-            other => panic!("no usage: {other:?}"),
+        let mut clients = Vec::new();
+        loop {
+            match self.hear() {
+                From::Usage(mut part) => {
+                    clients.append(&mut part.clients);
+                    if !part.more {
+                        return Usage { clients, ..part };
+                    }
+                }
+                other => panic!("no usage: {other:?}"),
+            }
         }
     }
 
@@ -182,7 +220,7 @@ impl Worker {
     }
 }
 
-fn spawn(driver: &Path, variables: &[(&str, &str)]) -> (Child, OwnedFd, tempfile::TempDir) {
+fn spawn(driver: &Path, variables: &[(&str, &str)], flags: &[&str]) -> (Child, OwnedFd, tempfile::TempDir) {
     let images = tempfile::tempdir().unwrap();
     let (ours, theirs) =
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
@@ -194,6 +232,7 @@ fn spawn(driver: &Path, variables: &[(&str, &str)]) -> (Child, OwnedFd, tempfile
         .arg(driver)
         .arg("--images")
         .arg(images.path())
+        .args(flags)
         .envs(variables.iter().copied())
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::null())

@@ -1,22 +1,35 @@
 //! The settings file, as it is written.
 
-use crate::server::nearest::nearest;
-use crate::server::settings::text::{FunctionName, PerGpu, device_memory_limit};
+use crate::policy::eviction::Eviction;
+use crate::policy::placement::Placement;
+use crate::policy::sharing::ActiveLimit;
+use crate::server::admin::suggestions::nearest;
+use crate::server::settings::choice::{Policy, Writeback};
+use crate::server::settings::read::{in_time, read_text};
+use crate::server::settings::text::{
+    FunctionName, PerGpu, Percentile, active_limit, clients_of_node, device_memory_limit, host_memory,
+    kernel_timeout, milliseconds,
+};
+use crate::server::settings::watch::Stamp;
 use crate::server::size::ByteSize;
 use crate::server::time::Time;
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::fmt;
-use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
-use torpor_proto::control::worker;
+use std::time::Duration;
+
+/// How long a file system may take to answer.
+const READ_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Everything that a settings file may say. Each key is described in `docs/configuration.md`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SettingsFile {
+    /// Of the router. Read at its start alone.
+    pub server: ServerSection,
     /// Of the node's memory. Read at the server's start alone.
     pub memory: MemorySection,
     /// Of the workers. Read at the server's start alone.
@@ -27,6 +40,28 @@ pub struct SettingsFile {
     pub functions: BTreeMap<FunctionName, FunctionSection>,
 }
 
+/// `[server]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerSection {
+    /// Where the router takes requests.
+    pub listen: Option<SocketAddr>,
+    /// Where it shows its page.
+    pub page: Option<SocketAddr>,
+    /// The Unix socket on which the router is asked about itself.
+    pub admin_socket: Option<PathBuf>,
+    /// A file with one API key a line; without it requests need none.
+    pub api_keys_file: Option<PathBuf>,
+    /// The chain of certificates that the front shows, PEM.
+    pub tls_cert: Option<PathBuf>,
+    /// Its key, PEM.
+    pub tls_key: Option<PathBuf>,
+    /// How long requests under way may take when the router ends.
+    pub drain_timeout: Option<Time>,
+    /// Connections that clients may have open at once.
+    pub max_connections: Option<NonZeroUsize>,
+}
+
 /// `[memory]`
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -34,11 +69,18 @@ pub struct MemorySection {
     /// Device memory that all functions together may use on one GPU.
     pub gpu_limit: Option<PerGpu>,
     /// Host memory for the functions' device memory.
+    #[serde(deserialize_with = "host_memory")]
     pub host_pool: Option<ByteSize>,
     /// Where device memory goes that the host pool has no room for.
     pub spill_dir: Option<PathBuf>,
     /// How much may go there.
     pub spill_limit: Option<ByteSize>,
+    /// Page-locked host memory that all functions together may have on one GPU, staging included.
+    pub pinned_limit: Option<ByteSize>,
+    /// Code that is kept in files.
+    pub image_limit: Option<ByteSize>,
+    /// Code that is kept on a GPU though nobody uses it, with that in use.
+    pub code_limit: Option<ByteSize>,
 }
 
 /// `[scheduler]`
@@ -46,9 +88,23 @@ pub struct MemorySection {
 #[serde(default, deny_unknown_fields)]
 pub struct SchedulerSection {
     /// Clients that may use one GPU at the same time.
-    pub active_per_gpu: Option<NonZeroUsize>,
+    #[serde(deserialize_with = "active_limit")]
+    pub active_per_gpu: Option<ActiveLimit>,
     /// How long a client keeps its GPU after its last command.
     pub linger: Option<Time>,
+    /// Whether idle clients' states are kept, so that they survive the end of their GPU's worker.
+    pub cover: Option<bool>,
+    /// Clients of all functions at a time.
+    #[serde(deserialize_with = "clients_of_node")]
+    pub max_clients: Option<NonZeroU32>,
+    /// Where a client goes that waits for its turn.
+    pub placement: Option<Placement>,
+    /// Who leaves a GPU first when others need the room.
+    pub eviction: Option<Eviction>,
+    /// In which order the router's requests come to the GPUs.
+    pub policy: Option<Policy>,
+    /// Requests of all functions that the router lets be there at once.
+    pub max_running: Option<NonZeroUsize>,
 }
 
 /// `[defaults]` and `[functions.NAME]`
@@ -58,41 +114,50 @@ pub struct FunctionSection {
     /// Device memory that each client may allocate.
     #[serde(deserialize_with = "device_memory_limit")]
     pub memory_limit: Option<ByteSize>,
+    /// Processes of the function at a time.
+    pub max_clients: Option<NonZeroU32>,
+    /// Page-locked host memory that they may have on one GPU, staging included.
+    pub pinned_limit: Option<ByteSize>,
+    /// Code that they may use on one GPU, each image counted once.
+    pub image_limit: Option<ByteSize>,
     /// The latency objective of a request.
+    #[serde(deserialize_with = "milliseconds")]
     pub slo_ms: Option<NonZeroU32>,
+    /// The part of the requests that should keep it.
+    pub slo_percentile: Option<Percentile>,
     /// What becomes of writes when a client gives its GPU up.
     pub writeback: Option<Writeback>,
     /// Whether it is never evicted to make room.
     pub pinned: Option<bool>,
-}
-
-/// What becomes of writes when a client gives its GPU up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Writeback {
-    /// Everything is kept.
-    #[default]
-    Changed,
-    /// What kernels write after the first request is scratch.
-    Never,
-}
-
-impl fmt::Display for Writeback {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.pad(match self {
-            Self::Changed => "changed",
-            Self::Never => "never",
-        })
-    }
-}
-
-impl From<Writeback> for worker::Writeback {
-    fn from(writeback: Writeback) -> Self {
-        match writeback {
-            Writeback::Changed => Self::Changed,
-            Writeback::Never => Self::Never,
-        }
-    }
+    /// The program that answers its requests over HTTP on the port of `$PORT`, and its arguments.
+    pub command: Option<Vec<String>>,
+    /// Where processes that somebody else starts answer its requests, `HOST:PORT` each; instead of a command.
+    pub endpoints: Option<Vec<String>>,
+    /// Environment of the program, beside the router's.
+    pub env: Option<BTreeMap<String, String>>,
+    /// Processes that the router keeps running without a request.
+    pub min_instances: Option<usize>,
+    /// Processes that the router starts at most.
+    pub max_instances: Option<NonZeroUsize>,
+    /// Requests that one process answers at the same time.
+    pub concurrency: Option<NonZeroUsize>,
+    /// Requests that become one for its program, at most; none if its program does not take batches.
+    pub batch_size: Option<NonZeroUsize>,
+    /// How long the first of them waits for others.
+    pub batch_window: Option<Time>,
+    /// Requests that may wait for a process; more are refused.
+    pub max_queue: Option<usize>,
+    /// How long a request may take in all.
+    pub timeout: Option<Time>,
+    /// How long a process above `min_instances` goes on without a request.
+    pub keep_alive: Option<Time>,
+    /// How long a process may take until it is healthy.
+    pub start_timeout: Option<Time>,
+    /// Where a process says that it is healthy.
+    pub health_path: Option<String>,
+    /// How long a kernel may run.
+    #[serde(deserialize_with = "kernel_timeout")]
+    pub kernel_timeout: Option<Time>,
 }
 
 /// Why a settings file is none.
@@ -119,14 +184,24 @@ pub enum FileError {
 }
 
 impl SettingsFile {
-    /// Reads a file.
+    /// Reads a file. On a disk that hangs, it may not return.
     ///
     /// # Errors
     /// [`FileError`].
     pub fn read(path: &Path) -> Result<Self, FileError> {
-        let text = fs::read_to_string(path)
-            .map_err(|error| FileError::Unreadable { path: path.to_owned(), error })?;
+        let text = read_text(path).map_err(|error| FileError::Unreadable { path: path.to_owned(), error })?;
         Self::parse(&text, path)
+    }
+
+    /// Reads a file, and says how it looked before. Waits only so long.
+    ///
+    /// # Errors
+    /// [`FileError`].
+    pub fn read_in_time(path: &Path) -> Result<(Option<Stamp>, Self), FileError> {
+        let theirs = path.to_owned();
+        let read = in_time(READ_PATIENCE, move || (Stamp::of(&theirs), Self::read(&theirs)));
+        let (stamp, file) = read.map_err(|error| FileError::Unreadable { path: path.to_owned(), error })?;
+        Ok((stamp, file?))
     }
 
     /// Reads the text of a file; `path` is for the error alone.
@@ -165,7 +240,6 @@ fn explain(message: &str) -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::time::Duration;
 
     fn parse(text: &str) -> Result<SettingsFile, String> {
         SettingsFile::parse(text, Path::new("torpor.toml")).map_err(|error| error.to_string())
@@ -183,12 +257,18 @@ mod tests {
             [scheduler]
             active_per_gpu = 2
             linger = "50ms"
+            placement = "deadline"
+            eviction = "heavy-last"
+            policy = "slo-aware"
+            max_running = 3
             [defaults]
             memory_limit = "2GiB"
             [functions.resnet-152]
             slo_ms = 200
+            slo_percentile = 0.98
             writeback = "never"
             pinned = true
+            kernel_timeout = "10s"
             "#,
         )
         .unwrap();
@@ -198,13 +278,26 @@ mod tests {
         assert_eq!(file.memory.host_pool, Some(ByteSize(200 << 30)));
         assert_eq!(file.memory.spill_dir, Some("/var/spill".into()));
         assert_eq!(file.memory.spill_limit, Some(ByteSize(1 << 40)));
-        assert_eq!(file.scheduler.active_per_gpu.map(NonZeroUsize::get), Some(2));
+        assert_eq!(file.scheduler.active_per_gpu, "2".parse().ok());
+        let auto = parse("[scheduler]\nactive_per_gpu = 'auto'").unwrap();
+        assert_eq!(auto.scheduler.active_per_gpu, Some(ActiveLimit::Auto));
         assert_eq!(file.scheduler.linger, Some(Time(Duration::from_millis(50))));
+        let scheduler = &file.scheduler;
+        assert_eq!(
+            (scheduler.placement, scheduler.eviction),
+            (Some(Placement::Deadline), Some(Eviction::HeavyLast))
+        );
+        assert_eq!(
+            (scheduler.policy, scheduler.max_running.map(NonZeroUsize::get)),
+            (Some(Policy::SloAware), Some(3))
+        );
         assert_eq!(file.defaults.memory_limit, Some(ByteSize(2 << 30)));
         let function = &file.functions[&"resnet-152".parse().unwrap()];
         assert_eq!(function.slo_ms.map(NonZeroU32::get), Some(200));
+        assert_eq!(function.slo_percentile.map(Percentile::fraction), Some(0.98));
         assert_eq!((function.writeback, function.pinned), (Some(Writeback::Never), Some(true)));
         assert_eq!(function.memory_limit, None);
+        assert_eq!(function.kernel_timeout, Some(Time(Duration::from_secs(10))));
         let all = parse("memory.gpu_limit = '1GiB'").unwrap().memory.gpu_limit.unwrap();
         assert_eq!(all.of(7), Some(ByteSize(1 << 30)));
         assert_eq!(parse("").unwrap(), SettingsFile::default());
@@ -222,9 +315,18 @@ mod tests {
             ("[memroy]", 1, &["unknown key `memroy`", "did you mean `memory`?"]),
             ("[functions.f]\n\nmemory_limit = '2 gigs'", 3, &["functions.f.memory_limit", "2 gigs", "GiB"]),
             ("[functions.f]\nmemory_limit = 2048", 2, &["functions.f.memory_limit", "2048", "a unit"]),
-            ("[scheduler]\nlinger = '2min'", 2, &["scheduler.linger", "2min", "us, ms or s"]),
+            ("[scheduler]\nlinger = '2min'", 2, &["scheduler.linger", "2min", "us, ms, s, m or h"]),
             ("[defaults]\nwriteback = 'nevr'", 2, &["defaults.writeback", "`nevr`", "did you mean `never`?"]),
-            ("[defaults]\nslo_ms = 0", 2, &["defaults.slo_ms", "`0`", "nonzero"]),
+            ("[scheduler]\npolicy = 'edf'", 2, &["scheduler.policy", "`edf`", "`slo-aware`"]),
+            ("[scheduler]\nplacement = 'best'", 2, &["scheduler.placement", "`best`", "`most-free`"]),
+            ("[scheduler]\neviction = 'lur'", 2, &["scheduler.eviction", "did you mean `lru`?"]),
+            ("[defaults]\nslo_percentile = 98", 2, &["defaults.slo_percentile", "0.98"]),
+            ("[defaults]\nslo_ms = 0", 2, &["defaults.slo_ms", "`0`", "milliseconds from 1"]),
+            ("[defaults]\nslo_ms = -1", 2, &["defaults.slo_ms", "`-1`", "milliseconds from 1 to 4294967295"]),
+            ("[scheduler]\nactive_per_gpu = 0", 2, &["active_per_gpu", "`0`", "a whole number from 1"]),
+            ("[scheduler]\nactive_per_gpu = 'all'", 2, &["active_per_gpu", "all", "or \"auto\""]),
+            ("[memory]\nhost_pool = '0B'", 2, &["memory.host_pool", "0 B", "2MiB or more"]),
+            ("[memory]\nspill_limit = '99999999TiB'", 2, &["memory.spill_limit", "99999999TiB", "too large"]),
             ("[defaults]\nslo_ms = '200ms'", 2, &["defaults.slo_ms", "200ms"]),
             ("[memory]\ngpu_limit = ['1GiB', 5]", 2, &["memory.gpu_limit", "`5`", "a unit"]),
             ("[memory]\ngpu_limit = '1GB,2GB'", 2, &["memory.gpu_limit", "1GB,2GB", "unit"]),
@@ -232,6 +334,7 @@ mod tests {
             ("[memory]\ngpu_limit = ['2MiB', '1MiB']", 2, &["memory.gpu_limit", "1 MiB", "2MiB or more"]),
             ("[memory]\ngpu_limit = []", 2, &["memory.gpu_limit", "empty"]),
             ("[functions.'a/b']\npinned = true", 1, &["a/b", "function name"]),
+            ("[defaults]\nkernel_timeout = '0s'", 2, &["defaults.kernel_timeout", "0s", "100ms or more"]),
             ("[defaults]\npinned = 'yes'", 2, &["defaults.pinned", "yes", "boolean"]),
             ("[defaults]\npinned = true\n[defaults", 3, &["]"]),
         ] {

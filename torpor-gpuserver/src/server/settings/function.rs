@@ -1,21 +1,32 @@
 //! What holds for each function, when file and flags have been heard.
 
-use crate::server::settings::file::{FunctionSection, SettingsFile, Writeback};
+use crate::server::settings::choice::Writeback;
+use crate::server::settings::file::{FunctionSection, SettingsFile};
+use crate::server::settings::terms::Terms;
 use crate::server::size::ByteSize;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 /// What holds for one function.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FunctionSettings {
     /// Device memory that each of its clients may allocate, if less than its GPU's limit.
     pub memory_limit_bytes: Option<u64>,
+    /// Processes of it at a time; any number if absent.
+    pub max_clients: Option<NonZeroU32>,
+    /// Page-locked host memory that all of them together may have on one GPU.
+    pub pinned_limit_bytes: Option<u64>,
+    /// Images that all of them together may use on one GPU, if not as many as any function may.
+    pub image_limit_bytes: Option<u64>,
     /// The latency objective of a request.
     pub slo_ms: Option<NonZeroU32>,
     /// What becomes of writes when a client gives its GPU up.
     pub writeback: Writeback,
     /// Whether it is never evicted to make room.
     pub pinned: bool,
+    /// How long a kernel may run, if not for ever.
+    pub kernel_timeout: Option<Duration>,
 }
 
 impl FunctionSettings {
@@ -23,9 +34,13 @@ impl FunctionSettings {
     fn with(self, section: &FunctionSection) -> Self {
         Self {
             memory_limit_bytes: section.memory_limit.map(|limit| limit.0).or(self.memory_limit_bytes),
+            max_clients: section.max_clients.or(self.max_clients),
+            pinned_limit_bytes: section.pinned_limit.map(|limit| limit.0).or(self.pinned_limit_bytes),
+            image_limit_bytes: section.image_limit.map(|limit| limit.0).or(self.image_limit_bytes),
             slo_ms: section.slo_ms.or(self.slo_ms),
             writeback: section.writeback.unwrap_or(self.writeback),
             pinned: section.pinned.unwrap_or(self.pinned),
+            kernel_timeout: section.kernel_timeout.map(|time| time.0).or(self.kernel_timeout),
         }
     }
 }
@@ -54,6 +69,8 @@ pub struct Settings {
     functions: BTreeMap<String, FunctionSettings>,
     /// The memory limits that functions ask for by name.
     own_limits: BTreeMap<String, u64>,
+    /// What was said of functions when they were made.
+    terms: BTreeMap<String, Terms>,
 }
 
 impl Settings {
@@ -71,13 +88,29 @@ impl Settings {
                 .filter_map(|(name, section)| Some((name.0.clone(), own_limit(section)?)))
                 .collect(),
             functions: functions.map(|(name, section)| (name.0.clone(), defaults.with(section))).collect(),
+            terms: BTreeMap::new(),
         }
     }
 
     /// What holds for a function.
     #[must_use]
     pub fn of(&self, function: &str) -> FunctionSettings {
-        self.functions.get(function).copied().unwrap_or(self.defaults)
+        let settings = self.functions.get(function).copied().unwrap_or(self.defaults);
+        self.terms.get(function).map_or(settings, |terms| terms.over(settings))
+    }
+
+    /// From now on, whatever the file says; `None` as the file says.
+    pub fn agree(&mut self, function: &str, terms: Option<Terms>) {
+        match terms {
+            Some(terms) => self.terms.insert(function.to_owned(), terms),
+            None => self.terms.remove(function),
+        };
+    }
+
+    /// The terms that hold already hold here, too.
+    #[must_use]
+    pub fn with_terms_of(self, now: &Self) -> Self {
+        Self { terms: now.terms.clone(), ..self }
     }
 
     /// The functions that the file names.

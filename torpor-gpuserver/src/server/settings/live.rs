@@ -1,6 +1,7 @@
 //! The settings as they are now: what the file says, and what was said through the admin API since.
 
 use crate::server::settings::function::{FunctionSettings, Settings};
+use crate::server::settings::terms::Terms;
 use std::collections::HashMap;
 
 /// What somebody said of a function by `torpor pin`.
@@ -48,7 +49,18 @@ impl Live {
 
     /// The file says something else now.
     pub fn replace(&mut self, settings: Settings) {
-        self.settings = settings;
+        self.settings = settings.with_terms_of(&self.settings);
+    }
+
+    /// Whoever made a function says something else of it now; with `None`, nothing any more.
+    pub fn agree(&mut self, function: &str, terms: Option<Terms>) {
+        self.settings.agree(function, terms);
+    }
+
+    /// A function is no more.
+    pub fn forget(&mut self, function: &str) {
+        self.settings.agree(function, None);
+        self.pins.remove(function);
     }
 
     /// From now on, whatever the file says.
@@ -62,6 +74,7 @@ mod tests {
     use super::*;
     use crate::server::settings::SettingsFile;
     use std::path::Path;
+    use torpor_proto::control::admin;
 
     #[test]
     fn a_pin_outlives_the_file() {
@@ -73,5 +86,19 @@ mod tests {
         live.replace(read("[defaults]\npinned = true"));
         assert!(!live.of("f").pinned && live.of("g").pinned);
         assert_eq!(live.of("f").slo_ms, None);
+    }
+
+    #[test]
+    fn terms_outlive_the_file_and_end_with_the_function() {
+        let read = |text| Settings::new(&SettingsFile::parse(text, Path::new("t")).unwrap(), None);
+        let mut live = Live::new(read("[defaults]\nmemory_limit = '4GiB'\nslo_ms = 9"));
+        let asked = admin::Terms { memory_limit_bytes: Some(1 << 30), slo_ms: None };
+        live.agree("f", Some(Terms::new(asked).unwrap()));
+        live.replace(read("[defaults]\nmemory_limit = '2GiB'\nslo_ms = 5"));
+        let limits = |live: &Live| [live.of("f"), live.of("g")].map(|settings| settings.memory_limit_bytes);
+        assert_eq!(limits(&live), [Some(1 << 30), Some(2 << 30)]);
+        assert_eq!(live.of("f").slo_ms.map(u32::from), Some(5), "what they do not say is as the file says");
+        live.forget("f");
+        assert_eq!(limits(&live), [Some(2 << 30); 2]);
     }
 }

@@ -4,18 +4,27 @@
 //! `[functions]` and `[defaults]` say takes effect at once, and only on functions for which it is different; `[memory]`
 //! and `[scheduler]` are read at the start alone.
 
+mod choice;
 mod clients;
 mod file;
 mod function;
 mod live;
+mod lowered;
+mod read;
 mod reload;
+mod terms;
 mod text;
 mod watch;
 
-pub(super) use clients::{may_be_on, memory_limit_bytes, settings_of, tell_workers};
-pub use file::{FileError, FunctionSection, MemorySection, SchedulerSection, SettingsFile, Writeback};
+pub use choice::{Policy, Writeback};
+pub(super) use clients::{
+    image_limit_bytes, may_be_on, memory_limit_bytes, memory_limit_bytes_anywhere, memory_limit_bytes_on,
+    settings_of, tell_worker, tell_workers,
+};
+pub use file::{FileError, FunctionSection, MemorySection, SchedulerSection, ServerSection, SettingsFile};
 pub use function::{FunctionSettings, LimitAboveGpu, Settings};
 pub(super) use live::{Live, Pin};
-pub use text::{FunctionName, PerGpu, device_memory};
+pub(super) use terms::{Terms, TermsError, agree, recall};
+pub use text::{FunctionName, PerGpu, Percentile, device_memory};
 pub use watch::Stamp;
 pub(super) use watch::watch;

@@ -2,10 +2,10 @@
 //!
 //! Looking is enough (no inotify): it works on every file system, and on the links of a Kubernetes ConfigMap.
 
-use crate::server::gpu::stopped;
 use crate::server::node::Node;
 use crate::server::settings::file::SettingsFile;
 use crate::server::settings::reload::reload;
+use crate::server::workers::gpu::stopped;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -14,9 +14,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// A look that takes longer is told.
+const SLOW: Duration = Duration::from_secs(5);
 
 /// What is another when a file was written or replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +65,23 @@ async fn look_again_and_again(node: Arc<Node>, path: PathBuf, stamp: Option<Stam
             let stamp = Stamp::of(&looked_at);
             (stamp, (asked || stamp != last).then(|| SettingsFile::read(&looked_at)))
         };
-        let Ok((stamp, file)) = spawn_blocking(look).await else { return };
+        let mut looking = spawn_blocking(look);
+        let looked = tokio::select! {
+            looked = &mut looking => looked,
+            () = sleep(SLOW) => {
+                tracing::warn!(
+                    "the file system of the settings file {} has not answered for {} seconds; the settings stay as they are",
+                    path.display(),
+                    SLOW.as_secs()
+                );
+                tokio::select! {
+                    looked = looking => looked,
+                    () = stopped(&mut stopping) => return,
+                }
+            }
+            () = stopped(&mut stopping) => return,
+        };
+        let Ok((stamp, file)) = looked else { return };
         last = stamp;
         match file {
             Some(Ok(file)) => reload(&node, &file).await,

@@ -99,6 +99,17 @@ pub enum StoreError {
         /// Which file, and why.
         error: SpillError,
     },
+    /// What is free is for those that have to leave their GPUs.
+    #[error(
+        "function {function} could save {} ahead of time, but {} of the host pool of {} is in use: raise --host-pool",
+        fill.needed, fill.used, fill.pool
+    )]
+    NothingSpare {
+        /// Whose.
+        function: Arc<str>,
+        /// How full.
+        fill: Fill,
+    },
     /// A file cannot be read.
     #[error("function {function}: {error}")]
     Spill {
@@ -115,6 +126,9 @@ pub enum StoreError {
         /// Why not.
         reason: String,
     },
+    /// The client went while its request waited: nobody waits for the answer.
+    #[error("the client is gone")]
+    Gone,
     /// What no session asks.
     #[error("function {function}: {misuse}; this is a mistake of its worker")]
     Misuse {

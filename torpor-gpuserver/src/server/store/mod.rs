@@ -42,13 +42,13 @@ pub use workers::WorkerId;
 
 use crate::chunk::CHUNK_BYTES;
 use crate::server::clients::ClientId;
-use crate::server::served::Outgoing;
 use crate::server::store::error::StoreError;
 use crate::server::store::growth::Growth;
 use crate::server::store::index::{ChunkId, Index, IndexUsage, Misuse};
 use crate::server::store::slab::{Slab, SlotMemory};
 use crate::server::store::spill::SpillFiles;
 use crate::server::store::workers::Workers;
+use crate::server::workers::order::Outgoing;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -86,6 +86,8 @@ pub struct Usage {
     pub pool_bytes: u64,
     /// What may lie in files; 0 without a spill directory.
     pub spill_limit_bytes: u64,
+    /// The spill directory, and what its disk has room for.
+    pub spill_disk: Option<(PathBuf, u64)>,
     /// Slots, chunks and clients.
     pub index: IndexUsage,
 }
@@ -224,6 +226,10 @@ impl Store {
         Usage {
             pool_bytes: u64::from(self.max_slabs) * self.slab_bytes,
             spill_limit_bytes: (self.spill_limit_chunks as u64).saturating_mul(CHUNK_BYTES),
+            spill_disk: self
+                .files
+                .as_ref()
+                .and_then(|files| Some((files.directory().to_owned(), files.free_bytes().ok()?))),
             index: state.index.usage(),
         }
     }
@@ -272,9 +278,17 @@ impl State {
         self.clients.get(&client).map_or_else(|| "(gone)".into(), |owner| owner.function.clone())
     }
 
+    /// What a request's mistake is. The client was known when the request came: one that is not any more made none.
     fn misuse(&self, client: ClientId) -> impl Fn(Misuse) -> StoreError + use<> {
         let function = self.function(client);
-        move |misuse| StoreError::Misuse { function: function.clone(), misuse }
+        move |misuse| match misuse {
+            Misuse::UnknownClient => StoreError::Gone,
+            misuse => StoreError::Misuse { function: function.clone(), misuse },
+        }
+    }
+
+    fn check_there(&self, client: ClientId) -> Result<(), StoreError> {
+        if self.clients.contains_key(&client) { Ok(()) } else { Err(StoreError::Gone) }
     }
 
     /// The memory of a slot that the index has given out.

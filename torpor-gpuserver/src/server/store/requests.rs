@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use torpor_proto::control::worker::{
-    self, Identify, Places, StoreAnswer, StoreRequest, from_worker, store_answer,
+    self, Identify, Places, Reserve, StoreAnswer, StoreRequest, from_worker, store_answer,
 };
 use torpor_proto::control::worker::{store_request, to_worker};
 
@@ -34,7 +34,13 @@ impl Store {
                 self.wake();
             }
             from_worker::Body::StoreRequest(request) => {
-                tokio::spawn(self.clone().serve(worker, request));
+                // A worker says that a client is gone after its last request, so here alone it can be a mistake.
+                let known = self.note_worker(ClientId(request.client), worker);
+                if known {
+                    tokio::spawn(self.clone().serve(worker, request));
+                } else {
+                    self.refuse_unknown(worker, &request);
+                }
             }
             from_worker::Body::ReleaseChunks(release) => {
                 let client = ClientId(release.client);
@@ -42,11 +48,26 @@ impl Store {
                 let (files, result) = state.index.release(client, &release.chunks);
                 let function = state.function(client);
                 drop(state);
-                if let Err(misuse) = result {
-                    tracing::warn!(client = client.0, "{}", StoreError::Misuse { function, misuse });
+                match result {
+                    // Of memory that it had together with others, one of these may say so after its end.
+                    Ok(()) | Err(Misuse::UnknownClient) => {}
+                    Err(misuse) => {
+                        tracing::warn!(client = client.0, "{}", StoreError::Misuse { function, misuse });
+                    }
                 }
                 self.delete_later(files);
                 self.wake();
+            }
+            from_worker::Body::ShareChunks(share) => {
+                let client = ClientId(share.client);
+                let mut state = self.state();
+                let function = state.function(client);
+                let others = share.others.into_iter().map(ClientId);
+                let others: Vec<ClientId> =
+                    others.filter(|&other| state.function(other) == function).collect();
+                if let Err(misuse) = state.index.share(client, &others, &share.chunks) {
+                    tracing::warn!(client = client.0, "{}", StoreError::Misuse { function, misuse });
+                }
             }
             from_worker::Body::LeaseRevoked(revoked) => {
                 let client = ClientId(revoked.client);
@@ -63,13 +84,29 @@ impl Store {
         None
     }
 
+    fn note_worker(&self, client: ClientId, worker: WorkerId) -> bool {
+        let mut state = self.state();
+        let owner = state.clients.get_mut(&client);
+        owner.map(|owner| owner.worker = Some(worker)).is_some()
+    }
+
+    fn refuse_unknown(&self, worker: WorkerId, request: &StoreRequest) {
+        let misuse = Misuse::UnknownClient;
+        let error = StoreError::Misuse { function: "(unknown)".into(), misuse };
+        tracing::error!(client = request.client, "{error}");
+        let result = Some(store_answer::Result::Refusal(error.to_string()));
+        let answer = StoreAnswer { request: request.request, result };
+        self.state().workers.tell(worker, to_worker::Body::StoreAnswer(answer));
+    }
+
     async fn serve(self: Arc<Self>, worker: WorkerId, request: StoreRequest) {
         let (number, client) = (request.request, ClientId(request.client));
-        if let Some(owner) = self.state().clients.get_mut(&client) {
-            owner.worker = Some(worker);
-        }
         let result = self.answer(worker, client, request.body).await;
-        let state = self.state();
+        let mut state = self.state();
+        // Its worker died meanwhile: nobody uses what was asked for.
+        if state.clients.get(&client).is_some_and(|owner| owner.worker.is_none()) {
+            state.index.revoked(client);
+        }
         let lease_lost = !state.index.is_leased(client);
         let answer = |result| {
             let answer = StoreAnswer { request: number, result: Some(result) };
@@ -93,8 +130,13 @@ impl Store {
                     }
                 }
             }
+            Err(StoreError::Gone) => {
+                tracing::debug!(client = client.0, "the client went while it waited for the host store");
+            }
             Err(error) => {
-                tracing::error!(client = client.0, "{error}");
+                if !matches!(error, StoreError::NothingSpare { .. }) {
+                    tracing::error!(client = client.0, "{error}");
+                }
                 answer(store_answer::Result::Refusal(error.to_string()));
             }
         }
@@ -108,7 +150,12 @@ impl Store {
     ) -> Result<Vec<Place>, StoreError> {
         self.reached(worker, client).await?;
         match body {
-            Some(store_request::Body::Reserve(reserve)) => self.reserve(client, reserve.count as usize).await,
+            Some(store_request::Body::Reserve(Reserve { count, only_spare: true })) => {
+                self.reserve_spare(client, count as usize)
+            }
+            Some(store_request::Body::Reserve(Reserve { count, .. })) => {
+                self.reserve(client, count as usize).await
+            }
             Some(store_request::Body::Identify(identify)) => self.identify(client, &identify),
             Some(store_request::Body::Lease(_)) => self.lease(client).await,
             None => Err(self.state().misuse(client)(Misuse::Unreadable)),
@@ -140,6 +187,7 @@ impl Store {
             let mut changes = self.changed.subscribe();
             let (reach, function) = {
                 let state = self.state();
+                state.check_there(client)?;
                 let usable = state.index.total_slots() / self.slab_slots as usize;
                 let reach = state.workers.reach_of(worker, u32::try_from(usable).unwrap_or(u32::MAX));
                 (reach, state.function(client))

@@ -16,6 +16,9 @@ use torpor_proto::control::worker::{RevokeLease, to_worker};
 /// How long a request waits for growth, or for leases to come back.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// This part of the pool is for those that have to leave their GPUs, not for what is saved ahead of time.
+const KEPT_PART: usize = 8;
+
 /// How long a client may take to give its lease back before the next one is asked too.
 const REVOKE_STEP: Duration = Duration::from_millis(200);
 
@@ -43,12 +46,38 @@ impl Store {
         reserved
     }
 
+    /// As [`Self::reserve`], of what is free alone, of which a part stays free.
+    pub(super) fn reserve_spare(
+        self: &Arc<Self>,
+        client: ClientId,
+        count: usize,
+    ) -> Result<Vec<Place>, StoreError> {
+        let mut state = self.state();
+        let to_come = self.pool_slots().saturating_sub(state.index.total_slots());
+        let kept = self.pool_slots() / KEPT_PART;
+        let places = if state.index.free_slots() + to_come >= count.saturating_add(kept) {
+            let misuse = state.misuse(client);
+            state.index.touch(client);
+            state.index.reserve(client, count).map_err(misuse)?
+        } else {
+            None
+        };
+        // What is not there yet is there when it is asked for again.
+        state.wanted = count;
+        self.advance(&mut state);
+        state.wanted = 0;
+        places.ok_or_else(|| StoreError::NothingSpare {
+            function: state.function(client),
+            fill: self.fill(&state, count),
+        })
+    }
+
     async fn reserve_in_turn(
         self: &Arc<Self>,
         client: ClientId,
         count: usize,
     ) -> Result<Vec<Place>, StoreError> {
-        let _turn = self.turn(client).await;
+        let _turn = self.turn(client).await?;
         loop {
             {
                 let mut state = self.state();
@@ -77,7 +106,7 @@ impl Store {
         if let Some(places) = self.grant(client)? {
             return Ok(places);
         }
-        let _turn = self.turn(client).await;
+        let _turn = self.turn(client).await?;
         {
             let mut state = self.state();
             let misuse = state.misuse(client);
@@ -91,11 +120,21 @@ impl Store {
     }
 
     /// Waits until it is this client's turn to look for room. While it waits, it cannot give a lease back.
-    async fn turn(&self, client: ClientId) -> tokio::sync::MutexGuard<'_, ()> {
+    async fn turn(&self, client: ClientId) -> Result<tokio::sync::MutexGuard<'_, ()>, StoreError> {
+        let mut changes = self.changed.subscribe();
         self.note(client, |owner| owner.queued += 1);
-        let turn = self.room.lock().await;
+        let room = self.room.lock();
+        tokio::pin!(room);
+        let turn = loop {
+            self.state().check_there(client)?;
+            tokio::select! {
+                turn = &mut room => break turn,
+                // The sender is this store's own.
+                _ = changes.changed() => {}
+            }
+        };
         self.note(client, |owner| owner.queued = owner.queued.saturating_sub(1));
-        turn
+        Ok(turn)
     }
 
     fn note(&self, client: ClientId, change: impl FnOnce(&mut Owner)) {
@@ -151,6 +190,8 @@ impl Store {
             let mut changes = self.changed.subscribe();
             let step = {
                 let mut state = self.state();
+                // Else one that is gone would take leases from others, and fill the disk, for nothing.
+                state.check_there(client)?;
                 state.wanted = slots;
                 let step = self.step(&mut state, client, slots, exchange, deadline, &mut revoked_at);
                 state.wanted = 0;

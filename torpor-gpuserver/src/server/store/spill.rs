@@ -5,14 +5,17 @@
 
 use crate::chunk::{CHUNK_BYTES, Hash};
 use crate::server::store::index::ChunkId;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 const LOCK_FILE: &str = "torpor-spill.lock";
 const SUFFIX: &str = ".torpor-chunk";
 const UNFINISHED: &str = ".torpor-chunk-unfinished";
+
+const OWNER_ALONE: Mode = Mode::from_raw_mode(0o600);
 
 /// Why a directory cannot take chunks.
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +23,23 @@ pub enum SpillDirectoryError {
     /// Another server has it.
     #[error("another server spills to {0} already; choose another --spill-dir")]
     Taken(PathBuf),
-    /// It cannot be made or written.
+    /// It is not there.
+    #[error(
+        "the spill directory {0} is not there: make it (`mkdir -m 700 {0}`), or choose another --spill-dir"
+    )]
+    Missing(PathBuf),
+    /// Others could put files and links of theirs in the place of chunks.
+    #[error(
+        "the spill directory {path} {why}, and functions' memory is to lie there: make one that only the server's user may \
+         write to (`mkdir -m 700`), and name that as --spill-dir"
+    )]
+    Open {
+        /// Which.
+        path: PathBuf,
+        /// Who may write there.
+        why: String,
+    },
+    /// It cannot be written.
     #[error(
         "the spill directory {path} cannot be used: {error}; make it writable or choose another --spill-dir"
     )]
@@ -56,35 +75,57 @@ pub enum SpillError {
 /// The files of one server. Dropping it deletes them.
 #[derive(Debug)]
 pub struct SpillFiles {
-    directory: PathBuf,
+    path: PathBuf,
+    /// The directory itself, whatever becomes of its path.
+    directory: OwnedFd,
     _lock: File,
 }
 
 impl SpillFiles {
-    /// Makes the directory if it is not there, and deletes what a server that died left in it.
+    /// Takes a directory that only this user may write to, and deletes what a server that died left in it.
     ///
     /// # Errors
     /// [`SpillDirectoryError`].
-    pub fn open(directory: &Path) -> Result<Self, SpillDirectoryError> {
-        let failed = |error| SpillDirectoryError::Io { path: directory.to_owned(), error };
-        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
-        let lock = File::create(directory.join(LOCK_FILE)).map_err(failed)?;
+    pub fn open(path: &Path) -> Result<Self, SpillDirectoryError> {
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound => SpillDirectoryError::Missing(path.to_owned()),
+            _ => SpillDirectoryError::Io { path: path.to_owned(), error },
+        };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| failed(errno.into()))?;
+        check_private(&directory).map_err(|why| SpillDirectoryError::Open { path: path.to_owned(), why })?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let lock = rustix::fs::openat(&directory, LOCK_FILE, flags, OWNER_ALONE);
+        let lock = File::from(lock.map_err(|errno| failed(errno.into()))?);
         match lock.try_lock() {
             Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => {
-                return Err(SpillDirectoryError::Taken(directory.to_owned()));
-            }
+            Err(fs::TryLockError::WouldBlock) => return Err(SpillDirectoryError::Taken(path.to_owned())),
             Err(fs::TryLockError::Error(error)) => return Err(failed(error)),
         }
-        let files = Self { directory: directory.to_owned(), _lock: lock };
+        let files = Self { path: path.to_owned(), directory, _lock: lock };
         files.clear().map_err(failed)?;
         Ok(files)
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.path
+    }
+
+    /// What its disk has room for, in bytes.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn free_bytes(&self) -> io::Result<u64> {
+        let disk = rustix::fs::fstatvfs(&self.directory)?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
     /// Where a chunk's file is, or would be.
     #[must_use]
     pub fn path(&self, chunk: ChunkId) -> PathBuf {
-        self.directory.join(format!("{chunk:016x}{SUFFIX}"))
+        self.path.join(file_name(chunk, SUFFIX))
     }
 
     /// Writes a chunk to its file and returns its hash. If that fails, nothing is left.
@@ -96,17 +137,18 @@ impl SpillFiles {
         if expected.is_some_and(|expected| expected != hash) {
             return Err(SpillError::Memory(chunk));
         }
-        let unfinished = self.directory.join(format!("{chunk:016x}{UNFINISHED}"));
-        let path = self.path(chunk);
+        let (unfinished, name) = (file_name(chunk, UNFINISHED), file_name(chunk, SUFFIX));
         let write = || {
-            let mut file =
-                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-            file.write_all(bytes)?;
-            fs::rename(&unfinished, &path)
+            // Whatever is there already is not the server's, and is not written to.
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let file = rustix::fs::openat(&self.directory, unfinished.as_str(), flags, OWNER_ALONE)?;
+            File::from(file).write_all(bytes)?;
+            rustix::fs::renameat(&self.directory, unfinished.as_str(), &self.directory, name.as_str())?;
+            Ok(())
         };
         write().map(|()| hash).map_err(|error| {
-            let _ = fs::remove_file(&unfinished);
-            SpillError::Io { path: path.clone(), error }
+            let _ = self.unlink(&unfinished);
+            SpillError::Io { path: self.path(chunk), error }
         })
     }
 
@@ -117,7 +159,12 @@ impl SpillFiles {
     pub fn read(&self, chunk: ChunkId, expected: Hash) -> Result<Vec<u8>, SpillError> {
         let path = self.path(chunk);
         let mut bytes = Vec::with_capacity(CHUNK_BYTES as usize + 1);
-        let read = File::open(&path).and_then(|file| file.take(CHUNK_BYTES + 1).read_to_end(&mut bytes));
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file =
+            rustix::fs::openat(&self.directory, file_name(chunk, SUFFIX).as_str(), flags, Mode::empty());
+        let read = file
+            .map_err(io::Error::from)
+            .and_then(|file| File::from(file).take(CHUNK_BYTES + 1).read_to_end(&mut bytes));
         match read {
             Err(error) => Err(SpillError::Io { path, error }),
             Ok(_) if bytes.len() as u64 == CHUNK_BYTES && *blake3::hash(&bytes).as_bytes() == expected => {
@@ -129,20 +176,23 @@ impl SpillFiles {
 
     /// Deletes a chunk's file, if there is one.
     pub fn remove(&self, chunk: ChunkId) {
-        let path = self.path(chunk);
-        if let Err(error) = fs::remove_file(&path)
+        if let Err(error) = self.unlink(&file_name(chunk, SUFFIX))
             && error.kind() != io::ErrorKind::NotFound
         {
-            tracing::warn!("the spill file {} cannot be deleted: {error}", path.display());
+            tracing::warn!("the spill file {} cannot be deleted: {error}", self.path(chunk).display());
         }
     }
 
+    fn unlink(&self, name: &str) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(&self.directory, name, AtFlags::empty())?)
+    }
+
     fn clear(&self) -> io::Result<()> {
-        for entry in fs::read_dir(&self.directory)? {
+        for entry in Dir::read_from(&self.directory)? {
             let entry = entry?;
-            let name = entry.file_name();
-            if name.to_str().is_some_and(|name| name.ends_with(SUFFIX) || name.ends_with(UNFINISHED)) {
-                fs::remove_file(entry.path())?;
+            let name = entry.file_name().to_str().unwrap_or_default();
+            if name.ends_with(SUFFIX) || name.ends_with(UNFINISHED) {
+                self.unlink(name)?;
             }
         }
         Ok(())
@@ -152,14 +202,30 @@ impl SpillFiles {
 impl Drop for SpillFiles {
     fn drop(&mut self) {
         if let Err(error) = self.clear() {
-            tracing::warn!("the spill directory {} cannot be emptied: {error}", self.directory.display());
+            tracing::warn!("the spill directory {} cannot be emptied: {error}", self.path.display());
         }
     }
+}
+
+fn file_name(chunk: ChunkId, suffix: &str) -> String {
+    format!("{chunk:016x}{suffix}")
+}
+
+/// Whether nobody else may write in a directory; if others may, who.
+fn check_private(directory: &OwnedFd) -> Result<(), String> {
+    let about = rustix::fs::fstat(directory).map_err(|errno| format!("cannot be looked at ({errno})"))?;
+    let us = rustix::process::geteuid().as_raw();
+    if about.st_uid != us {
+        return Err(format!("belongs to user {} and not to the server's, {us}", about.st_uid));
+    }
+    let mode = about.st_mode & 0o7777;
+    if mode & 0o022 != 0 { Err(format!("may be written to by other users (mode {mode:o})")) } else { Ok(()) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     fn chunk(of: u8) -> Vec<u8> {
         vec![of; CHUNK_BYTES as usize]
@@ -168,7 +234,7 @@ mod tests {
     #[test]
     fn what_is_written_comes_back_unless_it_was_damaged() {
         let parent = tempfile::tempdir().unwrap();
-        let files = SpillFiles::open(&parent.path().join("new")).unwrap();
+        let files = SpillFiles::open(parent.path()).unwrap();
         let hash = files.write(7, &chunk(1), None).unwrap();
         assert_eq!(files.read(7, hash).unwrap(), chunk(1));
         let path = files.path(7);
@@ -212,5 +278,42 @@ mod tests {
         assert!(!path.exists() && parent.path().join("letter").exists());
         let refused = SpillFiles::open(&parent.path().join("letter"));
         assert!(matches!(refused, Err(SpillDirectoryError::Io { .. })));
+    }
+    #[test]
+    fn a_link_in_the_place_of_a_file_is_neither_written_nor_read() {
+        let (parent, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::NamedTempFile::new().unwrap());
+        let files = SpillFiles::open(parent.path()).unwrap();
+        let link =
+            |name: &str| std::os::unix::fs::symlink(elsewhere.path(), parent.path().join(name)).unwrap();
+        link(&file_name(1, UNFINISHED));
+        assert!(matches!(files.write(1, &chunk(1), None), Err(SpillError::Io { .. })));
+        assert_eq!(fs::read(elsewhere.path()).unwrap(), b"");
+        // It is gone, so the next try is the server's own file.
+        let hash = files.write(1, &chunk(1), None).unwrap();
+        fs::write(elsewhere.path(), chunk(1)).unwrap();
+        files.remove(1);
+        link(&file_name(1, SUFFIX));
+        assert!(matches!(files.read(1, hash), Err(SpillError::Io { .. })));
+    }
+
+    #[test]
+    fn a_directory_that_others_may_write_to_or_that_is_not_there_is_refused_with_what_to_do() {
+        let parent = tempfile::tempdir().unwrap();
+        let missing = parent.path().join("typo");
+        let refused = SpillFiles::open(&missing).unwrap_err();
+        assert!(matches!(refused, SpillDirectoryError::Missing(_)));
+        assert!(refused.to_string().contains("mkdir -m 700") && !missing.exists(), "{refused}");
+        for mode in [0o777, 0o1777, 0o770, 0o720] {
+            fs::set_permissions(parent.path(), fs::Permissions::from_mode(mode)).unwrap();
+            let refused = SpillFiles::open(parent.path()).unwrap_err().to_string();
+            assert!(refused.contains("other users") && refused.contains(&format!("{mode:o}")), "{refused}");
+        }
+        for mode in [0o755, 0o700] {
+            fs::set_permissions(parent.path(), fs::Permissions::from_mode(mode)).unwrap();
+            SpillFiles::open(parent.path()).unwrap();
+        }
+        if rustix::process::geteuid().as_raw() != 0 {
+            assert!(matches!(SpillFiles::open(Path::new("/")), Err(SpillDirectoryError::Open { .. })));
+        }
     }
 }

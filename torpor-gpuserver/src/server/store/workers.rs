@@ -1,7 +1,7 @@
 //! The workers that are there, and which slabs each of them has page-locked.
 
-use crate::server::served::{Attachment, Outgoing};
 use crate::server::store::slab::Slab;
+use crate::server::workers::order::{Attachment, Outgoing};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::mpsc;

@@ -15,8 +15,10 @@
 //! chunk is gone by then.
 
 mod audit;
+mod identity;
 mod lease;
 mod moves;
+mod shared_memory;
 #[cfg(test)]
 mod tests;
 
@@ -26,7 +28,7 @@ pub use moves::{RestoreTicket, SpillTicket, Spilled};
 use crate::chunk::Hash;
 use crate::server::clients::ClientId;
 use crate::server::store::slots::Slots;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Identifies a chunk for as long as the server lives; never given twice.
 pub type ChunkId = u64;
@@ -229,51 +231,6 @@ impl Index {
         Ok(Some(slots.into_iter().map(place).collect()))
     }
 
-    /// Says what chunks contain. Returns for each the place of the chunk that has this content, to which the client refers
-    /// from now on, and the chunks whose files are to be deleted.
-    ///
-    /// # Errors
-    /// [`Misuse`]; nothing has changed then.
-    pub fn identify(
-        &mut self,
-        client: ClientId,
-        contents: &[(ChunkId, Hash)],
-    ) -> Result<(Vec<Place>, Vec<ChunkId>), Misuse> {
-        let its = self.clients.get(&client).ok_or(Misuse::UnknownClient)?;
-        if !its.lease.is_held() {
-            return Err(Misuse::NoLease);
-        }
-        let mut seen = HashSet::new();
-        for (id, hash) in contents {
-            let chunk =
-                self.chunks.get(id).filter(|_| its.chunks.contains(id)).ok_or(Misuse::NotReferred(*id))?;
-            if !seen.insert(id) {
-                return Err(Misuse::Twice(*id));
-            }
-            if chunk.hash.is_some_and(|known| known != *hash) {
-                return Err(Misuse::Changed(*id));
-            }
-        }
-        let mut files = Vec::new();
-        let places = contents.iter().map(|&(id, hash)| {
-            let chunk = match self.by_hash.get(&hash) {
-                Some(&equal) if equal != id => {
-                    self.merge(client, id, equal, &mut files);
-                    equal
-                }
-                Some(_) => id,
-                None => {
-                    self.by_hash.insert(hash, id);
-                    self.chunks.entry(id).and_modify(|chunk| chunk.hash = Some(hash));
-                    id
-                }
-            };
-            Place { chunk, slot: self.slot_of(chunk).unwrap_or(u32::MAX) }
-        });
-        let places = places.collect();
-        Ok((places, files))
-    }
-
     /// The client refers to each of these once less. Returns the chunks whose files are to be deleted.
     ///
     /// # Errors
@@ -342,30 +299,6 @@ impl Index {
             self.held.insert(id, slot);
         } else {
             self.slots.give(slot);
-        }
-    }
-
-    /// The client refers to `equal` instead of `id`, which it alone referred to. Both have the same content; `id` is in a
-    /// slot, since the client holds a lease.
-    fn merge(&mut self, client: ClientId, id: ChunkId, equal: ChunkId, files: &mut Vec<ChunkId>) {
-        let (Some(gone), Some(its)) = (self.chunks.remove(&id), self.clients.get_mut(&client)) else {
-            return;
-        };
-        its.chunks.remove(&id);
-        its.chunks.insert(equal);
-        let Some(kept) = self.chunks.get_mut(&equal) else { return };
-        *kept.referrers.entry(client).or_insert(0) += gone.referrers.get(&client).copied().unwrap_or(0);
-        if let Some(Work::Spilling { void }) = &mut kept.work {
-            *void = true;
-        }
-        let Location::Slot(slot) = gone.location else { return };
-        match kept.location {
-            Location::Slot(_) => self.discard_slot(id, slot, gone.work),
-            Location::File(_) => {
-                kept.location = Location::Slot(slot);
-                self.in_files -= 1;
-                files.push(equal);
-            }
         }
     }
 }

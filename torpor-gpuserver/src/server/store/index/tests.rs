@@ -2,6 +2,7 @@
 
 use super::*;
 use proptest::prelude::*;
+use std::collections::HashSet;
 
 const A: ClientId = ClientId(1);
 const B: ClientId = ClientId(2);
@@ -49,7 +50,7 @@ fn equal_contents_are_one_chunk_until_nobody_refers_to_it() {
     assert_eq!(index.release(A, &[first.chunk]), (vec![], Ok(())));
     assert_eq!(index.release(B, &[first.chunk]), (vec![], Ok(())));
     assert_eq!(index.free_slots(), 3, "B refers to it once more");
-    assert_eq!(index.forget(B), []);
+    assert!(index.forget(B).is_empty());
     assert_eq!(index.free_slots(), 4);
     assert_eq!(index.release(A, &[first.chunk]).1, Err(Misuse::NotReferred(first.chunk)));
     assert_eq!(index.contradictions(), Vec::<String>::new());
@@ -127,7 +128,7 @@ fn a_slot_is_not_free_while_it_is_written_or_read_even_if_its_chunk_is_gone() {
     make(&mut index, A, 5);
     index.revoked(A);
     let writing = index.begin_spills(1).pop().unwrap();
-    assert_eq!(index.forget(A), []);
+    assert!(index.forget(A).is_empty());
     assert_eq!((index.free_slots(), index.contradictions()), (3, vec![]));
     assert!(!index.end_spill(writing, Spilled::Written(content(5))));
     assert_eq!(index.free_slots(), 4);

@@ -3,7 +3,7 @@
 use super::worker::Worker;
 use super::*;
 use tokio::time::timeout;
-use torpor_proto::control::worker::{Reserve, SlabReady, from_worker, store_request};
+use torpor_proto::control::worker::{LeaseRevoked, Reserve, SlabReady, from_worker, store_request};
 
 #[tokio::test]
 async fn the_pool_grows_ahead_of_need_and_as_far_as_it_may() {
@@ -33,6 +33,29 @@ async fn the_pool_grows_ahead_of_need_and_as_far_as_it_may() {
 }
 
 #[tokio::test]
+async fn what_is_saved_ahead_of_time_leaves_room_for_those_that_must_leave_and_sends_nobody_to_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(2, Some((directory.path(), 100)));
+    let mut worker = Worker::new(&store);
+    worker.make(1, &[1, 2, 3]).await.unwrap();
+    worker.say(from_worker::Body::LeaseRevoked(LeaseRevoked { client: 1 }));
+    let spare = |count| store_request::Body::Reserve(Reserve { count, only_spare: true });
+    while store.usage().index.total_slots < 8 {
+        assert_eq!(worker.obey().await, None);
+    }
+    let request = worker.post(2, spare(5));
+    let refusal = worker.await_answer(request).await.unwrap_err();
+    assert!(refusal.contains("could save 10 MiB ahead of time"), "{refusal}");
+    let request = worker.post(2, spare(4));
+    assert_eq!(worker.await_answer(request).await.unwrap().len(), 4);
+    let request = worker.post(2, spare(1));
+    worker.await_answer(request).await.unwrap_err();
+    assert_eq!(store.usage().index.spilled, 0);
+    assert_eq!(worker.reserve(3, 1).await.unwrap().len(), 1, "who must leave has the last one");
+    assert_sound(&store).await;
+}
+
+#[tokio::test]
 async fn a_slab_is_used_when_every_worker_has_it_and_a_dead_one_is_not_waited_for() {
     let store = open(2, None);
     let (mut worker, mut slow) = (Worker::new(&store), Worker::new(&store));
@@ -40,7 +63,7 @@ async fn a_slab_is_used_when_every_worker_has_it_and_a_dead_one_is_not_waited_fo
     while slow.slabs.is_empty() {
         assert_eq!(slow.obey().await, None);
     }
-    let request = worker.post(1, store_request::Body::Reserve(Reserve { count: 1 }));
+    let request = worker.post(1, store_request::Body::Reserve(Reserve { count: 1, only_spare: false }));
     assert!(timeout(Duration::from_millis(50), worker.await_answer(request)).await.is_err());
     assert_eq!(store.usage().index.total_slots, 0);
     store.disconnect(slow.id);
@@ -48,7 +71,7 @@ async fn a_slab_is_used_when_every_worker_has_it_and_a_dead_one_is_not_waited_fo
     // A worker that starts later is answered when it can reach what it is told.
     let mut late = Worker::new(&store);
     late.failure = None;
-    let request = late.post(2, store_request::Body::Reserve(Reserve { count: 1 }));
+    let request = late.post(2, store_request::Body::Reserve(Reserve { count: 1, only_spare: false }));
     assert!(timeout(Duration::from_millis(50), late.await_answer(request)).await.is_err());
     assert!(!late.slabs.is_empty());
     for &index in &late.slabs {

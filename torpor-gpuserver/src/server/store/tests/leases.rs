@@ -18,15 +18,15 @@ async fn a_function_that_is_not_idle_is_waited_for_and_one_that_asks_lends_its_r
     worker.make(1, &[1, 2]).await.unwrap();
     let theirs = worker.make(2, &[3, 4]).await.unwrap();
     worker.busy = HashSet::from([1, 2]);
-    let request = worker.post(3, store_request::Body::Reserve(Reserve { count: 1 }));
+    let request = worker.post(3, store_request::Body::Reserve(Reserve { count: 1, only_spare: false }));
     while worker.revoked != [1, 2] {
         assert_eq!(worker.obey().await, None);
     }
     worker.say(from_worker::Body::LeaseRevoked(LeaseRevoked { client: 2 }));
     worker.await_answer(request).await.unwrap();
     // The first waits behind the third now, and cannot give anything back.
-    let third = worker.post(3, store_request::Body::Reserve(Reserve { count: 3 }));
-    let first = worker.post(1, store_request::Body::Reserve(Reserve { count: 2 }));
+    let third = worker.post(3, store_request::Body::Reserve(Reserve { count: 3, only_spare: false }));
+    let first = worker.post(1, store_request::Body::Reserve(Reserve { count: 2, only_spare: false }));
     let places = worker.await_answer(third).await.unwrap();
     assert_eq!((places.len(), worker.lease_lost), (3, false));
     worker.say(from_worker::Body::LeaseRevoked(LeaseRevoked { client: 3 }));
@@ -37,7 +37,7 @@ async fn a_function_that_is_not_idle_is_waited_for_and_one_that_asks_lends_its_r
     }
     // What it is writing stays where it is, until it says that it is done.
     worker.release(2, theirs.iter().map(|place| place.chunk).collect());
-    let second = worker.post(2, store_request::Body::Reserve(Reserve { count: 4 }));
+    let second = worker.post(2, store_request::Body::Reserve(Reserve { count: 4, only_spare: false }));
     assert!(timeout(Duration::from_millis(50), worker.await_answer(second)).await.is_err());
     worker.say(from_worker::Body::LeaseRevoked(LeaseRevoked { client: 1 }));
     worker.await_answer(second).await.unwrap();
@@ -71,7 +71,7 @@ async fn a_worker_that_dies_leaves_nothing_though_its_clients_were_asked_for_the
     while dying.slabs.is_empty() {
         assert_eq!(dying.obey().await, None);
     }
-    let request = dying.post(1, store_request::Body::Reserve(Reserve { count: 4 }));
+    let request = dying.post(1, store_request::Body::Reserve(Reserve { count: 4, only_spare: false }));
     let (_, answer) = tokio::join!(
         async {
             while worker.slabs.is_empty() {
@@ -81,12 +81,12 @@ async fn a_worker_that_dies_leaves_nothing_though_its_clients_were_asked_for_the
         dying.await_answer(request)
     );
     answer.unwrap();
-    let waiting = worker.post(2, store_request::Body::Reserve(Reserve { count: 2 }));
+    let waiting = worker.post(2, store_request::Body::Reserve(Reserve { count: 2, only_spare: false }));
     while dying.revoked.is_empty() {
         assert_eq!(dying.obey().await, None);
     }
     // It dies while it waits for an answer of its own.
-    dying.post(1, store_request::Body::Reserve(Reserve { count: 1 }));
+    dying.post(1, store_request::Body::Reserve(Reserve { count: 1, only_spare: false }));
     store.disconnect(dying.id);
     store.forget(ClientId(1));
     assert_eq!(worker.await_answer(waiting).await.unwrap().len(), 2);
@@ -114,17 +114,7 @@ async fn a_restore_whose_worker_and_client_are_gone_leaves_its_chunks_to_the_oth
         while worker.revoked.last() != Some(&3) {
             assert_eq!(worker.obey().await, None);
         }
-        // It can be opened like this once somebody reads it.
-        let mut file = OpenOptions::new();
-        file.write(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
-        let deadline = Instant::now() + PATIENCE;
-        let file = loop {
-            match file.open(&path) {
-                Ok(file) => break file,
-                Err(error) => assert!(Instant::now() < deadline, "nobody reads: {error}"),
-            }
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        };
+        let file = once_read(&path).await;
         store.disconnect(dying.id);
         store.forget(ClientId(1));
         let request = worker.post(2, store_request::Body::Lease(Lease {}));
@@ -140,4 +130,46 @@ async fn a_restore_whose_worker_and_client_are_gone_leaves_its_chunks_to_the_oth
         assert_eq!(contents(&store, &worker.await_answer(request).await.unwrap()), [1, 2]);
         assert_sound(&store).await;
     }
+}
+
+/// A pipe in place of a file that takes its time, once somebody reads it.
+async fn once_read(path: &std::path::Path) -> std::fs::File {
+    let mut file = OpenOptions::new();
+    file.write(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match file.open(path) {
+            Ok(file) => return file,
+            Err(error) => assert!(Instant::now() < deadline, "nobody reads: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_goes_while_it_waits_is_no_mistake_and_takes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(1, Some((directory.path(), 100)));
+    let mut worker = Worker::new(&store);
+    let slow = worker.make(1, &[1, 2]).await.unwrap()[0].chunk;
+    worker.make(3, &[3, 4, 5, 6]).await.unwrap();
+    let path = directory.path().join(format!("{slow:016x}.torpor-chunk"));
+    std::fs::remove_file(&path).unwrap();
+    mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let first = worker.post(1, store_request::Body::Lease(Lease {}));
+    while worker.revoked.last() != Some(&3) {
+        assert_eq!(worker.obey().await, None);
+    }
+    let file = once_read(&path).await;
+    // The first looks for room, so this one waits for its turn.
+    worker.post(2, store_request::Body::Reserve(Reserve { count: 4, only_spare: false }));
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    store.forget(ClientId(2));
+    fcntl_setfl(&file, OFlags::empty()).unwrap();
+    tokio::task::spawn_blocking(move || (&file).write_all(&bytes(1))).await.unwrap().unwrap();
+    assert_eq!(contents(&store, &worker.await_answer(first).await.unwrap()), [1, 2]);
+    // Whoever is not there when its request comes is its worker's mistake. Nothing else is answered meanwhile.
+    let refusal = worker.lease(2).await.unwrap_err();
+    assert!(refusal.contains("not known") && refusal.contains("mistake"), "{refusal}");
+    assert_sound(&store).await;
 }

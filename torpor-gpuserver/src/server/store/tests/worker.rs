@@ -1,7 +1,7 @@
 //! A worker that is the other end of a channel.
 
 use super::*;
-use crate::server::served::Attachment;
+use crate::server::workers::order::Attachment;
 use std::collections::HashSet;
 use tokio::time::timeout;
 use torpor_proto::control::worker::{
@@ -93,7 +93,7 @@ impl Worker {
     }
 
     pub(super) async fn reserve(&mut self, client: u64, count: u32) -> Result<Vec<Place>, String> {
-        let request = self.post(client, store_request::Body::Reserve(Reserve { count }));
+        let request = self.post(client, store_request::Body::Reserve(Reserve { count, only_spare: false }));
         self.await_answer(request).await
     }
 

@@ -1,0 +1,187 @@
+//! A client's way through the node: it says hello, comes for its memory, and goes.
+
+use crate::policy::event::What;
+use crate::server::clients::addresses::{Addresses, Demand};
+use crate::server::clients::{ClientId, Introduction, Token};
+use crate::server::entrance::admission::{AdmitError, JoinError};
+use crate::server::entrance::printable::printable;
+use crate::server::node::Node;
+use crate::server::settings;
+use crate::server::workers::order::{ClientMemory, NotServed, Order};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::time::timeout;
+use torpor_proto::channel::{ChannelError, MappedChannel};
+use torpor_proto::control::client::{Hello, View, Welcome};
+use torpor_proto::control::worker::{self, Attach};
+use torpor_proto::mapping::create_sealed;
+
+/// How long a worker may take to say that it serves a client: less than the client waits for all (30 s), so that it
+/// learns the reason.
+pub const ATTACH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a worker usually takes at most to let go of a client.
+const DETACH_PATIENCE: Duration = Duration::from_secs(10);
+
+const MAX_PROGRAM_CHARACTERS: usize = 64;
+
+impl Node {
+    /// A process of `function` says hello: gives it addresses, a GPU and a token.
+    ///
+    /// # Errors
+    /// [`AdmitError`].
+    pub async fn admit(&self, function: &str, hello: Hello) -> Result<Welcome, AdmitError> {
+        let (gpu, device) = self.place(function).await?;
+        let token: Token = random()?;
+        let place = [u64::from_ne_bytes(random()?), u64::from_ne_bytes(random()?)];
+        let limit = settings::memory_limit_bytes_anywhere(self, function);
+        let demands =
+            (Demand::arena(limit), Demand::host(self.options.host_bytes, self.options.staging_bytes));
+        let program = printable(&hello.program, MAX_PROGRAM_CHARACTERS);
+        let who = Introduction { function: function.to_owned(), program, gpu };
+        let max_clients = self.settings().of(function).max_clients;
+        let (client, addresses) =
+            self.clients().admit(who, max_clients, demands, (token, place), Instant::now())?;
+        let Addresses { arena, host } = addresses;
+        let settings = settings::settings_of(self, client.0, &addresses, function, gpu);
+        Ok(Welcome {
+            client: client.0,
+            token: token.to_vec(),
+            arena_address: arena.address,
+            arena_bytes: arena.bytes,
+            host_address: host.address,
+            host_bytes: host.bytes,
+            staging_bytes: self.options.staging_bytes,
+            spin_us: u32::try_from(self.options.wait_spin.as_micros()).unwrap_or(u32::MAX),
+            memory_limit_bytes: settings.memory_limit_bytes,
+            device: Some((*device).clone()),
+        })
+    }
+
+    /// A process of `function` looks at its device: that of the function's clients, or one that it could have.
+    ///
+    /// # Errors
+    /// [`AdmitError`].
+    pub async fn look(&self, function: &str) -> Result<View, AdmitError> {
+        let theirs = self.clients().gpu_of(function);
+        let device = theirs.and_then(|gpu| Some((gpu, self.gpus.get(gpu)?.status().device?)));
+        let (gpu, device) = match device {
+            Some(known) => known,
+            None => self.place(function).await?,
+        };
+        let memory_limit_bytes = settings::memory_limit_bytes_on(self, function, gpu);
+        let sensors = self.sensors.read(device.uuid.clone()).await;
+        Ok(View { device: Some((*device).clone()), memory_limit_bytes, sensors: Some(sensors) })
+    }
+
+    /// A process comes for its memory. When this returns, its GPU's worker serves it.
+    ///
+    /// # Errors
+    /// [`JoinError`]; the token is used up all the same, and nothing else is left of the client.
+    pub async fn join(
+        &self,
+        function: &str,
+        token: &Token,
+        pid: u32,
+    ) -> Result<(ClientId, Arc<ClientMemory>), JoinError> {
+        let (id, addresses, gpu) = {
+            let mut clients = self.clients();
+            let client = clients.take(function, token, pid, Instant::now()).ok_or(JoinError::Token)?;
+            (client.id, client.addresses, client.introduction.gpu)
+        };
+        match self.attach(id, &addresses, gpu, function).await {
+            Ok(memory) => {
+                self.clients().serve(id, memory.clone());
+                self.events().tell(What::ClientAttached { client: id.0, function: function.into(), gpu });
+                // They may have changed since it was sent to its worker.
+                settings::tell_worker(self, id);
+                Ok((id, memory))
+            }
+            Err(error) => {
+                self.part(id).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn attach(
+        &self,
+        id: ClientId,
+        addresses: &Addresses,
+        gpu: usize,
+        function: &str,
+    ) -> Result<Arc<ClientMemory>, JoinError> {
+        let (channel, channel_file) = MappedChannel::create()?;
+        let host_file = create_sealed("torpor-host", addresses.host.bytes).map_err(ChannelError::from)?;
+        let memory = Arc::new(ClientMemory { channel: Arc::new(channel), channel_file, host_file });
+        let told = settings::settings_of(self, id.0, addresses, function, gpu);
+        if let Some(client) = self.clients().get_mut(id) {
+            client.told = told;
+        }
+        let attach = self.attach_message(addresses, function, &told);
+        let theirs = memory.clone();
+        self.store.admit(id, function);
+        let answer = self.gpus[gpu].ask(|done| Order::Attach { attach, memory: theirs, state: None, done });
+        let gone = || NotServed::NoWorker("the server is ending".to_owned());
+        let slow = |_| {
+            let silence = self.gpus[gpu].status().silence;
+            JoinError::Slow { silence: silence.map_or_else(String::new, |silence| format!(" ({silence})")) }
+        };
+        timeout(ATTACH_TIMEOUT, answer).await.map_err(slow)?.unwrap_or_else(|| Err(gone()))?;
+        Ok(memory)
+    }
+
+    /// What a worker is told of a client that it is to serve, from the beginning.
+    pub(in crate::server) fn attach_message(
+        &self,
+        addresses: &Addresses,
+        function: &str,
+        told: &worker::Settings,
+    ) -> Attach {
+        let Addresses { arena, host } = *addresses;
+        Attach {
+            client: told.client,
+            function: function.to_owned(),
+            arena_address: arena.address,
+            arena_bytes: arena.bytes,
+            host_address: host.address,
+            host_bytes: host.bytes,
+            staging_bytes: self.options.staging_bytes,
+            memory_limit_bytes: told.memory_limit_bytes,
+            writeback: told.writeback,
+            pinned: told.pinned,
+            pinned_limit_bytes: told.pinned_limit_bytes,
+            image_limit_bytes: told.image_limit_bytes,
+            resumed: false,
+            whole: told.whole,
+            kernel_timeout_ms: told.kernel_timeout_ms,
+            slo_ms: told.slo_ms,
+            has_neighbours: self.gpus.len() > 1,
+        }
+    }
+
+    /// A client is gone. When this returns, nothing is left of it, and its addresses are free.
+    pub async fn part(&self, id: ClientId) {
+        let Some(gpu) = self.clients().leave(id) else { return };
+        let detached = self.gpus[gpu].ask(|done| Order::Detach { client: id.0, done });
+        tokio::pin!(detached);
+        if timeout(DETACH_PATIENCE, &mut detached).await.is_err() {
+            tracing::warn!(
+                client = id.0,
+                gpu,
+                "the worker has not let go of a client; its addresses stay taken"
+            );
+            detached.await;
+        }
+        self.store.forget(id);
+        self.clients().release(id);
+        self.events().tell(What::ClientLeft { client: id.0 });
+    }
+}
+
+fn random<const N: usize>() -> Result<[u8; N], AdmitError> {
+    let mut bytes = [0; N];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(|error| AdmitError::Random(error.into()))?;
+    Ok(bytes)
+}

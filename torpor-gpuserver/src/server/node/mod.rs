@@ -1,0 +1,160 @@
+//! The node: its clients, its GPUs, its functions, and what happens between them.
+//!
+//! A client's way through it: [`Node::admit`] (hello), [`Node::join`] (it takes its memory), [`Node::part`] (it is gone).
+
+mod clients;
+mod functions;
+mod place;
+
+pub use clients::ATTACH_TIMEOUT;
+pub use functions::FunctionError;
+
+use crate::gpu_limit::gpu_limit_bytes;
+use crate::server::clients::ClientTable;
+use crate::server::entrance::function::Function;
+use crate::server::entrance::tree::ServerTree;
+use crate::server::options::ServerOptions;
+use crate::server::scheduler::Teller;
+use crate::server::sensors::SensorReader;
+use crate::server::settings::{Live, Settings};
+use crate::server::store::Store;
+use crate::server::workers::gpu::Gpu;
+use crate::server::workers::learned::Learned;
+use std::collections::HashMap;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use torpor_proto::error::CudaError;
+
+/// Everything the server's tasks share.
+#[derive(Debug)]
+pub struct Node {
+    options: ServerOptions,
+    tree: ServerTree,
+    gpus: Vec<Gpu>,
+    store: Arc<Store>,
+    learned: Arc<Learned>,
+    simulated: bool,
+    events: Teller,
+    sensors: Arc<SensorReader>,
+    clients: Mutex<ClientTable>,
+    functions: Mutex<HashMap<String, Function>>,
+    settings: Mutex<Live>,
+    next_gpu: AtomicUsize,
+    stop: watch::Sender<bool>,
+    /// Where clients are answered.
+    acceptor: Handle,
+}
+
+impl Node {
+    /// A node without functions.
+    #[must_use]
+    pub(crate) fn new(
+        options: ServerOptions,
+        tree: ServerTree,
+        gpus: Vec<Gpu>,
+        store: Arc<Store>,
+        learned: Arc<Learned>,
+        simulated: bool,
+        events: Teller,
+        sensors: SensorReader,
+        stop: watch::Sender<bool>,
+        acceptor: Handle,
+    ) -> Self {
+        let settings = Settings::new(&options.settings, options.memory_limit_bytes);
+        let max_clients = options.max_clients;
+        Self {
+            options,
+            tree,
+            gpus,
+            store,
+            learned,
+            simulated,
+            events,
+            sensors: Arc::new(sensors),
+            clients: Mutex::new(ClientTable::new(max_clients)),
+            functions: Mutex::default(),
+            settings: Mutex::new(Live::new(settings)),
+            next_gpu: AtomicUsize::new(0),
+            stop,
+            acceptor,
+        }
+    }
+
+    /// What the server was told at its start.
+    #[must_use]
+    pub fn options(&self) -> &ServerOptions {
+        &self.options
+    }
+
+    /// The GPUs.
+    #[must_use]
+    pub fn gpus(&self) -> &[Gpu] {
+        &self.gpus
+    }
+
+    /// Where functions' memory is while they have no GPU.
+    #[must_use]
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// What functions' accidents have taught.
+    #[must_use]
+    pub fn learned(&self) -> &Learned {
+        &self.learned
+    }
+
+    /// Whether the GPUs are simulated.
+    #[must_use]
+    pub fn simulated(&self) -> bool {
+        self.simulated
+    }
+
+    /// The directory tree.
+    #[must_use]
+    pub(super) fn tree(&self) -> &ServerTree {
+        &self.tree
+    }
+
+    /// Where what happens is told.
+    pub(crate) fn events(&self) -> &Teller {
+        &self.events
+    }
+
+    /// The clients, locked. Never held across an await.
+    pub fn clients(&self) -> MutexGuard<'_, ClientTable> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The functions' settings, locked. Never held across an await, nor while the clients are asked for.
+    pub fn settings(&self) -> MutexGuard<'_, Live> {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Device memory that all functions together may use on a GPU; `None` if it never was ready.
+    #[must_use]
+    pub fn gpu_limit_bytes(&self, gpu: usize) -> Option<u64> {
+        let device = self.gpus.get(gpu)?.status().device?;
+        Some(gpu_limit_bytes(self.options.gpu_limit_bytes(gpu), device.total_memory_bytes))
+    }
+
+    /// The same of the GPU that has most.
+    #[must_use]
+    pub fn largest_gpu_limit_bytes(&self) -> u64 {
+        (0..self.gpus.len()).filter_map(|gpu| self.gpu_limit_bytes(gpu)).max().unwrap_or(0)
+    }
+
+    /// Ends the server, soon. Every client's calls fail from now on.
+    pub fn stop(&self) {
+        self.clients().fail(CudaError::DEVICE_UNAVAILABLE);
+        self.stop.send_replace(true);
+    }
+
+    /// Turns true when the server is to end.
+    #[must_use]
+    pub fn stopping(&self) -> watch::Receiver<bool> {
+        self.stop.subscribe()
+    }
+}

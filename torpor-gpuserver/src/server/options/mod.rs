@@ -1,0 +1,8 @@
+//! What a server can be told: the command line's flags, and what they mean.
+
+mod arguments;
+mod checked;
+mod flags;
+
+pub use checked::{OptionsError, ServerOptions};
+pub use flags::{DriverChoice, ServeArgs, TuningArgs};

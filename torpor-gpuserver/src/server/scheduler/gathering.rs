@@ -1,0 +1,83 @@
+//! Gathering: a client that wants what another one of its function has exported goes to that one's GPU, or that one to its.
+
+use crate::policy::event::Why;
+use crate::server::clients::ClientId;
+use crate::server::node::Node;
+use crate::server::scheduler::moves::{self, MoveError};
+use crate::server::workers::order::Order;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::{Instant, sleep, timeout};
+use torpor_proto::control::worker::{Sought, to_worker};
+
+/// How long the two are brought together at most: the one that is to go may be busy, or on its way elsewhere.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Hears of clients that seek others until nobody tells any more.
+pub(super) async fn run(node: Arc<Node>, mut seeking: UnboundedReceiver<(ClientId, ClientId)>) {
+    while let Some((client, exporter)) = seeking.recv().await {
+        let node = node.clone();
+        tokio::spawn(async move {
+            if gather(&node, client, exporter).await {
+                return;
+            }
+            // Its worker looks once more.
+            let gpu = gpu_of(&node, client);
+            if let Some(gpu) = gpu.and_then(|gpu| node.gpus().get(gpu)) {
+                let body = to_worker::Body::Sought(Sought { client: client.0 });
+                // Fails when the server is ending.
+                let _ = gpu.orders.send(Order::Tell { client: client.0, body });
+            }
+        });
+    }
+}
+
+/// Until both are on one GPU, or cannot be. True if the client was moved: it goes on by itself.
+async fn gather(node: &Arc<Node>, client: ClientId, exporter: ClientId) -> bool {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        if !are_of_one_function(node, client, exporter) {
+            return false;
+        }
+        let (Some(here), Some(there)) = (gpu_of(node, client), gpu_of(node, exporter)) else { return false };
+        if here == there {
+            return false;
+        }
+        // Who seeks waits, and goes at once; who has exported something may be in a request.
+        for (goes, to, why) in [(client, there, Why::Waiting), (exporter, here, Why::Asked)] {
+            let moved = match moves::begin(node, goes, to, why, None) {
+                Ok(moving) => match timeout(deadline - Instant::now(), moving).await {
+                    Ok(Ok(moved)) => moved,
+                    _ => return false,
+                },
+                Err(error) => Err(error),
+            };
+            match moved {
+                Ok(()) => return goes == client,
+                Err(MoveError::Moving) => break,
+                Err(_) => {}
+            }
+        }
+        sleep(PAUSE).await;
+    }
+    false
+}
+
+fn are_of_one_function(node: &Node, one: ClientId, other: ClientId) -> bool {
+    let clients = node.clients();
+    let function = |id: ClientId| {
+        let client = clients.iter().find(|client| client.id == id && client.is_serving())?;
+        Some(&client.introduction.function)
+    };
+    function(one).is_some() && function(one) == function(other)
+}
+
+fn gpu_of(node: &Node, id: ClientId) -> Option<usize> {
+    let clients = node.clients();
+    let client = clients.iter().find(|client| client.id == id)?;
+    Some(client.introduction.gpu)
+}

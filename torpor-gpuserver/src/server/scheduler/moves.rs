@@ -1,0 +1,164 @@
+//! Moving a client from one GPU to another: its worker gives it up, with its state, and another one takes it.
+//!
+//! ```text
+//! Release ─▶ old worker ─▶ Released, state ─▶ Attach, state ─▶ new worker ─▶ Attached
+//!                └─ NotReleased: it stays                           └─ refuses, or dies: Detach, then Attach to the old one
+//! ```
+//!
+//! The client notices nothing: its commands wait in its ring. [`Introduction::gpu`](crate::server::clients::Introduction::gpu)
+//! changes at the moment at which the order to attach is given, with the clients locked, so that whoever lets go of the
+//! client at any moment gives that order to the worker that has it, or behind the order to take it.
+
+use crate::policy::event::{What, Why};
+use crate::server::clients::ClientId;
+use crate::server::node::Node;
+use crate::server::settings;
+use crate::server::workers::order::{NotReleased, NotServed, Order};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use torpor_proto::error::CudaError;
+
+/// Why a client is not where it was to go.
+#[derive(Debug, thiserror::Error)]
+pub enum MoveError {
+    /// It is not there (any more), or all of its calls fail.
+    #[error("the process is gone")]
+    Gone,
+    /// Somebody else moves it.
+    #[error("it is being moved already")]
+    Moving,
+    /// It was moved since this was decided.
+    #[error("it was moved meanwhile")]
+    Outdated,
+    /// Its program was told what GPU it has.
+    #[error("the GPU is no {is}, which its program was told that it has")]
+    Unlike {
+        /// The name of the GPU that it is on.
+        is: String,
+    },
+    /// Its worker keeps it.
+    #[error("{0}")]
+    Stays(#[from] NotReleased),
+    /// It is back.
+    #[error("the GPU's worker does not take it: {0}")]
+    Refused(NotServed),
+    /// Nobody has it; all of its calls fail.
+    #[error("neither GPU's worker takes it: {there}; {back}")]
+    Lost {
+        /// Why not where it was to go.
+        there: NotServed,
+        /// Why not where it was.
+        back: NotServed,
+    },
+}
+
+/// Begins to move a client to another GPU, unless it is there; [because it waits](Why::Waiting) only if it waits for its turn now,
+/// and only if it is of this `generation`, where that is known. The task ends when the client is there, or stays: with a busy client
+/// that may take long. Nobody need wait for it.
+///
+/// # Errors
+/// [`MoveError`], also as the task's result.
+pub fn begin(
+    node: &Arc<Node>,
+    id: ClientId,
+    to: usize,
+    why: Why,
+    generation: Option<u64>,
+) -> Result<JoinHandle<Result<(), MoveError>>, MoveError> {
+    let from = {
+        let mut clients = node.clients();
+        let client = clients.get_mut(id).filter(|client| client.is_serving() && !client.has_failed());
+        let client = client.ok_or(MoveError::Gone)?;
+        if client.moving_to.is_some() {
+            return Err(MoveError::Moving);
+        }
+        if generation.is_some_and(|generation| generation != client.generation) {
+            return Err(MoveError::Outdated);
+        }
+        let from = client.introduction.gpu;
+        let name = |gpu: usize| node.gpus()[gpu].status().device.map(|device| device.name.clone());
+        if name(from) != name(to) {
+            return Err(MoveError::Unlike { is: name(from).unwrap_or_default() });
+        }
+        client.moving_to = Some(to);
+        client.generation += 1;
+        if from != to {
+            node.events().tell(What::MoveBegan { client: id.0, to, why, generation: client.generation });
+        }
+        from
+    };
+    let node = node.clone();
+    Ok(tokio::spawn(async move {
+        let began = Instant::now();
+        let moved = if from == to { Ok(()) } else { carry(&node, id, (from, to), why).await };
+        let took = began.elapsed();
+        if let Some(client) = node.clients().get_mut(id) {
+            client.moving_to = None;
+            client.generation += 1;
+            let (client, generation) = (id.0, client.generation);
+            if from != to {
+                node.events().tell(match &moved {
+                    Ok(()) => What::Moved { client, from, to, why, took, generation },
+                    Err(error) => What::Stayed { client, to, why, reason: error.to_string(), generation },
+                });
+            }
+        }
+        let (client, took_ms) = (id.0, took.as_millis());
+        match &moved {
+            Ok(()) => {
+                settings::tell_workers(&node);
+                tracing::debug!(client, from, to, took_ms, "client moved");
+            }
+            Err(error @ MoveError::Refused(_)) => {
+                tracing::warn!(client, from, to, "client not moved: {error}")
+            }
+            Err(error @ MoveError::Lost { .. }) => tracing::error!(client, from, to, "client lost: {error}"),
+            Err(error) => tracing::debug!(client, from, to, "client not moved: {error}"),
+        }
+        moved
+    }))
+}
+
+async fn carry(node: &Node, id: ClientId, (from, to): (usize, usize), why: Why) -> Result<(), MoveError> {
+    let (client, while_waiting) = (id.0, why == Why::Waiting);
+    let released = node.gpus()[from].ask(|done| Order::Release { client, while_waiting, done }).await;
+    let state = Arc::new(released.ok_or(MoveError::Gone)??);
+    node.store().released(id);
+    let Err(there) = attach(node, id, to, &state).await? else { return Ok(()) };
+    // It holds the client's addresses until it says that it does not.
+    let _ = node.gpus()[to].ask(|done| Order::Detach { client, done }).await;
+    node.store().released(id);
+    let Err(back) = attach(node, id, from, &state).await? else { return Err(MoveError::Refused(there)) };
+    if let Some(memory) = node.clients().get_mut(id).and_then(|client| client.memory().cloned()) {
+        memory.channel.fail(CudaError::LAUNCH_FAILED);
+    }
+    Err(MoveError::Lost { there, back })
+}
+
+/// The inner error: the worker does not take it.
+pub(super) async fn attach(
+    node: &Node,
+    id: ClientId,
+    gpu: usize,
+    state: &Arc<OwnedFd>,
+) -> Result<Result<(), NotServed>, MoveError> {
+    let answer = {
+        let mut clients = node.clients();
+        let client = clients.get_mut(id).ok_or(MoveError::Gone)?;
+        let memory = client.memory().ok_or(MoveError::Gone)?.clone();
+        let function = client.introduction.function.clone();
+        client.introduction.gpu = gpu;
+        client.told = settings::settings_of(node, id.0, &client.addresses, &function, gpu);
+        let mut attach = node.attach_message(&client.addresses, &function, &client.told);
+        attach.resumed = true;
+        let (done, answer) = oneshot::channel();
+        let order = Order::Attach { attach, memory, state: Some(state.clone()), done };
+        node.gpus()[gpu].orders.send(order).map_err(|_| MoveError::Gone)?;
+        answer
+    };
+    // The sender is dropped when the client is let go of, or the server is ending.
+    answer.await.map_err(|_| MoveError::Gone)
+}

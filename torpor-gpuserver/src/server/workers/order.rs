@@ -1,0 +1,131 @@
+//! What the server wants of a worker, with whoever waits for the answer, and what is sent for it.
+
+use crate::server::store::slab::Slab;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use tokio::sync::oneshot;
+use torpor_proto::channel::MappedChannel;
+use torpor_proto::control::worker::{Attach, Cost, ToWorker, Usage, to_worker};
+
+/// The shared memory of a client.
+#[derive(Debug)]
+pub struct ClientMemory {
+    /// Its channel, as the server sees it.
+    pub channel: Arc<MappedChannel>,
+    /// The channel, to be handed on.
+    pub channel_file: OwnedFd,
+    /// The pinned host range, to be handed on. The server itself never maps it.
+    pub host_file: OwnedFd,
+}
+
+/// No worker serves a client.
+#[derive(Debug, thiserror::Error)]
+pub enum NotServed {
+    /// It will not.
+    #[error("{0}")]
+    Refused(String),
+    /// There is none now.
+    #[error("{0}")]
+    NoWorker(String),
+    /// It died while it was asked, for this client's sake or another's.
+    #[error("{0}")]
+    Died(String),
+}
+
+/// A worker keeps a client.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NotReleased(pub String);
+
+/// What the server wants of a worker.
+#[derive(Debug)]
+pub enum Order {
+    /// Serve a client.
+    Attach {
+        /// Which, and its limits.
+        attach: Attach,
+        /// Its memory.
+        memory: Arc<ClientMemory>,
+        /// What another worker released; `attach` says so too.
+        state: Option<Arc<OwnedFd>>,
+        /// Told when it is served.
+        done: oneshot::Sender<Result<(), NotServed>>,
+    },
+    /// Let go of a client.
+    Detach {
+        /// Which.
+        client: u64,
+        /// Told when the worker holds nothing of it any more.
+        done: oneshot::Sender<()>,
+    },
+    /// Give a client up for another worker, as soon as it is idle or waits for its turn.
+    Release {
+        /// Which.
+        client: u64,
+        /// Only if it waits for its turn now.
+        while_waiting: bool,
+        /// Told when the worker holds nothing of it any more, or keeps it; dropped if the client is gone.
+        done: oneshot::Sender<Result<OwnedFd, NotReleased>>,
+    },
+    /// Hear something about a client that has no answer.
+    Tell {
+        /// Which.
+        client: u64,
+        /// What.
+        body: to_worker::Body,
+    },
+    /// Say what a request of a client has cost so far.
+    ReportCost {
+        /// Whose.
+        client: u64,
+        /// Which.
+        request: u64,
+        /// Told the answer; dropped if the client is gone.
+        done: oneshot::Sender<Cost>,
+    },
+    /// Tell of what happens to clients, or no longer.
+    Follow {
+        /// Whether to tell.
+        events: bool,
+    },
+    /// Say who uses what.
+    ReportUsage {
+        /// Told the answer.
+        done: oneshot::Sender<Usage>,
+    },
+}
+
+/// A message for the worker.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// The message.
+    pub message: ToWorker,
+    /// What goes with it.
+    pub attachment: Attachment,
+}
+
+/// The memory whose descriptors go with a message.
+#[derive(Debug)]
+pub enum Attachment {
+    /// None.
+    Nothing,
+    /// A client's: the channel's, then the host range's, then that of its state, if another worker released it.
+    Client(Arc<ClientMemory>, Option<Arc<OwnedFd>>),
+    /// A slab's.
+    Slab(Arc<Slab>),
+}
+
+impl Attachment {
+    /// The descriptors, in order.
+    #[must_use]
+    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        match self {
+            Self::Nothing => Vec::new(),
+            Self::Client(memory, state) => {
+                let memory = [memory.channel_file.as_fd(), memory.host_file.as_fd()];
+                memory.into_iter().chain(state.iter().map(|state| state.as_fd())).collect()
+            }
+            Self::Slab(slab) => vec![slab.file()],
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! One worker process: starting it, and ending it.
+//!
+//! Its end of the socket pair is its standard input, the one descriptor that every process inherits without help.
+
+use crate::policy::eviction::Eviction;
+use crate::policy::sharing::ActiveLimit;
+use crate::server::workers::socket::PacketSocket;
+use crate::swap_mode::SwapMode;
+use std::io;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+use torpor_proto::control::client::Device;
+use torpor_proto::control::worker::{FromWorker, from_worker};
+
+/// How long a worker may take to make its context. Natively 0.1 to 0.4 s; a busy node with many GPUs takes longer.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a worker may take to leave when its socket is closed.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How to start a worker.
+#[derive(Clone, Debug)]
+pub struct Recipe {
+    /// The program whose `worker` subcommand it is.
+    pub program: PathBuf,
+    /// The CUDA driver it loads.
+    pub driver: PathBuf,
+    /// Where images are kept.
+    pub images: PathBuf,
+    /// Page-locked host memory of all its clients together.
+    pub pinned_limit_bytes: u64,
+    /// How much of images is kept.
+    pub image_limit_bytes: u64,
+    /// How much of them is loaded, unless clients use more.
+    pub code_limit_bytes: u64,
+    /// How long it spins for the next command before it sleeps.
+    pub spin: Duration,
+    /// Device memory that all its clients together may use; 0 for the GPU's default.
+    pub gpu_limit_bytes: u64,
+    /// Clients that are active on the GPU at the same time.
+    pub active_clients: ActiveLimit,
+    /// Who leaves the GPU first when others need the room.
+    pub eviction: Eviction,
+    /// How long a client keeps the GPU after its last command.
+    pub linger: Duration,
+    /// Whether its idle clients are to survive it.
+    pub cover: bool,
+    /// How memory is swapped in.
+    pub swap: SwapMode,
+    /// Bytes of a group of segments that are swapped in.
+    pub swap_group_bytes: u64,
+    /// What it logs.
+    pub log: String,
+}
+
+/// Why a worker does not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The process could not be made.
+    #[error("{program} cannot be started: {error}")]
+    Spawn {
+        /// Which program.
+        program: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+    /// It says that it cannot.
+    #[error("{0}")]
+    Failed(String),
+    /// It ended, or closed its socket.
+    #[error("it ended before it was ready ({0}); its messages are above")]
+    Ended(String),
+    /// It takes too long.
+    #[error("it was not ready within {} seconds; is the GPU hung? (`nvidia-smi` would hang too)", START_TIMEOUT.as_secs())]
+    Slow,
+}
+
+/// A worker that is there.
+#[derive(Debug)]
+pub struct WorkerProcess {
+    /// Its end of the conversation.
+    pub socket: PacketSocket,
+    child: Child,
+}
+
+impl WorkerProcess {
+    /// Starts a worker for a device of the driver.
+    ///
+    /// # Errors
+    /// [`StartError::Spawn`].
+    pub fn spawn(recipe: &Recipe, device: u32) -> Result<Self, StartError> {
+        let failed = |error| StartError::Spawn { program: recipe.program.clone(), error };
+        let (socket, theirs) = PacketSocket::pair().map_err(failed)?;
+        let child = Command::new(&recipe.program)
+            .arg("worker")
+            .args(recipe.cover.then_some("--cover"))
+            .args(["--device", &device.to_string()])
+            .arg("--driver")
+            .arg(&recipe.driver)
+            .arg("--images")
+            .arg(&recipe.images)
+            .args(["--pinned-limit-bytes", &recipe.pinned_limit_bytes.to_string()])
+            .args(["--image-limit-bytes", &recipe.image_limit_bytes.to_string()])
+            .args(["--code-limit-bytes", &recipe.code_limit_bytes.to_string()])
+            .args(["--spin-us", &recipe.spin.as_micros().to_string()])
+            .args(["--gpu-limit-bytes", &recipe.gpu_limit_bytes.to_string()])
+            .args(["--active-clients", &recipe.active_clients.to_string()])
+            .args(["--eviction", &recipe.eviction.to_string()])
+            .args(["--swap", recipe.swap.name()])
+            .args(["--swap-group-bytes", &recipe.swap_group_bytes.to_string()])
+            .args(["--linger-us", &recipe.linger.as_micros().to_string()])
+            .args(["--log", &recipe.log])
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            // A Ctrl-C at the terminal is for the server, which ends its workers in order.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(failed)?;
+        Ok(Self { socket, child })
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Waits until it holds its context, and returns what it says of its device.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn ready(&mut self) -> Result<Device, StartError> {
+        let message = timeout(START_TIMEOUT, self.socket.receive::<FromWorker>()).await;
+        match message.map_err(|_| StartError::Slow)? {
+            Ok(Some(FromWorker { body: Some(from_worker::Body::Ready(ready)) })) => ready
+                .device
+                .ok_or_else(|| StartError::Failed("it does not say what device it has".to_owned())),
+            Ok(Some(FromWorker { body: Some(from_worker::Body::Failed(failed)) })) => {
+                Err(StartError::Failed(failed.reason))
+            }
+            Ok(Some(_)) => Err(StartError::Failed("it speaks before it is ready".to_owned())),
+            Ok(None) => Err(StartError::Ended(self.epitaph().await)),
+            Err(error) => Err(StartError::Ended(error.to_string())),
+        }
+    }
+
+    /// Closes the socket, which tells it to leave, and waits for that.
+    pub async fn dismiss(self) {
+        let Self { socket, mut child } = self;
+        drop(socket);
+        if timeout(LEAVE_TIMEOUT, child.wait()).await.is_err() {
+            tracing::warn!(pid = child.id(), "a worker does not leave; killing it");
+            // One that hangs in the kernel, in the driver's module say, cannot even be killed.
+            if timeout(LEAVE_TIMEOUT, child.kill()).await.is_err() {
+                tracing::error!(pid = child.id(), "a worker cannot be killed: it hangs in the kernel");
+            }
+        }
+    }
+
+    /// Kills it, if need be, and says how it ended. What it held is free afterwards.
+    pub async fn epitaph(&mut self) -> String {
+        // One that closed its socket is usually about to end by itself, with a better reason than ours.
+        if let Ok(Ok(status)) = timeout(Duration::from_millis(100), self.child.wait()).await {
+            return status.to_string();
+        }
+        let _ = self.child.start_kill();
+        self.child.wait().await.map_or_else(|error| error.to_string(), |_| "killed by the server".to_owned())
+    }
+}

@@ -1,0 +1,373 @@
+//! The task that keeps a worker running for a GPU.
+//!
+//! A worker that dies takes those of its clients with it that are not covered (their later calls fail), and nothing else: another
+//! one is started, where those that are covered go on. After one that served nobody that is done after a short pause, which grows
+//! as long as workers keep dying.
+
+use crate::gpu_limit::gpu_limit_bytes;
+use crate::policy::event::What;
+use crate::server::clients::ClientId;
+use crate::server::scheduler::{Orphan, Words};
+use crate::server::store::{Store, WorkerId};
+use crate::server::workers::gpu::stopped;
+use crate::server::workers::gpu_time::GpuTimes;
+use crate::server::workers::heartbeat::{HEARTBEAT, Heartbeat};
+use crate::server::workers::learned::Learned;
+use crate::server::workers::order::{Attachment, NotServed, Order, Outgoing};
+use crate::server::workers::outstanding::{Served, fault_code};
+use crate::server::workers::process::{Recipe, StartError, WorkerProcess};
+use crate::server::workers::socket::PacketSocket;
+use crate::server::workers::status::{State, Status};
+use std::io::{self, ErrorKind};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use torpor_proto::control::worker::{FromWorker, Ping, ToWorker, from_worker, to_worker};
+use torpor_proto::error::CudaError;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// A worker that served as long as this was healthy; the pauses begin anew.
+const HEALTHY: Duration = Duration::from_secs(30);
+
+/// How long a worker may leave its messages unread before another takes its place. Its clients fail then, so a node that
+/// is too busy to run it, or somebody who stopped it to look at it, has time.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a worker whose context is lost may take to end.
+const FAULT_GRACE: Duration = Duration::from_secs(2);
+
+/// Keeps one worker running.
+pub(super) struct Supervisor {
+    pub(super) at: usize,
+    pub(super) index: u32,
+    pub(super) recipe: Recipe,
+    pub(super) store: Arc<Store>,
+    pub(super) learned: Arc<Learned>,
+    pub(super) words: Words,
+    pub(super) inbox: mpsc::UnboundedReceiver<Order>,
+    pub(super) status: watch::Sender<Status>,
+    pub(super) times: Arc<Mutex<GpuTimes>>,
+    pub(super) stop: watch::Receiver<bool>,
+    pub(super) served: Served,
+    pub(super) lost_context: Option<CudaError>,
+    /// Somebody was served by the worker.
+    pub(super) has_served: bool,
+}
+
+/// Why a worker serves no longer.
+enum End {
+    Stopped,
+    Died(String),
+}
+
+impl Supervisor {
+    /// Until the server is to end.
+    pub(super) async fn run(mut self) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let started = Instant::now();
+            let reason = match self.live().await {
+                Ok(End::Stopped) => break,
+                Ok(End::Died(reason)) => {
+                    tracing::error!(gpu = self.index, "the worker died ({reason}); starting another");
+                    reason
+                }
+                Err(error) => {
+                    tracing::error!(gpu = self.index, "the worker did not start: {error}");
+                    self.publish(|status| status.state = State::Failed(error.to_string()));
+                    error.to_string()
+                }
+            };
+            self.publish(|status| {
+                status.worker_pid = None;
+                status.silence = None;
+                status.worker_restarts += 1;
+            });
+            pause = match started.elapsed() >= HEALTHY {
+                // Whoever ended it is not served again, and others wait for the next one.
+                _ if self.has_served => Duration::ZERO,
+                true => FIRST_PAUSE,
+                false => pause,
+            };
+            if self.rest(pause, &reason).await {
+                break;
+            }
+            pause = (pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+        }
+        self.inbox.close();
+        self.served.bury("the server is ending");
+    }
+
+    /// One worker, from its start to its end.
+    async fn live(&mut self) -> Result<End, StartError> {
+        (self.lost_context, self.has_served) = (None, false);
+        let mut worker = WorkerProcess::spawn(&self.recipe, self.index)?;
+        self.publish(|status| status.worker_pid = worker.pid());
+        let ready = tokio::select! {
+            ready = worker.ready() => ready,
+            _ = stopped(&mut self.stop) => {
+                worker.dismiss().await;
+                return Ok(End::Stopped);
+            }
+        };
+        let device = match ready {
+            Ok(device) => device,
+            Err(error) => {
+                let _ = worker.epitaph().await;
+                self.served.bury(&error.to_string());
+                return Err(error);
+            }
+        };
+        tracing::info!(gpu = self.index, pid = worker.pid(), "{} is ready", device.name);
+        let limit_bytes = gpu_limit_bytes(self.recipe.gpu_limit_bytes, device.total_memory_bytes);
+        self.words.events.tell(What::WorkerStarted { gpu: self.at, limit_bytes });
+        self.publish(|status| {
+            status.device = Some(Arc::new(device));
+            status.state = State::Ready;
+        });
+        let (outbox, outgoing) = mpsc::unbounded_channel();
+        let at_store = self.store.connect(self.index, outbox.clone());
+        if self.words.events.chronicle().is_followed()
+            && let Some(message) = self.served.order(Order::Follow { events: true })
+        {
+            // The receiver is here.
+            let _ = outbox.send(message);
+        }
+        let end = self.serve(&worker, at_store, &outbox, outgoing).await;
+        self.store.disconnect(at_store);
+        match end {
+            End::Stopped => {
+                self.served.fail(CudaError::DEVICE_UNAVAILABLE);
+                worker.dismiss().await;
+                Ok(End::Stopped)
+            }
+            End::Died(reason) => {
+                self.times(GpuTimes::bury);
+                // Not ready from now on, before anybody can be placed here again.
+                self.publish(|status| status.state = State::Starting);
+                let error = self.lost_context.unwrap_or(CudaError::LAUNCH_FAILED);
+                self.served.fail(error);
+                let reason = format!("{reason}; {}", worker.epitaph().await);
+                self.words.events.tell(What::WorkerLost { gpu: self.at, reason: reason.clone() });
+                self.bereave(error);
+                Ok(End::Died(reason))
+            }
+        }
+    }
+
+    /// The worker's process is gone, and with it all that it held. Whose state holds goes on at the next one; nobody reads or
+    /// writes the others' chunks any more, and nobody will: their memory on the GPU is gone too.
+    fn bereave(&mut self, error: CudaError) {
+        let survivors = self.served.survivors();
+        // Those that took a command while the worker was ending.
+        self.served.fail(error);
+        for client in self.served.clients() {
+            match survivors.iter().any(|&(survivor, _)| survivor == client) {
+                true => self.store.released(ClientId(client)),
+                false => {
+                    self.store.forget(ClientId(client));
+                    let reason = "its GPU's worker died".to_owned();
+                    self.words.events.tell(What::ClientFailed { client, reason });
+                }
+            }
+        }
+        self.served.bury("its GPU's worker died");
+        for (client, state) in survivors {
+            // Whoever hears it is gone when the server is ending.
+            let _ = self.words.orphans.send(Orphan { client: ClientId(client), state, error });
+        }
+    }
+
+    async fn serve(
+        &mut self,
+        worker: &WorkerProcess,
+        at_store: WorkerId,
+        outbox: &mpsc::UnboundedSender<Outgoing>,
+        outgoing: mpsc::UnboundedReceiver<Outgoing>,
+    ) -> End {
+        let mut sending = pin!(send_all(&worker.socket, outgoing));
+        let mut deadline = None;
+        let mut heartbeat = Heartbeat::default();
+        let mut looks = interval(HEARTBEAT);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                message = worker.socket.receive_all::<FromWorker>() => match message {
+                    Ok(Some((FromWorker { body: Some(body) }, descriptors))) => {
+                        self.log(&body);
+                        if let from_worker::Body::DeviceFault(fault) = &body {
+                            self.lost_context = Some(fault_code(fault.code));
+                            fault.ran_ahead.iter().for_each(|function| self.learned.ran_ahead(function));
+                            deadline.get_or_insert(Instant::now() + FAULT_GRACE);
+                        }
+                        if let from_worker::Body::Pong(pong) = &body {
+                            let driver_silent = Duration::from_millis(pong.driver_silent_ms);
+                            heartbeat.hear(driver_silent, std::time::Instant::now());
+                            self.note_silence(&heartbeat);
+                            if pong.working > 1 {
+                                self.words.events.tell(What::Crowded { gpu: self.at });
+                            }
+                        }
+                        match self.store.hear(at_store, body) {
+                            Some(from_worker::Body::Released(released)) => {
+                                let Some(state) = descriptors.into_iter().next() else {
+                                    return End::Died(self.describe("it gave a client up without its state"));
+                                };
+                                self.served.released(released.client, state);
+                            }
+                            Some(from_worker::Body::Covered(covered)) => {
+                                let state = descriptors.into_iter().next();
+                                state.into_iter().for_each(|state| self.served.covered(covered.client, state));
+                            }
+                            Some(from_worker::Body::Happened(happened)) => {
+                                self.words.events.tell_turn(self.at, happened);
+                            }
+                            Some(from_worker::Body::Waiting(waiting)) => {
+                                self.words.events.tell(What::Waiting { client: waiting.client });
+                            }
+                            Some(from_worker::Body::Usage(mut usage)) => {
+                                let times = std::mem::take(&mut usage.times);
+                                self.times(|known| known.hear(times));
+                                self.served.hear(from_worker::Body::Usage(usage));
+                            }
+                            Some(from_worker::Body::Seek(seek)) => {
+                                // Nobody hears it when the server is ending.
+                                let _ = self.words.seeking.send((ClientId(seek.client), ClientId(seek.exporter)));
+                            }
+                            Some(body) => {
+                                self.has_served |= matches!(body, from_worker::Body::Attached(_));
+                                self.served.hear(body);
+                            }
+                            None => {}
+                        }
+                    }
+                    Ok(Some((FromWorker { body: None }, _))) => {}
+                    Ok(None) => return End::Died(self.describe("it closed its socket")),
+                    Err(error) => return End::Died(self.describe(&format!("its socket failed: {error}"))),
+                },
+                order = self.inbox.recv() => match order {
+                    Some(order) => {
+                        if let Some(message) = self.served.order(order) {
+                            // The receiver is in `sending`, which is over only when this is.
+                            let _ = outbox.send(message);
+                        }
+                    }
+                    None => return End::Stopped,
+                },
+                _ = looks.tick() => {
+                    if heartbeat.look(std::time::Instant::now()) {
+                        let message = ToWorker { body: Some(to_worker::Body::Ping(Ping {})) };
+                        // The receiver is in `sending`, as below.
+                        let _ = outbox.send(Outgoing { message, attachment: Attachment::Nothing });
+                    }
+                    self.note_silence(&heartbeat);
+                }
+                error = &mut sending => {
+                    return End::Died(self.describe(&format!("it takes no messages: {error}")));
+                }
+                _ = stopped(&mut self.stop) => return End::Stopped,
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                    return End::Died(self.describe("it did not end"));
+                }
+            }
+        }
+    }
+
+    /// Waits before the next worker, and refuses what is asked meanwhile. True if the server is ending.
+    async fn rest(&mut self, pause: Duration, reason: &str) -> bool {
+        let until = Instant::now() + pause;
+        loop {
+            tokio::select! {
+                () = sleep_until(until) => return false,
+                _ = stopped(&mut self.stop) => return true,
+                order = self.inbox.recv() => match order {
+                    Some(Order::Attach { done, .. }) => {
+                        let reason = format!("the GPU has no worker now ({reason})");
+                        let _ = done.send(Err(NotServed::NoWorker(reason)));
+                    }
+                    Some(order) => drop(self.served.order(order)),
+                    None => return true,
+                },
+            }
+        }
+    }
+
+    /// Tells when worker or driver fall silent, and when they answer again.
+    fn note_silence(&self, heartbeat: &Heartbeat) {
+        let silence = heartbeat.silence(std::time::Instant::now());
+        let (before, pid) = {
+            let status = self.status.borrow();
+            (status.silence, status.worker_pid)
+        };
+        match (before.map(|before| before.who), silence.map(|silence| silence.who)) {
+            (before, now) if before == now => return,
+            (_, Some(_)) => {
+                let said = silence.map(|silence| silence.to_string()).unwrap_or_default();
+                tracing::error!(gpu = self.index, pid, "{said}");
+            }
+            (_, None) => tracing::info!(gpu = self.index, pid, "worker and driver answer again"),
+        }
+        self.publish(|status| status.silence = silence);
+    }
+
+    fn describe(&self, what: &str) -> String {
+        match self.lost_context {
+            Some(error) => format!("its context is lost: {error}; {what}"),
+            None => what.to_owned(),
+        }
+    }
+
+    fn log(&self, body: &from_worker::Body) {
+        match body {
+            from_worker::Body::ClientFault(fault) => {
+                let (client, reason) = (fault.client, fault.reason.clone());
+                self.words.events.tell(What::ClientFailed { client, reason });
+                tracing::warn!(
+                    gpu = self.index,
+                    client = fault.client,
+                    "client served no longer: {}",
+                    fault.reason
+                );
+            }
+            from_worker::Body::DeviceFault(fault) => {
+                let (clients, error) = (self.served.count(), fault_code(fault.code));
+                tracing::error!(
+                    gpu = self.index,
+                    clients,
+                    "the GPU's context is lost, {error}: {}",
+                    fault.reason
+                );
+            }
+            _ => {}
+        }
+    }
+
+    fn times(&self, change: impl FnOnce(&mut GpuTimes)) {
+        change(&mut self.times.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn publish(&self, change: impl FnOnce(&mut Status)) {
+        self.status.send_modify(change);
+    }
+}
+
+/// Sends what is put into the outbox, while the worker is listened to: a worker that waits until it has been heard takes
+/// no messages. Returns only if it takes none at all.
+async fn send_all(socket: &PacketSocket, mut outgoing: mpsc::UnboundedReceiver<Outgoing>) -> io::Error {
+    while let Some(Outgoing { message, attachment }) = outgoing.recv().await {
+        match timeout(SEND_TIMEOUT, socket.send(&message, &attachment.descriptors())).await {
+            Ok(Ok(())) => {}
+            // It is gone. Whoever listens finds that out too, after its last words.
+            Ok(Err(error)) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+                break;
+            }
+            Ok(Err(error)) => return error,
+            Err(slow) => return slow.into(),
+        }
+    }
+    std::future::pending().await
+}

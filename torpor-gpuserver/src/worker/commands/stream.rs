@@ -1,0 +1,73 @@
+//! Streams and the context as a whole.
+
+use crate::worker::gpu::fence::Fence;
+use crate::worker::objects::pending::Pending;
+use crate::worker::session::Session;
+use torpor_proto::command::{
+    ContextSynchronize, Outcome, StreamCommands, StreamCreate, StreamDestroy, StreamQuery, StreamSynchronize,
+    StreamWaitEvent, Ticket,
+};
+use torpor_proto::error::CudaError;
+
+/// `CU_STREAM_NON_BLOCKING`, the only flag there is.
+const NON_BLOCKING: u32 = 1;
+
+impl StreamCommands for Session {
+    fn stream_create(&mut self, command: StreamCreate, _: &[u8]) -> Result<(), CudaError> {
+        if command.flags & !NON_BLOCKING != 0 {
+            return Err(CudaError::INVALID_VALUE);
+        }
+        self.streams.declare(command.stream, command.flags & NON_BLOCKING == 0, command.priority)
+    }
+
+    fn stream_destroy(&mut self, command: StreamDestroy, _: &[u8]) -> Result<(), CudaError> {
+        self.printing.forget_stream(command.stream);
+        self.streams.destroy(command.stream)
+    }
+
+    fn stream_synchronize(
+        &mut self,
+        command: StreamSynchronize,
+        _: &[u8],
+        ticket: Ticket,
+    ) -> Result<Outcome<()>, CudaError> {
+        let fence = self.streams.fence(command.stream)?;
+        Ok(answer_after(self, ticket, Vec::from_iter(fence)))
+    }
+
+    fn stream_query(&mut self, command: StreamQuery, _: &[u8], _: Ticket) -> Result<Outcome<()>, CudaError> {
+        if let Some(stream) = self.streams.peek(command.stream)? {
+            stream.query()?;
+        }
+        Ok(Outcome::done(()))
+    }
+
+    fn stream_wait_event(&mut self, command: StreamWaitEvent, _: &[u8]) -> Result<(), CudaError> {
+        let StreamWaitEvent { stream, event, flags, .. } = command;
+        let event = self.events.get(event)?;
+        if let Some(capture) = &mut self.streams.capture {
+            return capture.wait(event, flags);
+        }
+        let event = event.real();
+        self.streams.enter(stream)?.wait(&event, flags)
+    }
+
+    fn context_synchronize(
+        &mut self,
+        _: ContextSynchronize,
+        _: &[u8],
+        ticket: Ticket,
+    ) -> Result<Outcome<()>, CudaError> {
+        let fences = self.streams.fence_all()?;
+        Ok(answer_after(self, ticket, fences))
+    }
+}
+
+/// Answers when the fences are reached: now, if there are none.
+fn answer_after(session: &mut Session, ticket: Ticket, fences: Vec<Fence>) -> Outcome<()> {
+    if fences.is_empty() {
+        return Outcome::done(());
+    }
+    session.pending.push(Pending::Answer(ticket, fences));
+    Outcome::Pending
+}

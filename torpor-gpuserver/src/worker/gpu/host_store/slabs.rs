@@ -1,0 +1,152 @@
+//! Slabs of the host store, page-locked here. Slots are counted through all slabs, which are equally long; those of one slab lie
+//! side by side.
+
+use crate::chunk::{CHUNK_BYTES, Hash, hash_at};
+use crate::driver::{Device, HostRegistration};
+use crate::swap_mode::SwapMode;
+use crate::worker::gpu::Shared;
+use crate::worker::sync::lock;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use torpor_proto::control::worker::{self, SlabReady, from_worker};
+use torpor_proto::layout::MAX_SLABS;
+use torpor_proto::mapping::{Mapping, check_sealed};
+
+/// A slab that is page-locked here. Fields are dropped in this order: what is locked in a mapping goes before it.
+#[derive(Debug)]
+struct Slab {
+    _registration: Option<HostRegistration>,
+    _mapping: Mapping,
+}
+
+/// All slabs that are here.
+#[derive(Debug)]
+pub(super) struct Slabs {
+    /// Address of each slab; 0 for those that are not there.
+    addresses: Box<[AtomicU64]>,
+    /// Length of every slab; 0 until the first is there.
+    slab_bytes: AtomicU64,
+    kept: Mutex<Vec<Slab>>,
+}
+
+impl Slabs {
+    /// None yet.
+    pub(super) fn new() -> Self {
+        Self {
+            addresses: (0..MAX_SLABS).map(|_| AtomicU64::new(0)).collect(),
+            slab_bytes: AtomicU64::new(0),
+            kept: Mutex::default(),
+        }
+    }
+
+    /// Where a slot is: page-locked host memory of 2 MiB, at the same address for the GPU. Consecutive slots of one slab
+    /// lie side by side. `None` if there is no such slot.
+    #[inline]
+    pub(super) fn address(&self, slot: u32) -> Option<u64> {
+        let slots = self.slab_bytes.load(Ordering::Relaxed) / CHUNK_BYTES;
+        let slab = u64::from(slot).checked_div(slots)?;
+        // Acquire: a slab that is seen has its length set. SYNC POINT slab.
+        let address = self.addresses.get(usize::try_from(slab).ok()?)?.load(Ordering::Acquire);
+        (address != 0).then(|| address + u64::from(slot) % slots * CHUNK_BYTES)
+    }
+
+    /// The BLAKE3 of what lies in a slot. Nobody may write there meanwhile, or it is that of nothing.
+    pub(super) fn hash(&self, slot: u32) -> Option<Hash> {
+        let address = std::ptr::with_exposed_provenance(usize::try_from(self.address(slot)?).ok()?);
+        // SAFETY: slabs stay mapped as long as the store lives, and the slot is inside one.
+        Some(unsafe { hash_at(address) })
+    }
+
+    /// The aligned words of a slot, under the same condition.
+    pub(super) fn words(&self, slot: u32) -> Option<impl Iterator<Item = u64> + use<>> {
+        let address = self.address(slot)?;
+        Some((0..CHUNK_BYTES / 8).map(move |index| {
+            let word = std::ptr::with_exposed_provenance::<u64>((address + index * 8) as usize);
+            // SAFETY: slabs stay mapped as long as the worker lives, and the slot is inside one; volatile, because the memory
+            // is shared.
+            unsafe { word.read_volatile() }
+        }))
+    }
+
+    /// Maps a slab and page-locks it, unless what that brings is being measured.
+    fn add(
+        &self,
+        device: &Arc<Device>,
+        index: u32,
+        bytes: u64,
+        descriptors: &[OwnedFd],
+        locked: bool,
+    ) -> Result<(), String> {
+        let [file] = descriptors else {
+            return Err(format!("{} descriptors came with it", descriptors.len()));
+        };
+        let known = self.slab_bytes.load(Ordering::Relaxed);
+        if bytes == 0 || !bytes.is_multiple_of(CHUNK_BYTES) || (known != 0 && known != bytes) {
+            return Err(format!("{bytes} bytes are no slab"));
+        }
+        let place = self.addresses.get(index as usize).ok_or("there are too many slabs")?;
+        check_sealed(file, bytes).map_err(|error| error.to_string())?;
+        let length = usize::try_from(bytes).map_err(|error| error.to_string())?;
+        let mapping =
+            Mapping::anywhere(file, length).map_err(|error| format!("it cannot be mapped: {error}"))?;
+        let address = mapping.address().as_ptr().expose_provenance() as u64;
+        device.make_current().map_err(|error| error.to_string())?;
+        // SAFETY: the mapping is dropped after the registration, here and in `Slab`.
+        let registration = locked.then(|| unsafe { HostRegistration::new(device, address, bytes) });
+        let registration = registration.transpose().map_err(|error| error.to_string())?;
+        let slab = Slab { _registration: registration, _mapping: mapping };
+        let mut slabs = lock(&self.kept);
+        if place.load(Ordering::Relaxed) != 0 {
+            return Err("it is there already".to_owned());
+        }
+        slabs.push(slab);
+        self.slab_bytes.store(bytes, Ordering::Relaxed);
+        // Release: whoever sees the address sees the length. SYNC POINT slab.
+        place.store(address, Ordering::Release);
+        Ok(())
+    }
+}
+
+/// Takes a slab into use with a thread of its own, since page-locking takes 36 ms per GiB, and tells the server.
+pub(crate) fn take_slab(shared: &Arc<Shared>, slab: worker::Slab, descriptors: Vec<OwnedFd>) {
+    let worker::Slab { index, bytes } = slab;
+    let theirs = shared.clone();
+    let take = move || {
+        let locked = theirs.swap != SwapMode::Pageable;
+        let added = theirs.store.slabs.add(&theirs.device, index, bytes, &descriptors, locked);
+        let failure = added.err().unwrap_or_default();
+        theirs.tell(from_worker::Body::SlabReady(SlabReady { index, failure }));
+    };
+    if let Err(error) = std::thread::Builder::new().name(format!("slab-{index}")).spawn(take) {
+        let failure = format!("no thread for it: {error}");
+        shared.tell(from_worker::Body::SlabReady(SlabReady { index, failure }));
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use torpor_proto::mapping::create_sealed;
+
+    /// A slab of four slots as number 1, which no device knows.
+    pub(in crate::worker::gpu::host_store) fn slabs() -> (Slabs, Mapping) {
+        let slabs = Slabs::new();
+        let file = create_sealed("slab", 4 * CHUNK_BYTES).unwrap();
+        let mapping = Mapping::anywhere(&file, 4 * CHUNK_BYTES as usize).unwrap();
+        slabs.slab_bytes.store(4 * CHUNK_BYTES, Ordering::Relaxed);
+        let address = mapping.address().as_ptr().expose_provenance() as u64;
+        slabs.addresses[1].store(address, Ordering::Release);
+        (slabs, mapping)
+    }
+
+    #[test]
+    fn slots_have_addresses_and_hashes_where_their_slab_is() {
+        let (slabs, mapping) = slabs();
+        let base = mapping.address().as_ptr() as u64;
+        let found = [3, 4, 7, 8, u32::MAX].map(|slot| slabs.address(slot));
+        assert_eq!(found, [None, Some(base), Some(base + 3 * CHUNK_BYTES), None, None]);
+        let zeros = blake3::hash(&vec![0; CHUNK_BYTES as usize]);
+        assert_eq!((slabs.hash(3), slabs.hash(4)), (None, Some(*zeros.as_bytes())));
+    }
+}

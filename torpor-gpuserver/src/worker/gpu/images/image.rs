@@ -1,0 +1,157 @@
+//! An image that the node knows: its file, and the instance that clients share.
+
+use crate::driver::{Device, compile};
+use crate::worker::gpu::images::instance::Instance;
+use crate::worker::gpu::images::speech::Speech;
+use crate::worker::gpu::images::whole::{ImageHash, read_checked};
+use crate::worker::sync::lock;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use torpor_proto::error::CudaError;
+use torpor_proto::image::relocate::{Bases, Immovable, Relocatable};
+use torpor_proto::image::{Code, code_for, ptx};
+
+/// An image that the node knows.
+#[derive(Debug)]
+pub(crate) struct Image {
+    hash: ImageHash,
+    bytes: u64,
+    file: PathBuf,
+    /// Open, since another worker may delete the file.
+    contents: File,
+    shared: Mutex<Option<Arc<Instance>>>,
+    has_state: OnceLock<bool>,
+    told_immovable: AtomicBool,
+    last_used: AtomicU64,
+}
+
+impl Image {
+    /// Whose bytes are whole, in an open file that may be deleted meanwhile.
+    pub(crate) fn new(hash: ImageHash, bytes: u64, file: PathBuf, contents: File) -> Self {
+        let (shared, has_state, told_immovable, last_used) = Default::default();
+        Self { hash, bytes, file, contents, shared, has_state, told_immovable, last_used }
+    }
+
+    /// BLAKE3 of its bytes.
+    pub(crate) fn hash(&self) -> ImageHash {
+        self.hash
+    }
+
+    /// The beginning of its hash, for people.
+    pub(crate) fn short_name(&self) -> String {
+        blake3::Hash::from_bytes(self.hash).to_hex()[..12].to_owned()
+    }
+
+    /// Its length.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Where its bytes lie, unless that was deleted.
+    pub(crate) fn file(&self) -> &PathBuf {
+        &self.file
+    }
+
+    /// Grows with every use.
+    pub(crate) fn last_used(&self) -> u64 {
+        self.last_used.load(Ordering::Relaxed)
+    }
+
+    /// It is used for the so-many-th time of all uses.
+    pub(crate) fn use_now(&self, number: u64) {
+        self.last_used.store(number, Ordering::Relaxed);
+    }
+
+    /// Whether it has an instance that all clients share.
+    pub(crate) fn is_loaded(&self) -> bool {
+        lock(&self.shared).is_some()
+    }
+
+    /// That instance, for those whose work on the GPU uses it.
+    pub(crate) fn loaded(&self) -> Option<Arc<Instance>> {
+        lock(&self.shared).clone()
+    }
+
+    /// Takes that instance away, if there is one. `None` if it is used.
+    pub(crate) fn take_unused(&self) -> Option<Option<Arc<Instance>>> {
+        let mut shared = lock(&self.shared);
+        let is_used = shared.as_ref().is_some_and(|instance| Arc::strong_count(instance) > 1);
+        (!is_used).then(|| shared.take())
+    }
+
+    /// The instance that all clients share.
+    pub(crate) fn shared(&self, device: &Arc<Device>) -> Result<Arc<Instance>, CudaError> {
+        let mut shared = lock(&self.shared);
+        if let Some(instance) = &*shared {
+            return Ok(instance.clone());
+        }
+        let instance = self.load(device)?;
+        *shared = Some(instance.clone());
+        Ok(instance)
+    }
+
+    /// An instance of its own.
+    pub(crate) fn load(&self, device: &Arc<Device>) -> Result<Arc<Instance>, CudaError> {
+        let bytes = self.read()?;
+        let speech =
+            code_for(&bytes, device.sm()?).map_or_else(|_| Speech::default(), |code| Speech::of(&code));
+        // SAFETY: only images that `is_whole` found complete are known, and the bytes have the same hash.
+        unsafe { Instance::load(device, &bytes, speech) }
+    }
+
+    /// Whether kernels may write into its variables, as far as can be told. An image that has no state is loaded, since its
+    /// bytes are at hand.
+    pub(crate) fn has_state(&self, device: &Arc<Device>) -> Result<bool, CudaError> {
+        if let Some(&known) = self.has_state.get() {
+            return Ok(known);
+        }
+        let bytes = self.read()?;
+        let code = code_for(&bytes, device.sm()?);
+        let speech = code.as_ref().map_or_else(|_| Speech::default(), Speech::of);
+        let has_state = match code {
+            Ok(Code::Cubin(cubin)) => Relocatable::read(cubin).is_ok_and(|code| code.has_state()),
+            Ok(Code::Ptx(text)) => ptx::text(&text).is_some_and(ptx::has_state),
+            // The driver will say so, or choose.
+            Err(_) => false,
+        };
+        let mut shared = lock(&self.shared);
+        if !has_state && shared.is_none() {
+            // SAFETY: as in `load`.
+            *shared = Some(unsafe { Instance::load(device, &bytes, speech)? });
+        }
+        Ok(*self.has_state.get_or_init(|| has_state))
+    }
+
+    /// Its code for a device, to be loaded with variables elsewhere; the inner error says why they cannot be.
+    pub(crate) fn relocatable(&self, device: &Device) -> Result<Result<Relocatable, Immovable>, CudaError> {
+        let cubin = code_for(&self.read()?, device.sm()?).and_then(|code| match code {
+            Code::Cubin(cubin) => Ok(cubin),
+            Code::Ptx(text) => compile(device, &text).map_err(|error| Immovable::Ptx(error.0)),
+        });
+        Ok(cubin.and_then(Relocatable::read))
+    }
+
+    /// An instance whose variables are in blocks at these addresses.
+    pub(crate) fn load_relocated(
+        &self,
+        device: &Arc<Device>,
+        code: &Relocatable,
+        bases: Bases,
+    ) -> Result<Arc<Instance>, CudaError> {
+        let cubin = code.code(bases);
+        // SAFETY: a complete cubin was read, and what was put into it is addresses alone.
+        unsafe { Instance::load(device, &cubin, Speech::of_cubin(&cubin)) }
+    }
+
+    /// True for whoever is the first to say that its variables cannot be moved.
+    pub(crate) fn is_news(&self) -> bool {
+        !self.told_immovable.swap(true, Ordering::Relaxed)
+    }
+
+    /// Its bytes.
+    pub(crate) fn read(&self) -> Result<Vec<u8>, CudaError> {
+        read_checked(&self.contents, self.hash, self.bytes).ok_or(CudaError::FILE_NOT_FOUND)
+    }
+}

@@ -1,0 +1,153 @@
+//! What clients of one function have together, beyond their processes: memory ([`segment`]) and events ([`event`]).
+//!
+//! Whoever exports something is given a secret for it, and whoever knows the secret may import it, if it is a client of the
+//! same function. The secret is as long as two words of the system's randomness, and the worker alone makes it, so a guess is
+//! as good as any other.
+
+pub(crate) mod event;
+pub(crate) mod segment;
+pub(crate) mod tenancy;
+
+use crate::worker::gpu::ipc::event::SharedEvent;
+use crate::worker::gpu::ipc::segment::{SharedSegment, Usage};
+use crate::worker::sync::lock;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, Weak};
+use torpor_proto::control::worker::ClientUsage;
+use torpor_proto::error::CudaError;
+
+/// What something is imported with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Secret(pub(crate) [u64; 2]);
+
+impl Secret {
+    /// A new one.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR_OPERATING_SYSTEM` if the system has no randomness.
+    pub(crate) fn new() -> Result<Self, CudaError> {
+        let mut bytes = [0; 16];
+        let made = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+        made.ok().filter(|&made| made == bytes.len()).ok_or(CudaError::OPERATING_SYSTEM)?;
+        Ok(Self(bytemuck::cast(bytes)))
+    }
+}
+
+/// Everything that clients of this worker have exported.
+#[derive(Debug, Default)]
+pub(crate) struct Ipc {
+    /// Memory.
+    pub(crate) segments: Exports<SharedSegment>,
+    /// Events.
+    pub(crate) events: Exports<SharedEvent>,
+}
+
+impl Ipc {
+    /// Adds to what each client uses what counts as its of that which several have.
+    pub(crate) fn add_usage(&self, clients: &mut [ClientUsage]) {
+        let places: HashMap<u64, usize> =
+            clients.iter().enumerate().map(|(at, usage)| (usage.client, at)).collect();
+        let mut change = |client: Option<u64>, change: &dyn Fn(&mut ClientUsage)| {
+            if let Some(&at) = client.and_then(|client| places.get(&client)) {
+                change(&mut clients[at]);
+            }
+        };
+        for segment in self.segments.all() {
+            let Usage { bytes, stored_bytes, founder, holder, payer, sharers } = segment.usage();
+            change(founder, &|its| its.allocated_bytes = its.allocated_bytes.saturating_sub(bytes));
+            change(holder, &|its| its.memory_bytes += bytes);
+            change(payer, &|its| {
+                its.allocated_bytes += bytes;
+                its.host_bytes += stored_bytes;
+            });
+            sharers.into_iter().for_each(|sharer| change(Some(sharer), &|its| its.shares = true));
+        }
+    }
+}
+
+/// Exported things of one kind, as long as somebody has them.
+#[derive(Debug)]
+pub(crate) struct Exports<T> {
+    known: Mutex<Known<T>>,
+}
+
+#[derive(Debug)]
+struct Known<T> {
+    by_secret: HashMap<Secret, Export<T>>,
+    /// With so many, those that nobody has any more are forgotten.
+    purge_at: usize,
+}
+
+#[derive(Debug)]
+struct Export<T> {
+    function: String,
+    thing: Weak<T>,
+}
+
+/// Exports that are kept before the first purge.
+const FEW: usize = 64;
+
+impl<T> Default for Exports<T> {
+    fn default() -> Self {
+        Self { known: Mutex::new(Known { by_secret: HashMap::new(), purge_at: FEW }) }
+    }
+}
+
+impl<T> Exports<T> {
+    /// Clients of the function may have it from now on.
+    pub(crate) fn add(&self, secret: Secret, function: &str, thing: &Arc<T>) {
+        let mut known = lock(&self.known);
+        if known.by_secret.len() >= known.purge_at {
+            known.by_secret.retain(|_, export| export.thing.strong_count() > 0);
+            known.purge_at = FEW.max(2 * known.by_secret.len());
+        }
+        let export = Export { function: function.to_owned(), thing: Arc::downgrade(thing) };
+        known.by_secret.insert(secret, export);
+    }
+
+    /// Nobody may have it from now on who does not already.
+    pub(crate) fn remove(&self, secret: Secret) {
+        lock(&self.known).by_secret.remove(&secret);
+    }
+
+    /// All that somebody has.
+    fn all(&self) -> Vec<Arc<T>> {
+        lock(&self.known).by_secret.values().filter_map(|export| export.thing.upgrade()).collect()
+    }
+
+    /// What a client of the function may have who knows this secret.
+    pub(crate) fn find(&self, secret: Secret, function: &str) -> Option<Arc<T>> {
+        let known = lock(&self.known);
+        let export = known.by_secret.get(&secret).filter(|export| export.function == function)?;
+        export.thing.upgrade()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_exported_is_found_by_its_function_while_somebody_has_it() {
+        let exports = Exports::default();
+        let (secret, thing) = (Secret::new().unwrap(), Arc::new(7));
+        exports.add(secret, "f", &thing);
+        assert_eq!(exports.find(secret, "f").as_deref(), Some(&7));
+        assert_eq!(exports.find(secret, "g"), None);
+        assert_eq!(exports.find(Secret([secret.0[0], !secret.0[1]]), "f"), None);
+        exports.remove(secret);
+        assert_eq!(exports.find(secret, "f"), None);
+        exports.add(secret, "f", &thing);
+        drop(thing);
+        assert_eq!(exports.find(secret, "f"), None);
+        for number in 0..10 * FEW {
+            exports.add(Secret([number as u64, 0]), "f", &Arc::new(8));
+        }
+        assert!(lock(&exports.known).by_secret.len() <= FEW, "what is gone takes no room");
+    }
+
+    #[test]
+    fn no_two_secrets_are_the_same() {
+        assert_ne!(Secret::new().unwrap(), Secret::new().unwrap());
+    }
+}

@@ -1,0 +1,68 @@
+//! A client with memory on the GPU: whether it may leave, and whether it had better not.
+
+use crate::policy::topology::Topology;
+use crate::worker::mailbox::Link;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// How long nobody tries again to save memory that could not be saved.
+const STUCK: Duration = Duration::from_secs(1);
+
+/// A client, and what it has of the GPU's memory.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) link: Arc<Link>,
+    pub(super) bytes: u64,
+    pub(super) last_used: u64,
+    pub(super) active: bool,
+    pub(super) pinned: bool,
+    /// Since when its memory cannot be saved.
+    pub(super) stuck: Option<Instant>,
+    /// How much memory it waits for.
+    pub(super) wanted_bytes: u64,
+}
+
+impl Client {
+    /// Without memory.
+    pub(super) fn new(link: &Arc<Link>, pinned: bool) -> Self {
+        Self {
+            link: link.clone(),
+            bytes: 0,
+            last_used: 0,
+            active: false,
+            pinned,
+            stuck: None,
+            wanted_bytes: 0,
+        }
+    }
+
+    /// What it has when all of it has come.
+    pub(super) fn needed_bytes(&self) -> u64 {
+        let allocated_bytes = self.link.usage.allocated_bytes.load(Ordering::Relaxed);
+        allocated_bytes.max(self.bytes.saturating_add(self.wanted_bytes))
+    }
+
+    /// What nobody else can have of the GPU.
+    pub(super) fn staying_bytes(&self) -> u64 {
+        match self.active {
+            true => self.needed_bytes(),
+            false if self.pinned || self.is_stuck() => self.bytes,
+            false => 0,
+        }
+    }
+
+    /// Whether its memory takes longer to come back than its work takes.
+    pub(super) fn is_heavy(&self) -> bool {
+        let seconds = self.needed_bytes() as f64 / Topology::default().bytes_per_second(0, 1);
+        seconds > self.link.turn_takes().as_secs_f64()
+    }
+
+    pub(super) fn is_stuck(&self) -> bool {
+        self.stuck.is_some_and(|since| since.elapsed() < STUCK)
+    }
+
+    pub(super) fn may_leave(&self) -> bool {
+        self.active && !self.pinned && self.bytes > 0
+    }
+}

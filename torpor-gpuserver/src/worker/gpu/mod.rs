@@ -1,0 +1,350 @@
+//! What the sessions of a worker share.
+
+pub(crate) mod console;
+pub(crate) mod context_limits;
+pub(crate) mod cpu;
+pub(crate) mod digest;
+pub(crate) mod fence;
+pub(crate) mod gpu_time;
+pub(crate) mod host_store;
+pub(crate) mod images;
+pub(crate) mod ipc;
+pub(crate) mod memory;
+pub(crate) mod pen;
+pub(crate) mod pinned_budget;
+pub(crate) mod pulse;
+pub(crate) mod run_queue;
+pub(crate) mod throttle;
+
+use crate::driver::{Device, PinnedWords};
+use crate::policy::eviction::Eviction;
+use crate::policy::sharing::ActiveLimit;
+use crate::swap_mode::SwapMode;
+use crate::worker::gpu::console::Console;
+use crate::worker::gpu::context_limits::ContextLimits;
+use crate::worker::gpu::cpu::CpuLine;
+use crate::worker::gpu::digest::{DigestBuffer, Digests};
+use crate::worker::gpu::gpu_time::GpuTime;
+use crate::worker::gpu::host_store::Store;
+use crate::worker::gpu::images::ImageStore;
+use crate::worker::gpu::ipc::Ipc;
+use crate::worker::gpu::memory::GpuMemory;
+use crate::worker::gpu::pen::Pen;
+use crate::worker::gpu::pinned_budget::PinnedBudget;
+use crate::worker::gpu::run_queue::Turns;
+use crate::worker::gpu::throttle::Throttle;
+use crate::worker::mailbox::{Link, Wish};
+use crate::worker::server_socket::ServerSocket;
+use crate::worker::sync::lock;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+use torpor_proto::control::worker::{ClientUsage, Detached, DeviceFault, Happened, from_worker, happened};
+use torpor_proto::error::CudaError;
+use torpor_proto::layout::AddressRange;
+
+/// Between two words that some session waits for its turn: hundreds may wait at once, and the server has other things to
+/// hear.
+const WAITING_PAUSE: Duration = Duration::from_millis(1);
+
+/// How sessions behave.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tuning {
+    /// How long a session spins before it sleeps.
+    pub(crate) spin: Duration,
+    /// How long an idle client keeps its turn if nobody waits for one.
+    pub(crate) linger: Duration,
+    /// How swap-in is done.
+    pub(crate) swap: SwapMode,
+    /// Bytes of a group of segments.
+    pub(crate) group_bytes: u64,
+    /// Device memory of all clients together.
+    pub(crate) memory_limit_bytes: u64,
+    /// Page-locked host memory of all clients together.
+    pub(crate) pinned_limit_bytes: u64,
+    /// Clients that are active at once.
+    pub(crate) active_clients: ActiveLimit,
+    /// Who leaves first when others need the room.
+    pub(crate) eviction: Eviction,
+    /// Device memory that the limits of the context take, at most.
+    pub(crate) context_limit_bytes: u64,
+    /// Whether the server is given idle clients' states.
+    pub(crate) cover: bool,
+}
+
+/// What the sessions of a worker share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// The GPU.
+    pub(crate) device: Arc<Device>,
+    /// Loaded images.
+    pub(crate) images: ImageStore,
+    /// The host store.
+    pub(crate) store: Store,
+    /// How long a session spins before it sleeps.
+    pub(crate) spin: Duration,
+    /// How long an idle client keeps its turn if nobody waits for one.
+    pub(crate) linger: Duration,
+    /// How swap-in is done.
+    pub(crate) swap: SwapMode,
+    /// Bytes of a group of segments.
+    pub(crate) group_bytes: u64,
+    /// Whether the server is given idle clients' states.
+    pub(crate) cover: bool,
+    /// The GPU's physical memory.
+    pub(crate) memory: Arc<GpuMemory>,
+    /// What clients let each other have.
+    pub(crate) ipc: Ipc,
+    /// Who is active.
+    pub(crate) turns: Turns,
+    /// Who has used it for how long.
+    pub(crate) gpu_time: GpuTime,
+    /// What clients want of the context.
+    pub(crate) limits: ContextLimits,
+    /// Who prints.
+    pub(crate) pen: Pen,
+    /// Where the driver writes what kernels say; none if that is left alone.
+    pub(crate) console: Option<Arc<Console>>,
+    /// Page-locked host memory of clients.
+    pub(crate) pinned: Arc<PinnedBudget>,
+    /// Who waits for a CPU.
+    pub(crate) cpus: CpuLine,
+    /// The kernel that digests chunks.
+    pub(crate) digests: Digests,
+    /// What it needs for one launch, for whoever is next.
+    pub(crate) digest_buffers: Mutex<Vec<DigestBuffer>>,
+    /// Held by the session that hashes chunks.
+    pub(crate) hashing: Mutex<()>,
+    /// Held by the session that saves its memory ahead of time.
+    pub(crate) saving: Mutex<()>,
+    /// Words of sessions that ended, for the next ones: giving page-locked memory back would wait for the whole GPU.
+    pub(crate) words: Mutex<Vec<PinnedWords>>,
+    /// Host ranges that released sessions are still giving back.
+    pub(crate) departing: Mutex<Vec<AddressRange>>,
+    /// How often work went on without a turn.
+    pub(crate) overstays: AtomicU64,
+    /// How often sessions say that they wait for their turns.
+    pub(crate) waiting_words: Throttle,
+    /// The conversation with the server.
+    pub(crate) server: Arc<ServerSocket>,
+    /// Somebody follows what happens to clients.
+    followed: AtomicBool,
+    links: Mutex<HashMap<u64, Arc<Link>>>,
+    lost: AtomicU32,
+    /// Held by whoever tells of the loss.
+    losing: Mutex<()>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        device: Arc<Device>,
+        server: Arc<ServerSocket>,
+        images: ImageStore,
+        digests: Digests,
+        console: Option<Arc<Console>>,
+        tuning: Tuning,
+    ) -> Self {
+        let Tuning {
+            spin,
+            linger,
+            swap,
+            group_bytes,
+            memory_limit_bytes,
+            pinned_limit_bytes,
+            active_clients,
+            eviction,
+            context_limit_bytes,
+            cover,
+        } = tuning;
+        Self {
+            memory: Arc::new(GpuMemory::new(&device, memory_limit_bytes, eviction)),
+            ipc: Ipc::default(),
+            turns: Turns::new(active_clients),
+            gpu_time: GpuTime::new(),
+            limits: ContextLimits::new(context_limit_bytes),
+            pen: Pen::default(),
+            console,
+            cpus: CpuLine::new(),
+            pinned: PinnedBudget::new(pinned_limit_bytes),
+            device,
+            images,
+            store: Store::new(server.clone()),
+            spin,
+            linger,
+            swap,
+            group_bytes,
+            cover,
+            digests,
+            digest_buffers: Mutex::default(),
+            hashing: Mutex::default(),
+            saving: Mutex::default(),
+            words: Mutex::default(),
+            departing: Mutex::default(),
+            overstays: AtomicU64::new(0),
+            waiting_words: Throttle::new(WAITING_PAUSE),
+            server,
+            followed: AtomicBool::new(false),
+            links: Mutex::default(),
+            lost: AtomicU32::new(0),
+            losing: Mutex::default(),
+        }
+    }
+
+    /// Tells the server something. If it is gone, so is this worker soon.
+    pub(crate) fn tell(&self, body: from_worker::Body) {
+        self.server.tell(body);
+    }
+
+    /// Somebody follows what happens to clients from now on, or nobody does.
+    pub(crate) fn follow(&self, events: bool) {
+        self.followed.store(events, Ordering::Relaxed);
+    }
+
+    /// Something happened to a client: the server hears of it if somebody follows.
+    pub(crate) fn tell_followers(&self, client: u64, what: impl FnOnce() -> happened::What) {
+        if self.followed.load(Ordering::Relaxed) {
+            self.tell(from_worker::Body::Happened(Happened { client, what: Some(what()) }));
+        }
+    }
+
+    /// Notes a new session, unless its number or its addresses are taken.
+    pub(crate) fn enlist(
+        &self,
+        client: u64,
+        function: &str,
+        arena: AddressRange,
+    ) -> Result<Arc<Link>, String> {
+        let mut links = self.links();
+        if links.contains_key(&client) {
+            return Err(format!("client {client} is attached already"));
+        }
+        if let Some(other) = links.values().find(|link| link.arena.overlaps(arena)) {
+            return Err(format!("its addresses are still in use by client {}", other.client));
+        }
+        let link = Arc::new(Link::new(client, function, arena));
+        links.insert(client, link.clone());
+        Ok(link)
+    }
+
+    /// Forgets a session that has ended, then tells the server unless it knows.
+    pub(crate) fn delist(&self, client: u64, tell: bool) {
+        self.pen.give_up(client);
+        self.limits.forget(client);
+        self.memory.leave(client);
+        self.turns.give_up(client);
+        self.gpu_time.end(client);
+        self.links().remove(&client);
+        if tell {
+            self.tell(from_worker::Body::Detached(Detached { client }));
+        }
+    }
+
+    /// The session of a client.
+    pub(crate) fn link(&self, client: u64) -> Option<Arc<Link>> {
+        self.links().get(&client).cloned()
+    }
+
+    /// Asks a session to end. False if there is none.
+    pub(crate) fn stop(&self, client: u64) -> bool {
+        self.link(client).inspect(|link| link.stop()).is_some()
+    }
+
+    /// Asks a session for its lease of the host store. One that is gone does not use it.
+    pub(crate) fn want_lease(&self, client: u64) {
+        match self.links().get(&client) {
+            Some(link) => link.ask(Wish::Lease),
+            None => self.store.lease_revoked(client),
+        }
+    }
+
+    /// Whether any session is left.
+    pub(crate) fn has_sessions(&self) -> bool {
+        !self.links().is_empty()
+    }
+
+    /// How many clients have work.
+    pub(crate) fn working(&self) -> usize {
+        self.links().values().filter(|link| link.work.is_working()).count()
+    }
+
+    /// What each client uses.
+    pub(crate) fn usage(&self) -> Vec<ClientUsage> {
+        let images = |link: &Link| self.images.quota.used_bytes(&link.function);
+        let mut usage: Vec<_> = self.links().values().map(|link| link.report(images(link))).collect();
+        self.ipc.add_usage(&mut usage);
+        usage
+    }
+
+    /// The error that the context was lost with.
+    #[inline]
+    pub(crate) fn lost(&self) -> Option<CudaError> {
+        // SYNC POINT lost: who sees it says nothing to the server before the server was told.
+        CudaError::check(self.lost.load(Ordering::Acquire)).err()
+    }
+
+    /// The context is lost: every client fails that is not covered, the server is told, and the worker ends.
+    pub(crate) fn lose(&self, error: CudaError, reason: String) {
+        // Others who meet the same error wait here: the end of a client must not be what the server hears first.
+        let _one_at_a_time = lock(&self.losing);
+        if self.lost().is_some() {
+            return;
+        }
+        tracing::error!("the GPU's context is lost, {error}: {reason}");
+        if error == CudaError::ASSERT {
+            self.tell_assertions();
+        }
+        self.fail_uncovered_clients(error);
+        let ran_ahead = if error == CudaError::ILLEGAL_ADDRESS { self.ran_ahead() } else { Vec::new() };
+        self.tell(from_worker::Body::DeviceFault(DeviceFault { code: error.0, reason, ran_ahead }));
+        // SYNC POINT lost
+        self.lost.store(error.0, Ordering::Release);
+        // Again, for who came meanwhile.
+        self.fail_uncovered_clients(error);
+        self.server.stop_hearing();
+    }
+
+    /// Whether another client's work goes on without a turn, and began to do so before this one's, if this one's does.
+    pub(crate) fn overstays_before(&self, link: &Link) -> bool {
+        let number = |link: &Link| link.overstays.load(Ordering::Relaxed).checked_sub(1).unwrap_or(u64::MAX);
+        self.links().values().any(|other| number(other) < number(link))
+    }
+
+    /// Functions with kernels that may have run before all of their memory was there.
+    fn ran_ahead(&self) -> Vec<String> {
+        let links = self.links();
+        let ahead = links.values().filter(|link| link.ran_ahead.load(Ordering::Relaxed) != 0);
+        ahead.map(|link| link.function.clone()).collect()
+    }
+
+    /// Leaves what the driver says of a failed assertion to those whose kernels it may have been.
+    fn tell_assertions(&self) {
+        let Some(console) = &self.console else { return };
+        // It fails, and the driver has said all by then.
+        let _ = self.device.synchronize();
+        let text = console.assertions();
+        for link in self.links().values() {
+            let own = text.split_inclusive(|&byte| byte == b'\n').filter(|line| link.may_have_said(line));
+            if let Some(channel) = link.channel.get() {
+                channel.leave_last_words(&own.flatten().copied().collect::<Vec<u8>>());
+            }
+        }
+    }
+
+    /// One that is covered goes on at the next worker, unless its session takes a command before it hears of this: then it fails
+    /// there.
+    fn fail_uncovered_clients(&self, error: CudaError) {
+        for link in self.links().values() {
+            if let Some(channel) = link.channel.get()
+                && !link.covered.load(Ordering::Relaxed)
+            {
+                channel.fail(error);
+            }
+            link.wake();
+        }
+    }
+
+    fn links(&self) -> MutexGuard<'_, HashMap<u64, Arc<Link>>> {
+        lock(&self.links)
+    }
+}

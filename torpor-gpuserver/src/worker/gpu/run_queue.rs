@@ -1,0 +1,218 @@
+//! Turns: which clients are active on the GPU. The others wait in the order in which they are [due](crate::policy::due), until the
+//! [policy](crate::policy::sharing) lets the first of them join those that are active.
+//!
+//! A session takes a turn with its first GPU command after idleness and gives it up when it is idle: soon if somebody
+//! waits, for a turn or for an active client's memory, else after the linger.
+//!
+//! Where the turns and the GPU's memory are both locked, the turns are locked first.
+
+use crate::policy::sharing::ActiveLimit;
+use crate::worker::mailbox::Link;
+use crate::worker::sync::lock;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// The turns of one GPU.
+#[derive(Debug)]
+pub(crate) struct Turns {
+    limit: ActiveLimit,
+    begin: Instant,
+    /// Whether somebody waits: read by every idle session, so it has a word of its own.
+    contended: AtomicBool,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    active: Vec<Arc<Link>>,
+    waiting: VecDeque<Waiting>,
+    /// Active clients that wait for memory of others.
+    short_of_memory: Vec<u64>,
+}
+
+/// A client that waits.
+#[derive(Debug)]
+struct Waiting {
+    /// By when it must begin, after the turns began.
+    due: Duration,
+    link: Arc<Link>,
+}
+
+impl Turns {
+    /// Nobody has a turn yet.
+    pub(crate) fn new(limit: ActiveLimit) -> Self {
+        Self { limit, begin: Instant::now(), contended: AtomicBool::new(false), queue: Mutex::default() }
+    }
+
+    /// Takes a turn if the client is the first in line and `joins`, which is told the limit and how many are active: else the
+    /// client waits in line, and its session asks again when it is woken.
+    pub(crate) fn take(&self, link: &Arc<Link>, joins: impl FnOnce(ActiveLimit, usize) -> bool) -> bool {
+        let mut queue = lock(&self.queue);
+        if queue.waiting.iter().all(|other| other.link.client != link.client) {
+            queue.line_up(link.due(self.begin.elapsed()), link.clone());
+        }
+        let is_first = queue.waiting.front().is_some_and(|first| first.link.client == link.client);
+        let taken = is_first && joins(self.limit, queue.active.len());
+        if taken {
+            queue.waiting.pop_front();
+            queue.active.push(link.clone());
+            queue.wake_first();
+        } else {
+            queue.wake_active();
+        }
+        self.note(&queue);
+        taken
+    }
+
+    /// An active client waits for memory that only others that are active could give up.
+    pub(crate) fn want_memory(&self, client: u64) {
+        let mut queue = lock(&self.queue);
+        if !queue.short_of_memory.contains(&client) {
+            queue.short_of_memory.push(client);
+            self.note(&queue);
+            queue.wake_active();
+        }
+    }
+
+    /// It waits for memory no longer.
+    pub(crate) fn want_no_memory(&self, client: u64) {
+        let mut queue = lock(&self.queue);
+        queue.short_of_memory.retain(|&short| short != client);
+        self.note(&queue);
+    }
+
+    /// Gives a turn up, or a place in the line.
+    pub(crate) fn give_up(&self, client: u64) {
+        let mut queue = lock(&self.queue);
+        queue.active.retain(|link| link.client != client);
+        queue.waiting.retain(|waiting| waiting.link.client != client);
+        queue.short_of_memory.retain(|&short| short != client);
+        self.note(&queue);
+        queue.wake_first();
+    }
+
+    /// Who waits, the next one first.
+    pub(crate) fn line(&self) -> Vec<u64> {
+        lock(&self.queue).waiting.iter().map(|waiting| waiting.link.client).collect()
+    }
+
+    /// Whether somebody waits.
+    #[inline]
+    pub(crate) fn is_contended(&self) -> bool {
+        self.contended.load(Ordering::Relaxed)
+    }
+
+    fn note(&self, queue: &Queue) {
+        let contended = !queue.waiting.is_empty() || !queue.short_of_memory.is_empty();
+        self.contended.store(contended, Ordering::Relaxed);
+    }
+}
+
+impl Queue {
+    /// Behind those that are due earlier, or as early.
+    fn line_up(&mut self, due: Duration, link: Arc<Link>) {
+        let place = self.waiting.iter().position(|other| other.due > due).unwrap_or(self.waiting.len());
+        self.waiting.insert(place, Waiting { due, link });
+    }
+
+    fn wake_first(&self) {
+        self.waiting.front().into_iter().for_each(|first| first.link.wake());
+    }
+
+    /// Those that are active but idle sleep until somebody wants what they have.
+    fn wake_active(&self) {
+        self.active.iter().for_each(|active| active.wake());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::sharing::joins;
+    use std::num::NonZeroUsize;
+    use torpor_proto::layout::AddressRange;
+
+    fn link(client: u64) -> Arc<Link> {
+        Arc::new(Link::new(client, "f", AddressRange { address: client << 32, bytes: 1 << 32 }))
+    }
+
+    fn take(turns: &Turns, link: &Arc<Link>) -> bool {
+        turns.take(link, |limit, active| joins(limit, active, 0, || unreachable!("the limit is a number")))
+    }
+
+    #[test]
+    fn turns_are_taken_in_the_order_of_asking() {
+        let turns = Turns::new(ActiveLimit::AtMost(NonZeroUsize::MIN));
+        let [first, second, third] = [1, 2, 3].map(link);
+        assert!(take(&turns, &first));
+        assert!(!turns.is_contended());
+        assert!(!take(&turns, &second) && !take(&turns, &third) && !take(&turns, &second));
+        assert!(turns.is_contended());
+        assert_eq!(turns.line(), [2, 3]);
+        turns.give_up(1);
+        assert!(!take(&turns, &third), "it is not the next one");
+        assert!(take(&turns, &second));
+        assert!(!take(&turns, &first), "whoever had a turn is behind those that wait");
+        turns.give_up(2);
+        assert!(take(&turns, &third));
+        turns.give_up(3);
+        assert!(take(&turns, &first));
+        assert!(!turns.is_contended());
+    }
+
+    #[test]
+    fn who_is_due_first_is_first_and_of_equals_who_came_first() {
+        let mut queue = Queue::default();
+        for (client, due_ms) in [(1, 1000), (2, 80), (3, 1000), (4, 200), (5, 80)] {
+            queue.line_up(Duration::from_millis(due_ms), link(client));
+        }
+        let line: Vec<_> = queue.waiting.iter().map(|waiting| waiting.link.client).collect();
+        assert_eq!(line, [2, 5, 4, 1, 3]);
+    }
+
+    #[test]
+    fn an_objective_lets_a_client_overtake_those_that_have_none() {
+        let (patient, urgent) = (link(1), link(2));
+        urgent.slo_ms.store(80, Ordering::Relaxed);
+        let at = Duration::from_millis;
+        assert!(urgent.due(at(100)) < patient.due(at(0)));
+        assert!(urgent.due(at(1000)) > patient.due(at(0)), "but not for ever");
+    }
+
+    #[test]
+    fn a_place_in_the_line_can_be_given_up() {
+        let turns = Turns::new("2".parse().expect("a number"));
+        let [first, second, third, fourth] = [1, 2, 3, 4].map(link);
+        assert!(take(&turns, &first) && take(&turns, &second));
+        assert!(!take(&turns, &third) && !take(&turns, &fourth));
+        turns.give_up(3);
+        turns.give_up(1);
+        assert!(take(&turns, &fourth));
+        assert!(!turns.is_contended());
+    }
+
+    #[test]
+    fn nobody_overtakes_one_that_waits_for_more_room() {
+        let turns = Turns::new(ActiveLimit::Auto);
+        let [large, small] = [1, 2].map(link);
+        assert!(!turns.take(&large, |_, _| false));
+        assert!(!turns.take(&small, |_, _| true));
+        assert!(turns.take(&large, |_, _| true) && turns.take(&small, |_, _| true));
+    }
+
+    #[test]
+    fn who_is_short_of_memory_is_waited_for_like_one_that_waits_for_a_turn() {
+        let turns = Turns::new(ActiveLimit::Auto);
+        assert!(turns.take(&link(1), |_, _| true) && turns.take(&link(2), |_, _| true));
+        turns.want_memory(1);
+        turns.want_memory(1);
+        assert!(turns.is_contended());
+        turns.want_no_memory(1);
+        assert!(!turns.is_contended());
+        turns.want_memory(2);
+        turns.give_up(2);
+        assert!(!turns.is_contended());
+    }
+}

@@ -1,0 +1,319 @@
+//! How a session is reached from outside its thread: what others want of it, and what it tells of itself.
+
+use crate::policy::due::due;
+use crate::worker::cost::{Counts, ToldRequests};
+use crate::worker::sync::lock;
+use crate::worker::work_time::WorkTime;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::Thread;
+use std::time::Duration;
+use torpor_proto::channel::MappedChannel;
+use torpor_proto::control::worker::{ClientUsage, Cost, Phase, Settings};
+use torpor_proto::image::AssertionTexts;
+use torpor_proto::layout::AddressRange;
+use torpor_proto::ring::wake_consumer;
+
+/// A session as the rest of the worker sees it.
+#[derive(Debug)]
+pub(crate) struct Link {
+    /// The client's number.
+    pub(crate) client: u64,
+    /// Its function's name.
+    pub(crate) function: String,
+    /// Its device addresses, taken as long as the session lives.
+    pub(crate) arena: AddressRange,
+    /// Its channel, once that is open.
+    pub(crate) channel: OnceLock<MappedChannel>,
+    /// Its thread, once that runs.
+    pub(crate) thread: OnceLock<Thread>,
+    /// Page-locked host memory that its function may have on this GPU.
+    pub(crate) pinned_limit_bytes: AtomicU64,
+    /// Images that its function may use on this GPU.
+    pub(crate) image_limit_bytes: AtomicU64,
+    /// Within what time its requests should be answered, in milliseconds; 0 if nobody has said.
+    pub(crate) slo_ms: AtomicU32,
+    /// For [`ClientUsage`].
+    pub(crate) usage: LinkUsage,
+    /// The server has all that the client is: it survives this worker.
+    pub(crate) covered: AtomicBool,
+    /// The swap-in during which a kernel was launched that waited for a part of the memory alone, while that kernel may not
+    /// have ended; 0 for none.
+    pub(crate) ran_ahead: AtomicU64,
+    /// It launched kernels that can fail an assertion since it was given the GPU.
+    pub(crate) may_assert: AtomicBool,
+    /// Of the images that it has kernels of.
+    assertions: Mutex<Vec<Arc<AssertionTexts>>>,
+    /// Which of all overstays its work's is, while that goes on without a turn; 0 while not.
+    pub(crate) overstays: AtomicU64,
+    /// Requests under way that somebody has told of.
+    pub(crate) told: ToldRequests,
+    /// What it has sought may be here by now.
+    sought: AtomicBool,
+    /// How long it has had work.
+    pub(crate) work: WorkTime,
+    /// How long it has had turns.
+    pub(crate) turn: WorkTime,
+    /// What others want of the session.
+    wishes: AtomicU32,
+    /// The settings of its function, if they have changed.
+    settings: Mutex<Option<Settings>>,
+    stop: AtomicBool,
+}
+
+/// What a session tells of itself.
+#[derive(Debug, Default)]
+pub(crate) struct LinkUsage {
+    /// Physical device memory.
+    pub(crate) memory_bytes: AtomicU64,
+    /// Page-locked host memory.
+    pub(crate) pinned_bytes: AtomicU64,
+    /// Commands executed.
+    pub(crate) commands: AtomicU64,
+    /// Device memory allocated, wherever it is.
+    pub(crate) allocated_bytes: AtomicU64,
+    /// Host store referred to.
+    pub(crate) host_bytes: AtomicU64,
+    /// Times that it was given the GPU.
+    pub(crate) requests: AtomicU64,
+    /// Of those, how often all its memory was there.
+    pub(crate) hits: AtomicU64,
+    /// Of those, how often it was not.
+    pub(crate) swaps: AtomicU64,
+    /// How long it waited for its turns, in microseconds.
+    pub(crate) waited_us: AtomicU64,
+    /// How long others took to make room for it and its memory to come.
+    pub(crate) swapping_us: AtomicU64,
+    /// How long it used the GPU, in nanoseconds, as far as that is shared out.
+    pub(crate) gpu_ns: AtomicU64,
+    /// It is covered, and nothing but a command changes that.
+    pub(crate) covered: AtomicBool,
+    /// A [`Phase`].
+    pub(crate) phase: AtomicI32,
+    /// Images whose variables keep it on its GPU.
+    pub(crate) fixed_images: AtomicU32,
+}
+
+/// What others want of a session; each is one bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Wish {
+    /// Leave the GPU if idle: somebody needs the room.
+    Evict = 1,
+    /// Leave the GPU as soon as idle: the operator wants it.
+    Unload = 2,
+    /// Come to the GPU: the operator wants it.
+    Load = 4,
+    /// Look at the settings.
+    Settings = 8,
+    /// Let go of the host store's slots while idle.
+    Lease = 16,
+    /// Be given up for another worker, as soon as idle or waiting for a turn.
+    Release = 32,
+    /// The same, but only while it waits for its turn.
+    ReleaseWaiting = 64,
+    /// Come to the GPU: a request begins, as whoever passes it on says.
+    Request = 128,
+}
+
+impl LinkUsage {
+    /// What requests cost is a difference of.
+    pub(crate) fn counts(&self) -> Counts {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Counts {
+            turns: read(&self.requests),
+            swaps: read(&self.swaps),
+            waited_us: read(&self.waited_us),
+            swapping_us: read(&self.swapping_us),
+            gpu_us: read(&self.gpu_ns) / 1000,
+        }
+    }
+}
+
+impl Link {
+    /// Of a session that is about to begin.
+    pub(crate) fn new(client: u64, function: &str, arena: AddressRange) -> Self {
+        Self {
+            client,
+            function: function.to_owned(),
+            arena,
+            channel: OnceLock::new(),
+            thread: OnceLock::new(),
+            pinned_limit_bytes: AtomicU64::new(u64::MAX),
+            image_limit_bytes: AtomicU64::new(u64::MAX),
+            slo_ms: AtomicU32::new(0),
+            usage: LinkUsage::default(),
+            covered: AtomicBool::new(false),
+            ran_ahead: AtomicU64::new(0),
+            may_assert: AtomicBool::new(false),
+            assertions: Mutex::default(),
+            overstays: AtomicU64::new(0),
+            told: ToldRequests::default(),
+            sought: AtomicBool::new(false),
+            work: WorkTime::new(),
+            turn: WorkTime::new(),
+            wishes: AtomicU32::new(0),
+            settings: Mutex::default(),
+            stop: AtomicBool::new(false),
+        }
+    }
+
+    /// It has kernels of an image with assertions.
+    pub(crate) fn note_assertions(&self, texts: &Arc<AssertionTexts>) {
+        let mut assertions = lock(&self.assertions);
+        if assertions.iter().all(|known| !Arc::ptr_eq(known, texts)) {
+            assertions.push(texts.clone());
+        }
+    }
+
+    /// Whether a message of the driver may be of its kernels.
+    pub(crate) fn may_have_said(&self, message: &[u8]) -> bool {
+        self.may_assert.load(Ordering::Relaxed)
+            && lock(&self.assertions).iter().any(|texts| texts.has(message))
+    }
+
+    /// Wants something of the session. Of coming and leaving, what was wanted last counts.
+    pub(crate) fn ask(&self, wish: Wish) {
+        match wish {
+            Wish::Unload => self.fulfil(Wish::Load),
+            Wish::Load => self.fulfil(Wish::Unload),
+            _ => {}
+        }
+        // SYNC POINT turn
+        self.wishes.fetch_or(wish as u32, Ordering::SeqCst);
+        self.wake();
+    }
+
+    /// Whether anything is wanted.
+    #[inline]
+    pub(crate) fn has_wishes(&self) -> bool {
+        self.wishes.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether this is wanted.
+    pub(crate) fn wishes(&self, wish: Wish) -> bool {
+        self.wishes.load(Ordering::Relaxed) & wish as u32 != 0
+    }
+
+    /// It is done, or moot.
+    pub(crate) fn fulfil(&self, wish: Wish) {
+        self.wishes.fetch_and(!(wish as u32), Ordering::Relaxed);
+    }
+
+    /// As [`Self::fulfil`]. True if it was wanted; of several that ask at once, one alone hears so.
+    pub(crate) fn take(&self, wish: Wish) -> bool {
+        // SYNC POINT turn
+        self.wishes.fetch_and(!(wish as u32), Ordering::SeqCst) & wish as u32 != 0
+    }
+
+    /// Wants the session to be given up if it waits for its turn. False if it does not, and need not answer.
+    ///
+    /// SYNC POINT turn: a session whose turn comes says that it is active and then looks at what is wanted; here the wish is
+    /// noted first and the phase read then. One of the two sees the other, and whoever takes the wish answers it.
+    pub(crate) fn ask_release_waiting(&self) -> bool {
+        self.ask(Wish::ReleaseWaiting);
+        self.usage.phase.load(Ordering::SeqCst) == Phase::Waiting as i32 || !self.take(Wish::ReleaseWaiting)
+    }
+
+    /// Hears that what it has sought may be here by now, or cannot be had.
+    pub(crate) fn tell_sought(&self) {
+        self.sought.store(true, Ordering::Relaxed);
+        self.wake();
+    }
+
+    /// Whether it has heard so since the last time.
+    pub(crate) fn take_sought(&self) -> bool {
+        self.sought.swap(false, Ordering::Relaxed)
+    }
+
+    /// Hears that a request begins.
+    pub(crate) fn begin_request(&self, request: u64) {
+        self.told.begin(request, self.usage.counts());
+        self.ask(Wish::Request);
+    }
+
+    /// What a request has cost by now.
+    pub(crate) fn cost(&self, request: u64) -> Cost {
+        let Counts { turns, swaps, waited_us, swapping_us, gpu_us } =
+            self.told.cost(request, self.usage.counts());
+        Cost { client: self.client, request, turns, swaps, waited_us, swapping_us, gpu_us }
+    }
+
+    /// Hears that one has ended.
+    pub(crate) fn end_request(&self, request: u64) {
+        self.told.end(request);
+        self.wake();
+    }
+
+    /// Gives the session new settings.
+    pub(crate) fn set_settings(&self, settings: Settings) {
+        *lock(&self.settings) = Some(settings);
+        self.ask(Wish::Settings);
+    }
+
+    /// The new settings, once.
+    pub(crate) fn take_settings(&self) -> Option<Settings> {
+        lock(&self.settings).take()
+    }
+
+    /// By when the client must begin if it comes to the line at `now`: see [`due`].
+    pub(crate) fn due(&self, now: Duration) -> Duration {
+        let slo_ms = self.slo_ms.load(Ordering::Relaxed);
+        let slo = (slo_ms > 0).then(|| Duration::from_millis(slo_ms.into()));
+        due(now, slo, self.turn_takes())
+    }
+
+    /// How long its turns last on average; nothing before it had one.
+    pub(crate) fn turn_takes(&self) -> Duration {
+        let turns = u32::try_from(self.usage.requests.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
+        self.work.total().checked_div(turns).unwrap_or_default()
+    }
+
+    /// Whether the session is to end.
+    #[inline]
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Ends the session.
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.wake();
+    }
+
+    /// What the client uses, and its function of images.
+    pub(crate) fn report(&self, function_image_bytes: u64) -> ClientUsage {
+        let usage = &self.usage;
+        ClientUsage {
+            client: self.client,
+            memory_bytes: usage.memory_bytes.load(Ordering::Relaxed),
+            pinned_bytes: usage.pinned_bytes.load(Ordering::Relaxed),
+            commands: usage.commands.load(Ordering::Relaxed),
+            busy: self.work.is_working()
+                || self.channel.get().is_some_and(|channel| !channel.ring().is_drained()),
+            allocated_bytes: usage.allocated_bytes.load(Ordering::Relaxed),
+            host_bytes: usage.host_bytes.load(Ordering::Relaxed),
+            requests: usage.requests.load(Ordering::Relaxed),
+            hits: usage.hits.load(Ordering::Relaxed),
+            swaps: usage.swaps.load(Ordering::Relaxed),
+            fixed_images: usage.fixed_images.load(Ordering::Relaxed),
+            // As whoever knows what clients share says.
+            shares: false,
+            phase: usage.phase.load(Ordering::Relaxed),
+            function_image_bytes,
+            covered: usage.covered.load(Ordering::Relaxed),
+            worked_us: u64::try_from(self.work.total().as_micros()).unwrap_or(u64::MAX),
+            turn_us: u64::try_from(self.turn.lasts().as_micros()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// Wakes the session's thread, whatever it sleeps for.
+    pub(crate) fn wake(&self) {
+        if let Some(channel) = self.channel.get() {
+            wake_consumer(channel.ring());
+        }
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! A client's host range: shared memory, mapped at the client's own addresses, parts of it page-locked.
+//!
+//! The staging area at its beginning is page-locked in the background when the session starts; the rest as the client
+//! asks. Pages that nobody has touched are faulted in by several threads first: one alone does 1.5 GB/s.
+
+use crate::driver::{Device, HostRegistration};
+use crate::fault_in::fault_in;
+use crate::worker::gpu::Shared;
+use crate::worker::gpu::pinned_budget::PinnedShare;
+use crate::worker::mailbox::Link;
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use torpor_proto::control::migration;
+use torpor_proto::error::CudaError;
+use torpor_proto::layout::{AddressRange, PAGE_BYTES};
+use torpor_proto::mapping::Mapping;
+
+#[derive(Debug)]
+enum Staging {
+    Starting(Option<JoinHandle<Result<HostRegistration, CudaError>>>),
+    Locked(#[expect(dead_code, reason = "kept for its drop alone")] HostRegistration),
+    Failed(CudaError),
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if let Self::Starting(thread) = self {
+            // What it locked is unlocked here, before the range is unmapped.
+            drop(thread.take().map(JoinHandle::join));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Locked {
+    bytes: u64,
+    _registration: HostRegistration,
+    _share: PinnedShare,
+}
+
+/// A client's host range.
+#[derive(Debug)]
+pub(crate) struct HostMemory {
+    // Dropped in this order: what is locked in a mapping goes before the mapping.
+    staging: Staging,
+    _staging_share: PinnedShare,
+    locked: BTreeMap<u64, Locked>,
+    range: AddressRange,
+    staging_range: AddressRange,
+    device: Arc<Device>,
+    link: Arc<Link>,
+    file: OwnedFd,
+    _mapping: Mapping,
+}
+
+impl HostMemory {
+    /// Maps the range and begins to page-lock the staging area.
+    pub(crate) fn new(
+        shared: &Shared,
+        link: &Arc<Link>,
+        file: OwnedFd,
+        (range, staging_bytes): (AddressRange, u64),
+        share: PinnedShare,
+    ) -> io::Result<Self> {
+        let mapping = Mapping::fixed(&file, range.address, range.bytes as usize)?;
+        let staging_range = AddressRange { address: range.address, bytes: staging_bytes };
+        let staging = if staging_bytes == 0 {
+            Staging::Failed(CudaError::INVALID_VALUE)
+        } else {
+            let (device, link) = (shared.device.clone(), link.clone());
+            let lock = move || {
+                device.make_current()?;
+                lock_pages(&device, staging_range, &link)
+            };
+            Staging::Starting(Some(std::thread::Builder::new().name("staging".to_owned()).spawn(lock)?))
+        };
+        Ok(Self {
+            staging,
+            _staging_share: share,
+            locked: BTreeMap::new(),
+            range,
+            staging_range,
+            device: shared.device.clone(),
+            link: link.clone(),
+            file,
+            _mapping: mapping,
+        })
+    }
+
+    /// Its addresses.
+    pub(crate) fn range(&self) -> AddressRange {
+        self.range
+    }
+
+    /// Whether a range touches the host range's addresses at all.
+    pub(crate) fn owns(&self, address: u64) -> bool {
+        self.range.contains(address, 1)
+    }
+
+    /// Whether an address lies in the staging area.
+    pub(crate) fn is_staging(&self, address: u64) -> bool {
+        self.staging_range.contains(address, 1)
+    }
+
+    /// Whether a range is page-locked, in one piece.
+    pub(crate) fn check_locked(&mut self, address: u64, bytes: u64) -> Result<(), CudaError> {
+        if self.staging_range.contains(address, bytes) {
+            return self.staging_ready();
+        }
+        let (&start, locked) = self.locked.range(..=address).next_back().ok_or(CudaError::INVALID_VALUE)?;
+        let piece = AddressRange { address: start, bytes: locked.bytes };
+        if piece.contains(address, bytes) { Ok(()) } else { Err(CudaError::INVALID_VALUE) }
+    }
+
+    /// Whether a word is an address of memory that the program page-locked.
+    pub(crate) fn is_locked(&self, word: u64) -> bool {
+        self.owns(word)
+            && self
+                .locked
+                .range(..=word)
+                .next_back()
+                .is_some_and(|(&start, piece)| word - start < piece.bytes)
+    }
+
+    /// Page-locks a part of the range behind the staging area.
+    pub(crate) fn lock(&mut self, address: u64, bytes: u64, share: PinnedShare) -> Result<(), CudaError> {
+        let piece = AddressRange { address, bytes };
+        let pages = address.is_multiple_of(PAGE_BYTES) && bytes.is_multiple_of(PAGE_BYTES) && bytes > 0;
+        if !pages || !self.range.contains(address, bytes) || address < self.staging_range.end() {
+            return Err(CudaError::INVALID_VALUE);
+        }
+        let before = self.locked.range(..piece.end()).next_back();
+        if before.is_some_and(|(&start, before)| start.saturating_add(before.bytes) > address) {
+            return Err(CudaError::HOST_MEMORY_ALREADY_REGISTERED);
+        }
+        let registration = lock_pages(&self.device, piece, &self.link)?;
+        self.locked.insert(address, Locked { bytes, _registration: registration, _share: share });
+        Ok(())
+    }
+
+    /// Whether something was locked at this address.
+    pub(crate) fn is_lock(&self, address: u64) -> bool {
+        self.locked.contains_key(&address)
+    }
+
+    /// Undoes [`Self::lock`] and gives the pages back. The GPU must have done with them.
+    pub(crate) fn unlock(&mut self, address: u64) -> Result<(), CudaError> {
+        let Locked { bytes, _registration, _share } =
+            self.locked.remove(&address).ok_or(CudaError::HOST_MEMORY_NOT_REGISTERED)?;
+        drop(_registration);
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        rustix::fs::fallocate(&self.file, hole, address - self.range.address, bytes)
+            .map_err(|_| CudaError::OPERATING_SYSTEM)
+    }
+
+    /// What was locked beside the staging area, for another worker.
+    pub(crate) fn save(&self) -> Vec<migration::HostPiece> {
+        let piece =
+            |(&address, locked): (&u64, &Locked)| migration::HostPiece { address, bytes: locked.bytes };
+        self.locked.iter().map(piece).collect()
+    }
+
+    /// Bytes that are page-locked.
+    pub(crate) fn locked_bytes(&self) -> u64 {
+        self.staging_range.bytes + self.locked.values().map(|locked| locked.bytes).sum::<u64>()
+    }
+
+    /// Copies out what the client wrote. The kernel does it, so a client that writes meanwhile harms only itself.
+    pub(crate) fn read(&self, address: u64, out: &mut [u8]) -> Result<(), CudaError> {
+        if !self.range.contains(address, out.len() as u64) {
+            return Err(CudaError::INVALID_VALUE);
+        }
+        let mut done = 0;
+        while done < out.len() {
+            let offset = address - self.range.address + done as u64;
+            match rustix::io::pread(&self.file, &mut out[done..], offset) {
+                Ok(0) => return Err(CudaError::OPERATING_SYSTEM),
+                Ok(count) => done += count,
+                Err(Errno::INTR) => {}
+                Err(_) => return Err(CudaError::OPERATING_SYSTEM),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what the client is to find there. It may write there too, and harms only itself.
+    pub(crate) fn write(&self, address: u64, bytes: &[u8]) -> Result<(), CudaError> {
+        if !self.range.contains(address, bytes.len() as u64) {
+            return Err(CudaError::INVALID_VALUE);
+        }
+        let mut done = 0;
+        while done < bytes.len() {
+            let offset = address - self.range.address + done as u64;
+            match rustix::io::pwrite(&self.file, &bytes[done..], offset) {
+                Ok(count) if count > 0 => done += count,
+                Err(Errno::INTR) => {}
+                _ => return Err(CudaError::OPERATING_SYSTEM),
+            }
+        }
+        Ok(())
+    }
+
+    /// The aligned words of a range that the client wrote; it may write on meanwhile, and harms only itself.
+    pub(crate) fn words(&self, address: u64, bytes: u64) -> Option<impl Iterator<Item = u64> + '_> {
+        if !self.range.contains(address, bytes) {
+            return None;
+        }
+        let end = address + bytes;
+        let first = address.next_multiple_of(8);
+        let count = end.saturating_sub(first) / 8;
+        Some((0..count).map(move |index| {
+            let word = std::ptr::with_exposed_provenance::<u64>((first + index * 8) as usize);
+            // SAFETY: inside the range, which stays mapped as long as self lives; aligned; volatile, because the other side
+            // may write it.
+            unsafe { word.read_volatile() }
+        }))
+    }
+
+    fn staging_ready(&mut self) -> Result<(), CudaError> {
+        if let Staging::Starting(thread) = &mut self.staging {
+            let locked = thread.take().map(JoinHandle::join);
+            self.staging = match locked {
+                Some(Ok(Ok(registration))) => Staging::Locked(registration),
+                Some(Ok(Err(error))) => Staging::Failed(error),
+                Some(Err(_)) | None => Staging::Failed(CudaError::UNKNOWN),
+            };
+            if let Staging::Failed(error) = &self.staging {
+                tracing::error!(
+                    "the staging area cannot be page-locked: {error}; is RLIMIT_MEMLOCK too low?"
+                );
+            }
+        }
+        match &self.staging {
+            Staging::Failed(error) => Err(*error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Faults pages in and page-locks them.
+fn lock_pages(device: &Arc<Device>, piece: AddressRange, link: &Link) -> Result<HostRegistration, CudaError> {
+    // SAFETY: the range is mapped by HostMemory, which drops its registrations before the mapping.
+    unsafe { fault_in(piece, &|| link.is_stopping()) }.map_err(|_| CudaError::OUT_OF_MEMORY)?;
+    // SAFETY: as above.
+    unsafe { HostRegistration::new(device, piece.address, piece.bytes) }
+}

@@ -1,0 +1,72 @@
+//! The images of a client, by its numbers.
+
+use crate::worker::gpu::images::Image;
+use crate::worker::gpu::images::quota::ImageUse;
+use crate::worker::objects::image_upload::Uploads;
+use crate::worker::objects::table::Table;
+use crate::worker::objects::variables::{Own, Placed};
+use std::sync::Arc;
+use torpor_proto::control::migration;
+use torpor_proto::error::CudaError;
+
+/// Images of a client.
+const LIMIT: u32 = 65_536;
+
+/// An image, with what the client has of it for itself.
+#[derive(Debug)]
+pub(crate) struct ClientImage {
+    pub(crate) image: Arc<Image>,
+    pub(crate) own: Own,
+    pub(crate) _use: ImageUse,
+}
+
+/// The images of a client.
+#[derive(Debug)]
+pub(crate) struct Images {
+    pub(crate) table: Table<Box<ClientImage>>,
+    pub(crate) uploads: Uploads,
+    /// A bank of constants is not filled yet.
+    pub(crate) has_stale_banks: bool,
+}
+
+impl Images {
+    pub(crate) fn new() -> Self {
+        Self { table: Table::new(LIMIT), uploads: Uploads::default(), has_stale_banks: false }
+    }
+
+    /// What the client has, for another worker. `None` if it has variables that the driver placed, which no other worker could
+    /// give it.
+    pub(crate) fn save(&self) -> Option<Vec<migration::Image>> {
+        let images = self.table.iter().map(|(id, known)| {
+            let ClientImage { image, own, .. } = &**known;
+            let (hash, bytes) = (image.hash().to_vec(), image.bytes());
+            let (variables, managed_variables) = match own {
+                Own::Nothing => (None, None),
+                Own::Placed(placed) => {
+                    (Some(placed.block.address), placed.managed.map(|managed| managed.address))
+                }
+                Own::Fixed { .. } => return None,
+            };
+            Some(migration::Image { id, hash, bytes, variables, managed_variables })
+        });
+        images.collect()
+    }
+
+    /// Everything that is at the client's own addresses.
+    pub(crate) fn placed_mut(&mut self) -> impl Iterator<Item = &mut Placed> {
+        self.table.values_mut().filter_map(|known| match &mut known.own {
+            Own::Placed(placed) => Some(&mut **placed),
+            Own::Nothing | Own::Fixed { .. } => None,
+        })
+    }
+
+    /// How many images have variables that the driver placed for this client.
+    pub(crate) fn fixed(&self) -> usize {
+        self.table.iter().filter(|(_, known)| matches!(known.own, Own::Fixed { .. })).count()
+    }
+
+    /// Where the variables of an image are.
+    pub(crate) fn own(&self, image: u32) -> Result<&Own, CudaError> {
+        Ok(&self.table.get(image)?.own)
+    }
+}

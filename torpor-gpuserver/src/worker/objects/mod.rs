@@ -1,0 +1,11 @@
+//! What a client's numbers stand for, and what must outlive its work on the GPU.
+
+pub(crate) mod event;
+pub(crate) mod graph;
+pub(crate) mod image;
+pub(crate) mod image_upload;
+pub(crate) mod kernel;
+pub(crate) mod kernel_settings;
+pub(crate) mod pending;
+pub(crate) mod table;
+pub(crate) mod variables;

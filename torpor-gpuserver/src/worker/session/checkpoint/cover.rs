@@ -1,0 +1,139 @@
+//! Covering: the memory of an idle client is saved, if it is on the GPU, and the server is given the client's state, without the
+//! client's end here. If this worker dies while the state holds, the next one goes on from it, and the client does not notice.
+//!
+//! What the state does not tell of makes it void first: the client's next command, and whatever else changes which chunks of the
+//! host store the client refers to.
+
+use crate::state_file::{self, Pledge};
+use crate::worker::session::Session;
+use crate::worker::session::halt::Halt;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// How long a client has been idle before its state is written: a request may be about to come.
+const IDLE: Duration = Duration::from_millis(20);
+
+/// A longer state is not kept for the case that this worker dies.
+const MOST_BYTES: u64 = 16 << 20;
+
+/// Saving memory, and writing states, take at most this part of a session's time each.
+const PART: u32 = 20;
+
+/// What a session knows of the state that the server has.
+#[derive(Debug, Default)]
+pub(crate) struct Cover {
+    /// Of the last state: it stays mapped until the next one, since unmapping it would hold a request up.
+    pledge: Option<Pledge>,
+    /// Not earlier is another one written.
+    next: Option<Instant>,
+    /// Not earlier is memory saved for one.
+    next_save: Option<Instant>,
+}
+
+impl Session {
+    /// Whether what the server has is what the client is.
+    #[inline]
+    pub(crate) fn is_covered(&self) -> bool {
+        self.link.covered.load(Ordering::Relaxed)
+    }
+
+    /// The client is about to become something else. By one load and a branch, if it is not covered.
+    #[inline]
+    pub(crate) fn uncover(&mut self) {
+        if self.is_covered() {
+            if let Some(pledge) = &self.cover.pledge {
+                pledge.make_void();
+            }
+            self.link.covered.store(false, Ordering::Relaxed);
+            self.link.usage.covered.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Gives the server the client's state if it is time for that. The client is idle and has no turn.
+    ///
+    /// # Errors
+    /// The context's, [`Halt::Interrupted`].
+    pub(crate) fn cover(&mut self, idle: Duration) -> Result<(), Halt> {
+        if idle < IDLE || !self.can_be_covered() || !self.is_saved()? {
+            return Ok(());
+        }
+        let now = Instant::now();
+        if self.cover.next.is_some_and(|next| now < next) {
+            return Ok(());
+        }
+        let written = match self.client_state()? {
+            Some(state) => state_file::write(&state),
+            None => return Ok(()),
+        };
+        let covered = written.and_then(|file| {
+            let bytes = state_file::bytes(&file);
+            if bytes > MOST_BYTES {
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
+            self.keep_cover(&file)?;
+            self.shared.server.tell_covered(self.link.client, &file);
+            Ok(())
+        });
+        if let Err(error) = covered
+            && let Some(untold) = self.residency.unsaved.tell(now)
+        {
+            let (client, function) = (self.link.client, &self.link.function);
+            tracing::warn!(
+                client,
+                function,
+                untold,
+                "it would not survive this worker: its state cannot be kept: {error}"
+            );
+        }
+        self.cover.next = Some(Instant::now() + now.elapsed() * PART);
+        Ok(())
+    }
+
+    /// A client that was covered need not wait until it is again.
+    pub(crate) fn cover_at_once(&mut self) {
+        self.cover.next = None;
+    }
+
+    /// Whether all of its memory is in the host store, where it is brought if it is time for that.
+    fn is_saved(&mut self) -> Result<bool, Halt> {
+        if self.space.resident_bytes() == 0 || !self.residency.has_changed {
+            return Ok(true);
+        }
+        let began = Instant::now();
+        if self.cover.next_save.is_some_and(|next| began < next) || self.is_disturbed() {
+            return Ok(false);
+        }
+        let saved = self.save_ahead();
+        self.cover.next_save = Some(Instant::now() + began.elapsed() * PART);
+        saved
+    }
+
+    /// From now on the client is covered by this state, which the server has or is about to have.
+    pub(super) fn keep_cover(&mut self, file: &OwnedFd) -> io::Result<()> {
+        self.cover.pledge = Some(Pledge::of(file)?);
+        self.link.covered.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Tells people that the client is covered, once none of its chunks may turn out to be another client's as well: that makes the
+    /// state void for a moment.
+    pub(crate) fn tell_cover(&self) {
+        let is_final = self.residency.lease_lost || !self.residency.unidentified;
+        self.link.usage.covered.store(self.is_covered() && is_final, Ordering::Relaxed);
+    }
+
+    /// How long an idle session may sleep that is to be covered soon.
+    pub(crate) fn nap_until_covered(&self, idle: Duration, nap: Duration) -> Duration {
+        if self.can_be_covered() && idle < IDLE { nap.min(IDLE - idle) } else { nap }
+    }
+
+    fn can_be_covered(&self) -> bool {
+        self.shared.cover
+            && !self.is_covered()
+            // Others change what it has, and would not make its state void.
+            && !self.residency.shares
+            && self.images.fixed() == 0
+    }
+}

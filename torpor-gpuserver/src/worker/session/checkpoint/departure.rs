@@ -1,0 +1,98 @@
+//! Giving a client up for another worker: its session becomes data.
+
+use crate::state_file;
+use crate::worker::session::Session;
+use crate::worker::session::halt::Halt;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+use torpor_proto::control::migration::ClientState;
+use torpor_proto::control::worker::{NotReleased, from_worker};
+use torpor_proto::ring::Record;
+
+/// Why a client stays whose memory is still on the GPU.
+const UNSAVED: &str = "its memory cannot be saved in the host store; the worker's log says why";
+
+/// Why a client stays that is more than data.
+const FIXED: &str = "it uses variables of an image that only this GPU's driver can place; the worker's log says which and why";
+
+/// Why a client stays that has memory or events together with others.
+const SHARES: &str = "it shares memory or events with another process of its function";
+
+/// Between two looks at answers that are due.
+const NAP: Duration = Duration::from_micros(10);
+
+/// What comes of a client that is to go.
+enum Departure {
+    /// It is data.
+    Goes(Box<ClientState>),
+    /// It stays, and why.
+    Stays(&'static str),
+}
+
+impl Session {
+    /// Gives the client up for another worker, or says why not. Nothing of it runs and it does not have its turn.
+    ///
+    /// # Errors
+    /// [`Halt::Interrupted`] if it is given up, or if the session is to end anyway; [`Halt::Lost`].
+    pub(crate) fn depart(&mut self) -> Result<(), Halt> {
+        let departure = self.become_data();
+        match self.unless_refused(departure)?.unwrap_or(Departure::Stays(UNSAVED)) {
+            Departure::Goes(state) => {
+                self.released = Some(*state);
+                Err(Halt::Interrupted)
+            }
+            Departure::Stays(reason) => {
+                self.refuse_release(reason);
+                Ok(())
+            }
+        }
+    }
+
+    /// Tells the server that the client stays.
+    pub(crate) fn refuse_release(&self, reason: &str) {
+        let reason = reason.to_owned();
+        self.shared.tell(from_worker::Body::NotReleased(NotReleased { client: self.link.client, reason }));
+    }
+
+    fn become_data(&mut self) -> Result<Departure, Halt> {
+        if self.images.fixed() > 0 {
+            return Ok(Departure::Stays(FIXED));
+        }
+        if self.shares_memory() || self.shares_events() {
+            return Ok(Departure::Stays(SHARES));
+        }
+        self.drain()?;
+        while !self.pending.is_empty() {
+            if self.is_interrupted() {
+                return Err(Halt::Interrupted);
+            }
+            self.poll()?;
+            std::thread::sleep(NAP);
+        }
+        self.evict()?;
+        if self.space.resident_bytes() > 0 {
+            return Ok(Departure::Stays(UNSAVED));
+        }
+        if !self.depart_shared() {
+            return Ok(Departure::Stays(SHARES));
+        }
+        let state = self.client_state();
+        if !matches!(state, Ok(Some(_))) {
+            self.stay_shared();
+        }
+        Ok(state?.map_or(Departure::Stays(FIXED), |state| Departure::Goes(Box::new(state))))
+    }
+
+    /// The state as it is handed on. If that cannot be, the client stays, and the command is returned that was taken from
+    /// the ring and not executed.
+    pub(crate) fn write_state(&mut self) -> Result<OwnedFd, Option<Record>> {
+        let mut state = self.released.take().unwrap_or_default();
+        state.words_taken = self.words_taken();
+        state_file::write(&state).map_err(|error| {
+            tracing::error!(client = self.link.client, "the client's state cannot be written: {error}");
+            self.stay_shared();
+            self.refuse_release("its state cannot be written; the worker's log says why");
+            Record::from_words(&state.waiting_command).ok()
+        })
+    }
+}

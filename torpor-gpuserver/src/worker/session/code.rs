@@ -1,0 +1,119 @@
+//! A client's code: the images that it knows, variables of its own, and kernels.
+
+use crate::worker::gpu::images::{ImageHash, Instance, LoadedKernel};
+use crate::worker::objects::image::ClientImage;
+use crate::worker::objects::kernel::{ClientKernel, Variables};
+use crate::worker::objects::kernel_settings::KernelSettings;
+use crate::worker::objects::variables::Own;
+use crate::worker::session::Session;
+use crate::worker::session::halt::Halt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+use torpor_proto::control::migration;
+use torpor_proto::error::CudaError;
+
+impl Session {
+    /// Gives an image a number. False if the node does not have it. `limit_bytes`: what its function may use.
+    pub(crate) fn know_image(
+        &mut self,
+        id: u32,
+        (hash, bytes): (ImageHash, u64),
+        limit_bytes: u64,
+    ) -> Result<bool, CudaError> {
+        self.images.table.check_free(id)?;
+        let begun = self.shared.images.quota.begin(&self.link.function, limit_bytes, (hash, bytes));
+        let _use = begun.map_err(|refusal| {
+            if let Some(untold) = self.residency.refusals.tell(Instant::now()) {
+                tracing::warn!(client = self.link.client, untold, "{refusal}");
+            }
+            CudaError::OUT_OF_MEMORY
+        })?;
+        let Some(image) = self.shared.images.find(hash, bytes) else { return Ok(false) };
+        self.images.table.insert(id, Box::new(ClientImage { image, own: Own::Nothing, _use }))?;
+        Ok(true)
+    }
+
+    /// Gives the client variables of its own, and its kernels the code for them.
+    pub(crate) fn give_variables(&mut self, id: u32, wanted: Option<&str>) -> Result<(), Halt> {
+        let image = self.images.table.get(id)?.image.clone();
+        let own = self.own_variables(&image, wanted)?;
+        self.kernels.switch_image(id, &own)?;
+        self.images.table.get_mut(id)?.own = own;
+        self.link.usage.fixed_images.store(self.images.fixed() as u32, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The client is about to take a kernel: if that may write into variables, they must be its own.
+    pub(crate) fn separate_state(&mut self, id: u32) -> Result<(), Halt> {
+        let known = self.images.table.get(id)?;
+        if matches!(known.own, Own::Nothing)
+            && self.shared.images.has_state(&known.image, &self.shared.device)?
+        {
+            self.give_variables(id, None)?;
+        }
+        Ok(())
+    }
+
+    /// The instance of an image that this client's kernels are taken from, loaded now if it is not yet.
+    pub(crate) fn image_instance(&self, image: u32) -> Result<Arc<Instance>, CudaError> {
+        let image = self.images.table.get(image)?;
+        match image.own.instance() {
+            Some(instance) => Ok(instance.clone()),
+            None => self.shared.images.shared(&image.image, &self.shared.device),
+        }
+    }
+
+    /// Gives a kernel of an image a number.
+    pub(crate) fn take_kernel(
+        &mut self,
+        image: u32,
+        id: u32,
+        name: &str,
+    ) -> Result<Arc<LoadedKernel>, CudaError> {
+        self.kernels.table.check_free(id)?;
+        let instance = self.image_instance(image)?;
+        let loaded = instance.kernel(name)?;
+        if let Some(assertions) = &instance.speech.assertions {
+            self.link.note_assertions(assertions);
+        }
+        let kernel = ClientKernel {
+            image,
+            name: name.to_owned(),
+            variables: Variables::of(self.images.own(image)?),
+            loaded: loaded.clone(),
+            instance,
+            settings: KernelSettings::new(&loaded.attributes),
+        };
+        self.kernels.table.insert(id, Box::new(kernel))?;
+        Ok(loaded)
+    }
+
+    /// Gives the client the images that it had at another worker.
+    pub(crate) fn restore_images(&mut self, images: Vec<migration::Image>) -> Result<(), CudaError> {
+        for migration::Image { id, hash, bytes, variables, managed_variables } in images {
+            let hash = ImageHash::try_from(hash.as_slice()).map_err(|_| CudaError::INVALID_VALUE)?;
+            // A lower limit takes nothing away from a client that is moved.
+            if !self.know_image(id, (hash, bytes), u64::MAX)? {
+                return Err(CudaError::FILE_NOT_FOUND);
+            }
+            if let Some(address) = variables {
+                let image = self.images.table.get(id)?.image.clone();
+                self.images.table.get_mut(id)?.own =
+                    Own::Placed(Box::new(self.restore_variables(&image, address, managed_variables)?));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the kernels that the client had at another worker; its images are there.
+    pub(crate) fn restore_kernels(&mut self, kernels: Vec<migration::Kernel>) -> Result<(), CudaError> {
+        for migration::Kernel { id, image, name, settings } in kernels {
+            self.take_kernel(image, id, &name)?;
+            for migration::KernelSetting { attribute, value } in settings {
+                self.kernels.set(id, attribute, value)?;
+            }
+        }
+        Ok(())
+    }
+}

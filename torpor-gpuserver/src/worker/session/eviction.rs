@@ -1,0 +1,84 @@
+//! Eviction: taking an idle client's memory off the GPU.
+
+use crate::chunk::CHUNK_BYTES;
+use crate::worker::mailbox::Wish;
+use crate::worker::session::Session;
+use crate::worker::session::halt::Halt;
+use crate::worker::session::snapshot::Snapshot;
+use crate::worker::work_time::micros;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+use torpor_proto::control::event::Evicted;
+use torpor_proto::control::worker::{Writeback, happened};
+
+impl Session {
+    /// The first request is over: what the client has now is what every later request begins with, if its writes are
+    /// dropped.
+    pub(crate) fn settle(&mut self) -> Result<(), Halt> {
+        if self.residency.writeback == Writeback::Never && !self.residency.settled {
+            self.residency.settled = self.snapshot()?.is_some();
+            self.uncover();
+        }
+        Ok(())
+    }
+
+    /// Takes the client's memory off the GPU, unless it cannot be saved now. What others have mapped, too, stays there as theirs.
+    pub(crate) fn evict(&mut self) -> Result<(), Halt> {
+        // What another client has unmapped meanwhile has become this one's again.
+        while self.space.segments().any(|(_, segment)| segment.is_resident() || segment.backing.is_some()) {
+            let saving = self.begin_leaving_shared()?;
+            let snapshot = if saving.is_some() { self.snapshot() } else { Ok(None) };
+            let is_saved = matches!(snapshot, Ok(Some(_)));
+            let bytes = self.space.resident_bytes();
+            let began = Instant::now();
+            if is_saved {
+                // Physical memory goes back as the backings are dropped.
+                self.space.segments_mut().for_each(|(_, segment)| segment.backing = None);
+            }
+            let unmap_us = micros(began.elapsed());
+            self.end_leaving_shared(&saving.unwrap_or_default(), is_saved);
+            let Some(snapshot) = snapshot? else {
+                self.shared.memory.set_stuck(self.link.client);
+                // Who asked again meanwhile has its answer, too.
+                self.link.fulfil(Wish::Evict);
+                return Ok(());
+            };
+            let Snapshot { digested_bytes, digest_us, copied_back_bytes, copy_us } = snapshot;
+            tracing::debug!(
+                client = self.link.client,
+                function = %self.link.function,
+                bytes,
+                digested_bytes,
+                digest_us,
+                copied_back_bytes,
+                copy_us,
+                unmap_us,
+                "evicted"
+            );
+            self.shared.tell_followers(self.link.client, || {
+                happened::What::Evicted(Evicted {
+                    // The server knows which it is.
+                    gpu: 0,
+                    bytes,
+                    digested_bytes,
+                    digest_us,
+                    copied_back_bytes,
+                    copy_us,
+                    unmap_us,
+                })
+            });
+            self.tell_memory();
+        }
+        Ok(())
+    }
+
+    /// Notes how much memory the client has, and where. What others may have too is not among it, but as allocated
+    /// ([`SharedSegment::usage`](crate::worker::gpu::ipc::segment::SharedSegment::usage)).
+    pub(crate) fn tell_memory(&self) {
+        let usage = &self.link.usage;
+        usage.memory_bytes.store(self.space.resident_alone_bytes(), Ordering::Relaxed);
+        usage.allocated_bytes.store(self.space.allocated_bytes(), Ordering::Relaxed);
+        let stored = self.space.segments().flat_map(|(_, segment)| segment.stored()).count();
+        usage.host_bytes.store(stored as u64 * CHUNK_BYTES, Ordering::Relaxed);
+    }
+}

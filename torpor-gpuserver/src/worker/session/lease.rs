@@ -1,0 +1,50 @@
+//! The client's lease of the host store: while the session holds it, the client's chunks stay in their slots.
+
+use crate::worker::gpu::host_store::Content;
+use crate::worker::gpu::host_store::StoreError;
+use crate::worker::mailbox::Wish;
+use crate::worker::session::Session;
+use crate::worker::session::halt::Halt;
+use std::collections::HashMap;
+
+impl Session {
+    /// Gives the store's slots back, if they are wanted and this client's memory has all been brought. While it waits for
+    /// memory of the GPU, those that are to leave for it may need the slots; while it works, anybody may.
+    pub(crate) fn lend_lease(&mut self) -> Result<(), Halt> {
+        if self.link.wishes(Wish::Lease) && self.residency.swap_in.is_none() {
+            // Behind all copies from and to the slots.
+            let fence = self.streams.fence_setup().map_err(Halt::from);
+            match fence.and_then(|fence| self.wait_for(Vec::from_iter(fence))) {
+                Ok(()) => self.give_lease_back(),
+                // It stays wanted, and the next time may be luckier.
+                Err(error) if self.is_refusal(error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn give_lease_back(&mut self) {
+        self.link.fulfil(Wish::Lease);
+        self.residency.lease_lost = true;
+        self.shared.store.lease_revoked(self.link.client);
+    }
+
+    /// Asks the host store where the client's chunks are, if it has moved them meanwhile.
+    pub(crate) fn renew_lease(&mut self) -> Result<(), StoreError> {
+        if !self.residency.lease_lost {
+            return Ok(());
+        }
+        let places = self.shared.store.lease(self.link.client, &|| self.is_interrupted());
+        let places: HashMap<u64, _> = places?.into_iter().map(|place| (place.chunk, place)).collect();
+        for (_, segment) in self.space.segments_mut() {
+            for chunk in &mut segment.chunks {
+                if let Content::Stored { place, .. } = &mut chunk.content {
+                    *place = *places.get(&place.chunk).ok_or(StoreError::Lost)?;
+                }
+            }
+        }
+        self.residency.lease_lost = false;
+        Ok(())
+    }
+}

@@ -1,0 +1,332 @@
+//! The beginning and the end of a session: its thread, what it is made of, and how everything is given back.
+
+use crate::worker::gpu::Shared;
+use crate::worker::mailbox::Link;
+use crate::worker::memory::address_space::AddressSpace;
+use crate::worker::memory::arrivals::Arrivals;
+use crate::worker::memory::host_range::HostMemory;
+use crate::worker::memory::variable_room::VariableRoom;
+use crate::worker::objects::graph::Graphs;
+use crate::worker::objects::image::Images;
+use crate::worker::objects::kernel::Kernels;
+use crate::worker::objects::pending::PendingWork;
+use crate::worker::objects::table::Table;
+use crate::worker::session::checkpoint::Cover;
+use crate::worker::session::dedup::Identified;
+use crate::worker::session::printing::Printing;
+use crate::worker::session::residency::Residency;
+use crate::worker::session::watchdog::Overstay;
+use crate::worker::session::{BUSY_NAP, IDLE_NAP, Session, Stop, WATCH_NAP};
+use crate::worker::streams::Streams;
+use crate::worker::sync::lock;
+use std::mem::ManuallyDrop;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use torpor_proto::channel::{Channel, MappedChannel};
+use torpor_proto::control::worker::{Attach, Attached, ClientFault, Detached, from_worker};
+use torpor_proto::error::CudaError;
+use torpor_proto::layout::{AddressRange, DEVICE_WINDOW, HOST_WINDOW, PAGE_BYTES, SEGMENT_GRANULE_BYTES};
+use torpor_proto::mapping::check_sealed;
+use torpor_proto::ring::Record;
+
+/// Events of a client; the client's library counts to the same.
+const EVENT_LIMIT: u32 = 1 << 16;
+
+/// Between two looks at a host range that a released session is still giving back.
+const DEPARTURE_NAP: Duration = Duration::from_millis(1);
+
+/// How long a client's work may go on after the client is gone, before the server is told that it is detached anyway. Not so the
+/// worker's own copies between the client's memory and the host store, whose slots are the next client's then.
+const FAREWELL: Duration = Duration::from_millis(800);
+
+/// Why a client is served no longer whose session has panicked.
+const PANICKED: &str = "the worker made a mistake with it; its log has a panic";
+
+/// What became of a session.
+#[derive(Debug)]
+enum End {
+    /// The server does not know yet that it is over.
+    Untold,
+    /// It does.
+    Told,
+    /// It goes on elsewhere, from this state. What is page-locked here is given back afterwards: that waits for the whole GPU.
+    Released(OwnedFd, Box<HostMemory>),
+}
+
+/// Starts the thread of a new client.
+///
+/// # Errors
+/// Why the client cannot be served, for people.
+pub(crate) fn start(shared: &Arc<Shared>, attach: Attach, descriptors: Vec<OwnedFd>) -> Result<(), String> {
+    let mut descriptors = descriptors.into_iter();
+    let (Some(channel), Some(host), state, None) =
+        (descriptors.next(), descriptors.next(), descriptors.next(), descriptors.next())
+    else {
+        return Err("two descriptors must come with a client: its channel and its host range".to_owned());
+    };
+    if state.is_some() != attach.resumed {
+        return Err("a third descriptor, its state, must come with a client that is resumed alone".to_owned());
+    }
+    let brought = Brought { channel, host, state };
+    let arena = AddressRange { address: attach.arena_address, bytes: attach.arena_bytes };
+    check(&attach, arena)?;
+    let client = attach.client;
+    let link = shared.enlist(client, &attach.function, arena)?;
+    let (theirs, shared_there) = (link.clone(), shared.clone());
+    let run = move || {
+        let (link, shared) = (theirs, shared_there);
+        let body = AssertUnwindSafe(|| live(&shared, &link, &attach, brought, Session::serve));
+        let end = catch_unwind(body).unwrap_or_else(|_| {
+            fault(&shared, &link, PANICKED.to_owned());
+            wait_for_stop(&shared, &link);
+            End::Untold
+        });
+        match end {
+            End::Released(state, host) => {
+                let range = host.range();
+                lock(&shared.departing).push(range);
+                shared.delist(client, false);
+                shared.server.tell_released(client, &state);
+                drop(host);
+                lock(&shared.departing).retain(|departing| *departing != range);
+            }
+            end => shared.delist(client, matches!(end, End::Untold)),
+        }
+    };
+    match std::thread::Builder::new().name(format!("client-{client}")).spawn(run) {
+        Ok(handle) => {
+            let _ = link.thread.set(handle.thread().clone());
+            Ok(())
+        }
+        Err(error) => {
+            shared.delist(client, false);
+            Err(format!("no thread for it: {error}"))
+        }
+    }
+}
+
+fn check(attach: &Attach, arena: AddressRange) -> Result<(), String> {
+    let granules = [arena.address, arena.bytes];
+    let pages = [attach.host_address, attach.host_bytes, attach.staging_bytes];
+    if !DEVICE_WINDOW.contains(arena.address, arena.bytes)
+        || granules.iter().any(|number| !number.is_multiple_of(SEGMENT_GRANULE_BYTES))
+    {
+        return Err(format!(
+            "an arena of {:#x} bytes at {:#x} is not made of granules of the device window",
+            arena.bytes, arena.address
+        ));
+    }
+    if !HOST_WINDOW.contains(attach.host_address, attach.host_bytes)
+        || attach.staging_bytes > attach.host_bytes
+        || attach.host_bytes == 0
+        || pages.iter().any(|number| !number.is_multiple_of(PAGE_BYTES))
+    {
+        return Err("its host range is not made of pages of the host window".to_owned());
+    }
+    Ok(())
+}
+
+/// The descriptors that come with a client.
+struct Brought {
+    channel: OwnedFd,
+    host: OwnedFd,
+    /// What it was at another worker.
+    state: Option<OwnedFd>,
+}
+
+/// A session's whole life; `serve` is how it spends it.
+fn live(
+    shared: &Arc<Shared>,
+    link: &Arc<Link>,
+    attach: &Attach,
+    brought: Brought,
+    serve: impl Fn(&mut Session, Option<Record>) -> Stop,
+) -> End {
+    let refused = |reason: String| {
+        shared.tell(from_worker::Body::ClientFault(ClientFault { client: link.client, reason }));
+    };
+    let mut session = match Session::open(shared, link, attach, brought.channel, brought.host) {
+        Ok(session) => session,
+        Err(reason) => {
+            refused(reason);
+            wait_for_stop(shared, link);
+            return End::Untold;
+        }
+    };
+    let resume =
+        |session: &mut Session| brought.state.map_or(Ok(None), |state| session.resume(state, attach));
+    let resumed = unless_panicking(&mut session, resume).unwrap_or_else(|| Err(PANICKED.to_owned()));
+    let stop = match resumed {
+        Ok(mut command) => {
+            shared.tell(from_worker::Body::Attached(Attached { client: link.client }));
+            loop {
+                let served = unless_panicking(&mut session, |session| serve(session, command.take()));
+                match served.unwrap_or_else(|| Stop::Fault(PANICKED.to_owned())) {
+                    Stop::Released => match session.write_state() {
+                        // Its work is done, so nothing of it is in use.
+                        Ok(state) => return End::Released(state, Box::new(session.space.into_host())),
+                        Err(unreleased) => command = unreleased,
+                    },
+                    stop => break stop,
+                }
+            }
+        }
+        Err(reason) => {
+            refused(reason);
+            let told = session.close();
+            wait_for_stop(shared, link);
+            return if told { End::Told } else { End::Untold };
+        }
+    };
+    let (detached, lost) = (matches!(stop, Stop::Detached), matches!(stop, Stop::Lost(_)));
+    match stop {
+        Stop::Detached | Stop::Released => {}
+        // It goes on at the next worker.
+        Stop::Lost(_) if session.is_covered() => {}
+        Stop::Lost(error) => {
+            session.pending.clear();
+            let channel = session.link.channel.get();
+            channel.into_iter().for_each(|channel| {
+                // It was covered, perhaps, when all the others were told.
+                channel.fail(error);
+                answer_everything(channel, channel.sticky_error().unwrap_or(error));
+            });
+        }
+        Stop::Fault(reason) => fault(shared, link, reason),
+    }
+    let told = session.close();
+    if !detached {
+        wait_for_stop(shared, link);
+    }
+    // With this worker all its sessions end, which is not the end of those clients that are covered.
+    if told || lost { End::Told } else { End::Untold }
+}
+
+/// Does something with a session, which outlives a panic: its work on the GPU goes on, in its memory. `None` if it panicked.
+fn unless_panicking<T>(session: &mut Session, body: impl FnOnce(&mut Session) -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(|| body(session))).ok()
+}
+
+/// The client broke the protocol: it is served no longer.
+fn fault(shared: &Shared, link: &Link, reason: String) {
+    // The server tells it, no more often than people want to read.
+    tracing::debug!(client = link.client, "the client broke the protocol: {reason}");
+    if let Some(channel) = link.channel.get() {
+        channel.fail(CudaError::ILLEGAL_STATE);
+        answer_everything(channel, CudaError::ILLEGAL_STATE);
+    }
+    shared.tell(from_worker::Body::ClientFault(ClientFault { client: link.client, reason }));
+}
+
+/// Wakes whoever waits for an answer. Slots for which nobody waits are made ready again before their next use.
+fn answer_everything(channel: &Channel, error: CudaError) {
+    channel.slots.iter().for_each(|slot| slot.complete(Err(error), &[], &[]));
+}
+
+fn wait_for_stop(shared: &Shared, link: &Link) {
+    while !link.is_stopping() && shared.lost().is_none() {
+        std::thread::park_timeout(IDLE_NAP);
+    }
+}
+
+impl Session {
+    fn open(
+        shared: &Arc<Shared>,
+        link: &Arc<Link>,
+        attach: &Attach,
+        channel: OwnedFd,
+        host: OwnedFd,
+    ) -> Result<Self, String> {
+        let cuda = |error: CudaError| format!("the GPU refuses it: {error}");
+        shared.device.make_current().map_err(cuda)?;
+        let channel = MappedChannel::open(channel).map_err(|error| error.to_string())?;
+        let range = AddressRange { address: attach.host_address, bytes: attach.host_bytes };
+        check_sealed(&host, range.bytes)
+            .map_err(|error| format!("its host range cannot be used: {error}"))?;
+        while lock(&shared.departing).iter().any(|departing| departing.overlaps(range))
+            && !link.is_stopping()
+            && shared.lost().is_none()
+        {
+            std::thread::park_timeout(DEPARTURE_NAP);
+        }
+        link.pinned_limit_bytes.store(attach.pinned_limit_bytes, Ordering::Relaxed);
+        link.slo_ms.store(attach.slo_ms, Ordering::Relaxed);
+        link.image_limit_bytes.store(attach.image_limit_bytes, Ordering::Relaxed);
+        let share = shared.pinned.take(&link.function, attach.pinned_limit_bytes, attach.staging_bytes);
+        let share = share.map_err(|refusal| refusal.to_string())?;
+        let host = HostMemory::new(shared, link, host, (range, attach.staging_bytes), share)
+            .map_err(|error| format!("its host range cannot be mapped at {:#x}: {error}", range.address))?;
+        link.usage.pinned_bytes.store(host.locked_bytes(), Ordering::Relaxed);
+        let _ = link.channel.set(channel);
+        let limit_bytes = attach.memory_limit_bytes.min(shared.memory.limit_bytes());
+        shared.memory.enter(link, attach.pinned);
+        let mut streams = Streams::new(shared).map_err(cuda)?;
+        streams.watched.limit(attach.kernel_timeout_ms);
+        let mut residency = Residency::new(attach.writeback());
+        residency.whole = attach.whole;
+        residency.may_seek = attach.has_neighbours;
+        Ok(Self {
+            pending: PendingWork::new(),
+            graphs: Graphs::new(),
+            events: Table::new(EVENT_LIMIT),
+            epoch: None,
+            printing: Printing::default(),
+            streams,
+            kernels: Kernels::new(),
+            images: Images::new(),
+            residency,
+            arrivals: Arrivals::new(),
+            hashed: Identified::new(),
+            cover: Cover::default(),
+            variables: VariableRoom::new(link.arena.for_variables()),
+            managed_variables: VariableRoom::new(range.for_managed_variables()),
+            space: AddressSpace::new(link.arena, limit_bytes, host),
+            shared: shared.clone(),
+            link: link.clone(),
+            released: None,
+            failures: 0,
+        })
+    }
+
+    /// Gives everything back. True if the server was told before, because the client's work does not end.
+    fn close(self) -> bool {
+        // Nothing is given back that may be in use: neither after a panic here nor when the context is lost, whose end the
+        // process's is.
+        let mut session = ManuallyDrop::new(self);
+        let (link, shared) = (session.link.clone(), session.shared.clone());
+        let client = link.client;
+        // The others need not wait until this client's work has ended.
+        shared.turns.give_up(client);
+        let _overstay = Overstay::begin(&shared, &link);
+        let began = Instant::now();
+        let mut told = false;
+        while session.check() == Ok(true) {
+            if !session.streams.is_setting_up() {
+                if shared.lost().is_some() {
+                    break;
+                }
+                if began.elapsed() >= FAREWELL && link.is_stopping() && !told {
+                    told = true;
+                    tracing::warn!(
+                        client,
+                        "the client is gone, its work on the GPU goes on: memory and addresses stay taken until that ends"
+                    );
+                    shared.tell(from_worker::Body::Detached(Detached { client }));
+                }
+            }
+            std::thread::sleep(if told { BUSY_NAP } else { WATCH_NAP });
+        }
+        if shared.lost().is_none() {
+            // Else the next one who prints would be given it.
+            let _ = session.read_text();
+            drop(ManuallyDrop::into_inner(session));
+        }
+        told
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,127 @@
+//! A session on the simulated GPU, or on the one that `TORPOR_TEST_DRIVER` names.
+
+#[path = "../../../../tests/worker_support/client.rs"]
+#[allow(dead_code, reason = "a part of it is used here")]
+mod client;
+#[path = "../../../../tests/worker_support/kernels.rs"]
+#[allow(dead_code, reason = "a part of it is used here")]
+mod kernels;
+
+use super::*;
+use crate::driver::{Device, Driver, Reservation};
+use crate::policy::eviction::Eviction;
+use crate::policy::sharing::ActiveLimit;
+use crate::worker::gpu::Tuning;
+use crate::worker::gpu::digest::Digests;
+use crate::worker::gpu::images::ImageStore;
+use crate::worker::gpu::images::room::ImageLimits;
+use crate::worker::server_socket::ServerSocket;
+use client::Client;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use std::path::PathBuf;
+use std::thread;
+use torpor_proto::command::Ping;
+use torpor_proto::layout::{DEVICE_WINDOW, HOST_WINDOW};
+use torpor_proto::mapping::create_sealed;
+use torpor_proto::ring::NO_SLOT;
+
+const HOST_BYTES: u64 = 8 << 20;
+const STAGING_BYTES: u64 = 4 << 20;
+const SEGMENT_BYTES: u64 = 2 << 20;
+
+fn driver() -> PathBuf {
+    if let Some(path) = std::env::var_os("TORPOR_TEST_DRIVER") {
+        return path.into();
+    }
+    let program = std::env::current_exe().expect("this program has a path");
+    let places = program.ancestors().skip(1).take(2).map(|folder| folder.join("libtorpor_simgpu.so"));
+    let found = places.into_iter().find(|path| path.exists());
+    found.expect("no simulated driver beside the tests: run `cargo build -p torpor-simgpu` first")
+}
+
+/// A worker without its main thread, and the server's end of its socket.
+fn worker(images: PathBuf, arena: AddressRange) -> (Arc<Shared>, Reservation, OwnedFd) {
+    let device = Device::open(Driver::load(&driver()).expect("the driver loads"), 0).expect("a device");
+    device.make_current().expect("the context is fine");
+    let window = Reservation::exactly(&device, arena.address, arena.bytes).expect("the arena is free");
+    let (ours, theirs) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("a socket");
+    let tuning = Tuning {
+        spin: Duration::ZERO,
+        linger: Duration::from_millis(1),
+        swap: crate::swap_mode::SwapMode::default(),
+        group_bytes: 8 << 20,
+        memory_limit_bytes: 64 << 20,
+        pinned_limit_bytes: u64::MAX,
+        active_clients: ActiveLimit::Auto,
+        eviction: Eviction::default(),
+        context_limit_bytes: 1 << 20,
+        cover: false,
+    };
+    let limits = ImageLimits { disk_bytes: u64::MAX, code_bytes: u64::MAX };
+    let images = ImageStore::open(images, limits).expect("a directory");
+    let digests = Digests::load(&device).expect("the kernel loads");
+    (
+        Arc::new(Shared::new(device, Arc::new(ServerSocket::new(theirs)), images, digests, None, tuning)),
+        window,
+        ours,
+    )
+}
+
+#[test]
+fn a_session_that_panics_keeps_its_memory_until_its_work_has_ended() {
+    let images = tempfile::tempdir().expect("a directory");
+    let arena = AddressRange { address: DEVICE_WINDOW.address, bytes: 8 << 30 };
+    let host = AddressRange { address: HOST_WINDOW.address, bytes: HOST_BYTES };
+    let (shared, _window, _server) = worker(images.path().to_owned(), arena);
+    let attach = Attach {
+        client: 1,
+        arena_address: arena.address,
+        arena_bytes: arena.bytes,
+        host_address: host.address,
+        host_bytes: HOST_BYTES,
+        staging_bytes: STAGING_BYTES,
+        memory_limit_bytes: 64 << 20,
+        pinned_limit_bytes: u64::MAX,
+        image_limit_bytes: u64::MAX,
+        ..Attach::default()
+    };
+    let (channel, channel_file) = MappedChannel::create().expect("a channel");
+    let host_file = create_sealed("host", HOST_BYTES).expect("memory");
+    let copy = |file: &OwnedFd| file.try_clone().expect("a descriptor");
+    let brought = Brought { channel: copy(&channel_file), host: copy(&host_file), state: None };
+    let mut client = Client::new(&attach, channel, channel_file, host_file);
+    let link = shared.enlist(1, "f", arena).expect("it is alone");
+    let (theirs, there) = (shared.clone(), link.clone());
+    let session = thread::spawn(move || {
+        live(&theirs, &there, &attach, brought, |session, first| {
+            session.serve(first);
+            panic!("as a mistake of the worker would");
+        });
+        theirs.delist(1, true);
+    });
+    client.load_kernels();
+    let flag = client.allocate(0, SEGMENT_BYTES).expect("there is room");
+    client.launch_at(2, flag, 0);
+    client.ask(Ping {}).expect("it is served");
+    assert!(client.push(999, NO_SLOT, &[], &[]), "there is room");
+    torpor_proto::ring::wake_consumer(client.channel.ring());
+    shared.stop(1);
+    let began = Instant::now();
+    while client.channel.sticky_error().is_none() {
+        assert!(began.elapsed() < Duration::from_secs(20), "the client is not told");
+        thread::sleep(Duration::from_millis(1));
+    }
+    thread::sleep(Duration::from_millis(50));
+    assert!(!session.is_finished(), "its kernel has not ended");
+    assert_eq!(shared.device.memory_info().err(), None, "the context is well");
+    let mut word = vec![0_u8; 4];
+    word[0] = 1;
+    let done = client.write_host(0, &word);
+    let stream = crate::driver::Stream::new(&shared.device, 0).expect("a stream");
+    let (to, from) = ((crate::driver::Place::Device, flag), (crate::driver::Place::Host, done));
+    // SAFETY: the session keeps both until its kernel, which waits for this, has ended.
+    unsafe { stream.copy(to, from, word.len()) }.expect("the context is well");
+    session.join().expect("it ends in order");
+    assert_eq!(shared.lost(), None);
+}

@@ -1,0 +1,141 @@
+//! What a session knows of its client's residency.
+
+use crate::worker::rate_limited::Seldom;
+use crate::worker::session::swap_in::SwapIn;
+use crate::worker::session::tenure::Tenure;
+use torpor_proto::control::migration;
+use torpor_proto::control::worker::Writeback;
+
+/// How it is known that a client has a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::worker::session) enum Origin {
+    /// From its commands: when it pauses, it may be over.
+    Inferred,
+    /// Somebody has told of its beginning, and will tell of its end.
+    Told,
+}
+
+/// Which part of its life a client is in, what of it is on the GPU, and what the next swap-in begins with.
+#[derive(Debug)]
+pub(crate) struct Residency {
+    pub(in crate::worker::session) active: bool,
+    /// It has its turn and work, and is counted for that.
+    pub(in crate::worker::session) uses_gpu: bool,
+    /// It waits for its turn.
+    pub(in crate::worker::session) waiting: bool,
+    /// It comes because the operator wants it, not for a command.
+    pub(in crate::worker::session) loading: bool,
+    /// How it is known that there is a request.
+    pub(in crate::worker::session) origin: Origin,
+    /// The turn, while it is active.
+    pub(crate) tenure: Tenure,
+    pub(in crate::worker::session) writeback: Writeback,
+    /// What the client had before its first request was over is in the host store: see [`Writeback::Never`].
+    pub(in crate::worker::session) settled: bool,
+    /// What is on the GPU may be other than at the last snapshot.
+    pub(in crate::worker::session) has_changed: bool,
+    /// Something was copied back to the host during this request.
+    pub(crate) answered: bool,
+    /// Segments in the order in which the last request that began with a swap-in touched them first.
+    pub(crate) order: Vec<u64>,
+    /// The order of this request, if it began with a swap-in.
+    pub(crate) touched: Option<Vec<u64>>,
+    /// The client has tensor maps whose addresses cannot be seen in their words, wherever it keeps these.
+    pub(crate) packs_addresses: bool,
+    /// All memory is brought before anything runs.
+    pub(crate) whole: bool,
+    /// It has exported something that other clients may have, or imported something.
+    pub(crate) shares: bool,
+    /// What other clients have exported may be at another GPU's worker.
+    pub(crate) may_seek: bool,
+    /// A kernel runs that did not wait for all memory, see [`Link::ran_ahead`](crate::worker::mailbox::Link::ran_ahead).
+    pub(crate) is_ahead: bool,
+    /// The swap-in that this request began with, while there is something left to bring.
+    pub(crate) swap_in: Option<SwapIn>,
+    /// The store's slots must be asked for again.
+    pub(crate) lease_lost: bool,
+    /// Chunks that may have equals in the host store, see `dedup.rs`.
+    pub(crate) unidentified: bool,
+    /// Allocations beyond the client's limit.
+    pub(crate) refusals: Seldom,
+    /// Times that there was no room on the GPU.
+    pub(crate) exhaustions: Seldom,
+    /// Times that the host store or the driver would not save its memory, or give it back.
+    pub(crate) unsaved: Seldom,
+}
+
+impl Residency {
+    pub(crate) fn new(writeback: Writeback) -> Self {
+        Self {
+            active: false,
+            uses_gpu: false,
+            waiting: false,
+            loading: false,
+            origin: Origin::Inferred,
+            tenure: Tenure::new(),
+            writeback,
+            settled: false,
+            has_changed: false,
+            answered: false,
+            order: Vec::new(),
+            touched: None,
+            packs_addresses: false,
+            whole: false,
+            shares: false,
+            may_seek: false,
+            is_ahead: false,
+            swap_in: None,
+            lease_lost: false,
+            unidentified: false,
+            refusals: Seldom::default(),
+            exhaustions: Seldom::default(),
+            unsaved: Seldom::default(),
+        }
+    }
+
+    /// What is to be known at another worker.
+    pub(crate) fn save(&self) -> migration::Residency {
+        migration::Residency {
+            settled: self.settled,
+            answered: self.answered,
+            packs_addresses: self.packs_addresses,
+            order: self.order.clone(),
+        }
+    }
+
+    /// What was known at another worker. The lease was given back there.
+    pub(crate) fn restore(&mut self, saved: migration::Residency) {
+        let migration::Residency { settled, answered, packs_addresses, order } = saved;
+        *self = Self {
+            settled,
+            answered,
+            packs_addresses,
+            order,
+            whole: self.whole,
+            shares: self.shares,
+            may_seek: self.may_seek,
+            lease_lost: true,
+            unidentified: true,
+            ..Self::new(self.writeback)
+        };
+    }
+
+    /// Whether everything is to come, for the operator.
+    pub(crate) fn is_loading(&self) -> bool {
+        self.loading
+    }
+
+    /// Whether what kernels write is dropped when the client leaves the GPU.
+    pub(crate) fn drops_writes(&self) -> bool {
+        self.settled && self.writeback == Writeback::Never
+    }
+
+    /// A kernel, copy or fill names this segment.
+    pub(crate) fn touch(&mut self, segment: u64) {
+        if let Some(touched) = &mut self.touched
+            && !touched.contains(&segment)
+        {
+            touched.push(segment);
+        }
+    }
+}

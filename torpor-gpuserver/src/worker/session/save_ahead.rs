@@ -1,0 +1,86 @@
+//! Saving ahead of time: what an idle client has changed is saved in the host store while its memory stays on the GPU, so that
+//! the client can be [covered](crate::worker::session::checkpoint), and leaves without a copy when somebody needs the room.
+//!
+//! It is done while nobody has anything to do on the GPU, piece by piece, and ends with the first command of anybody, at most
+//! one piece later. What is replaced in the store is given up when the new is whole: unlike at an eviction, there is no need to
+//! have room for it.
+
+use crate::worker::gpu::digest::ChunkDigest;
+use crate::worker::gpu::host_store::{Content, Room, StoreError};
+use crate::worker::session::Session;
+use crate::worker::session::halt::Halt;
+use crate::worker::session::snapshot::{Changes, ChunkAddress};
+use crate::worker::sync::lock_now;
+use std::time::Instant;
+
+/// Chunks digested in one go: 0.2 ms of a GPU's memory.
+const DIGESTED: usize = 256;
+
+/// Chunks copied in one go: 0.3 ms of the bus.
+const COPIED: usize = 8;
+
+impl Session {
+    /// Saves what the client has changed, if nobody else needs the GPU. True if all of it is saved.
+    ///
+    /// # Errors
+    /// [`Halt::Lost`], or [`Halt::Interrupted`].
+    pub(crate) fn save_ahead(&mut self) -> Result<bool, Halt> {
+        let shared = self.shared.clone();
+        let Some(_saving) = lock_now(&shared.saving) else { return Ok(false) };
+        let saved = self.save_in_pieces();
+        Ok(self.unless_refused(saved)?.unwrap_or(false))
+    }
+
+    fn save_in_pieces(&mut self) -> Result<bool, Halt> {
+        let began = Instant::now();
+        self.arrivals.complete();
+        self.map_unmapped()?;
+        let (suspects, mut saved_chunks) = (self.suspects(), 0);
+        for part in suspects.chunks(DIGESTED) {
+            if self.is_disturbed() {
+                return Ok(false);
+            }
+            let Changes { zero, changed } = self.changes(part)?;
+            let mut released = Vec::new();
+            zero.into_iter().for_each(|address| self.set_content(address, Content::Zero, &mut released));
+            self.release(&released);
+            for piece in changed.chunks(COPIED) {
+                if self.is_disturbed() || !self.save_beside(piece)? {
+                    return Ok(false);
+                }
+                saved_chunks += piece.len();
+            }
+            self.note_looked_at(part);
+        }
+        self.residency.has_changed = false;
+        self.tell_memory();
+        let (client, took_us) = (self.link.client, began.elapsed().as_micros());
+        tracing::debug!(client, function = %self.link.function, saved_chunks, took_us, "saved ahead of time");
+        Ok(true)
+    }
+
+    /// Saves chunks. False if the store has no room to spare.
+    fn save_beside(&mut self, changed: &[(ChunkAddress, ChunkDigest)]) -> Result<bool, Halt> {
+        let places = match self.reserve_places(changed.len(), Room::Spare) {
+            Ok(places) => places,
+            Err(StoreError::Interrupted) => return Err(Halt::Interrupted),
+            Err(error) => {
+                self.end_reservation();
+                tracing::debug!(client = self.link.client, "not saved ahead of time: {error}");
+                return Ok(false);
+            }
+        };
+        self.copy_back(changed, &places)?;
+        let mut released = Vec::new();
+        self.note_saved(changed, &places, &mut released);
+        self.end_reservation();
+        self.release(&released);
+        Ok(true)
+    }
+
+    /// Whether anybody has something to do that this would hold up.
+    pub(crate) fn is_disturbed(&self) -> bool {
+        let has_commands = self.link.channel.get().is_none_or(|channel| !channel.ring().is_drained());
+        has_commands || self.link.has_wishes() || self.shared.working() > 0
+    }
+}

@@ -1,0 +1,308 @@
+//! A client's streams: real ones are made on first use, and the legacy stream's rules are kept with events.
+//!
+//! Every stream of a client, its legacy stream 0 included, is a real non-blocking stream. What CUDA promises between
+//! the legacy stream and blocking streams is kept with events (`legacy_order`).
+//!
+//! While a graph is built, every number stands for the private stream that is being recorded ([`Capture`]).
+
+pub(crate) mod capture;
+mod congestion;
+mod legacy_order;
+mod live;
+pub(crate) mod watched;
+
+use crate::driver::{Device, Event, Stream};
+use crate::worker::gpu::Shared;
+use crate::worker::gpu::fence::{Fence, Fences};
+use crate::worker::objects::table::Table;
+use crate::worker::streams::capture::Capture;
+use crate::worker::streams::congestion::CHECKPOINT;
+use crate::worker::streams::live::Live;
+use crate::worker::streams::watched::Watched;
+use std::sync::Arc;
+use torpor_proto::control::migration;
+use torpor_proto::error::CudaError;
+
+/// The number of the legacy default stream.
+pub(crate) const LEGACY: u32 = 0;
+
+/// Streams of a client.
+const LIMIT: u32 = 4096;
+
+#[derive(Debug)]
+struct Entry {
+    blocking: bool,
+    priority: i32,
+    live: Option<Box<Live>>,
+}
+
+/// The streams of one client.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    device: Arc<Device>,
+    table: Table<Entry>,
+    /// The worker's own work for this client: clearing memory.
+    setup: Box<Live>,
+    /// Destroyed by the client, not idle yet.
+    retiring: Vec<Live>,
+    /// Blocking streams whose work the legacy stream does not wait for yet.
+    unjoined: Vec<u32>,
+    /// How often the legacy stream was used.
+    legacy_work: u64,
+    /// The stream that has had [`CHECKPOINT`] commands since its last checkpoint.
+    crowded: Option<u32>,
+    /// A graph is being built.
+    pub(crate) capture: Option<Capture>,
+    /// Kernels that have to end in time.
+    pub(crate) watched: Watched,
+    /// After the streams: their words may be used again only when the streams are gone.
+    pub(crate) fences: Fences,
+}
+
+impl Streams {
+    /// The legacy stream alone.
+    pub(crate) fn new(shared: &Arc<Shared>) -> Result<Self, CudaError> {
+        let mut table = Table::new(LIMIT);
+        table.insert(LEGACY, Entry { blocking: false, priority: 0, live: None })?;
+        let mut fences = Fences::new(shared)?;
+        let setup = Live::new(&shared.device, &mut fences, 0)?;
+        Ok(Self {
+            device: shared.device.clone(),
+            table,
+            setup,
+            retiring: Vec::new(),
+            unjoined: Vec::new(),
+            legacy_work: 0,
+            crowded: None,
+            capture: None,
+            watched: Watched::new(),
+            fences,
+        })
+    }
+
+    /// Gives a number to a stream that is made when it is first used.
+    pub(crate) fn declare(&mut self, id: u32, blocking: bool, priority: i32) -> Result<(), CudaError> {
+        self.table.insert(id, Entry { blocking, priority, live: None })
+    }
+
+    /// What the client declared, for another worker.
+    pub(crate) fn save(&self) -> Vec<migration::Stream> {
+        let declared = self.table.iter().filter(|&(id, _)| id != LEGACY);
+        let stream = |(id, entry): (u32, &Entry)| migration::Stream {
+            id,
+            blocking: entry.blocking,
+            priority: entry.priority,
+        };
+        declared.map(stream).collect()
+    }
+
+    /// The stream to post something to, once it waits for what it must.
+    #[inline]
+    pub(crate) fn enter(&mut self, id: u32) -> Result<&Stream, CudaError> {
+        if self.capture.is_some() {
+            return self.captured();
+        }
+        let entry = self.table.get_mut(id)?;
+        if entry.live.is_none() {
+            entry.live = Some(Live::new(&self.device, &mut self.fences, entry.priority)?);
+        }
+        let blocking = entry.blocking;
+        if id == LEGACY {
+            self.legacy_work += 1;
+            if !self.unjoined.is_empty() {
+                self.join_into_legacy()?;
+            }
+        } else if blocking {
+            self.join_legacy_into(id)?;
+        }
+        let live = self.table.get_mut(id)?.live.as_deref_mut().ok_or(CudaError::INVALID_HANDLE)?;
+        live.unfenced = true;
+        live.follows_setup = false;
+        live.posted += 1;
+        if live.posted == CHECKPOINT {
+            self.crowded = Some(id);
+        }
+        Ok(&live.stream)
+    }
+
+    /// As [`Self::enter`], behind the event of a group of arriving memory.
+    pub(crate) fn enter_behind(&mut self, id: u32, group: u64, event: &Event) -> Result<&Stream, CudaError> {
+        self.enter(id)?;
+        let live = self.live(id)?;
+        if live.awaited_group < group {
+            live.stream.wait(event, 0)?;
+            live.awaited_group = group;
+        }
+        Ok(&live.stream)
+    }
+
+    /// The setup stream, if work posted there now is in order for every stream of the client: none has work of its own.
+    pub(crate) fn enter_setup_for_all(&mut self) -> Option<&Stream> {
+        let Self { table, retiring, fences, .. } = &*self;
+        let is_free = |live: &Live| live.follows_setup || live.is_idle(fences);
+        let named = table.iter().filter_map(|(_, entry)| entry.live.as_deref());
+        if self.capture.is_some() || !named.chain(retiring).all(is_free) {
+            return None;
+        }
+        Some(self.enter_setup())
+    }
+
+    /// What is posted to a stream from now on waits for what [`Self::enter_setup_for_all`] was used for.
+    pub(crate) fn follow_setup(&mut self, id: u32) -> Result<(), CudaError> {
+        self.enter(id)?;
+        let Self { table, setup, .. } = self;
+        let live = table.get_mut(id)?.live.as_deref_mut().ok_or(CudaError::INVALID_HANDLE)?;
+        live.stream.wait(setup.record_join()?, 0)?;
+        live.follows_setup = true;
+        Ok(())
+    }
+
+    /// The stream whether or not it is ready to take work: `None` if it was never used.
+    pub(crate) fn peek(&mut self, id: u32) -> Result<Option<&Stream>, CudaError> {
+        if self.capture.is_some() {
+            return self.captured().map(Some);
+        }
+        if id == LEGACY && !self.unjoined.is_empty() {
+            self.enter(id)?;
+        }
+        Ok(self.table.get(id)?.live.as_ref().map(|live| &live.stream))
+    }
+
+    /// A stream that no command belongs to, for questions that name one.
+    pub(crate) fn neutral(&self) -> &Stream {
+        &self.setup.stream
+    }
+
+    /// The worker's own stream for this client.
+    pub(crate) fn enter_setup(&mut self) -> &Stream {
+        self.setup.unfenced = true;
+        &self.setup.stream
+    }
+
+    /// Whether the setup stream has work that is not known to be done, see [`Self::check`].
+    pub(crate) fn is_setting_up(&self) -> bool {
+        !self.setup.is_idle(&self.fences)
+    }
+
+    /// A fence behind all work of the setup stream.
+    pub(crate) fn fence_setup(&mut self) -> Result<Option<Fence>, CudaError> {
+        self.setup.fence(&self.fences)
+    }
+
+    /// A fence behind all work of a stream; `None` if there is none left.
+    pub(crate) fn fence(&mut self, id: u32) -> Result<Option<Fence>, CudaError> {
+        if id == LEGACY && !self.unjoined.is_empty() {
+            self.enter(id)?;
+        }
+        match &mut self.table.get_mut(id)?.live {
+            Some(live) => live.fence(&self.fences),
+            None => Ok(None),
+        }
+    }
+
+    /// A kernel was launched.
+    #[inline]
+    pub(crate) fn watch(&mut self, id: u32) -> Result<(), CudaError> {
+        if self.watched.is_limited()
+            && self.capture.is_none()
+            && let Some(fence) = self.fence(id)?
+        {
+            self.watched.push(fence);
+        }
+        Ok(())
+    }
+
+    /// Fences behind all work of the client.
+    pub(crate) fn fence_all(&mut self) -> Result<Vec<Fence>, CudaError> {
+        let mut fences = Vec::new();
+        for live in all(&mut self.table, &mut self.setup, &mut self.retiring) {
+            fences.extend(live.fence(&self.fences)?);
+        }
+        Ok(fences)
+    }
+
+    /// A stream copies to or from the staging area.
+    pub(crate) fn touch_staging(&mut self, id: u32) {
+        if self.capture.is_none()
+            && let Ok(live) = self.live(id)
+        {
+            live.touches_staging = true;
+        }
+    }
+
+    /// Fences behind all copies to or from the staging area since the last call.
+    pub(crate) fn fence_staging(&mut self) -> Result<Vec<Fence>, CudaError> {
+        let mut fences = Vec::new();
+        for live in all(&mut self.table, &mut self.setup, &mut self.retiring) {
+            if std::mem::take(&mut live.touches_staging) {
+                fences.extend(live.fence(&self.fences)?);
+            }
+        }
+        Ok(fences)
+    }
+
+    /// Takes a stream's number back. Its work goes on.
+    pub(crate) fn destroy(&mut self, id: u32) -> Result<(), CudaError> {
+        if id == LEGACY {
+            return Err(CudaError::INVALID_HANDLE);
+        }
+        self.table.get(id)?;
+        if self.unjoined.contains(&id) {
+            self.enter(LEGACY)?;
+        }
+        if let Some(mut live) = self.table.remove(id)?.live {
+            live.fence(&self.fences)?;
+            self.retiring.push(*live);
+            self.bury();
+        }
+        Ok(())
+    }
+
+    /// Destroys what the client destroyed and is idle by now.
+    pub(crate) fn bury(&mut self) {
+        let Self { retiring, fences, .. } = self;
+        let idle: Vec<_> = retiring.extract_if(.., |live| live.is_idle(fences)).collect();
+        idle.into_iter().for_each(|live| fences.give_back(live.counter));
+    }
+
+    /// Whether destroyed streams are left.
+    pub(crate) fn has_retiring(&self) -> bool {
+        !self.retiring.is_empty()
+    }
+
+    /// Asks the driver about every stream with work: whether any is left. An error other than "not ready" is the
+    /// context's.
+    pub(crate) fn check(&mut self) -> Result<bool, CudaError> {
+        let mut busy = false;
+        for live in all(&mut self.table, &mut self.setup, &mut self.retiring) {
+            if live.is_idle(&self.fences) {
+                continue;
+            }
+            match live.stream.query() {
+                Ok(()) => live.unfenced = false,
+                Err(CudaError::NOT_READY) => busy = true,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(busy)
+    }
+
+    fn captured(&self) -> Result<&Stream, CudaError> {
+        self.capture.as_ref().map(Capture::stream).ok_or(CudaError::UNKNOWN)
+    }
+
+    #[inline]
+    fn live(&mut self, id: u32) -> Result<&mut Live, CudaError> {
+        self.table.get_mut(id)?.live.as_deref_mut().ok_or(CudaError::INVALID_HANDLE)
+    }
+}
+
+/// Every real stream of a client.
+fn all<'a>(
+    table: &'a mut Table<Entry>,
+    setup: &'a mut Live,
+    retiring: &'a mut [Live],
+) -> impl Iterator<Item = &'a mut Live> {
+    let named = table.values_mut().filter_map(|entry| entry.live.as_deref_mut());
+    named.chain(std::iter::once(setup)).chain(retiring.iter_mut())
+}

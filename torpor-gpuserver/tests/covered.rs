@@ -1,0 +1,309 @@
+//! A fault costs its own function alone: clients that are idle and saved go on at the next worker, and do not notice.
+
+mod served;
+mod server_support;
+mod worker_support;
+
+use rustix::process::{Pid, Signal, kill_process};
+use served::{Attached, attach};
+use server_support::server::{Server, eventually};
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use torpor_proto::command::{
+    ContextSynchronize, EventCreate, EventRecord, EventSynchronize, GraphAppend, GraphInstantiate,
+    GraphLaunch, HostLock, Ping, StreamCreate,
+};
+use torpor_proto::control::admin::{LoadFunctionRequest, UnloadFunctionRequest};
+use torpor_proto::error::CudaError;
+use worker_support::Client;
+use worker_support::kernels::{add_step_parameters, launch, record};
+
+const MIB: u64 = 1 << 20;
+const STAGING_BYTES: u64 = 4 * MIB;
+
+/// An address that is nobody's.
+const NOWHERE: u64 = 0x1000;
+
+fn start(gpus: u32, settings: &str, faults: &str) -> (Server, tempfile::NamedTempFile) {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(settings.as_bytes()).unwrap();
+    let server = Server::start_by(|directory| {
+        let mut command = Command::new(served::PROGRAM);
+        command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(served::driver());
+        command.args(["--pinned-limit", "8MiB", "--staging", "4MiB", "--log", "debug"]);
+        command.args(["--host-pool", "64MiB", "--host-slab", "16MiB"]).arg("--config").arg(file.path());
+        command.env("TORPOR_SIMGPU_DEVICES", gpus.to_string()).env("TORPOR_GPUSERVER", served::PROGRAM);
+        if !faults.is_empty() {
+            command.env("TORPOR_SIMGPU_FAULTS", faults);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command
+    });
+    (server, file)
+}
+
+/// A client of a function of its own.
+struct Program {
+    client: Client,
+    name: String,
+    _lifeline: UnixStream,
+}
+
+impl Program {
+    fn start(server: &Server, name: &str) -> Self {
+        let Attached { mut client, lifeline } = attach(server, name);
+        client.load_kernels();
+        Self { client, name: name.to_owned(), _lifeline: lifeline }
+    }
+
+    fn unload(&self, server: &Server) {
+        let request = UnloadFunctionRequest { name: self.name.clone() };
+        server.admin(async |mut api| api.unload_function(request).await).unwrap();
+    }
+
+    fn wait_until_covered(&self, server: &Server) {
+        eventually("it is covered", || server.listed(&self.name).covered_clients == 1);
+    }
+
+    fn unload_and_cover(&self, server: &Server) {
+        self.unload(server);
+        self.wait_until_covered(server);
+    }
+
+    /// Ends its GPU's worker. Returns what the culprit sees.
+    fn fault(&mut self, server: &Server) -> Option<CudaError> {
+        let restarts = server.gpus()[0].worker_restarts;
+        self.client.launch_at(3, NOWHERE, 0);
+        eventually("the culprit is told", || self.client.channel.sticky_error().is_some());
+        eventually("the worker has ended", || server.gpus()[0].worker_restarts > restarts);
+        self.client.channel.sticky_error()
+    }
+
+    fn error(&self) -> Option<CudaError> {
+        self.client.channel.sticky_error()
+    }
+}
+
+/// Kills a GPU's worker. When this returns, it executes nothing more.
+fn kill_worker(server: &Server, gpu: usize) {
+    let restarts = server.gpus()[gpu].worker_restarts;
+    let pid = Pid::from_raw(server.gpus()[gpu].worker_pid.cast_signed()).unwrap();
+    kill_process(pid, Signal::KILL).unwrap();
+    eventually("it is dead", || server.gpus()[gpu].worker_restarts > restarts);
+}
+
+fn wait_for_restarts(server: &Server, restarts: u64) {
+    eventually("another worker is there", || {
+        let gpu = &server.gpus()[0];
+        gpu.worker_restarts == restarts && gpu.state == "ready"
+    });
+}
+
+#[test]
+fn everything_an_evicted_client_has_survives_its_worker() {
+    let (server, _settings) = start(1, "", "");
+    let mut program = Program::start(&server, "f");
+    let client = &mut program.client;
+    let data = client.allocate(0, 4 * MIB).unwrap();
+    let pattern: Vec<u8> = (0..MIB).map(|at| (at * 7 / 3) as u8).collect();
+    client.upload(data + 2 * MIB, &pattern);
+    let pinned = client.host.address + STAGING_BYTES;
+    client.ask(HostLock { address: pinned, bytes: MIB }).unwrap();
+    client.write_host(STAGING_BYTES, &pattern);
+    client.post(StreamCreate { stream: 1, flags: 1, priority: 0, reserved: 0 }, &[]);
+    client.post(EventCreate { event: 1, flags: 0 }, &[]);
+    client.post(EventRecord { event: 1, stream: 1, ..EventRecord::default() }, &[]);
+    let parameters = add_step_parameters(data, 100);
+    let mut records = Vec::new();
+    record(&mut records, launch(1, 7, 2, 64, parameters.len()), &parameters);
+    client.post(GraphAppend { graph: 1, reserved: 0 }, bytemuck::cast_slice(&records));
+    client.ask(GraphInstantiate { graph: 1, reserved: 0, flags: 0 }).unwrap();
+    client.load_state();
+    client.tick(data + MIB, 1);
+    client.settle().unwrap();
+    for round in 1..=3 {
+        program.unload_and_cover(&server);
+        kill_worker(&server, 0);
+        let client = &mut program.client;
+        // What it posts meanwhile waits.
+        client.add_step(data, 100, 1);
+        client.post(GraphLaunch { graph: 1, stream: 1 }, &[]);
+        client.tick(data + MIB, 1);
+        client.settle().unwrap();
+        assert_eq!(client.words(data, 101), [vec![6 * round; 100], vec![0]].concat());
+        assert_eq!(client.words(data + MIB, 1), [5 * (round + 1)]);
+        assert_eq!(client.download(data + 2 * MIB, pattern.len()), pattern);
+        client.ask(EventSynchronize { event: 1, reserved: 0 }).unwrap();
+        client.copy(data + 3 * MIB, pinned, MIB, 1);
+        client.settle().unwrap();
+        assert_eq!(client.download(data + 3 * MIB, pattern.len()), pattern);
+        assert_eq!(program.error(), None);
+        assert_eq!(server.gpus()[0].worker_restarts, u64::from(round));
+    }
+}
+
+#[test]
+fn a_fault_ends_its_own_function_and_the_idle_ones_do_not_notice() {
+    let (server, _settings) = start(1, "", "");
+    let (mut faulty, mut idle) = (Program::start(&server, "faulty"), Program::start(&server, "idle"));
+    let mut fresh = Program::start(&server, "fresh");
+    let data = idle.client.allocate(0, 2 * MIB).unwrap();
+    idle.client.add_step(data, 10, 0);
+    idle.client.settle().unwrap();
+    idle.unload_and_cover(&server);
+    fresh.wait_until_covered(&server);
+    assert_eq!(faulty.fault(&server), Some(CudaError::ILLEGAL_ADDRESS));
+    idle.client.add_step(data, 10, 0);
+    assert_eq!(idle.client.words(data, 11), [vec![6; 10], vec![0]].concat());
+    fresh.client.ask(Ping {}).unwrap();
+    assert_eq!((idle.error(), fresh.error()), (None, None));
+    assert_eq!(server.gpus()[0].worker_restarts, 1, "the culprit is not served again");
+    assert_eq!(server.listed("faulty").state, "failed");
+    assert!(server.said("the client goes on at another worker"), "{}", server.log());
+}
+
+#[test]
+fn a_kernel_that_never_ends_costs_its_own_function_alone() {
+    let (server, _settings) = start(1, "[functions.endless]\nkernel_timeout = '1s'", "");
+    let (mut endless, mut idle) = (Program::start(&server, "endless"), Program::start(&server, "idle"));
+    let data = idle.client.allocate(0, 2 * MIB).unwrap();
+    idle.client.add_step(data, 10, 0);
+    idle.client.settle().unwrap();
+    idle.unload_and_cover(&server);
+    endless.client.spin();
+    let waiting = endless.client.ask_later(ContextSynchronize {}, &[]);
+    assert_eq!(endless.client.await_slot(waiting), Err(CudaError::LAUNCH_TIMEOUT));
+    eventually("the worker has ended", || server.gpus()[0].worker_restarts == 1);
+    assert_eq!(idle.client.words(data, 1), [3]);
+    assert_eq!((endless.error(), idle.error()), (Some(CudaError::LAUNCH_TIMEOUT), None));
+}
+
+#[test]
+fn who_was_running_is_told_and_never_made_again() {
+    let (server, _settings) = start(1, "", "");
+    let (mut busy, idle) = (Program::start(&server, "busy"), Program::start(&server, "idle"));
+    busy.wait_until_covered(&server);
+    idle.wait_until_covered(&server);
+    busy.client.spin();
+    busy.client.ask(Ping {}).unwrap();
+    kill_worker(&server, 0);
+    eventually("it is told", || busy.error() == Some(CudaError::LAUNCH_FAILED));
+    wait_for_restarts(&server, 1);
+    idle.wait_until_covered(&server);
+    assert_eq!(idle.error(), None);
+    assert!(!server.said(&format!("client={} gpu=0", busy.client.id)), "{}", server.log());
+}
+
+#[test]
+fn a_client_whose_memory_is_on_the_gpu_survives_once_it_is_saved_and_is_saved_again_after_each_request() {
+    let (server, _settings) = start(1, "", "");
+    let mut program = Program::start(&server, "f");
+    let data = program.client.allocate(0, 8 * MIB).unwrap();
+    for chunk in 0..4 {
+        program.client.upload(data + chunk * 2 * MIB, &[chunk as u8 + 1; 1000]);
+    }
+    for round in 1..=2 {
+        program.client.add_step(data + 4 * MIB, 10, 0);
+        program.client.settle().unwrap();
+        program.wait_until_covered(&server);
+        assert_eq!(server.listed("f").resident_bytes, 8 * MIB, "it is still there");
+        kill_worker(&server, 0);
+        let first = u32::from_le_bytes([3; 4]) + 3 * round;
+        assert_eq!(program.client.words(data + 4 * MIB, 11), [vec![first; 10], vec![0x0303_0303]].concat());
+        assert_eq!(program.client.download(data + 6 * MIB, 1001), [[4; 1000].as_slice(), &[0]].concat());
+    }
+    assert_eq!(program.error(), None);
+    // All of it is saved, so it leaves without a copy.
+    program.wait_until_covered(&server);
+    program.unload(&server);
+    let log = server.log();
+    let evicted = log.lines().rfind(|line| line.contains("evicted client=1")).unwrap();
+    assert!(evicted.contains("copied_back_bytes=0"), "{evicted}");
+}
+
+#[test]
+fn equal_memory_that_is_kept_once_survives_for_all_whose_it_is() {
+    let (server, _settings) = start(1, "", "");
+    let mut programs: Vec<_> = (0..3).map(|number| Program::start(&server, &format!("f{number}"))).collect();
+    for program in &mut programs {
+        let data = program.client.allocate(0, 4 * MIB).unwrap();
+        program.client.upload(data, &vec![5; MIB as usize]);
+        program.client.upload(data + 2 * MIB, &[program.client.id as u8; 100]);
+    }
+    programs.iter().for_each(|program| program.unload_and_cover(&server));
+    kill_worker(&server, 0);
+    for program in &mut programs {
+        let (data, id) = (program.client.arena.address, program.client.id as u8);
+        assert_eq!(program.client.download(data, MIB as usize), vec![5; MIB as usize]);
+        assert_eq!(program.client.download(data + 2 * MIB, 101), [[id; 100].as_slice(), &[0]].concat());
+        assert_eq!(program.error(), None);
+    }
+}
+
+#[test]
+fn nobody_is_saved_ahead_of_time_while_another_one_works() {
+    let (server, _settings) = start(1, "", "");
+    let (mut program, mut busy) = (Program::start(&server, "f"), Program::start(&server, "busy"));
+    busy.client.spin();
+    busy.client.ask(Ping {}).unwrap();
+    let data = program.client.allocate(0, 2 * MIB).unwrap();
+    program.client.upload(data, &[7; 1000]);
+    // Longer than it takes to give the GPU up and to be saved.
+    std::thread::sleep(Duration::from_millis(400));
+    assert!(!server.said("saved ahead of time"), "{}", server.log());
+    busy.client.stop_spinning();
+    busy.client.settle().unwrap();
+    eventually("it is saved", || server.said("saved ahead of time client=1"));
+}
+
+#[test]
+fn a_client_that_ends_while_its_gpu_has_no_worker_leaves_nothing() {
+    let (server, _settings) = start(1, "", "");
+    let mut program = Program::start(&server, "f");
+    let data = program.client.allocate(0, 2 * MIB).unwrap();
+    program.client.upload(data, &[7; 1000]);
+    program.unload_and_cover(&server);
+    kill_worker(&server, 0);
+    drop(program);
+    eventually("it is gone", || server.clients().is_empty());
+    wait_for_restarts(&server, 1);
+    let stored = || {
+        let request = torpor_proto::control::admin::ReportStoreRequest {};
+        server.admin(async |mut api| api.report_store(request).await).unwrap()
+    };
+    eventually("its memory is free", || stored().used_bytes == 0);
+    let mut next = Program::start(&server, "f");
+    let data = next.client.allocate(0, 2 * MIB).unwrap();
+    next.client.add_step(data, 1, 0);
+    assert_eq!(next.client.words(data, 1), [3]);
+}
+
+#[test]
+fn a_client_that_is_to_move_while_its_gpu_has_no_worker_moves_afterwards() {
+    let (server, _settings) = start(2, "", "");
+    let mut program = Program::start(&server, "f");
+    let data = program.client.allocate(0, 2 * MIB).unwrap();
+    program.client.add_step(data, 10, 0);
+    program.client.settle().unwrap();
+    program.unload_and_cover(&server);
+    let gpu = server.listed("f").gpus[0];
+    kill_worker(&server, gpu as usize);
+    let request = LoadFunctionRequest { name: "f".to_owned(), gpu: Some(1 - gpu) };
+    server.admin(async |mut api| api.load_function(request).await).unwrap();
+    assert_eq!(server.listed("f").gpus, [1 - gpu]);
+    program.client.add_step(data, 10, 0);
+    assert_eq!(program.client.words(data, 1), [6]);
+    assert_eq!(program.error(), None);
+}
+
+#[test]
+fn without_covering_everybody_of_a_gpu_is_told() {
+    let (server, _settings) = start(1, "[scheduler]\ncover = false", "");
+    let (mut faulty, idle) = (Program::start(&server, "faulty"), Program::start(&server, "idle"));
+    idle.unload(&server);
+    faulty.fault(&server);
+    eventually("the neighbour is told", || idle.error() == Some(CudaError::ILLEGAL_ADDRESS));
+    assert_eq!(server.listed("idle").covered_clients, 0);
+}
