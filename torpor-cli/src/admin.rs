@@ -1,10 +1,13 @@
 //! The admin API of a server, as a caller sees it.
 
 use crate::error::CliError;
+use crate::server_process::{InBrackets, ServerProcess};
+use std::error::Error;
 use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
+use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status};
 use torpor_proto::control::admin::admin_client::AdminClient;
@@ -16,15 +19,29 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a server may take for what takes long. It gives up earlier, with a reason, if it makes no progress.
 const PATIENCE: Duration = Duration::from_secs(600);
 
+/// While something long is done, the server's end of the connection must show every so often that it lives.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// How long a server may take to start: drivers are given 60 s.
+const START_PATIENCE: Duration = Duration::from_secs(75);
+
+/// A wait that takes longer than this is explained.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// Between two looks at a server that is starting.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
 /// A connection to a server.
 #[derive(Debug)]
 pub struct Admin {
+    directory: ServerDirectory,
+    timeout: Duration,
     runtime: Runtime,
     client: AdminClient<Channel>,
 }
 
 impl Admin {
-    /// Connects to the server in a directory.
+    /// Connects to the server in a directory, once it has started if it is starting.
     ///
     /// # Errors
     /// [`CliError::NoServer`] if none listens.
@@ -32,7 +49,7 @@ impl Admin {
         Self::connect_with(directory, TIMEOUT)
     }
 
-    /// Connects to the server in a directory, for calls that are answered when something long is done.
+    /// As [`Self::connect`], for calls that are answered when something long is done.
     ///
     /// # Errors
     /// [`CliError::NoServer`] if none listens.
@@ -41,26 +58,63 @@ impl Admin {
     }
 
     fn connect_with(directory: &ServerDirectory, timeout: Duration) -> Result<Self, CliError> {
-        check_listening(directory)?;
+        await_listening(directory)?;
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let address = format!("unix://{}", directory.admin_socket().display());
-        let unreachable = |error: tonic::transport::Error| CliError::Refused(error.to_string());
-        let endpoint = Endpoint::from_shared(address).map_err(unreachable)?.timeout(timeout);
+        let unreachable = |error: tonic::transport::Error| broke_off(directory, error.to_string());
+        let endpoint = Endpoint::from_shared(address).map_err(unreachable)?;
+        let endpoint = endpoint.http2_keep_alive_interval(KEEP_ALIVE).keep_alive_timeout(TIMEOUT);
         let channel = runtime.block_on(endpoint.connect()).map_err(unreachable)?;
-        Ok(Self { runtime, client: AdminClient::new(channel) })
+        Ok(Self { directory: directory.clone(), timeout, runtime, client: AdminClient::new(channel) })
     }
 
     /// Calls the API.
     ///
     /// # Errors
-    /// [`CliError::Refused`] with the server's reason.
+    /// [`CliError::Refused`] with the server's reason, [`CliError::Silent`], [`CliError::BrokeOff`].
     pub fn call<T>(
         &mut self,
         call: impl AsyncFnOnce(&mut AdminClient<Channel>) -> Result<Response<T>, Status>,
     ) -> Result<T, CliError> {
-        let answer = self.runtime.block_on(call(&mut self.client));
-        answer.map(Response::into_inner).map_err(|status| CliError::Refused(status.message().to_owned()))
+        let Self { directory, timeout: patience, runtime, client } = self;
+        let answer = runtime.block_on(async { timeout(*patience, call(client)).await });
+        let silent = |_| CliError::Silent {
+            directory: directory.path().to_owned(),
+            process: InBrackets(ServerProcess::of(directory)),
+            seconds: patience.as_secs(),
+        };
+        answer.map_err(silent)?.map(Response::into_inner).map_err(|status| refused(directory, status))
     }
+
+    /// Waits for what an earlier call goes on to say, for as long as that takes.
+    ///
+    /// # Errors
+    /// [`CliError::Refused`], [`CliError::BrokeOff`].
+    pub fn wait<T>(&mut self, said: impl Future<Output = Result<T, Status>>) -> Result<T, CliError> {
+        self.runtime.block_on(said).map_err(|status| refused(&self.directory, status))
+    }
+}
+
+fn refused(directory: &ServerDirectory, status: Status) -> CliError {
+    match status.source() {
+        // What the server says has no cause here.
+        None => CliError::Refused(status.message().to_owned()),
+        Some(cause) => broke_off(directory, last_cause(cause)),
+    }
+}
+
+fn broke_off(directory: &ServerDirectory, reason: String) -> CliError {
+    let process = InBrackets(ServerProcess::of(directory));
+    CliError::BrokeOff { directory: directory.path().to_owned(), process, reason }
+}
+
+/// What the operating system, or HTTP/2, said; the errors around it only say that it said something.
+fn last_cause(error: &(dyn Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
 }
 
 /// Whether a server listens in a directory.
@@ -77,5 +131,37 @@ pub fn check_listening(directory: &ServerDirectory) -> Result<(), CliError> {
         // TORPOR_SERVER names a function's directory or a file, say.
         Err(error) if error.kind() == ErrorKind::NotADirectory => Err(CliError::NoServer(path)),
         Err(error) => Err(CliError::Unreachable { directory: path, error }),
+    }
+}
+
+/// As [`check_listening`], but a server that holds the directory and does not listen is starting, or ending: one waits for
+/// that.
+fn await_listening(directory: &ServerDirectory) -> Result<(), CliError> {
+    let began = Instant::now();
+    let mut explained = false;
+    loop {
+        match check_listening(directory) {
+            Err(CliError::NoServer(path)) => {
+                let process = ServerProcess::of(directory);
+                let in_brackets = InBrackets(process);
+                match process {
+                    // It may have begun to listen, and somebody else may have looked at the lock, between the two looks.
+                    None => return check_listening(directory),
+                    Some(_) if began.elapsed() >= START_PATIENCE => {
+                        return Err(CliError::DoesNotListen { directory: path, process: in_brackets });
+                    }
+                    Some(_) if !explained && began.elapsed() >= SILENCE => {
+                        eprintln!(
+                            "torpor: waiting for the server in {}{in_brackets}, which is starting or ending",
+                            path.display()
+                        );
+                        explained = true;
+                    }
+                    Some(_) => {}
+                }
+            }
+            known => return known,
+        }
+        std::thread::sleep(LOOK_EVERY);
     }
 }

@@ -35,7 +35,7 @@ impl Config {
     /// Checks.
     pub fn run(self) -> Result<ExitCode, CliError> {
         let Verb::Check { file } = self.verb;
-        let settings = SettingsFile::read(&file).map_err(OptionsError::from)?;
+        let (_, settings) = SettingsFile::read_in_time(&file).map_err(OptionsError::from)?;
         let functions = settings.functions.len();
         let plural = if functions == 1 { "" } else { "s" };
         println!("{}: no errors, {functions} function{plural}", file.display());

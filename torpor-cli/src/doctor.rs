@@ -12,12 +12,17 @@ use std::collections::{BTreeMap, HashMap};
 use std::process::ExitCode;
 use torpor_gpuserver::server::size::ByteSize;
 use torpor_proto::control::admin::{
-    Client, Gpu, ListClientsRequest, ListGpusRequest, ReportStoreRequest, ReportStoreResponse,
+    Client, Gpu, ListClientsRequest, ListGpusRequest, ReportStoreRequest, ReportStoreResponse, SpillDisk,
     VerifyStoreRequest, VerifyStoreResponse,
 };
 
+/// A disk with less room than this is full: the store writes as much at a time.
+const LITTLE_ROOM_BYTES: u64 = 32 << 20;
+
 const EXAMPLES: &str = "\
 Takes as long as reading all that the host store keeps, in memory and in files. Functions are served meanwhile.
+
+LOCKED is the page-locked host memory of a GPU's clients, CODE what is loaded of functions' images there, of what there may be.
 
 Exits with 1 if something is damaged or a GPU is not ready; each line that begins with `problem:` says what to do.
 
@@ -53,6 +58,14 @@ struct HostStore {
     saved_bytes: u64,
     spilled_bytes: u64,
     spill_limit_bytes: u64,
+    spill_disk_free_bytes: Option<u64>,
+}
+
+/// How much code is in files.
+#[derive(Debug, Serialize)]
+struct Images {
+    bytes: u64,
+    limit_bytes: u64,
 }
 
 /// What a function has in the host store.
@@ -73,17 +86,24 @@ struct Verified {
     contradictions: Vec<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct GpuState {
     gpu: u32,
     name: String,
     state: String,
+    worker_pid: u32,
     worker_restarts: u64,
+    trouble: String,
+    pinned_bytes: u64,
+    pinned_limit_bytes: u64,
+    code_bytes: u64,
+    code_limit_bytes: u64,
 }
 
 #[derive(Debug, Serialize)]
 struct Report {
     host_store: HostStore,
+    images: Images,
     functions: Vec<Stored>,
     verified: Verified,
     gpus: Vec<GpuState>,
@@ -93,6 +113,9 @@ struct Report {
 impl Doctor {
     /// Looks and reports.
     pub fn run(self) -> Result<ExitCode, CliError> {
+        // A server that does not answer at all is told of soon.
+        Admin::connect(&self.directory.server())?
+            .call(async |api| api.list_gpus(ListGpusRequest {}).await)?;
         let mut admin = Admin::connect_patiently(&self.directory.server())?;
         let store = admin.call(async |api| api.report_store(ReportStoreRequest {}).await)?;
         let clients = admin.call(async |api| api.list_clients(ListClientsRequest {}).await)?.clients;
@@ -120,7 +143,13 @@ impl Report {
             gpu: gpu.index,
             name: if gpu.simulated { format!("{} (simulated)", gpu.name) } else { gpu.name },
             state: gpu.state,
+            worker_pid: gpu.worker_pid,
             worker_restarts: gpu.worker_restarts,
+            trouble: gpu.trouble,
+            pinned_bytes: gpu.pinned_bytes,
+            pinned_limit_bytes: gpu.pinned_limit_bytes,
+            code_bytes: gpu.code_bytes,
+            code_limit_bytes: gpu.code_limit_bytes,
         };
         let verified = Verified {
             chunks: verified.chunks,
@@ -131,7 +160,7 @@ impl Report {
         };
         let gpus: Vec<GpuState> = gpus.into_iter().map(gpu_state).collect();
         Self {
-            problems: problems(&verified, &gpus),
+            problems: problems(&verified, &gpus, store.spill_disk.as_ref()),
             host_store: HostStore {
                 pool_bytes: store.pool_bytes,
                 locked_bytes: store.total_bytes,
@@ -139,7 +168,9 @@ impl Report {
                 saved_bytes: store.saved_bytes,
                 spilled_bytes: store.spilled_bytes,
                 spill_limit_bytes: store.spill_limit_bytes,
+                spill_disk_free_bytes: store.spill_disk.as_ref().map(|disk| disk.free_bytes),
             },
+            images: Images { bytes: store.image_bytes, limit_bytes: store.image_limit_bytes },
             functions: by_function(store, clients),
             verified,
             gpus,
@@ -147,7 +178,9 @@ impl Report {
     }
 
     fn print(&self) {
-        print(&format!("{}\n{}\n\n", self.host_store.describe(), self.verified.describe()));
+        let Images { bytes, limit_bytes } = self.images;
+        let images = format!("images:     {} in files, at most {}", ByteSize(bytes), ByteSize(limit_bytes));
+        print(&format!("{}\n{}\n{images}\n\n", self.host_store.describe(), self.verified.describe()));
         let stored = |function: &Stored| {
             let [host, spilled] = [function.host_bytes, function.spilled_bytes].map(ByteSize);
             [function.function.clone(), host.to_string(), spilled.to_string()]
@@ -156,10 +189,19 @@ impl Report {
             print_table(["NAME", "HOST", "SPILLED"], &self.functions.iter().map(stored).collect::<Vec<_>>());
             print("\n");
         }
+        let of = |bytes, limit_bytes| format!("{} of {}", ByteSize(bytes), ByteSize(limit_bytes));
         let gpu = |gpu: &GpuState| {
-            [gpu.gpu.to_string(), gpu.name.clone(), gpu.state.clone(), gpu.worker_restarts.to_string()]
+            [
+                gpu.gpu.to_string(),
+                gpu.name.clone(),
+                gpu.state.clone(),
+                gpu.worker_restarts.to_string(),
+                of(gpu.pinned_bytes, gpu.pinned_limit_bytes),
+                of(gpu.code_bytes, gpu.code_limit_bytes),
+            ]
         };
-        print_table(["GPU", "NAME", "STATE", "RESTARTS"], &self.gpus.iter().map(gpu).collect::<Vec<_>>());
+        let headings = ["GPU", "NAME", "STATE", "RESTARTS", "LOCKED", "CODE"];
+        print_table(headings, &self.gpus.iter().map(gpu).collect::<Vec<_>>());
         let told = |problem: &Problem| format!("\nproblem: {}\n  {}\n", problem.what, problem.remedy);
         let problems: String = self.problems.iter().map(told).collect();
         print(if problems.is_empty() { "\nno problems\n" } else { &problems });
@@ -212,7 +254,12 @@ fn by_function(store: &ReportStoreResponse, clients: &[Client]) -> Vec<Stored> {
     functions.into_iter().map(|(name, stored)| Stored { function: name.to_owned(), ..stored }).collect()
 }
 
-fn problems(verified: &Verified, gpus: &[GpuState]) -> Vec<Problem> {
+fn problems(verified: &Verified, gpus: &[GpuState], spill_disk: Option<&SpillDisk>) -> Vec<Problem> {
+    let full_disk = spill_disk.filter(|disk| disk.free_bytes < LITTLE_ROOM_BYTES).map(|disk| Problem {
+        what: format!("the disk of the spill directory {} is full: it has {} left", disk.directory, ByteSize(disk.free_bytes)),
+        remedy: "make room on it, or restart the server with another --spill-dir or a larger --host-pool: until then functions \
+                 that need room on a GPU get error 2 (out of memory)",
+    });
     let damaged = verified.damaged.iter().map(|what| Problem {
         what: what.clone(),
         remedy: "restart the function's processes, for this memory of them is lost; check the machine's memory (`dmesg`), \
@@ -223,13 +270,21 @@ fn problems(verified: &Verified, gpus: &[GpuState]) -> Vec<Problem> {
         remedy: "this is a mistake in Torpor: keep the server's log, restart the server, and report it",
     });
     let unready = gpus.iter().filter(|gpu| gpu.state != "ready").map(|gpu| Problem {
-        what: format!("GPU {} ({}) is {}", gpu.gpu, gpu.name, gpu.state),
+        what: match (gpu.trouble.as_str(), gpu.worker_pid) {
+            ("", _) => format!("GPU {} ({}) is {}", gpu.gpu, gpu.name, gpu.state),
+            (trouble, 0) => format!("GPU {} ({}) is {}: {trouble}", gpu.gpu, gpu.name, gpu.state),
+            (trouble, pid) => {
+                format!("GPU {} ({}, worker {pid}) is {}: {trouble}", gpu.gpu, gpu.name, gpu.state)
+            }
+        },
         remedy: match gpu.state.as_str() {
+            "unresponsive" => "look at the worker's process (`ps`; `kill -CONT` if it is stopped) and at the GPU \
+                               (`nvidia-smi`, `dmesg`); `kill -KILL` of the worker fails its clients and starts another",
             "starting" => "its worker is being started; look again in some seconds",
             _ => "the server's log says why, and it is tried again by itself; look at the GPU with `nvidia-smi`",
         },
     });
-    damaged.chain(contradictions).chain(unready).collect()
+    damaged.chain(contradictions).chain(full_disk).chain(unready).collect()
 }
 
 #[cfg(test)]
@@ -260,7 +315,10 @@ mod tests {
             gpu,
             name: "G".to_owned(),
             state: state.to_owned(),
+            worker_pid: 7,
             worker_restarts: 0,
+            trouble: if state == "unresponsive" { "it hangs".to_owned() } else { String::new() },
+            ..GpuState::default()
         };
         let verified = Verified {
             chunks: 3,
@@ -269,13 +327,23 @@ mod tests {
             damaged: vec!["chunk 5 of function f: gone bad".to_owned()],
             contradictions: vec!["two owners".to_owned()],
         };
-        let found = problems(&verified, &[gpu(0, "ready"), gpu(1, "failed"), gpu(2, "starting")]);
+        let found = problems(
+            &verified,
+            &[gpu(0, "ready"), gpu(1, "failed"), gpu(2, "starting"), gpu(3, "unresponsive")],
+            None,
+        );
         let told: Vec<&str> = found.iter().map(|problem| problem.what.as_str()).collect();
-        assert_eq!(told.len(), 4);
+        assert_eq!(told.len(), 5);
+        assert_eq!(told[4], "GPU 3 (G, worker 7) is unresponsive: it hangs");
         for (told, words) in told.iter().zip(["function f", "two owners", "GPU 1 (G) is failed", "GPU 2"]) {
             assert!(told.contains(words), "{told}");
         }
         assert!(found[0].remedy.contains("restart the function's processes"));
+        let disk = |free_bytes| SpillDisk { directory: "/spill".to_owned(), free_bytes };
+        let well = Verified { damaged: Vec::new(), contradictions: Vec::new(), ..verified };
+        assert!(problems(&well, &[], Some(&disk(LITTLE_ROOM_BYTES))).is_empty());
+        let full = problems(&well, &[], Some(&disk(1 << 20)));
+        assert!(full[0].what.contains("/spill is full: it has 1 MiB left"), "{}", full[0].what);
         assert!(found[3].remedy.contains("look again"));
         assert_eq!(
             verified.describe(),

@@ -10,10 +10,12 @@ use torpor_gpuserver::server::size::ByteSize;
 use torpor_proto::control::admin::{Function, ListFunctionsRequest};
 
 const EXAMPLES: &str = "\
-Columns: MEMORY is the device memory that the function's clients have allocated, RESIDENT how much of it is on the GPU now,
-HOST how much of it the host keeps, of which SPILLED lies in files; LIMIT is what each client may allocate. STATE is idle, waiting (for its GPU),
+Columns: CLIENTS are its processes, of as many as max_clients says; MEMORY is the device memory that the function's clients have allocated, RESIDENT how much of it is on the GPU now,
+HOST how much of it the host keeps, of which SPILLED lies in files; LIMIT is what each client may allocate. LOCKED is the
+page-locked host memory of its processes on one GPU, and IMAGES the code that they use there, of what they may. STATE is idle, waiting (for its GPU),
 active or failed (every CUDA call of its clients returns an error). Of its REQUESTS, HITS found all memory on the GPU, for
-SWAPS some had to be brought. SLO and PINNED are its settings.
+SWAPS some had to be brought. SLO and PINNED are its settings. FIXED images keep it on its GPU: the server's log says why; so does memory that its SHARING processes have together.
+COVERED are those of its clients that would survive a fault of another function now: they are idle, and all they have is saved.
 
 Examples:
   torpor functions
@@ -46,9 +48,17 @@ struct Row {
     hits: u64,
     swaps: u64,
     memory_limit_bytes: u64,
+    max_clients: Option<u32>,
+    pinned_bytes: u64,
+    pinned_limit_bytes: Option<u64>,
+    image_bytes: u64,
+    image_limit_bytes: u64,
     slo_ms: Option<u32>,
     writeback: String,
     pinned: bool,
+    fixed_images: u64,
+    covered_clients: u32,
+    sharing_clients: u64,
 }
 
 impl From<Function> for Row {
@@ -67,39 +77,59 @@ impl From<Function> for Row {
             hits: function.hits,
             swaps: function.swaps,
             memory_limit_bytes: function.memory_limit_bytes,
+            max_clients: function.max_clients,
+            pinned_bytes: function.pinned_bytes,
+            pinned_limit_bytes: function.pinned_limit_bytes,
+            image_bytes: function.image_bytes,
+            image_limit_bytes: function.image_limit_bytes,
             slo_ms: function.slo_ms,
             writeback: function.writeback,
             pinned: function.pinned,
+            fixed_images: function.fixed_images,
+            covered_clients: function.covered_clients,
+            sharing_clients: function.sharing_clients,
         }
     }
 }
 
-const HEADINGS: [&str; 14] = [
-    "NAME", "STATE", "CLIENTS", "GPU", "MEMORY", "RESIDENT", "HOST", "SPILLED", "LIMIT", "REQUESTS", "HITS",
-    "SWAPS", "SLO", "PINNED",
+const HEADINGS: [&str; 19] = [
+    "NAME", "STATE", "CLIENTS", "GPU", "MEMORY", "RESIDENT", "HOST", "SPILLED", "LIMIT", "LOCKED", "IMAGES",
+    "REQUESTS", "HITS", "SWAPS", "SLO", "PINNED", "FIXED", "SHARING", "COVERED",
 ];
 
 impl Row {
-    fn cells(&self) -> [String; 14] {
+    fn cells(&self) -> [String; 19] {
         let nothing = || "-".to_owned();
         let gpus: Vec<String> = self.gpus.iter().map(u32::to_string).collect();
         [
             self.name.clone(),
             self.state.clone(),
-            self.clients.to_string(),
+            self.max_clients
+                .map_or_else(|| self.clients.to_string(), |most| format!("{}/{most}", self.clients)),
             if gpus.is_empty() { nothing() } else { gpus.join(",") },
             ByteSize(self.allocated_bytes).to_string(),
             ByteSize(self.resident_bytes).to_string(),
             ByteSize(self.host_bytes).to_string(),
             ByteSize(self.spilled_bytes).to_string(),
             ByteSize(self.memory_limit_bytes).to_string(),
+            self.pinned_limit_bytes
+                .map_or_else(|| ByteSize(self.pinned_bytes).to_string(), |most| of(self.pinned_bytes, most)),
+            of(self.image_bytes, self.image_limit_bytes),
             self.requests.to_string(),
             self.hits.to_string(),
             self.swaps.to_string(),
             self.slo_ms.map_or_else(nothing, |ms| format!("{ms}ms")),
             if self.pinned { "yes" } else { "no" }.to_owned(),
+            self.fixed_images.to_string(),
+            self.sharing_clients.to_string(),
+            format!("{}/{}", self.covered_clients, self.clients),
         ]
     }
+}
+
+/// So much of what there may be.
+fn of(bytes: u64, limit_bytes: u64) -> String {
+    format!("{}/{}", ByteSize(bytes), ByteSize(limit_bytes))
 }
 
 impl Functions {

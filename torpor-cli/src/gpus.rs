@@ -10,7 +10,8 @@ use torpor_gpuserver::server::size::ByteSize;
 use torpor_proto::control::admin::{Gpu, ListGpusRequest};
 
 const EXAMPLES: &str = "\
-STATE is ready, starting (its worker process is being started) or failed (that does not succeed; it is tried again).
+STATE is ready, starting (its worker process is being started), unresponsive (worker or driver do not answer) or failed (the
+worker does not start; that is tried again). What is wrong is told on standard error.
 RESTARTS counts worker processes that ended, each with all its clients.
 
 Examples:
@@ -40,6 +41,7 @@ struct Row {
     worker_pid: u32,
     worker_restarts: u64,
     simulated: bool,
+    trouble: String,
 }
 
 impl From<Gpu> for Row {
@@ -54,6 +56,7 @@ impl From<Gpu> for Row {
             worker_pid: gpu.worker_pid,
             worker_restarts: gpu.worker_restarts,
             simulated: gpu.simulated,
+            trouble: gpu.trouble,
         }
     }
 }
@@ -85,6 +88,9 @@ impl Gpus {
         } else {
             let cells: Vec<_> = rows.iter().map(Row::cells).collect();
             print_table(["GPU", "NAME", "MEMORY", "FREE", "CLIENTS", "STATE", "WORKER", "RESTARTS"], &cells);
+            for row in rows.iter().filter(|row| !row.trouble.is_empty()) {
+                eprintln!("torpor: GPU {}: {}", row.gpu, row.trouble);
+            }
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -2,25 +2,35 @@
 
 mod admin;
 mod bench;
+mod cdi;
+mod completion;
 mod config;
 mod demo;
 mod doctor;
 mod driver_api;
 mod error;
+mod events;
 mod functions;
 mod gpus;
 mod load;
+mod load_test;
 mod names;
 mod pin;
 mod private_server;
 mod ps;
+mod router;
 mod run;
 mod serve;
+mod server_process;
 mod signals;
+mod simulate;
 mod stop;
 mod table;
+mod top;
 mod unload;
+mod wait;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -55,14 +65,28 @@ enum Verb {
     Serve(serve::Serve),
     Run(run::Run),
     Ps(ps::Ps),
+    Top(top::Top),
     Functions(functions::Functions),
     Gpus(gpus::Gpus),
+    Events(events::Events),
     Doctor(doctor::Doctor),
     Load(load::Load),
     Unload(unload::Unload),
     Pin(pin::Pin),
+    Router(router::Router),
+    Invoke(router::Invoke),
+    Logs(router::Logs),
+    Scale(router::Scale),
+    Delete(router::Delete),
+    LoadTest(load_test::LoadTest),
+    Report(load_test::Report),
+    Simulate(simulate::Simulate),
+    Cdi(cdi::Cdi),
     Config(config::Config),
+    Completion(completion::Completion),
+    Manual(completion::Manual),
     Stop(stop::Stop),
+    Wait(wait::Wait),
 }
 
 /// The flag of verbs that talk to a server.
@@ -79,8 +103,22 @@ impl DirectoryFlag {
     }
 }
 
+/// What the command line says. A mistake is told with the verb that was meant, but never with one that ends something: a
+/// slip must not bring people to it.
+fn parse() -> Arguments {
+    Arguments::try_parse().unwrap_or_else(|mut error| {
+        if let Some(ContextValue::Strings(mut verbs)) = error.remove(ContextKind::SuggestedSubcommand) {
+            verbs.retain(|verb| verb != "stop");
+            if !verbs.is_empty() {
+                error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(verbs));
+            }
+        }
+        error.exit()
+    })
+}
+
 fn main() -> ExitCode {
-    let done = match Arguments::parse().verb {
+    let done = match parse().verb {
         Verb::Bench(verb) => verb.run(),
         Verb::BenchBurst(verb) => verb.run(),
         Verb::Demo(verb) => verb.run(),
@@ -88,14 +126,28 @@ fn main() -> ExitCode {
         Verb::Serve(verb) => verb.run(),
         Verb::Run(verb) => verb.run(),
         Verb::Ps(verb) => verb.run(),
+        Verb::Top(verb) => verb.run(),
         Verb::Functions(verb) => verb.run(),
         Verb::Gpus(verb) => verb.run(),
+        Verb::Events(verb) => verb.run(),
         Verb::Doctor(verb) => verb.run(),
         Verb::Load(verb) => verb.run(),
         Verb::Unload(verb) => verb.run(),
         Verb::Pin(verb) => verb.run(),
+        Verb::Router(verb) => verb.run(),
+        Verb::Invoke(verb) => verb.run(),
+        Verb::Logs(verb) => verb.run(),
+        Verb::Scale(verb) => verb.run(),
+        Verb::Delete(verb) => verb.run(),
+        Verb::LoadTest(verb) => verb.run(),
+        Verb::Report(verb) => verb.run(),
+        Verb::Simulate(verb) => verb.run(),
+        Verb::Cdi(verb) => verb.run(),
         Verb::Config(verb) => verb.run(),
+        Verb::Completion(verb) => verb.run(),
+        Verb::Manual(verb) => verb.run(),
         Verb::Stop(verb) => verb.run(),
+        Verb::Wait(verb) => verb.run(),
     };
     done.unwrap_or_else(|error| {
         eprintln!("torpor: {error}");

@@ -45,6 +45,7 @@ struct Row {
     state: String,
     commands: u64,
     age_ms: u64,
+    covered: bool,
 }
 
 impl From<Client> for Row {
@@ -62,6 +63,7 @@ impl From<Client> for Row {
             state: client.state,
             commands: client.commands,
             age_ms: client.age_ms,
+            covered: client.covered,
         }
     }
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::process::{Child, Command};
 use torpor_gpuserver::server::TuningArgs;
 use torpor_gpuserver::server::installation::INTERCEPT_LIBRARY;
-use torpor_proto::control::admin::EnsureFunctionRequest;
+use torpor_proto::control::admin::{EnsureFunctionRequest, ListGpusRequest};
 use torpor_proto::directory::{DEFAULT_FUNCTION, InvalidName, check_function_name};
 
 /// How often to look whether the private server is still there.
@@ -65,8 +65,10 @@ impl Run {
         let (mut admin, mut private) = self.server()?;
         let from_environment = || env::var("TORPOR_FUNCTION").ok().filter(|name| !name.is_empty());
         let name = self.function.or_else(from_environment).unwrap_or_else(|| DEFAULT_FUNCTION.to_owned());
-        let function =
-            admin.call(async |api| api.ensure_function(EnsureFunctionRequest { name }).await)?.directory;
+        tell_if_simulated(&mut admin)?;
+        let function = admin
+            .call(async |api| api.ensure_function(EnsureFunctionRequest { name, terms: None }).await)?
+            .directory;
         drop(admin);
 
         let (program, arguments) = self.command.split_first().expect("clap requires a command");
@@ -94,13 +96,27 @@ impl Run {
                     }
                     return Ok((admin, None));
                 }
-                Err(CliError::NoServer(_)) => {}
+                Err(CliError::NoServer(directory)) => {
+                    eprintln!("torpor: no server listens in {}: starting a private one", directory.display());
+                }
                 Err(error) => return Err(error),
             }
         }
         let server = PrivateServer::start(&self.tuning)?;
         Ok((Admin::connect(server.directory())?, Some(server)))
     }
+}
+
+/// What is not said by the program's errors: why PyTorch's kernels do not run.
+fn tell_if_simulated(admin: &mut Admin) -> Result<(), CliError> {
+    let gpus = admin.call(async |api| api.list_gpus(ListGpusRequest {}).await)?.gpus;
+    if gpus.iter().any(|gpu| gpu.simulated) {
+        eprintln!(
+            "torpor: the GPU is simulated, on the CPU: kernels that come as PTX run, PyTorch's own do not \
+             (docs/simulated-gpu.md)"
+        );
+    }
+    Ok(())
 }
 
 /// Waits for the command's end, passes signals on, and tells if the private server ends before it.

@@ -3,15 +3,24 @@
 use crate::DirectoryFlag;
 use crate::admin::Admin;
 use crate::error::CliError;
+use crate::server_process::{InBrackets, ServerProcess};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::io;
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use torpor_proto::control::admin::ShutdownRequest;
+use torpor_proto::directory::ServerDirectory;
 
 /// How long a server may take to end: its workers have five seconds to leave before they are killed.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Between two looks at a server whose process cannot be watched.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 const EXAMPLES: &str = "\
-Every client's CUDA calls return an error from then on (CUDA_ERROR_DEVICE_UNAVAILABLE).
+Every client's CUDA calls return an error from then on (CUDA_ERROR_DEVICE_UNAVAILABLE); their programs must be started again.
+Returns when the server's process has ended.
 
 Example:
   torpor stop";
@@ -28,14 +37,44 @@ impl Stop {
     /// Ends it, and waits until it has ended.
     pub fn run(self) -> Result<ExitCode, CliError> {
         let server = self.directory.server();
-        Admin::connect(&server)?.call(async |api| api.shutdown(ShutdownRequest {}).await)?;
-        let deadline = Instant::now() + PATIENCE;
-        while server.functions().exists() && server.admin_socket().exists() {
-            if Instant::now() >= deadline {
-                return Err(CliError::DoesNotEnd(server.path().to_owned()));
-            }
-            std::thread::sleep(Duration::from_millis(20));
+        let mut admin = Admin::connect(&server)?;
+        let process = ServerProcess::of(&server);
+        let watched = process.and_then(ServerProcess::watch);
+        admin.call(async |api| api.shutdown(ShutdownRequest {}).await)?;
+        let ended = match watched {
+            Some(process) => ends(&process)?,
+            None => lets_go(&server),
+        };
+        if ended {
+            Ok(ExitCode::SUCCESS)
+        } else {
+            Err(CliError::DoesNotEnd { directory: server.path().to_owned(), process: InBrackets(process) })
         }
-        Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Waits for a process; false if it takes too long.
+fn ends(process: &OwnedFd) -> io::Result<bool> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
+        match poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&timeout)) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Waits until nobody holds the directory any more; false if it takes too long.
+fn lets_go(server: &ServerDirectory) -> bool {
+    let deadline = Instant::now() + PATIENCE;
+    while ServerProcess::of(server).is_some() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    true
 }

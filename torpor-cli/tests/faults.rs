@@ -47,6 +47,16 @@ fn addition(client: &mut Client, c: u64) -> Request {
     Request::VectorAdd { a, b, c, count: COUNT, stream: 0 }
 }
 
+#[test]
+fn a_driver_that_hangs_is_told_of() {
+    let node = Node::start(1, "call:cuMemGetInfo_v2@3:hang");
+    eventually("it is seen", || node.server.gpus()[0].state == "unresponsive");
+    let trouble = &node.server.gpus()[0].trouble;
+    assert!(trouble.contains("the driver has not answered the worker for"), "{trouble}");
+    eventually("it is in the log", || node.server.said("the driver has not answered the worker for"));
+    assert_eq!(node.verb(&["doctor"]).status.code(), Some(1));
+}
+
 /// After a fault of GPU 0 that takes its context: everybody there has the code for ever, nobody else does, and the next
 /// client is served.
 fn assert_context_is_lost(node: &Node, code: i32, there: &mut [&mut Client], elsewhere: &mut Client) {

@@ -45,6 +45,11 @@ fn uploads_are_there_for_every_stream() {
 }
 
 #[test]
+fn nothing_is_known_of_a_stream_or_an_event_that_was_true_of_another() {
+    assert!(passes("order.py", &[]).contains("order passed"));
+}
+
+#[test]
 fn the_check_of_order_finds_nothing() {
     let reports = tempfile::tempdir().unwrap();
     let log = reports.path().join("log");
@@ -103,6 +108,28 @@ fn host_functions_are_called_in_the_order_of_streams() {
 }
 
 #[test]
+fn nvml_says_what_cuda_says_and_makes_no_client() {
+    assert!(passes("nvml.py", &[]).contains("nvml passed"));
+}
+
+#[test]
+fn a_device_is_shown_by_number_or_uuid() {
+    assert!(passes("visible.py", &[]).contains("visible passed"));
+}
+
+#[test]
+fn graphs_are_built_edited_and_captured() {
+    assert!(passes("graphs.py", &[]).contains("graphs passed"));
+}
+
+#[test]
+fn the_profiler_sees_kernels_copies_and_fills_with_where_they_come_from() {
+    // The times of its kernels are the simulated GPU's: of the right order among each other and with the host's, in real time.
+    let settings = [("TORPOR_SIMGPU_CUBINS", "skip"), ("TORPOR_SIMGPU_TIME", "real")];
+    assert!(passes("profiler.py", &settings).contains("profiler passed"));
+}
+
+#[test]
 fn a_hidden_device_is_not_there() {
     assert!(passes("hidden.py", &[("CUDA_VISIBLE_DEVICES", "")]).contains("hidden passed"));
 }
@@ -110,6 +137,18 @@ fn a_hidden_device_is_not_there() {
 #[test]
 fn a_device_address_that_is_none_is_an_error() {
     assert!(passes("wild_pointers.py", &[]).contains("wild pointers passed"));
+}
+
+#[test]
+fn what_programs_for_cuda_13_take_for_granted() {
+    assert!(passes("cuda13.py", &[]).contains("cuda13 passed"));
+}
+
+#[test]
+fn a_program_that_closes_the_connection_is_told_what_it_did() {
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let settings = [("TORPOR_SHIM_LOG", log.path().to_str().expect("a path of ASCII"))];
+    assert!(passes("closed.py", &settings).contains("closed passed"));
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod server_support;
 use rustix::process::{Pid, Signal, kill_process};
 use server_support::client::connect;
 use server_support::fake_worker;
-use server_support::server::{Server, eventually, fake_server_program};
+use server_support::server::{self, Server, eventually, fake_server_program};
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -72,7 +72,8 @@ fn a_command_without_a_server_gets_one_of_its_own_for_as_long_as_it_runs() {
     );
     assert_eq!(lines[1], format!("{}:libm.so.6", harmless_library().display()));
     assert_eq!(lines[2..], ["control.sock", "lifeline.sock"]);
-    assert_eq!(text(&output.stderr), "");
+    let told = format!("torpor: no server listens in {}: starting a private one\n", home.path().display());
+    assert_eq!(text(&output.stderr), told);
     assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0, "the private server cleaned up");
 }
 
@@ -83,6 +84,54 @@ fn a_command_runs_on_the_server_that_listens() {
     let output = run.args(["run", "--function", "mine", "printenv", "TORPOR_SERVER"]).output().unwrap();
     let expected = server.directory.function("mine").path().display().to_string();
     assert_eq!(ended_with(&output, 0).trim(), expected);
+}
+
+#[test]
+fn a_server_that_is_starting_is_waited_for() {
+    let home = tempfile::tempdir().unwrap();
+    let directory = ServerDirectory::new(home.path().join("torpor"));
+    let mut serve = server::command(PROGRAM, &directory, &[]);
+    let mut serve = serve.env("TORPOR_FAKE_PROBE_SECONDS", "1.5").stderr(Stdio::null()).spawn().unwrap();
+    eventually("it has the directory", || directory.lock_file().exists());
+    let output = torpor(directory.path()).args(["run", "printenv", "TORPOR_SERVER"]).output().unwrap();
+    let expected = directory.function("default").path().display().to_string();
+    assert_eq!(ended_with(&output, 0).trim(), expected);
+    assert!(!text(&output.stderr).contains("private"), "{}", text(&output.stderr));
+    assert_eq!(ended_with(&torpor(directory.path()).arg("wait").output().unwrap(), 0), "");
+    ended_with(&torpor(directory.path()).arg("stop").output().unwrap(), 0);
+    // It has ended: nobody need wait.
+    assert!(serve.try_wait().unwrap().is_some());
+    ended_with(&torpor(directory.path()).args(["wait", "--timeout", "50ms"]).output().unwrap(), 3);
+}
+
+#[test]
+fn a_server_that_is_stopped_is_named_with_its_process() {
+    let server = Server::start(PROGRAM, &[]);
+    let process = Pid::from_raw(server.pid().cast_signed()).unwrap();
+    kill_process(process, Signal::STOP).unwrap();
+    let output = torpor(server.directory.path()).arg("gpus").output().unwrap();
+    kill_process(process, Signal::CONT).unwrap();
+    ended_with(&output, 1);
+    let complaint = text(&output.stderr);
+    let pid = server.pid();
+    let words =
+        format!("(process {pid}, which is stopped: `kill -CONT {pid}` lets it go on) has not answered");
+    assert!(complaint.contains(&words), "{complaint}");
+}
+
+#[test]
+fn doctor_finds_a_worker_that_is_stopped() {
+    let server = Server::start(PROGRAM, &[]);
+    let worker = Pid::from_raw(server.gpus()[0].worker_pid.cast_signed()).unwrap();
+    kill_process(worker, Signal::STOP).unwrap();
+    eventually("it is seen", || server.gpus()[0].state == "unresponsive");
+    let doctor = torpor(server.directory.path()).arg("doctor").output().unwrap();
+    let gpus = torpor(server.directory.path()).arg("gpus").output().unwrap();
+    kill_process(worker, Signal::CONT).unwrap();
+    let said = ended_with(&doctor, 1);
+    assert!(said.contains("is unresponsive: the worker has not answered for"), "{said}");
+    assert!(ended_with(&gpus, 0).contains("unresponsive"));
+    assert!(text(&gpus.stderr).contains("GPU 0: the worker has not answered for"), "{}", text(&gpus.stderr));
 }
 
 #[test]
@@ -182,15 +231,15 @@ fn functions_are_listed_loaded_unloaded_and_pinned_by_name() {
     let listed = list();
     assert!(listed.starts_with("NAME     STATE  CLIENTS  GPU  MEMORY  RESIDENT  HOST"), "{listed}");
     assert_eq!(row(&listed)[..8], ["resnet", "idle", "1", "0", "3 MiB", "3 MiB", "1 MiB", "0 B"]);
-    assert_eq!(row(&listed)[9..], ["5", "3", "2", "-", "no"]);
+    assert_eq!(row(&listed)[9..], ["4 KiB", "0 B/4 GiB", "5", "3", "2", "-", "no", "0", "0", "0/1"]);
     done(&["unload", "resnet"]);
     assert_eq!(row(&list())[4..6], ["3 MiB", "0 B"]);
     done(&["load", "resnet", "--gpu", "0"]);
     assert_eq!(row(&list())[4..6], ["3 MiB", "3 MiB"]);
     done(&["pin", "resnet"]);
-    assert_eq!(row(&list())[13], "yes");
+    assert_eq!(row(&list())[15], "yes");
     done(&["pin", "resnet", "--off"]);
-    assert_eq!(row(&list())[13], "no");
+    assert_eq!(row(&list())[15], "no");
     for verb in ["load", "unload", "pin"] {
         let output = torpor(directory).args([verb, "resnt"]).output().unwrap();
         ended_with(&output, 1);
@@ -211,6 +260,11 @@ fn a_settings_file_is_checked_and_reaches_a_private_server() {
     };
     let said = ended_with(&check("[functions.resnet]\nslo_ms = 200"), 0);
     assert!(said.ends_with("torpor.toml: no errors, 1 function\n"), "{said}");
+    let fifo = home.path().join("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let hanging = torpor(home.path()).args(["config", "check"]).arg(&fifo).output().unwrap();
+    ended_with(&hanging, 2);
+    assert!(text(&hanging.stderr).contains("fifo cannot be read: it is a FIFO"), "{}", text(&hanging.stderr));
     let broken = check("[functions.resnet]\nslo = 200");
     ended_with(&broken, 2);
     let complaint = text(&broken.stderr);
@@ -258,4 +312,7 @@ fn wrong_usage_is_told_apart_from_failure() {
         let output = torpor(home.path()).args(arguments).output().unwrap();
         ended_with(&output, 2);
     }
+    let said = |verb: &str| text(&torpor(home.path()).arg(verb).output().unwrap().stderr);
+    assert!(said("functons").contains("'functions'"), "{}", said("functons"));
+    assert!(!said("top").contains("'stop'"), "{}", said("top"));
 }

@@ -148,7 +148,8 @@ fn start<'a>(
     let mut session = Session { functions: Vec::new(), events };
     for (number, (function, mut command)) in planned.into_iter().enumerate() {
         let name = function.name.to_owned();
-        let made = admin.call(async |api| api.ensure_function(EnsureFunctionRequest { name }).await)?;
+        let made =
+            admin.call(async |api| api.ensure_function(EnsureFunctionRequest { name, terms: None }).await)?;
         command.env("LD_PRELOAD", &preloaded).env("TORPOR_SERVER", made.directory);
         let program = command.get_program().to_owned();
         let process = FunctionProcess::start(command, number, sender.clone())

@@ -35,7 +35,8 @@ impl Node {
         let server = Server::start_by(|directory| {
             let mut command = torpor(reports.path());
             command.arg("serve").arg("--directory").arg(directory.path());
-            command.args(["--driver", "simulated", "--staging", "4MiB"]).args(flags);
+            // Who is covered survives, and what covers is counted by the rules for faults.
+            command.args(["--driver", "simulated", "--staging", "4MiB", "--cover", "false"]).args(flags);
             command.env("TORPOR_SIMGPU_DEVICES", gpus.to_string());
             command.env("TORPOR_SIMGPU_LOG", reports.path().join("log"));
             command.envs(settings.iter().copied());
@@ -71,10 +72,11 @@ impl Node {
 
     /// What a verb of `torpor` says of this node.
     pub fn verb(&self, arguments: &[&str]) -> Output {
+        let (verb, rest) = arguments.split_first().unwrap();
         torpor(self.reports.path())
-            .args(arguments)
-            .arg("--directory")
+            .args([verb, "--directory"])
             .arg(self.server.directory.path())
+            .args(rest)
             .output()
             .unwrap()
     }

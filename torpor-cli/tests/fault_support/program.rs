@@ -68,6 +68,19 @@ impl Program {
                 unsafe { driver.copy_out(&mut numbers, address, 0) }?;
                 driver.synchronize(0).map(|()| Value::Numbers(numbers))
             }
+            Request::Overcommit(count) => {
+                let numbers: Vec<f32> = (0..count).map(|index| (index % 100_003) as f32).collect();
+                let mut back = vec![0.0; count];
+                let address = driver.allocate(size_of_val(&numbers[..]))?;
+                // SAFETY: both stay until the stream is done, or will never be, and nobody touches them meanwhile.
+                unsafe {
+                    driver.copy_in(address, &numbers, 0)?;
+                    driver.copy_out(&mut back, address, 0)?;
+                }
+                driver.synchronize(0)?;
+                assert!(numbers == back, "the memory is not as it was written");
+                Ok(Value::Nothing)
+            }
             Request::CreateStream => driver.create_stream().map(|stream| Value::Handle(stream as u64)),
             Request::DestroyStream(stream) => driver.destroy_stream(stream as usize).map(done),
             Request::VectorAdd { a, b, c, count, stream } => {

@@ -13,6 +13,8 @@ pub enum Request {
     Write(u64, Vec<f32>),
     /// Copy so many numbers from a device address, and wait for it: [`Value::Numbers`].
     Read(u64, usize),
+    /// Allocate so many numbers, copy them there from pageable memory and back, and look whether they are the same.
+    Overcommit(usize),
     /// Create a stream: [`Value::Handle`].
     CreateStream,
     /// Destroy a stream.

@@ -36,7 +36,7 @@ pub fn torpor(home: &Path) -> Command {
     // Ignored signals stay ignored, and SIGINT is if these tests run in the background of a shell.
     command.arg("--default-signal").arg(PROGRAM);
     command.env("XDG_RUNTIME_DIR", home).env_remove("LD_PRELOAD").env_remove("TORPOR_SERVER");
-    command.env_remove("TORPOR_CONFIG");
+    command.env_remove("TORPOR_CONFIG").env("CUDA_CACHE_PATH", home.join("ComputeCache"));
     command.env("TORPOR_GPUSERVER", part("torpor-gpuserver"));
     command.env("TORPOR_INTERCEPT", part("libtorpor_intercept.so"));
     command.env("TORPOR_SIMGPU", part("libtorpor_simgpu.so"));

@@ -18,6 +18,8 @@ extern void **__cudaRegisterFatBinary(void *);
 extern void __cudaRegisterFatBinaryEnd(void **);
 extern void __cudaUnregisterFatBinary(void **);
 extern void __cudaRegisterFunction(void **, const char *, char *, const char *, int, void *, void *, dim3 *, dim3 *, int *);
+extern void __cudaRegisterManagedVar(void **, void **, char *, const char *, int, size_t, int, int);
+extern char __cudaInitModule(void **);
 extern void __cudaRegisterVar(void **, char *, char *, const char *, int, size_t, int, int);
 extern unsigned __cudaPushCallConfiguration(dim3, dim3, size_t, cudaStream_t);
 extern cudaError_t __cudaPopCallConfiguration(dim3 *, dim3 *, size_t *, void *);
@@ -34,10 +36,14 @@ extern cudaError_t cudaGetSymbolAddress(void **, const void *);
 static const char ptx[] =
     ".version 7.0\n.target sm_70\n.address_size 64\n"
     ".visible .global .align 4 .f32 scale;\n"
+    ".global .attribute(.managed) .align 4 .u32 launches = 40;\n"
     ".visible .entry add(.param .u64 p, .param .u32 n, .param .f32 v) {\n"
     ".reg .pred %p<2>; .reg .f32 %f<5>; .reg .b32 %r<6>; .reg .b64 %rd<5>;\n"
     "ld.param.u64 %rd1, [p]; ld.param.u32 %r1, [n]; ld.param.f32 %f1, [v];\n"
     "mov.u32 %r2, %ctaid.x; mov.u32 %r3, %ntid.x; mov.u32 %r4, %tid.x; mad.lo.s32 %r5, %r2, %r3, %r4;\n"
+    "setp.ne.s32 %p1, %r5, 0; @%p1 bra COUNTED;\n"
+    "atom.global.add.u32 %r2, [launches], 1;\n"
+    "COUNTED:\n"
     "setp.ge.s32 %p1, %r5, %r1; @%p1 bra DONE;\n"
     "cvta.to.global.u64 %rd2, %rd1; mul.wide.s32 %rd3, %r5, 4; add.s64 %rd4, %rd2, %rd3;\n"
     "ld.global.f32 %f2, [%rd4]; ld.global.f32 %f3, [scale]; fma.rn.f32 %f4, %f1, %f3, %f2;\n"
@@ -62,6 +68,8 @@ static struct { uint32_t magic, version; void *container; void *file; } wrapper;
 static void **handle;
 
 static float scale_shadow;
+static unsigned *launches;  // of a managed variable the program has a pointer
+static char is_initialized;
 
 // The host function that stands for the kernel: what `add<<<grid, block, 0, stream>>>` calls.
 static cudaError_t add(float *data, int count, float value) {
@@ -90,6 +98,7 @@ __attribute__((constructor)) static void load(void) {
     handle = __cudaRegisterFatBinary(&wrapper);
     __cudaRegisterFunction(handle, (const char *)add, (char *)"add", "add", -1, 0, 0, 0, 0, 0);
     __cudaRegisterVar(handle, (char *)&scale_shadow, (char *)"scale", "scale", 0, sizeof scale_shadow, 0, 0);
+    __cudaRegisterManagedVar(handle, (void **)&launches, (char *)"launches", "launches", 0, sizeof *launches, 0, 0);
     __cudaRegisterFatBinaryEnd(handle);
 }
 
@@ -126,6 +135,13 @@ int extension_launch_wrongly(int what) {
     dim3 grid = one_dimension(what == 0 ? 0 : 1), block = one_dimension(what == 1 ? 2048 : 32);
     return cudaLaunchKernel((const void *)add, grid, block, arguments, what == 2 ? 1 << 20 : 0, 0);
 }
+
+// The address of a managed variable, as each use of it finds it.
+unsigned *extension_launches(void) {
+    if (!is_initialized) is_initialized = __cudaInitModule(handle);
+    return launches;
+}
+int extension_launches_address(void **address) { return cudaGetSymbolAddress(address, extension_launches()); }
 
 int extension_set_scale(float value) { return cudaMemcpyToSymbol(&scale_shadow, &value, sizeof value, 0, 1); }
 int extension_get_scale(float *value) { return cudaMemcpyFromSymbol(value, &scale_shadow, sizeof *value, 0, 2); }

@@ -27,6 +27,7 @@ def load(path):
     library.extension_add.argtypes = [
         ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_float, ctypes.c_void_p]
     library.extension_set_scale.argtypes = [ctypes.c_float]
+    library.extension_launches.restype = ctypes.POINTER(ctypes.c_uint)
     return library
 
 
@@ -71,6 +72,22 @@ for what, expected in ((0, bad_configuration), (1, bad_configuration), (2, 1)):
     assert extension.extension_launch_wrongly(what) == expected, what
     assert runtime.cudaPeekAtLastError() == expected and runtime.cudaGetLastError() == expected
     assert runtime.cudaGetLastError() == 0
+
+# A managed variable: the kernel's last launches have been counted, and what the program writes is where it goes on.
+launches = extension.extension_launches()
+place = ctypes.cast(launches, ctypes.c_void_p).value
+torch.cuda.synchronize()
+assert launches[0] == 40 + 8, launches[0]
+launches[0] = 7
+tensor = zeros(10)
+add(extension, 0, tensor, 1.0)
+torch.cuda.synchronize()
+assert launches[0] == 8
+assert extension.extension_launches_address(ctypes.byref(address)) == 0 and address.value == place
+attributes = (ctypes.c_uint64 * 16)()  # the structure has 88 bytes
+assert runtime.cudaPointerGetAttributes(attributes, ctypes.c_void_p(place)) == 0
+assert attributes[0] == 3 and attributes[1] == attributes[2] == place, "cudaMemoryTypeManaged"
+assert runtime.cudaFree(ctypes.c_void_p(place)) == 1 and runtime.cudaGetLastError() == 1, "it goes with the library"
 
 # Two images with the same kernel and a variable each.
 other = load(other_path)
@@ -130,6 +147,7 @@ for _ in range(5):
     extension = load(path)
     value = ctypes.c_float(-1)
     assert extension.extension_get_scale(ctypes.byref(value)) == 0 and value.value == 0.0
+    assert extension.extension_launches()[0] == 40
     check(extension, 5.0)
 check(other, 3.0)
 print("extension passed")

@@ -155,8 +155,9 @@ driver.cuStreamSynchronize(ctypes.c_void_p(free))
 for held, waiting, passing in ((free, (free,), (blocking, 0)), (blocking, (blocking, 0), (other_blocking, free)),
                                (0, (0, blocking, other_blocking), (free,))):
     for stream in waiting:
-        assert waits_for(held, lambda: copy(place, spot, stream)), (names[held], stream)
-        assert waits_for(held, lambda: record(event, stream)), (names[held], stream)
+        assert passes(held, lambda: copy(place, spot, stream)), (names[held], stream)
+        assert passes(held, lambda: record(event, stream)), (names[held], stream)
+        assert waits_for(held, lambda: (copy(place, spot, stream), synchronize(stream))), (names[held], stream)
     for stream in passing:
         assert passes(held, lambda: copy(place, spot, stream)), (names[held], stream)
         assert passes(held, lambda: synchronize(stream)), (names[held], stream)
@@ -175,6 +176,43 @@ with Held(free):
     assert waiting.is_alive() and uploading.is_alive()
 waiting.join(20), uploading.join(20)
 assert torch.equal(place.cpu(), torch.full((4,), 5.0))
+
+# What is put behind a function is held until it returns, and what waits for an event behind it, and what is destroyed meanwhile.
+aside, behind = made_stream(1), made_stream(1)
+scratch = torch.zeros(4).pin_memory()
+first, second, unmoved = (torch.zeros(4).cuda() for _ in range(3))
+for held in (free, blocking, 0):
+    spot[0], mark, gone = 1, torch.cuda.Event(), torch.cuda.Event()
+    mark.record(), gone.record()
+    copy(first, unmoved, 0), copy(second, unmoved, 0)
+    torch.cuda.synchronize()
+    with Held(held):
+        copy(first, spot, held)
+        for one in (gone, mark):
+            record(one, held)
+        assert runtime.cudaStreamWaitEvent(ctypes.c_void_p(behind), ctypes.c_void_p(gone.cuda_event), 0) == 0
+        del gone
+        copy(second, first, behind)
+        torch.cuda.Event().record(torch.cuda.ExternalStream(behind))
+        assert not mark.query() and runtime.cudaStreamQuery(ctypes.c_void_p(behind)) == NOT_READY
+        spot[0] = 7
+        copy(scratch, first, aside)
+        synchronize(aside)
+        assert scratch[0] == 0, "it is not copied yet"
+    synchronize(behind)
+    assert first.cpu()[0] == second.cpu()[0] == 7, (names[held], first, second)
+    mark.synchronize()
+    assert mark.query()
+
+# A function may wait for what the thread that posts behind it does next.
+gate = threading.Event()
+launch(free, lambda: gate.wait(20))
+for number in range(3000):
+    copy(place, spot, free)
+launch(free, lambda: seen.append("behind"))
+gate.set()
+synchronize(free)
+assert seen[-1] == "behind" and gate.is_set()
 
 # Asking does not wait.
 event.record(torch.cuda.ExternalStream(free))
@@ -237,13 +275,11 @@ launch(free, call_cuda)
 synchronize(free)
 assert codes == 5 * [NOT_PERMITTED], codes
 
-# A capture has no place for them; it is spoilt, and the next one is not.
+# A capture has no place for callbacks; it is spoilt, and the next one is not.
 graph = ctypes.c_void_p()
-for call in (lambda: driver.cuLaunchHostFunc(ctypes.c_void_p(free), nothing, None),
-             lambda: runtime.cudaStreamAddCallback(ctypes.c_void_p(free), no_callback, None, 0)):
-    assert runtime.cudaStreamBeginCapture(ctypes.c_void_p(free), 2) == 0
-    assert call() == CAPTURE_UNSUPPORTED
-    assert runtime.cudaStreamEndCapture(ctypes.c_void_p(free), ctypes.byref(graph)) == 901
+assert runtime.cudaStreamBeginCapture(ctypes.c_void_p(free), 2) == 0
+assert runtime.cudaStreamAddCallback(ctypes.c_void_p(free), no_callback, None, 0) == CAPTURE_UNSUPPORTED
+assert runtime.cudaStreamEndCapture(ctypes.c_void_p(free), ctypes.byref(graph)) == 901
 assert runtime.cudaGetLastError() != 0
 
 # A graph is launched behind a function; a stream is destroyed behind one, and memory given back.
@@ -262,7 +298,9 @@ assert runtime.cudaMallocHost(ctypes.byref(pinned), ctypes.c_size_t(4096)) == 0
 launch(other_blocking, lambda: (time.sleep(0.05), seen.append(ctypes.c_int.from_address(pinned.value).value)))
 assert runtime.cudaFreeHost(pinned) == 0 and len(seen) == 1
 launch(other_blocking, lambda: (time.sleep(0.05), seen.append(1)))
-assert runtime.cudaStreamDestroy(ctypes.c_void_p(other_blocking)) == 0 and len(seen) == 2
+assert runtime.cudaStreamDestroy(ctypes.c_void_p(other_blocking)) == 0 and len(seen) == 1
+torch.cuda.synchronize()
+assert len(seen) == 2
 
 # Threads without functions end, and come again.
 def threads():

@@ -57,15 +57,19 @@ compare("cudaFree null", lambda l: l.cudaFree(None))
 for name in ("cudaFree", "cudaFreeHost", "cudaHostUnregister"):
     compare(name + " wrong", lambda l: getattr(l, name)(pointer(0x1234)))
 compare("cudaMemGetInfo", results(u64, 2, lambda l, v: l.cudaMemGetInfo(v, c.byref(v, 8))))
-for name in ("cudaMallocManaged", "cudaMallocAsync"):
-    compare(name, lambda l: getattr(l, name)((u64 * 1)(), size(64), None))
+compare("cudaMallocAsync", lambda l: l.cudaMallocAsync((u64 * 1)(), size(64), None))
+for flags in (0, 3, 4):
+    compare(f"cudaMallocManaged flags {flags}", lambda l: l.cudaMallocManaged((u64 * 1)(), size(64), flags))
+for flags in (0, 1):
+    compare(f"cudaMallocManaged 0 {flags}", results(u64, 1, lambda l, v: l.cudaMallocManaged(v, size(0), flags)))
 compare("cudaDeviceGetDefaultMemPool", results(u64, 1, lambda l, v: l.cudaDeviceGetDefaultMemPool(v, 0)))
 compare("cudaIpcGetEventHandle", lambda l: l.cudaIpcGetEventHandle((u64 * 8)(), None))
 
-device, pinned, pageable = u64(), u64(), (c.c_uint8 * 4096)()
+device, pinned, managed, pageable = u64(), u64(), u64(), (c.c_uint8 * 4096)()
 assert own.cudaMalloc(c.byref(device), size(1 << 20)) == 0
 assert own.cudaHostAlloc(c.byref(pinned), size(4096), 0) == 0
-places = {"device": device.value, "pinned": pinned.value, "pageable": c.addressof(pageable)}
+assert own.cudaMallocManaged(c.byref(managed), size(8192), 1) == 0
+places = {"device": device.value, "pinned": pinned.value, "managed": managed.value, "pageable": c.addressof(pageable)}
 for name, address in (*places.items(), ("null", 0)):
     # The words after these, which only CUDA 13 has, are reserved.
     compare(f"cudaPointerGetAttributes {name}", lambda l: results(
@@ -73,6 +77,18 @@ for name, address in (*places.items(), ("null", 0)):
     compare(f"cudaHostGetFlags {name}", results(u64, 1, lambda l, v: l.cudaHostGetFlags(v, pointer(address))))
     compare(f"cudaHostGetDevicePointer {name}", results(u64, 1, lambda l, v: l.cudaHostGetDevicePointer(v, pointer(address), 0)))
     compare(f"cudaMemset {name}", lambda l: l.cudaMemset(pointer(address), 1, size(16)))
+for name, address in places.items():
+    for kind in range(5):  # a location in a register, or the number of a device
+        for advice in range(8):
+            place = c.c_uint64(kind)
+            compare(f"cudaMemAdvise {name} {advice} {kind}", lambda l: l.cudaMemAdvise(
+                pointer(address), size(4096), advice, i32(kind - 1) if is_cuda_12 else place))
+    for attribute in range(10):
+        for room in (0, 4, 12):
+            compare(f"cudaMemRangeGetAttribute {name} {attribute} {room}", results(
+                i32, 3, lambda l, v: l.cudaMemRangeGetAttribute(v, size(room), attribute, pointer(address), size(4096))))
+    for flags in range(5):
+        compare(f"cudaStreamAttachMemAsync {name} {flags}", lambda l: l.cudaStreamAttachMemAsync(None, pointer(address), size(0), flags))
 for to in places:
     for source in places:
         for kind in range(6):

@@ -1,0 +1,233 @@
+//! `torpor router`, `invoke`, `logs`, `scale` and `delete`: functions behind HTTP.
+
+use crate::DirectoryFlag;
+use crate::error::CliError;
+use crate::table::print_table;
+use http_body_util::BodyExt;
+use hyper::Method;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tokio::runtime::{Builder, Runtime};
+use torpor_gpuserver::server::logging;
+use torpor_router::admin::{FunctionRow, Scale as ScaleRequest};
+use torpor_router::client::{Answer, ask_admin, invoke};
+use torpor_router::serve::ADMIN_SOCKET;
+use torpor_router::{RouterArgs, serve};
+
+const EXAMPLES: &str = "\
+The settings file says which functions there are, and by which command each is started:
+
+  [functions.classify]
+  command = [\"python\", \"scripts/endpoint.py\", \"--model\", \"resnet50\"]
+  slo_ms = 200
+
+A process is started with the first request (or at once, with min_instances), through `torpor run`; it answers HTTP on the
+port in $PORT, and is healthy when GET /health is answered with 2xx. `torpor serve` must run in the same directory.
+
+Examples:
+  torpor router --config torpor.toml
+  torpor router --config torpor.toml --listen 0.0.0.0:8080
+  curl -d @picture.json http://127.0.0.1:8080/v1/functions/classify/invoke";
+
+/// Take requests over HTTP and pass them to functions by name
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Router {
+    #[command(flatten)]
+    router: RouterArgs,
+
+    /// How much to log: error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    log: String,
+}
+
+impl Router {
+    /// Serves until told to end.
+    pub fn run(self) -> Result<ExitCode, CliError> {
+        logging::begin(&self.log)?;
+        let torpor = std::env::current_exe()?;
+        Builder::new_multi_thread().enable_all().build()?.block_on(serve(self.router, torpor))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn runtime() -> io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build()
+}
+
+/// Prints an answer's body as it comes.
+async fn print(answer: Answer) -> Result<(), CliError> {
+    let (mut body, mut out) = (answer.into_body(), io::stdout().lock());
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(torpor_router::client::ClientError::Broken)?;
+        out.write_all(frame.data_ref().map_or(&[], |data| data))?;
+        out.flush()?;
+    }
+    Ok(())
+}
+
+/// Send a request to a function and print its answer
+#[derive(Debug, clap::Args)]
+pub struct Invoke {
+    /// The function
+    name: String,
+
+    #[command(flatten)]
+    payload: Payload,
+}
+
+/// What a request is, and where it goes.
+#[derive(Debug, clap::Args)]
+pub struct Payload {
+    /// The body [default: standard input, if it is no terminal]
+    #[arg(long, value_name = "TEXT", conflicts_with = "file")]
+    data: Option<String>,
+
+    /// A file with the body
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+
+    /// A header, such as "x-torpor-deadline: 250ms"
+    #[arg(long, short = 'H', value_name = "NAME: VALUE")]
+    pub header: Vec<String>,
+
+    /// Where the router takes requests
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", env = "TORPOR_URL")]
+    pub url: String,
+}
+
+impl Payload {
+    /// The body.
+    ///
+    /// # Errors
+    /// Of the file, or of standard input.
+    pub fn body(&self) -> io::Result<Vec<u8>> {
+        match (&self.data, &self.file) {
+            (Some(text), _) => Ok(text.clone().into_bytes()),
+            (None, Some(path)) => fs::read(path),
+            (None, None) if rustix::termios::isatty(io::stdin()) => Ok(Vec::new()),
+            (None, None) => {
+                let mut bytes = Vec::new();
+                io::stdin().read_to_end(&mut bytes)?;
+                Ok(bytes)
+            }
+        }
+    }
+}
+
+impl Invoke {
+    /// Sends, and exits with 1 if the answer's status is no success.
+    pub fn run(self) -> Result<ExitCode, CliError> {
+        let body = self.payload.body()?;
+        runtime()?.block_on(async {
+            let answer = invoke(&self.payload.url, &self.name, &self.payload.header, body).await?;
+            let status = answer.status();
+            print(answer).await?;
+            if status.is_success() {
+                return Ok(ExitCode::SUCCESS);
+            }
+            eprintln!("\ntorpor: {} answers {status}", self.name);
+            Ok(ExitCode::FAILURE)
+        })
+    }
+}
+
+/// Where the router is asked about itself.
+#[derive(Debug, clap::Args)]
+pub struct RouterFlag {
+    #[command(flatten)]
+    pub directory: DirectoryFlag,
+
+    /// The router's admin socket [default: router.sock in the server's directory]
+    #[arg(long, value_name = "PATH")]
+    admin_socket: Option<PathBuf>,
+}
+
+impl RouterFlag {
+    /// The admin socket.
+    pub fn socket(&self) -> PathBuf {
+        let beside = || self.directory.server().path().join(ADMIN_SOCKET);
+        self.admin_socket.clone().unwrap_or_else(beside)
+    }
+}
+
+/// Print what a function's processes have printed
+#[derive(Debug, clap::Args)]
+pub struct Logs {
+    /// The function
+    name: String,
+
+    /// Go on with what they print from now on
+    #[arg(long, short)]
+    follow: bool,
+
+    #[command(flatten)]
+    router: RouterFlag,
+}
+
+impl Logs {
+    /// Prints the log.
+    pub fn run(self) -> Result<ExitCode, CliError> {
+        let path = format!("/logs/{}{}", if self.follow { "stream/" } else { "" }, self.name);
+        runtime()?.block_on(async {
+            print(ask_admin(&self.router.socket(), Method::GET, &path, None).await?).await?;
+            Ok(ExitCode::SUCCESS)
+        })
+    }
+}
+
+/// Keep at least so many processes of a function, whatever the settings file says
+#[derive(Debug, clap::Args)]
+pub struct Scale {
+    /// The function
+    name: String,
+
+    /// How many; without it, what the settings file says holds again
+    instances: Option<usize>,
+
+    #[command(flatten)]
+    router: RouterFlag,
+}
+
+impl Scale {
+    /// Scales, and prints the function's processes.
+    pub fn run(self) -> Result<ExitCode, CliError> {
+        let body = serde_json::to_string(&ScaleRequest { min_instances: self.instances })
+            .map_err(io::Error::from)?;
+        let path = format!("/api/v1/functions/{}/scale", self.name);
+        runtime()?.block_on(async {
+            let answer = ask_admin(&self.router.socket(), Method::PUT, &path, Some(body)).await?;
+            let bytes =
+                answer.into_body().collect().await.map_err(torpor_router::client::ClientError::Broken)?;
+            let row: FunctionRow = serde_json::from_slice(&bytes.to_bytes()).map_err(io::Error::from)?;
+            let rows: Vec<_> = row
+                .instances
+                .into_iter()
+                .map(|process| [process.id.to_string(), process.state, process.requests.to_string()])
+                .collect();
+            print_table(["INSTANCE", "STATE", "REQUESTS"], &rows);
+            Ok(ExitCode::SUCCESS)
+        })
+    }
+}
+
+/// Stop serving a function until the settings file changes
+#[derive(Debug, clap::Args)]
+pub struct Delete {
+    /// The function
+    name: String,
+
+    #[command(flatten)]
+    router: RouterFlag,
+}
+
+impl Delete {
+    /// Takes the function away; requests under way are answered.
+    pub fn run(self) -> Result<ExitCode, CliError> {
+        let path = format!("/api/v1/functions/{}", self.name);
+        runtime()?.block_on(ask_admin(&self.router.socket(), Method::DELETE, &path, None))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,108 @@
+//! On the GPUs, as a worker does it: who waits for a turn, what is brought, and who leaves for it.
+
+use crate::load_test::record::{Outcome, Record};
+use crate::simulate::node::{Client, FIRST_WORD, Node, Step, Turn};
+use crate::simulate::work::record;
+use torpor_gpuserver::policy::due::due;
+use torpor_gpuserver::policy::eviction::{Resident, victims};
+
+impl Node<'_> {
+    pub(super) fn wait(&mut self, client: usize, request: usize) {
+        let it = &mut self.clients[client];
+        (it.request, it.passed_at) = (Some(request), self.now);
+        self.line_up(client);
+        self.at(self.now + FIRST_WORD, Step::Tell { client, request });
+    }
+
+    pub(super) fn line_up(&mut self, client: usize) {
+        let it = &self.clients[client];
+        let due = due(it.passed_at, Some(self.work.functions[client].slo), it.turn());
+        let (gpu, line) = (it.gpu, &mut self.gpus[it.gpu].line);
+        let place = line.iter().position(|&(other, _)| other > due).unwrap_or(line.len());
+        line.insert(place, (due, client));
+        self.begin_turn(gpu);
+    }
+
+    pub(super) fn begin_turn(&mut self, gpu: usize) {
+        if self.gpus[gpu].active.is_some() {
+            return;
+        }
+        let Some((_, client)) = self.gpus[gpu].line.pop_front() else { return };
+        let missing = self.clients[client].model.bytes - self.clients[client].resident_bytes;
+        self.counter += 1;
+        let it = &mut self.clients[client];
+        (it.last_used, it.turns) = (self.counter, it.turns + 1);
+        self.gpus[gpu].active = Some(Turn { client, began: self.now, loading: missing > 0 });
+        if missing == 0 {
+            return self.at(self.now + self.clients[client].model.warm(), Step::Finish { gpu });
+        }
+        self.make_room(gpu, client, missing);
+        self.clients[client].resident_bytes += missing;
+        self.tally.swaps += 1;
+        self.tally.swapped_bytes += missing;
+        self.links.begin(self.now, gpu, missing);
+        self.next_load();
+    }
+
+    /// Whoever the worker's own policy says leaves. What cannot be has no room at all, and is told at the start.
+    pub(super) fn make_room(&mut self, gpu: usize, client: usize, missing: u64) {
+        let here = |it: &Client<'_>| it.gpu == gpu && it.resident_bytes > 0 && !it.moving;
+        let used: u64 = self.clients.iter().filter(|it| here(it)).map(|it| it.resident_bytes).sum();
+        let needed = (used + missing).saturating_sub(self.limit_bytes);
+        if needed == 0 {
+            return;
+        }
+        let line = &self.gpus[gpu].line;
+        let residents = self.clients.iter().enumerate().filter(|(_, it)| here(it)).map(|(id, it)| Resident {
+            client: id as u64,
+            bytes: it.resident_bytes,
+            last_used: it.last_used,
+            next_turn: line.iter().position(|&(_, waiting)| waiting == id),
+            heavy: it.model.is_heavy(self.topology),
+            evictable: id != client,
+        });
+        let residents: Vec<Resident> = residents.collect();
+        for victim in victims(&residents, needed, self.policies.eviction).unwrap_or_default() {
+            self.clients[victim as usize].resident_bytes = 0;
+            self.tally.evictions += 1;
+        }
+    }
+
+    pub(super) fn next_load(&mut self) {
+        self.loads += 1;
+        if let Some(end) = self.links.next_end() {
+            self.at(end, Step::Loaded { loads: self.loads });
+        }
+    }
+
+    pub(super) fn loaded(&mut self) {
+        for gpu in self.links.ended(self.now) {
+            let Some(turn) = &mut self.gpus[gpu].active else { continue };
+            turn.loading = false;
+            let model = self.clients[turn.client].model;
+            let done = self.now.max(turn.began + model.warm()) + model.swap_overhead(self.topology);
+            self.at(done, Step::Finish { gpu });
+        }
+        self.next_load();
+    }
+
+    pub(super) fn finish(&mut self, gpu: usize, records: &mut [Option<Record>]) {
+        let Some(turn) = self.gpus[gpu].active.take() else { return };
+        let lasted = self.now - turn.began;
+        self.gpus[gpu].busy += lasted;
+        let it = &mut self.clients[turn.client];
+        it.worked += lasted;
+        let passed_at = it.passed_at;
+        if let Some(id) = it.request.take() {
+            let (request, function) = self.request(id);
+            let latency = self.now - request.at;
+            let start = if lasted > function.model.warm() { "swapped" } else { "warm" };
+            let outcome = if latency > self.work.patience { Outcome::Timeout } else { Outcome::Ok };
+            records[id] = Some(record(request, function, latency.min(self.work.patience), outcome, start));
+            self.passed -= 1;
+            let met = outcome == Outcome::Ok && latency <= function.slo;
+            self.end(request.function, Some(self.now - passed_at), met);
+        }
+        self.begin_turn(gpu);
+    }
+}

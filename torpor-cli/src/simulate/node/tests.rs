@@ -1,0 +1,111 @@
+use super::*;
+use crate::load_test::record::Outcome;
+use crate::simulate::profile::Profile;
+use clap::ValueEnum;
+use proptest::prelude::*;
+
+fn work<'a>(profile: &'a Profile, models: &[&str], requests: &[(u64, usize)]) -> Work<'a> {
+    let functions = models.iter().enumerate().map(|(at, model)| Function {
+        name: format!("f{at}").into(),
+        model: profile.model(model).unwrap(),
+        slo: Duration::from_millis(100),
+    });
+    let mut requests: Vec<Request> =
+        requests.iter().map(|&(ms, function)| Request { at: Duration::from_millis(ms), function }).collect();
+    requests.sort_by_key(|request| request.at);
+    Work { functions: functions.collect(), requests, patience: Duration::from_secs(60), percentile: 0.98 }
+}
+
+fn policies(placement: Placement, gpus: usize) -> Policies {
+    let (order, eviction) = (Policy::Fifo, Eviction::Lru);
+    Policies { order, placement, eviction, max_running: gpus, seed: 1 }
+}
+
+fn run(profile: &Profile, work: &Work<'_>, placement: Placement) -> (Vec<f64>, Tally) {
+    let policies = policies(placement, profile.topology.gpus.len());
+    let (records, tally) = Node::new(work, &profile.topology, profile.gpu_limit.0, policies).run();
+    (records.iter().map(|record| record.latency_ms.round()).collect(), tally)
+}
+
+#[test]
+fn the_first_request_swaps_and_the_next_is_warm() {
+    let profile = Profile::find("v100x1").unwrap();
+    let work = work(&profile, &["resnet152"], &[(0, 0), (100, 0)]);
+    let (latencies, tally) = run(&profile, &work, Placement::MostFree);
+    assert_eq!(latencies, [25.0, 19.0]);
+    assert_eq!((tally.swaps, tally.evictions, tally.moves), (1, 0, 0));
+}
+
+#[test]
+fn whoever_waits_for_a_busy_gpu_goes_to_an_idle_one() {
+    let profile = Profile::find("v100x4").unwrap();
+    // Functions 0 and 4 are both on the first GPU.
+    let work = work(&profile, &["resnet152"; 5], &[(0, 0), (1, 4)]);
+    let (latencies, tally) = run(&profile, &work, Placement::MostFree);
+    assert_eq!(tally.moves, 1);
+    assert!(latencies[1] < 44.0, "{latencies:?}");
+}
+
+#[test]
+fn two_over_one_link_slow_each_other_unless_the_policy_knows_links() {
+    let profile = Profile::find("v100x4").unwrap();
+    let work = work(&profile, &["resnet152"; 5], &[(0, 0), (0, 4)]);
+    let (same_link, _) = run(&profile, &work, Placement::Fifo);
+    let (other_link, _) = run(&profile, &work, Placement::Interference);
+    assert_eq!(same_link.iter().copied().fold(0.0, f64::max), 41.0);
+    assert_eq!(other_link, [25.0, 25.0]);
+}
+
+#[test]
+fn who_was_used_longest_ago_leaves_for_others() {
+    let mut profile = Profile::find("v100x1").unwrap();
+    profile.gpu_limit.0 = 2 * profile.model("resnet152").unwrap().bytes;
+    let work = work(&profile, &["resnet152"; 3], &[(0, 0), (100, 1), (200, 2), (300, 1), (400, 0)]);
+    let (latencies, tally) = run(&profile, &work, Placement::MostFree);
+    assert_eq!(latencies, [25.0, 25.0, 25.0, 19.0, 25.0]);
+    assert_eq!(tally.evictions, 2);
+}
+
+#[test]
+fn a_request_that_waits_beyond_its_patience_is_a_time_out() {
+    let profile = Profile::find("v100x1").unwrap();
+    let requests: Vec<_> = (0..50).map(|_| (0, 0)).collect();
+    let work = Work { patience: Duration::from_millis(500), ..work(&profile, &["resnet152"], &requests) };
+    let policies = policies(Placement::MostFree, 1);
+    let (records, _) = Node::new(&work, &profile.topology, profile.gpu_limit.0, policies).run();
+    assert_eq!(records.len(), 50);
+    let late = records.iter().filter(|record| record.outcome == Outcome::Timeout).count();
+    // 25 ms and then 19 ms each: 26 end within 500 ms.
+    assert_eq!(late, 50 - 26);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn every_request_ends_once_and_none_is_faster_than_its_work(
+        requests in prop::collection::vec((0..3000_u64, 0..12_usize), 1..120),
+        placement in prop::sample::select(Placement::value_variants()),
+        eviction in prop::sample::select(Eviction::value_variants()),
+        order in prop::sample::select(Policy::value_variants()),
+        gpus in 1..5_usize,
+    ) {
+        let mut profile = Profile::find(&format!("v100x{gpus}")).unwrap();
+        profile.gpu_limit.0 = 3 * profile.model("bert_large_qa").unwrap().bytes / 2;
+        let models = ["resnet152", "bert_large_qa", "resnet50"];
+        let models: Vec<_> = models.iter().copied().cycle().take(12).collect();
+        let work = work(&profile, &models, &requests);
+        let policies = Policies { order, placement, eviction, max_running: gpus, seed: 1 };
+        let node = || Node::new(&work, &profile.topology, profile.gpu_limit.0, policies).run();
+        let (records, tally) = node();
+        prop_assert_eq!(records.len(), requests.len());
+        for (record, request) in records.iter().zip(&work.requests) {
+            let warm_ms = work.functions[request.function].model.warm_ms;
+            prop_assert!(record.latency_ms >= warm_ms - 1e-6, "{record:?}");
+        }
+        let works: f64 = work.requests.iter().map(|one| work.functions[one.function].model.warm_ms).sum();
+        let busy: f64 = tally.busy.iter().map(|busy| 1e3 * busy.as_secs_f64()).sum();
+        prop_assert!(busy >= works - 1e-3 && busy <= 1e3 * gpus as f64 * tally.length.as_secs_f64() + 1e-3);
+        prop_assert_eq!(&node().0, &records, "the same again");
+    }
+}

@@ -1,0 +1,201 @@
+//! Profiles: what a node is and what its models take, read from TOML. Each model says where its numbers come from.
+
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use torpor_gpuserver::policy::topology::Topology;
+use torpor_gpuserver::server::size::ByteSize;
+
+/// Those that come along.
+const BUILT_IN: [(&str, &str); 2] =
+    [("v100", include_str!("profiles/v100.toml")), ("h200", include_str!("profiles/h200.toml"))];
+
+/// What a node is and what its models take.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    /// Device memory that functions may use on each GPU.
+    pub gpu_limit: ByteSize,
+    /// Device memory that there is, for native processes.
+    pub gpu_memory: ByteSize,
+    /// Device memory that a native process has beside its weights: context, code, the framework's reserve.
+    pub native_overhead: ByteSize,
+    /// From the start of a native process until it can answer, in milliseconds.
+    pub native_start_ms: f64,
+    /// Over which paths memory comes.
+    pub topology: Topology,
+    /// By name.
+    pub models: BTreeMap<String, Model>,
+    /// Where the numbers of the node come from.
+    pub source: String,
+}
+
+/// What a model takes.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// Device memory that is brought.
+    pub bytes: u64,
+    /// An inference whose model is on the GPU, in milliseconds.
+    pub warm_ms: f64,
+    /// The first one after an eviction, over a link that nobody else uses; absent if nobody has measured it.
+    pub swapped_ms: Option<f64>,
+    /// Where these numbers come from.
+    pub source: String,
+}
+
+/// Why there is no profile.
+#[derive(Debug, thiserror::Error)]
+pub enum ProfileError {
+    /// It is no built-in one, and no file.
+    #[error("the profile {path} cannot be read: {error}; name a file, or one of {}", BUILT_IN.map(|(name, _)| name).join(", "))]
+    Unreadable {
+        /// What was asked for.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+    /// It says something that it cannot say.
+    #[error("the profile {path}: {error}")]
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// What and where.
+        error: Box<toml::de::Error>,
+    },
+    /// There is nothing to run.
+    #[error(
+        "the profile {0} must have at least one GPU in [topology] and one model in [models], with positive numbers"
+    )]
+    Empty(PathBuf),
+    /// It has no such model.
+    #[error("the profile has no model {name}; it has {known}")]
+    NoModel {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+}
+
+impl Profile {
+    /// A built-in one by its name, or a file. `v100x4` has four GPUs like those of `v100`, paired as those are.
+    ///
+    /// # Errors
+    /// [`ProfileError`].
+    pub fn find(name: &str) -> Result<Self, ProfileError> {
+        let (base, count) = match name.rsplit_once('x').map(|(base, count)| (base, count.parse::<usize>())) {
+            Some((base, Ok(count))) if count > 0 => (base, Some(count)),
+            _ => (name, None),
+        };
+        match (BUILT_IN.iter().find(|(known, _)| *known == base), count) {
+            (Some((_, text)), count) => {
+                let mut profile = Self::parse(text, Path::new(name))?;
+                if let Some(count) = count {
+                    profile.resize(count);
+                }
+                Ok(profile)
+            }
+            (None, _) => {
+                let path = PathBuf::from(name);
+                let text = std::fs::read_to_string(&path)
+                    .map_err(|error| ProfileError::Unreadable { path: path.clone(), error })?;
+                Self::parse(&text, &path)
+            }
+        }
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self, ProfileError> {
+        let wrong = |error| ProfileError::Wrong { path: path.to_owned(), error: Box::new(error) };
+        let profile: Self = toml::from_str(text).map_err(wrong)?;
+        let mut numbers = profile.models.values().flat_map(|model| [model.bytes as f64, model.warm_ms]);
+        let is_right = !profile.topology.gpus.is_empty()
+            && !profile.models.is_empty()
+            && numbers.all(|number| number > 0.0 && number < 1e15);
+        if is_right { Ok(profile) } else { Err(ProfileError::Empty(path.to_owned())) }
+    }
+
+    /// As many GPUs of the same kind. Links are numbered on.
+    fn resize(&mut self, count: usize) {
+        let given = self.topology.gpus.clone();
+        let links = given.iter().filter_map(|path| path.switch).max().map_or(0, |most| most + 1);
+        self.topology.gpus = (0..count)
+            .map(|gpu| {
+                let mut path = given[gpu % given.len()].clone();
+                let round = u32::try_from(gpu / given.len()).unwrap_or(0);
+                path.switch = path.switch.map(|switch| switch + round * links);
+                path
+            })
+            .collect();
+    }
+
+    /// A model by its name.
+    ///
+    /// # Errors
+    /// [`ProfileError::NoModel`].
+    pub fn model(&self, name: &str) -> Result<&Model, ProfileError> {
+        let known = || self.models.keys().cloned().collect::<Vec<_>>().join(", ");
+        self.models.get(name).ok_or_else(|| ProfileError::NoModel { name: name.to_owned(), known: known() })
+    }
+}
+
+impl Model {
+    /// An inference whose model is on the GPU.
+    pub fn warm(&self) -> Duration {
+        Duration::from_secs_f64(self.warm_ms / 1e3)
+    }
+
+    /// What the first request after an eviction takes beyond the longer of its work and the way of its memory, on a GPU of this
+    /// profile.
+    pub fn swap_overhead(&self, topology: &Topology) -> Duration {
+        let way_ms = 1e3 * self.bytes as f64 / topology.bytes_per_second(0, 1);
+        let overhead_ms = self.swapped_ms.map_or(0.0, |swapped| swapped - way_ms.max(self.warm_ms));
+        Duration::from_secs_f64(overhead_ms.max(0.0) / 1e3)
+    }
+
+    /// Whether its way is longer than its work, which then cannot hide it.
+    pub fn is_heavy(&self, topology: &Topology) -> bool {
+        1e3 * self.bytes as f64 / topology.bytes_per_second(0, 1) > self.warm_ms
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn built_in_profiles_are_right_and_come_in_any_number() {
+        for (name, _) in BUILT_IN {
+            let profile = Profile::find(name).unwrap();
+            assert!(profile.models.contains_key("resnet152") && !profile.source.is_empty(), "{name}");
+            assert!(profile.models.values().all(|model| !model.source.is_empty()), "{name}");
+        }
+        let eight = Profile::find("v100x8").unwrap().topology;
+        let links: Vec<_> = eight.gpus.iter().map(|path| path.switch).collect();
+        assert_eq!(links, [0, 0, 1, 1, 2, 2, 3, 3].map(Some));
+        assert_eq!(Profile::find("h200x1").unwrap().topology.gpus.len(), 1);
+    }
+
+    #[test]
+    fn the_paper_s_costs_of_resnet_152_are_those_of_its_v100s() {
+        let profile = Profile::find("v100x4").unwrap();
+        let (model, topology) = (profile.model("resnet152").unwrap(), &profile.topology);
+        let swapped_ms = |loading| {
+            let way_ms = 1e3 * model.bytes as f64 / topology.bytes_per_second(0, loading);
+            (way_ms.max(model.warm_ms) + 1e3 * model.swap_overhead(topology).as_secs_f64()).round()
+        };
+        assert_eq!((model.warm_ms, swapped_ms(1), swapped_ms(2)), (19.0, 25.0, 41.0));
+    }
+
+    #[test]
+    fn what_is_no_profile_is_refused_with_its_name() {
+        assert!(matches!(Profile::find("/nonexistent.toml"), Err(ProfileError::Unreadable { .. })));
+        let text = BUILT_IN[0].1.replace("warm_ms = 19", "warm_ms = -19");
+        assert!(matches!(Profile::parse(&text, Path::new("p")), Err(ProfileError::Empty(_))));
+        let error = Profile::parse("gpus = 4", Path::new("p.toml")).unwrap_err();
+        assert!(error.to_string().contains("p.toml"), "{error}");
+        assert!(Profile::find("h200").unwrap().model("vgg").unwrap_err().to_string().contains("resnet152"));
+    }
+}

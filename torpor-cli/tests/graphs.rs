@@ -1,0 +1,58 @@
+//! Graphs that a program builds, edits and captures, while its memory is taken off the GPU and it is moved to another one.
+
+#[path = "../../torpor-gpuserver/tests/server_support/mod.rs"]
+mod server_support;
+mod support;
+
+use server_support::server::Server;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::Stdio;
+use support::torpor;
+
+#[test]
+fn graphs_are_evicted_and_moved_between_steps() {
+    let home = tempfile::tempdir().unwrap();
+    let server = Server::start_by(|directory| {
+        let mut command = torpor(home.path());
+        command.arg("serve").arg("--directory").arg(directory.path()).args(["--driver", "simulated"]);
+        command.env("TORPOR_SIMGPU_DEVICES", "2").stdin(Stdio::null()).stdout(Stdio::null());
+        command
+    });
+    let verb = |arguments: &[&str]| {
+        let mut command = torpor(home.path());
+        let output =
+            command.args(arguments).arg("--directory").arg(server.directory.path()).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/torch/graphs.py");
+    let mut program = torpor(home.path())
+        .args(["run", "--function", "f", "--directory"])
+        .arg(server.directory.path())
+        .args(["--", "python3"])
+        .arg(script)
+        .arg("wait")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = program.stdin.take().unwrap();
+    let mut said = Vec::new();
+    for line in BufReader::new(program.stdout.take().unwrap()).lines() {
+        let line = line.unwrap();
+        let is_last = line.contains("passed");
+        said.push(line);
+        if is_last {
+            break;
+        }
+        match said.len() % 3 {
+            0 => verb(&["unload", "f"]),
+            _ => verb(&["load", "f", "--gpu", if said.len() % 2 == 0 { "0" } else { "1" }]),
+        }
+        // A program that has failed reads nothing any more; the assertions below tell.
+        let _ = input.write_all(b"\n");
+    }
+    assert!(program.wait().unwrap().success(), "{said:?}");
+    assert_eq!(said.last().map(String::as_str), Some("graphs passed"), "{said:?}");
+    assert!(said.len() > 10, "{said:?}");
+}

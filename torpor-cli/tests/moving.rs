@@ -1,0 +1,70 @@
+//! Unmodified PyTorch, moved between two simulated GPUs. Kernels of libraries are skipped there, so this is about what
+//! libraries ask for and what memory contains, not about what they compute.
+
+#[path = "../../torpor-gpuserver/tests/server_support/mod.rs"]
+mod server_support;
+mod support;
+
+use server_support::server::Server;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::Stdio;
+use support::{torch_python, torpor};
+
+/// Multiplies matrices, for which cuBLAS asks for the address of a variable, whenever it is told to.
+const PROGRAM: &str = "
+import sys, torch
+torch.manual_seed(0)
+matrix = torch.randn(64, 64)
+there = matrix.to('cuda')
+for _ in range(3):
+    there @ there
+    torch.cuda.synchronize()
+    assert torch.equal(there.cpu(), matrix)
+    print('multiplied', flush=True)
+    sys.stdin.readline()
+";
+
+/// Where the function is; nothing keeps it there.
+fn gpus(home: &Path, server: &Server) -> String {
+    let list =
+        torpor(home).args(["functions", "--json", "--directory"]).arg(server.directory.path()).output();
+    let rows: serde_json::Value = serde_json::from_slice(&list.unwrap().stdout).unwrap();
+    let mine = rows.as_array().unwrap().iter().find(|row| row["name"] == "mine").unwrap();
+    assert_eq!(mine["fixed_images"], 0);
+    mine["gpus"].to_string()
+}
+
+#[test]
+fn a_program_with_cublas_moves_between_gpus() {
+    let home = tempfile::tempdir().unwrap();
+    let server = Server::start_by(|directory| {
+        let mut command = torpor(home.path());
+        command.arg("serve").arg("--directory").arg(directory.path()).args(["--driver", "simulated"]);
+        command.env("TORPOR_SIMGPU_DEVICES", "2").env("TORPOR_SIMGPU_CUBINS", "skip");
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command
+    });
+    let mut program = torpor(home.path())
+        .args(["run", "--function", "mine", "--directory"])
+        .arg(server.directory.path())
+        .arg("--")
+        .arg(torch_python())
+        .args(["-c", PROGRAM])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(program.stdout.take().unwrap()).lines();
+    let mut orders = program.stdin.take().unwrap();
+    for gpu in ["1", "0", "1"] {
+        assert_eq!(lines.next().unwrap().unwrap(), "multiplied");
+        let mut moving = torpor(home.path());
+        moving.args(["load", "mine", "--gpu", gpu, "--directory"]).arg(server.directory.path());
+        let moved = moving.output().unwrap();
+        assert!(moved.status.success(), "{}", String::from_utf8_lossy(&moved.stderr));
+        assert_eq!(gpus(home.path(), &server), format!("[{gpu}]"));
+        orders.write_all(b"\n").unwrap();
+    }
+    assert!(program.wait().unwrap().success());
+}
