@@ -1,0 +1,356 @@
+//! How a program's steps become a client's commands.
+
+use crate::client::Client;
+use crate::program::{Address, GROUND_BYTES, Moved, Node, PTX, Step, Strided, Tensor};
+use crate::worker::HOST_BYTES;
+use torpor_proto::command::*;
+use torpor_proto::error::CudaError;
+use torpor_proto::ring::{NO_SLOT, encode_record};
+
+const MIB: u64 = 1 << 20;
+
+/// A record: its opcode, words and variable part.
+type Record = (u16, Vec<u64>, Vec<u8>);
+
+/// Posts a client's steps.
+pub struct Speaker<'a> {
+    client: &'a mut Client,
+    neighbour: u64,
+    bystander: u64,
+}
+
+impl<'a> Speaker<'a> {
+    /// Speaks for `client`, which knows where the others' memory is.
+    pub fn new(client: &'a mut Client, neighbour: u64, bystander: u64) -> Self {
+        Self { client, neighbour, bystander }
+    }
+
+    fn address(&self, address: Address) -> u64 {
+        let place = |place: u8| self.client.arena.address + GROUND_BYTES + u64::from(place % 8) * 16 * MIB;
+        match address {
+            Address::Ground(offset) => self.client.arena.address + u64::from(offset) % GROUND_BYTES,
+            Address::Segment(at, offset) => place(at) + u64::from(offset),
+            Address::EndOfSegment(at, before) => place(at) + 2 * MIB - u64::from(before),
+            Address::Host(offset) => self.client.host.address + u64::from(offset) % HOST_BYTES,
+            Address::Neighbour(offset) => self.neighbour + u64::from(offset),
+            Address::Bystander(offset) => self.bystander + u64::from(offset),
+            Address::Wild(address) => address,
+        }
+    }
+
+    /// Posts. A client that was dropped posts nothing.
+    fn post<C: Command>(&mut self, command: C, tail: &[u8]) -> Result<(), CudaError> {
+        if self.client.channel.sticky_error().is_none() {
+            self.client.push(C::OPCODE, NO_SLOT, command.words(), tail);
+        }
+        Ok(())
+    }
+
+    /// Asks and waits. A client that was dropped is answered, too.
+    fn ask<C: Command>(&mut self, command: C, tail: &[u8]) -> Result<(), CudaError> {
+        match self.client.channel.sticky_error() {
+            Some(error) => Err(error),
+            None => self.client.ask_all(command, tail).map(|_| ()),
+        }
+    }
+
+    /// Posts a step. What comes of it is the worker's to say.
+    pub fn speak(&mut self, step: &Step) {
+        let _ = match *step {
+            Step::Ping => self.ask(Ping {}, &[]),
+            Step::MemoryInfo => self.ask(MemoryInfo {}, &[]),
+            Step::StagingMark => {
+                self.client.mark();
+                Ok(())
+            }
+            Step::TextTake => self.ask(TextTake {}, &[]),
+            Step::LimitRaise { limit, value } => {
+                self.ask(LimitRaise { value, limit: limit.into(), reserved: 0 }, &[])
+            }
+            Step::Allocate { place, mebibytes } => {
+                let bytes = (1 + u64::from(mebibytes % 8)) * 2 * MIB;
+                self.ask(MemoryAllocate { address: self.address(Address::Segment(place, 0)), bytes }, &[])
+            }
+            Step::AllocateAt { address, bytes } => {
+                self.ask(MemoryAllocate { address: self.address(address), bytes }, &[])
+            }
+            Step::Free { address } => {
+                let address = self.address(address);
+                if address == self.client.arena.address {
+                    Ok(())
+                } else {
+                    self.post(MemoryFree { address }, &[])
+                }
+            }
+            Step::ObjectCreate { place, mebibytes } => {
+                let bytes = (1 + u64::from(mebibytes % 8)) * 2 * MIB;
+                self.ask(ObjectCreate { home: self.address(Address::Segment(place, 0)), bytes }, &[])
+            }
+            Step::ObjectRelease { place } => {
+                self.post(ObjectRelease { home: self.address(Address::Segment(place, 0)) }, &[])
+            }
+            Step::ObjectMap { place, address } => {
+                let home = self.address(Address::Segment(place, 0));
+                self.ask(ObjectMap { home, address: self.address(address) }, &[])
+            }
+            Step::ObjectUnmap { address } => {
+                let address = self.address(address);
+                if address == self.client.arena.address {
+                    Ok(())
+                } else {
+                    self.post(ObjectUnmap { address }, &[])
+                }
+            }
+            Step::HostLock { page, pages } => {
+                self.ask(HostLock { address: self.page(page), bytes: (u64::from(pages) % 1024) * 4096 }, &[])
+            }
+            Step::HostUnlock { page } => self.ask(HostUnlock { address: self.page(page) }, &[]),
+            Step::Move(ref moved) => {
+                let (opcode, words, tail) = self.moved(moved);
+                if self.client.channel.sticky_error().is_none() {
+                    self.client.push(opcode, NO_SLOT, &words, &tail);
+                }
+                Ok(())
+            }
+            Step::CopyStrided(ref strided) => {
+                let command = self.strided(strided);
+                self.post(command, &[])
+            }
+            Step::StreamCreate { stream, flags, priority } => {
+                self.post(StreamCreate { stream: stream.into(), flags, priority, ..Default::default() }, &[])
+            }
+            Step::StreamDestroy { stream } => {
+                self.post(StreamDestroy { stream: stream.into(), reserved: 0 }, &[])
+            }
+            Step::StreamSynchronize { stream } => {
+                self.ask(StreamSynchronize { stream: stream.into(), reserved: 0 }, &[])
+            }
+            Step::StreamQuery { stream } => self.ask(StreamQuery { stream: stream.into(), reserved: 0 }, &[]),
+            Step::ContextSynchronize => self.ask(ContextSynchronize {}, &[]),
+            Step::EventCreate { event, flags } => self.post(EventCreate { event: event.into(), flags }, &[]),
+            Step::EventDestroy { event } => self.post(EventDestroy { event: event.into(), reserved: 0 }, &[]),
+            Step::EventQuery { event } => self.ask(EventQuery { event: event.into(), reserved: 0 }, &[]),
+            Step::EventSynchronize { event } => {
+                self.ask(EventSynchronize { event: event.into(), reserved: 0 }, &[])
+            }
+            Step::EventElapsed { start, end } => {
+                self.ask(EventElapsed { start: start.into(), end: end.into() }, &[])
+            }
+            Step::ImageLoad { image } => {
+                let (bytes, hash) = (PTX.len() as u64, crate::client::hash(PTX));
+                self.ask(ImageLoad { image: image.into(), reserved: 0, bytes, hash }, &[])
+            }
+            Step::ImageUnload { image } => self.post(ImageUnload { image: image.into(), reserved: 0 }, &[]),
+            Step::ImageGlobal { image, known } => {
+                let name: &[u8] = if known { b"step" } else { b"\xff" };
+                self.ask(ImageGlobal { image: image.into(), reserved: 0 }, name)
+            }
+            Step::ImageKernels { image, first } => self.ask(ImageKernels { image: image.into(), first }, &[]),
+            Step::Upload { ref bytes, offset, total_bytes } => {
+                let source = self.client.write_host(0, &bytes[..bytes.len().min(4096)]);
+                let bytes = bytes.len().min(4096) as u64;
+                let hash = [total_bytes; 4];
+                self.post(ImageUpload { hash, total_bytes, offset, source, bytes }, &[])
+            }
+            Step::KernelResolve { image, kernel, known } => {
+                let name: &[u8] = if known { b"add_step" } else { b"sub_step" };
+                self.ask(KernelResolve { image: image.into(), kernel: kernel.into() }, name)
+            }
+            Step::KernelSetAttribute { kernel, attribute, value } => {
+                let (kernel, attribute) = (kernel.into(), attribute.into());
+                self.post(KernelSetAttribute { kernel, attribute, value, reserved: 0 }, &[])
+            }
+            Step::OccupancyBlocks { kernel, block_threads, shared_bytes, flags } => self.ask(
+                OccupancyBlocks { kernel: kernel.into(), block_threads, shared_bytes, flags, reserved: 0 },
+                &[],
+            ),
+            Step::OccupancyShared { kernel, blocks, block_threads } => {
+                self.ask(OccupancyShared { kernel: kernel.into(), blocks, block_threads, reserved: 0 }, &[])
+            }
+            Step::OccupancyClusters { kernel, size, ref attributes } => {
+                let (count, tail) = launch_attributes(attributes);
+                let shape = launch_shape(kernel.into(), 0, count, 0);
+                match size {
+                    true => self.ask(OccupancyClusterSize { shape }, &tail),
+                    false => self.ask(OccupancyClusters { shape }, &tail),
+                }
+            }
+            Step::TensorMap { im2col, ref tensor } => match im2col {
+                true => self.ask(self.im2col(tensor), &[]),
+                false => self.ask(self.tiled(tensor), &[]),
+            },
+            Step::GraphAppend { graph, ref records } => {
+                let mut words = Vec::new();
+                for record in records.iter().take(32) {
+                    let (opcode, body, tail) = self.node(record);
+                    encode_record(&mut words, opcode, NO_SLOT, &body, &tail);
+                }
+                let tail: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+                self.post(GraphAppend { graph: graph.into(), reserved: 0 }, &tail)
+            }
+            Step::GraphInstantiate { graph, flags } => {
+                self.ask(GraphInstantiate { graph: graph.into(), reserved: 0, flags: flags.into() }, &[])
+            }
+            Step::GraphUpdate { graph } => self.post(GraphUpdate { graph: graph.into(), reserved: 0 }, &[]),
+            Step::GraphLaunch { graph, stream } => {
+                self.post(GraphLaunch { graph: graph.into(), stream: stream.into() }, &[])
+            }
+            Step::GraphDestroy { graph } => self.post(GraphDestroy { graph: graph.into(), reserved: 0 }, &[]),
+        };
+    }
+
+    fn page(&self, page: u16) -> u64 {
+        self.client.host.address + u64::from(page) * 4096
+    }
+
+    fn strided(&self, strided: &Strided) -> CopyStrided {
+        CopyStrided {
+            destination: self.address(strided.destination),
+            destination_pitch: strided.pitches[0].into(),
+            destination_height: strided.heights[0].into(),
+            source: self.address(strided.source),
+            source_pitch: strided.pitches[1].into(),
+            source_height: strided.heights[1].into(),
+            width_bytes: strided.width_bytes.into(),
+            height: strided.height.into(),
+            depth: strided.depth.into(),
+            stream: strided.stream.into(),
+            reserved: 0,
+        }
+    }
+
+    fn tiled(&self, tensor: &Tensor) -> TensorMapTiled {
+        let [data_type, rank, interleave, swizzle, l2_promotion, fill] = tensor.kinds.map(u32::from);
+        TensorMapTiled {
+            address: self.address(tensor.address),
+            dimensions: tensor.dimensions.map(u64::from),
+            strides: tensor.strides.map(u64::from),
+            box_dimensions: tensor.boxes.map(u32::from),
+            element_strides: [1; 5],
+            data_type,
+            rank,
+            interleave,
+            swizzle,
+            l2_promotion,
+            fill,
+        }
+    }
+
+    fn im2col(&self, tensor: &Tensor) -> TensorMapIm2col {
+        let [data_type, rank, interleave, swizzle, l2_promotion, fill] = tensor.kinds.map(u32::from);
+        let [channels, pixels, ..] = tensor.boxes.map(u32::from);
+        TensorMapIm2col {
+            address: self.address(tensor.address),
+            dimensions: tensor.dimensions.map(u64::from),
+            strides: tensor.strides.map(u64::from),
+            lower_corner: [0; 5],
+            upper_corner: tensor.boxes.map(i32::from),
+            element_strides: [1; 5],
+            channels,
+            pixels,
+            data_type,
+            rank,
+            interleave,
+            swizzle,
+            l2_promotion,
+            fill,
+            reserved: 0,
+        }
+    }
+
+    fn node(&self, node: &Node) -> Record {
+        match *node {
+            Node::Moved(ref moved) => self.moved(moved),
+            Node::Dependencies { adds, ref edges } => {
+                let tail = edges.iter().take(16).flat_map(|&(from, data)| [u64::from(from), data]);
+                let tail = tail.flat_map(u64::to_le_bytes).collect();
+                with_tail(GraphDependencies { adds: adds.into(), reserved: 0 }, tail)
+            }
+            Node::Empty => plain(GraphEmpty {}),
+            Node::Condition { condition, value, flags } => plain(GraphCondition {
+                condition: condition.into(),
+                value: value.into(),
+                flags: flags.into(),
+            }),
+            Node::Conditional { condition, kind, bodies } => plain(GraphConditional {
+                condition: condition.into(),
+                kind: kind.into(),
+                bodies: bodies.into(),
+            }),
+            Node::Body { index } => plain(GraphBody { index: index.into(), reserved: 0 }),
+            Node::BodyEnd => plain(GraphBodyEnd {}),
+        }
+    }
+
+    fn moved(&self, moved: &Moved) -> Record {
+        match *moved {
+            Moved::Copy { destination, source, bytes, stream } => plain(Copy {
+                destination: self.address(destination),
+                source: self.address(source),
+                bytes: bytes.into(),
+                stream: stream.into(),
+                reserved: 0,
+            }),
+            Moved::Fill { address, pitch, width, height, element, stream } => plain(Fill {
+                address: self.address(address),
+                pitch,
+                width: width.into(),
+                height: height.into(),
+                value: width,
+                element_bytes: 1 << (element % 4),
+                stream: stream.into(),
+                reserved: 0,
+            }),
+            Moved::Record { event, stream, flags } => plain(EventRecord {
+                event: event.into(),
+                stream: stream.into(),
+                flags: flags.into(),
+                reserved: 0,
+            }),
+            Moved::Wait { stream, event, flags } => plain(StreamWaitEvent {
+                stream: stream.into(),
+                event: event.into(),
+                flags: flags.into(),
+                reserved: 0,
+            }),
+            Moved::Launch { kernel, stream, word, ref attributes } => {
+                // A wild pointer in a kernel ends the GPU's context for all, as docs/design/limits.md says.
+                let data = self.address(Address::Ground(u32::from(word) * 4));
+                let (count, mut tail) = launch_attributes(attributes);
+                tail.extend(data.to_le_bytes());
+                with_tail(Launch { shape: launch_shape(kernel.into(), stream.into(), count, 8) }, tail)
+            }
+        }
+    }
+}
+
+fn plain<C: Command>(command: C) -> Record {
+    with_tail(command, Vec::new())
+}
+
+fn with_tail<C: Command>(command: C, tail: Vec<u8>) -> Record {
+    (C::OPCODE, command.words().to_vec(), tail)
+}
+
+/// At most four of them: how many, and their bytes.
+fn launch_attributes(attributes: &[(u8, u64)]) -> (u32, Vec<u8>) {
+    let mut tail = Vec::new();
+    for &(id, value) in attributes.iter().take(4) {
+        let attribute = LaunchAttribute { id: id.into(), reserved: 0, value: [value; 8] };
+        tail.extend(bytemuck::bytes_of(&attribute));
+    }
+    ((tail.len() / size_of::<LaunchAttribute>()) as u32, tail)
+}
+
+fn launch_shape(kernel: u32, stream: u32, attributes: u32, parameter_bytes: u32) -> LaunchShape {
+    LaunchShape {
+        kernel,
+        stream,
+        grid: [1; 3],
+        block: [1; 3],
+        shared_bytes: 0,
+        attributes,
+        parameter_bytes,
+        reserved: 0,
+    }
+}
