@@ -54,9 +54,9 @@ class Server:
         """Takes a function's memory off the GPU; nothing of it is there when this returns."""
         self._run("unload", function)
 
-    def load(self, function):
-        """Brings a function's memory to the GPU; all of it is there when this returns."""
-        self._run("load", function)
+    def load(self, function, gpu=None):
+        """Brings a function's memory to its GPU, or to another one; all of it is there when this returns."""
+        self._run("load", function, *([] if gpu is None else ["--gpu", str(gpu)]))
 
     def _run(self, *arguments):
         done = subprocess.run([self.torpor, *arguments, "--directory", self.directory], capture_output=True, text=True,

@@ -5,6 +5,8 @@
 It is ready when the weights are on the GPU; nothing has run there then. Commands (answering.py):
 
     infer [INPUT_SEED]   the input to the GPU, the model, the output back: {"ms", "sha256" of the output}
+    busy SECONDS         one inference after the other for so long: {"at": when each had its output (seconds of the machine's
+                         monotonic clock), "ms", "sha256": the different ones}
     reload               what programs without Torpor do to come back: own page-locked copies of the weights go to the GPU
                          again, then an inference: {"ms", "copy_ms", "infer_ms", "sha256"}; the copies are made the first time
 """
@@ -41,6 +43,16 @@ class Function:
         ms = (time.perf_counter() - begin) * 1e3
         return {"ms": ms, "sha256": hashlib.sha256(answer.contiguous().numpy().tobytes()).hexdigest()}
 
+    def busy(self, seconds):
+        end = time.monotonic() + float(seconds)
+        at, ms, hashes = [], [], set()
+        while time.monotonic() < end:
+            inferred = self.infer()
+            at.append(time.monotonic())
+            ms.append(inferred["ms"])
+            hashes.add(inferred["sha256"])
+        return {"at": at, "ms": ms, "sha256": sorted(hashes)}
+
     def reload(self):
         if self.pinned is None:
             tensors = [*self.model.parameters(), *self.model.buffers()]
@@ -74,5 +86,5 @@ if __name__ == "__main__":
     torch.backends.cudnn.deterministic = given.deterministic
     with torch.no_grad():
         function = Function(given)
-        answering.answer({"infer": function.infer, "reload": function.reload}, model=given.model,
-                         weights_bytes=function.weights_bytes, build_ms=function.build_ms, load_ms=function.load_ms)
+        answering.answer({"infer": function.infer, "busy": function.busy, "reload": function.reload},
+                         model=given.model, weights_bytes=function.weights_bytes, build_ms=function.build_ms, load_ms=function.load_ms)

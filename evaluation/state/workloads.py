@@ -1,6 +1,6 @@
 """Programs whose state lives on the GPU: each step's answer depends on what all steps before left there.
 
-    workloads.py lstm | gpt2 | half | train
+    workloads.py lstm | gpt2 | half | train | expandable | sleep | jax | partners
 
 A step (the command `step` of ../functions/answering.py) gives the sha256 of the step's outputs and of the whole state.
 Every number is determined: seeds, and algorithms that give the same bits each time.
@@ -16,6 +16,10 @@ import hashlib  # noqa: E402
 import os  # noqa: E402
 
 os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+os.environ["XLA_FLAGS"] = "--xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0"
+if "expandable" in sys.argv:
+    os.environ["PYTORCH_ALLOC_CONF"] = os.environ["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
@@ -94,6 +98,79 @@ class Train:
         return digest(loss, *self.model.state_dict().values(), *gradients, *moments)
 
 
+class Sleep:
+    """Weights in memory that is unmapped and mapped again in every step."""
+
+    def __init__(self, device):
+        sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+        from virtual_memory import Mapped
+        self.weights = [Mapped(torch.randn(512, 512).to(device) / 16) for _ in range(6)]
+        self.state = torch.randn(8, 512).to(device)
+
+    @torch.no_grad()
+    def step(self):
+        for weight in self.weights[::2]:
+            weight.sleep()
+        for weight in self.weights[::2]:
+            weight.wake()
+        for weight in self.weights:
+            self.state = torch.tanh(self.state @ weight.tensor)
+            weight.tensor.add_(self.state.mean() / 1024)
+        return digest(self.state, *(weight.tensor for weight in self.weights))
+
+
+class Jax:
+    """The weights of a transformer that JAX trains, in memory that XLA maps itself."""
+
+    def __init__(self, _):
+        sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "conformance"))
+        import jax_workloads
+        self.jax, self.workload = jax_workloads.jax, jax_workloads
+        self.model = jax_workloads.initial(self.jax.random.key(0), 64, 2, 50)
+        self.steps = 0
+
+    def step(self):
+        tokens = self.jax.random.randint(self.jax.random.key(self.steps), (8, 33), 0, 50)
+        self.model, loss = self.workload.train_step(self.model, tokens)
+        self.steps += 1
+        total = hashlib.sha256()
+        for leaf in self.jax.tree.leaves((loss, self.model)):
+            total.update(self.workload.numpy.asarray(leaf).tobytes())
+        return total.hexdigest()
+
+
+def partner(numbers, done):
+    """Another process, whose steps go on with what the first one left in the memory that both have."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    state = numbers.get()
+    torch.manual_seed(1)
+    weight = (torch.randn(512, 512) / 23).cuda()
+    for _ in iter(numbers.get, None):
+        state.copy_(torch.tanh(state @ weight))
+        torch.cuda.synchronize()
+        done.put(True)
+
+
+class Partners:
+    """Memory of two processes, of which each goes on with what the other has left there."""
+
+    def __init__(self, device):
+        context = torch.multiprocessing.get_context("spawn")
+        self.numbers, self.done = context.Queue(), context.Queue()
+        self.partner = context.Process(target=partner, args=(self.numbers, self.done), daemon=True)
+        self.partner.start()
+        self.weight = (torch.randn(512, 512) / 23).to(device)
+        self.state = torch.randn(512, 512).to(device)
+        self.numbers.put(self.state)
+
+    def step(self):
+        self.state.add_(self.state @ self.weight)
+        torch.cuda.synchronize()
+        self.numbers.put(True)
+        self.done.get(timeout=60)
+        return digest(self.state, self.weight)
+
+
 class Copies:
     """Without kernels, for the simulated GPU: a piece of a buffer changes with each step."""
 
@@ -108,7 +185,9 @@ class Copies:
         return digest(self.buffer)
 
 
-WORKLOADS = {"lstm": Lstm, "gpt2": Gpt2, "half": Half, "train": Train, "copies": Copies}
+WORKLOADS = {"lstm": Lstm, "gpt2": Gpt2, "half": Half, "train": Train, "expandable": Train, "sleep": Sleep, "jax": Jax,
+             "partners": Partners,
+             "copies": Copies}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

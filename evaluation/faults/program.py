@@ -1,0 +1,178 @@
+"""A function for run: it keeps state on its GPU, does what its standard input says, and says what came of it, with its time.
+
+    program.py NAME MIB [graph]
+
+ready PID; then, for each line:
+  answer          one request: adds to every word of the state, and compares all of it: answer TIME ok|WRONG, or error TIME CODE
+  begin           posts work that lasts until `end` says so: begun TIME
+  end             ends that, waits for it: answer or error, as above
+  fault KIND      illegal, misaligned, assert or endless: fault TIME CODE once every later call fails
+Times are of the machine's monotonic clock. It is plain CUDA driver API, so that it runs on a simulated GPU too.
+"""
+import array
+import ctypes
+import os
+import sys
+import time
+
+STEP = 3
+THREADS = 256
+NOWHERE = 0x1000
+MESSAGE, FILE = b"index < size\0", b"faults.cu\0"
+
+PTX = f"""
+.version 7.0
+.target sm_70
+.address_size 64
+.extern .func __assertfail(.param .b64 m, .param .b64 f, .param .b32 l, .param .b64 n, .param .b64 s);
+.global .align 1 .b8 message[{len(MESSAGE)}] = {{{", ".join(map(str, MESSAGE))}}};
+.global .align 1 .b8 file[{len(FILE)}] = {{{", ".join(map(str, FILE))}}};
+
+.visible .entry add(.param .u64 data, .param .u32 step) {{
+  .reg .b32 %r<6>; .reg .b64 %rd<4>;
+  ld.param.u64 %rd1, [data]; ld.param.u32 %r1, [step]; cvta.to.global.u64 %rd1, %rd1;
+  mov.u32 %r2, %ctaid.x; mov.u32 %r3, %ntid.x; mov.u32 %r4, %tid.x; mad.lo.u32 %r2, %r2, %r3, %r4;
+  mul.wide.u32 %rd2, %r2, 4; add.u64 %rd3, %rd1, %rd2;
+  ld.global.u32 %r5, [%rd3]; add.u32 %r5, %r5, %r1; st.global.u32 [%rd3], %r5;
+  ret;
+}}
+.visible .entry wait(.param .u64 flag) {{
+  .reg .pred %p; .reg .b32 %r<2>; .reg .b64 %rd<2>;
+  ld.param.u64 %rd1, [flag];
+AGAIN:
+  ld.volatile.global.u32 %r1, [%rd1]; setp.eq.u32 %p, %r1, 0; @%p bra AGAIN;
+  ret;
+}}
+.visible .entry poke(.param .u64 address) {{
+  .reg .b32 %r<2>; .reg .b64 %rd<2>;
+  ld.param.u64 %rd1, [address]; mov.u32 %r1, 1; st.global.u32 [%rd1], %r1;
+  ret;
+}}
+.visible .entry fail() {{
+  .reg .b32 %r<2>; .reg .b64 %rd<4>;
+  mov.u64 %rd1, message; cvta.global.u64 %rd1, %rd1; mov.u64 %rd2, file; cvta.global.u64 %rd2, %rd2; mov.u32 %r1, 7;
+  mov.u64 %rd3, 1;
+  {{ .param .b64 a; .param .b64 b; .param .b32 c; .param .b64 d; .param .b64 e;
+    st.param.b64 [a], %rd1; st.param.b64 [b], %rd2; st.param.b32 [c], %r1; st.param.b64 [d], %rd2; st.param.b64 [e], %rd3;
+    call.uni __assertfail, (a, b, c, d, e); }}
+  ret;
+}}
+""".encode() + b"\0"
+
+driver = ctypes.CDLL("libcuda.so.1")
+
+
+class Failed(Exception):
+    """A call of the driver returned a code."""
+
+
+def call(name, *arguments):
+    code = getattr(driver, name)(*arguments)
+    if code:
+        raise Failed(code)
+
+
+def made(name, *arguments, kind=ctypes.c_void_p):
+    """What a call puts into its first argument."""
+    value = kind()
+    call(name, ctypes.byref(value), *arguments)
+    return value
+
+
+def say(*words):
+    print(*words, flush=True)
+
+
+class Function:
+    """What the program has on its GPU."""
+
+    def __init__(self, name, mib, in_a_graph):
+        call("cuInit", 0)
+        call("cuCtxSetCurrent", made("cuDevicePrimaryCtxRetain", 0))
+        module = made("cuModuleLoadData", PTX)
+        self.kernels = {kernel: made("cuModuleGetFunction", module, kernel.encode())
+                        for kernel in ("add", "wait", "poke", "fail")}
+        self.stream = made("cuStreamCreate", 1)
+        self.words = mib << 18
+        self.data = made("cuMemAlloc_v2", ctypes.c_size_t(self.words * 4), kind=ctypes.c_uint64)
+        # Every function's state is its own: none has another one's chunks.
+        self.first = sum(name.encode()) * 7919
+        call("cuMemsetD32_v2", self.data, ctypes.c_uint(self.first), ctypes.c_size_t(self.words))
+        self.flag = made("cuMemHostAlloc", ctypes.c_size_t(4096), ctypes.c_uint(0))
+        self.answers, self.graph = 0, None
+        if in_a_graph:
+            call("cuStreamBeginCapture_v2", self.stream, 2)
+            self.add()
+            graph = ctypes.c_void_p()
+            call("cuStreamEndCapture", self.stream, ctypes.byref(graph))
+            self.graph = made("cuGraphInstantiateWithFlags", graph, ctypes.c_ulonglong(0))
+
+    def launch(self, kernel, blocks, threads, *parameters):
+        pointers = (ctypes.c_void_p * max(1, len(parameters)))(*map(ctypes.addressof, parameters))
+        call("cuLaunchKernel", self.kernels[kernel], blocks, 1, 1, threads, 1, 1, 0, self.stream, pointers, None)
+
+    def add(self):
+        self.launch("add", self.words // THREADS, THREADS, self.data, ctypes.c_uint(STEP))
+
+    def answer(self):
+        """Whether the state is what so many requests make of it, bit by bit."""
+        if self.graph:
+            call("cuGraphLaunch", self.graph, self.stream)
+        else:
+            self.add()
+        self.answers += 1
+        return self.is_right()
+
+    def is_right(self):
+        found = (ctypes.c_uint * self.words)()
+        call("cuMemcpyDtoHAsync_v2", found, self.data, ctypes.c_size_t(self.words * 4), self.stream)
+        call("cuStreamSynchronize", self.stream)
+        expected = (self.first + STEP * self.answers) & 0xFFFFFFFF
+        return bytes(found) == array.array("I", [expected]).tobytes() * self.words
+
+    def begin(self):
+        ctypes.c_uint.from_address(self.flag.value).value = 0
+        self.launch("wait", 1, 1, ctypes.c_uint64(self.flag.value))
+
+    def end(self):
+        ctypes.c_uint.from_address(self.flag.value).value = 1
+        call("cuStreamSynchronize", self.stream)
+        return self.answer()
+
+    def fault(self, kind):
+        """Does it, and returns the code that every later call gives."""
+        try:
+            if kind == "assert":
+                self.launch("fail", 1, 1)
+            elif kind == "endless":
+                self.begin()
+            else:
+                address = NOWHERE if kind == "illegal" else self.data.value + 1
+                self.launch("poke", 1, 1, ctypes.c_uint64(address))
+            call("cuStreamSynchronize", self.stream)
+        except Failed as failed:
+            return failed.args[0]
+        return 0
+
+
+def main():
+    function = Function(sys.argv[1], int(sys.argv[2]), sys.argv[3:] == ["graph"])
+    say("ready", os.getpid())
+    for line in sys.stdin:
+        verb, *words = line.split()
+        try:
+            if verb == "fault":
+                code = function.fault(*words)
+                say("fault", time.monotonic(), code)
+            elif verb == "begin":
+                function.begin()
+                say("begun", time.monotonic())
+            else:
+                is_right = function.answer() if verb == "answer" else function.end()
+                say("answer", time.monotonic(), "ok" if is_right else "WRONG")
+        except Failed as failed:
+            say("error", time.monotonic(), failed.args[0])
+
+
+if __name__ == "__main__":
+    main()
