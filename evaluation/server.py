@@ -20,15 +20,15 @@ def binaries():
 class Server:
     """A node server on this machine's GPUs, in a directory of its own, for the length of a `with`."""
 
-    def __init__(self, log, *options, settings=None):
-        """`settings` is the text of a settings file (docs/configuration.md), which comes to lie beside the log."""
+    def __init__(self, log, *options, settings=None, folder=None):
+        """`folder` has the binaries, if not those of `binaries`; `settings` is the text of a settings file (docs/configuration.md), which comes to lie beside the log."""
         self.directory = tempfile.mkdtemp(prefix="torpor-")
         self.log = pathlib.Path(log)
         if settings is not None:
             file = self.log.with_suffix(".toml")
             file.write_text(settings)
             options = ("--config", str(file), *options)
-        self.torpor = str(binaries() / "torpor")
+        self.torpor = str((folder or binaries()) / "torpor")
         self.options = options
         self.process = None
 

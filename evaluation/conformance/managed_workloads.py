@@ -2,8 +2,7 @@
 
     managed_workloads.py managed_numba | managed_nvcc
 
-managed_numba needs numba-cuda, managed_nvcc a compiler (evaluation/nvcc.py). Neither has run on a GPU through Torpor yet: their
-results there are unseen.
+managed_numba needs numba-cuda, managed_nvcc a compiler (evaluation/nvcc.py).
 """
 
 import pathlib
@@ -16,6 +15,9 @@ HERE = pathlib.Path(__file__).resolve().parent
 
 def arrays():
     import numpy
+    # A numba-cuda that is older than NumPy 2.5 asks for a name which that has given up, and cannot be imported natively, either.
+    if not hasattr(numpy, "row_stack"):
+        numpy.row_stack = numpy.vstack
     from numba import cuda
 
     @cuda.jit

@@ -6,6 +6,8 @@ from alternating import OF_EACH
 from measuring import geometric_mean, percentile, print_table
 
 KINDS = ("native", "remoted")
+# The remoted way through binaries of another build.
+BESIDE = "beside"
 
 # A CPU is at its usual speed if it needs at most so many times the time that it needs at its fastest.
 USUAL = 1.15
@@ -39,6 +41,18 @@ def show_warm(models, rounds, bars):
     bars.say("p99/p50 no worse than native, geometric mean of the models", ours <= theirs, f"{theirs:.2f} to {ours:.2f}")
     bars.say("p99/p50 no worse than native, for each model", not worse, ", ".join(worse) or "none")
     show_tails(models, rounds)
+
+
+def show_beside(models, rounds):
+    """This build's latency over that of the build beside it."""
+    rows, ratios = [("model", "remoted ms", "beside ms", "ratio")], []
+    for name in models:
+        ours, theirs = (statistics.median(each[kind][name]["median_ms"] for each in rounds) for kind in ("remoted", BESIDE))
+        ratios.append(ours / theirs)
+        rows.append((name, f"{ours:.3f}", f"{theirs:.3f}", f"{ratios[-1]:.3f}"))
+    print("beside the other build")
+    print_table(rows)
+    print(f"geometric mean {geometric_mean(ratios):.3f}")
 
 
 def show_tails(models, rounds):

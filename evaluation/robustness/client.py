@@ -1,6 +1,6 @@
 """A client that infers without end and says what happened: one line per event, with the time of the machine's clock.
 
-ready; slow SECONDS (an inference ten times slower than the median so far); wrong; error TIME MESSAGE.
+ready; slow TIME SECONDS (an inference ten times slower than the median so far); wrong; error TIME MESSAGE.
 Ends at end of input, with the number of inferences, or after an error.
 """
 import os
@@ -36,7 +36,7 @@ try:
             if not torch.equal(output, reference):
                 say("wrong")
             if len(times) > 20 and times[-1] > 10 * sorted(times)[len(times) // 2]:
-                say("slow", f"{times[-1]:.4f}")
+                say("slow", time.time(), f"{times[-1]:.4f}")
         say("done", len(times), f"median_ms {sorted(times)[len(times) // 2] * 1e3:.3f} max_ms {max(times) * 1e3:.3f}")
 except RuntimeError as error:
     say("error", time.time(), str(error).splitlines()[0])
