@@ -42,6 +42,7 @@ class Mapped:
         flat = torch.as_tensor(Bytes(self.address.value, used), device="cuda")
         self.tensor = flat.view(tensor.dtype).view(tensor.shape)
         self.tensor.copy_(tensor)
+        self.kept = None
 
     def call(self, name, *arguments):
         code = getattr(self.driver, name)(*arguments)
@@ -54,12 +55,20 @@ class Mapped:
         self.call("cuMemSetAccess", self.address, length, ctypes.byref(Access(1, 0, 3)), ctypes.c_size_t(1))
         self.call("cuMemRelease", handle)
 
+    def keep_pinned(self):
+        """From now on `sleep` keeps the contents in page-locked memory, as engines do."""
+        self.kept = torch.empty_like(self.tensor, device="cpu", pin_memory=True)
+
     def sleep(self):
         """Keeps the contents in host memory, and gives the device's up."""
         torch.cuda.synchronize()
-        self.kept = self.tensor.cpu()
+        if self.kept is None:
+            self.kept = self.tensor.cpu()
+        else:
+            self.kept.copy_(self.tensor, non_blocking=True)
+            torch.cuda.synchronize()
         self.call("cuMemUnmap", self.address, ctypes.c_size_t(self.bytes))
 
     def wake(self):
         self.map()
-        self.tensor.copy_(self.kept)
+        self.tensor.copy_(self.kept, non_blocking=self.kept.is_pinned())
