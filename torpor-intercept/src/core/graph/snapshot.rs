@@ -98,6 +98,17 @@ impl Snapshot {
         balance.into_iter().filter(|&(_, count)| count > 0).map(|(address, _)| address).collect()
     }
 
+    /// How much staging its copies of pageable memory need.
+    pub(super) fn staged_bytes(&self) -> CudaResult<u64> {
+        let mut bytes = Some(0_u64);
+        self.each_work(&mut |work| {
+            if let Work::Pageable(copy) = work {
+                bytes = bytes.and_then(|bytes| bytes.checked_add(copy.staged_bytes()));
+            }
+        });
+        bytes.ok_or(CudaError::OUT_OF_MEMORY)
+    }
+
     /// A launch was posted.
     pub(super) fn note_launch(given: &[u64]) {
         given.iter().for_each(|&address| memory::give_to_program(address));
