@@ -3,7 +3,7 @@
 use super::pageable::Staging;
 use super::piece::{self, Piece, USE_NODE_PRIORITY};
 use super::program::{Part, parts};
-use super::snapshot::Snapshot;
+use super::snapshot::{Handover, Snapshot};
 use super::update::{Mismatch, apply, compare};
 use super::work::{NodeType, Work};
 use super::{Graph, Node, NodeId};
@@ -36,8 +36,8 @@ struct State {
     is_stale: bool,
     /// Events that each launch records.
     recorded: Arc<[u32]>,
-    /// Memory that each launch gives to the program.
-    given: Arc<[u64]>,
+    /// Memory that each launch gives to the program, and takes.
+    memory: Arc<Handover>,
     staging: Option<Arc<Staging>>,
     order: Option<LaunchOrder>,
 }
@@ -97,9 +97,9 @@ impl State {
                 }
             }
         }
-        let (recorded, given) = (snapshot.recorded_events().into(), snapshot.given_memory().into());
+        let (recorded, memory) = (snapshot.recorded_events().into(), snapshot.memory().into());
         let pieces = pieces.into();
-        Ok(Self { snapshot, flags, pieces, is_stale: false, recorded, given, staging, order: None })
+        Ok(Self { snapshot, flags, pieces, is_stale: false, recorded, memory, staging, order: None })
     }
 
     /// Makes the pieces what the snapshot says, in the order of a stream.
@@ -188,14 +188,14 @@ impl GraphExec {
             let appended = stream.current_capture()?.append_work(stream, Work::Child(inner));
             return appended.map(drop).inspect_err(|_| inner.discard());
         }
-        let (pieces, recorded, given, order) = self.with(|state| {
+        let (pieces, recorded, memory, order) = self.with(|state| {
             // Before anything changes what the last launch, which may be held, launches.
             state.order.as_ref().map_or(Ok(()), |order| order.come_behind_last(stream))?;
             if state.is_stale {
                 state.refresh(client, stream)?;
             }
             let order = state.order(stream)?;
-            Ok((state.pieces.clone(), state.recorded.clone(), state.given.clone(), order))
+            Ok((state.pieces.clone(), state.recorded.clone(), state.memory.clone(), order))
         })?;
         let events = recorded.iter().filter_map(|&number| Event::numbered(number).ok());
         let records: Vec<_> = events.map(|event| (event, event.begin_record())).collect();
@@ -204,7 +204,7 @@ impl GraphExec {
         let held = posted.ok().flatten();
         records.iter().for_each(|(event, begun)| event.end_record(begun, held));
         posted?;
-        Snapshot::note_launch(&given);
+        memory.note_launch();
         order.map_or(Ok(()), |event| event.record(stream, 0))
     }
 
