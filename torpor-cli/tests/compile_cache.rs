@@ -68,6 +68,14 @@ impl Machine {
         self.end(self.start("link.py", options, "shim.log", settings), "shim.log")
     }
 
+    /// Has cuDNN attend, whose kernels are compiled and not run.
+    fn attend(&self, lengths: &str) -> (String, usize, usize) {
+        self.end(
+            self.start("attention.py", lengths, "shim.log", &[("TORPOR_SIMGPU_CUBINS", "skip")]),
+            "shim.log",
+        )
+    }
+
     fn files(&self, folder: &str) -> Vec<PathBuf> {
         let files =
             fs::read_dir(self.path(folder)).map(|files| files.map(|file| file.unwrap().path()).collect());
@@ -110,6 +118,20 @@ fn every_link_gives_the_bytes_that_it_gives_without_a_cache() {
     let distinct: std::collections::HashSet<_> =
         uncached.lines().filter_map(|line| line.split_whitespace().last()).collect();
     assert!(distinct.len() >= 10, "the sets of options differ in what is made of them: {uncached}");
+}
+
+#[test]
+fn cudnn_compiles_a_source_once_whatever_the_lengths_are_that_it_compiles_it_for() {
+    let [machine, other] = [Machine::new(), Machine::new()];
+    // The second and the third have the same source. Of each one that is new the program is looked for, and its two stages.
+    assert_eq!(machine.attend("128;189;250"), ("3\n".to_owned(), 1, 6));
+    assert_eq!(machine.attend("128;189;250;200"), ("4\n".to_owned(), 4, 0), "another process finds all");
+    assert_eq!(other.attend("250;128"), ("2\n".to_owned(), 0, 6));
+    let contents = |machine: &Machine| -> std::collections::BTreeMap<_, _> {
+        let of = |file: PathBuf| (file.file_name().unwrap().to_owned(), fs::read(&file).unwrap());
+        machine.files(USUAL).into_iter().map(of).collect()
+    };
+    assert!(contents(&machine) == contents(&other), "what is made depends on nothing else");
 }
 
 #[test]

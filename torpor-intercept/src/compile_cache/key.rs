@@ -2,6 +2,7 @@
 
 use super::identity::CallerIdentity;
 use std::cell::Cell;
+use std::ffi::CStr;
 use std::fmt;
 
 /// A step of the compiler whose results are kept.
@@ -11,6 +12,8 @@ pub(crate) enum Stage {
     Ptx,
     /// From the front end's code or from PTX to machine code.
     Cubin,
+    /// From a source to all that NVRTC makes of it.
+    Program,
 }
 
 impl fmt::Display for Stage {
@@ -18,6 +21,7 @@ impl fmt::Display for Stage {
         out.write_str(match self {
             Self::Ptx => "PTX",
             Self::Cubin => "cubin",
+            Self::Program => "a program",
         })
     }
 }
@@ -58,7 +62,7 @@ impl Key {
         let code = blake3::hash(code);
         let ptx = LAST_PTX.try_with(Cell::take).ok()?;
         let before = match stage {
-            Stage::Ptx => None,
+            Stage::Ptx | Stage::Program => None,
             Stage::Cubin if is_text => None,
             Stage::Cubin => Some(ptx.filter(|ptx| ptx.code == code)?.all),
         };
@@ -74,6 +78,18 @@ impl Key {
             let _ = LAST_PTX.try_with(|last| last.set(Some(PtxInputs { code, all: hash })));
         }
         Some(Self { stage, hash })
+    }
+
+    /// The key of what `compiler` makes of a source, known by its hash, with these options.
+    pub(crate) fn of_program(source: &blake3::Hash, options: &[&CStr], compiler: &CallerIdentity) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("torpor compile cache 1");
+        hasher.update(&[Stage::Program as u8]);
+        hasher.update(source.as_bytes());
+        for text in options.iter().map(|option| option.to_bytes()).chain([compiler.bytes()]) {
+            hasher.update(&(text.len() as u64).to_le_bytes());
+            hasher.update(text);
+        }
+        Self { stage: Stage::Program, hash: hasher.finalize() }
     }
 
     pub(super) fn stage(&self) -> Stage {
