@@ -1,4 +1,5 @@
-//! NVRTC of PyTorch's wheels as a client: what it compiled once comes out of the cache, the same bytes, and never anything else.
+//! NVRTC and nvJitLink of PyTorch's wheels as clients: what they made once comes out of the cache, the same bytes, and never anything
+//! else.
 
 mod support;
 
@@ -10,6 +11,14 @@ use std::process::{Child, Command, Output, Stdio};
 const OPTIONS: &str = "-arch=sm_90a;-arch=sm_90a -ftz=true;-arch=sm_90a -use_fast_math;-arch=sm_90a -fmad=false;\
     -arch=sm_90a -maxrregcount=16;-arch=sm_90a -lineinfo;-arch=sm_90a -Xptxas -O1;-arch=compute_90;-arch=sm_80;\
     -arch=sm_90a -no-cache;-arch=sm_90a -DDEPTH=broken";
+
+/// The same for nvJitLink, of LTO-IR and of PTX.
+const LINK_OPTIONS: &str = "-arch=sm_90 -lto;-arch=sm_90 -lto -ftz=1;-arch=sm_90 -lto -prec-div=0;-arch=sm_90 -lto -fma=0;\
+    -arch=sm_90 -lto -prec-sqrt=0;-arch=sm_90 -lto -O0;-arch=sm_90 -lto -Xptxas=-O1;-arch=sm_90 -lto -Xnvvm=-opt=0;\
+    -arch=sm_90 -lto -maxrregcount=16;-arch=sm_90 -lto -lineinfo;-arch=sm_90 -lto -g;-arch=sm_90 -lto -ptx;\
+    -arch=sm_90 -lto -ptx -ftz=1;-arch=sm_90 -lto -kernels-used=kernel;-arch=sm_90 -lto -split-compile=2;\
+    -arch=sm_90 -lto -no-cache;-arch=sm_90;-arch=sm_90 -Xptxas=-O0;-arch=sm_90 -maxrregcount=16;-arch=sm_90a -lto;\
+    -arch=sm_100 -lto";
 
 /// A place for the cache, and a log of the process that used it last.
 struct Machine {
@@ -25,10 +34,10 @@ impl Machine {
         self.home.path().join(name)
     }
 
-    /// Compiles in a new process.
-    fn start(&self, options: &str, log: &str, settings: &[(&str, &str)]) -> Child {
+    /// Compiles or links in a new process.
+    fn start(&self, script: &str, options: &str, log: &str, settings: &[(&str, &str)]) -> Child {
         let mut command = support::torpor(self.home.path());
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/nvrtc/compile.py");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/nvrtc").join(script);
         command.args(["run", "--private", "--driver", "simulated", "--"]).arg(support::torch_python());
         command.arg(script).arg(options).stdout(Stdio::piped()).stderr(Stdio::piped());
         for name in ["CUDA_CACHE_DISABLE", "CUDA_CACHE_PATH", "CUDA_CACHE_MAXSIZE"] {
@@ -52,7 +61,19 @@ impl Machine {
     }
 
     fn compile(&self, options: &str, settings: &[(&str, &str)]) -> (String, usize, usize) {
-        self.end(self.start(options, "shim.log", settings), "shim.log")
+        self.end(self.start("compile.py", options, "shim.log", settings), "shim.log")
+    }
+
+    fn link(&self, options: &str, settings: &[(&str, &str)]) -> (String, usize, usize) {
+        self.end(self.start("link.py", options, "shim.log", settings), "shim.log")
+    }
+
+    /// Has cuDNN attend, whose kernels are compiled and not run.
+    fn attend(&self, lengths: &str) -> (String, usize, usize) {
+        self.end(
+            self.start("attention.py", lengths, "shim.log", &[("TORPOR_SIMGPU_CUBINS", "skip")]),
+            "shim.log",
+        )
     }
 
     fn files(&self, folder: &str) -> Vec<PathBuf> {
@@ -81,12 +102,46 @@ fn every_set_of_options_gives_the_bytes_that_it_gives_without_a_cache() {
 }
 
 #[test]
+fn every_link_gives_the_bytes_that_it_gives_without_a_cache() {
+    let machine = Machine::new();
+    let (uncached, found, _) = machine.link(LINK_OPTIONS, &[("CUDA_CACHE_DISABLE", "1")]);
+    assert_eq!((found, machine.files(USUAL).len()), (0, 0), "it is switched off");
+    let (first, _, missed) = machine.link(LINK_OPTIONS, &[]);
+    assert!(missed > 10 && machine.files(USUAL).len() > 10, "{missed}");
+    let (second, found, missed_again) = machine.link(LINK_OPTIONS, &[]);
+    assert_eq!(missed_again, 0, "another process finds all");
+    assert!(found > 10, "{found}");
+    assert_eq!(uncached, first);
+    assert_eq!(uncached, second);
+    let threads = [("THREADS", "4")];
+    assert_eq!(machine.link(LINK_OPTIONS, &threads), (uncached.clone(), found, 0));
+    let distinct: std::collections::HashSet<_> =
+        uncached.lines().filter_map(|line| line.split_whitespace().last()).collect();
+    assert!(distinct.len() >= 10, "the sets of options differ in what is made of them: {uncached}");
+}
+
+#[test]
+fn cudnn_compiles_a_source_once_whatever_the_lengths_are_that_it_compiles_it_for() {
+    let [machine, other] = [Machine::new(), Machine::new()];
+    // The second and the third have the same source. Of each one that is new the program is looked for, and its two stages.
+    assert_eq!(machine.attend("128;189;250"), ("3\n".to_owned(), 1, 6));
+    assert_eq!(machine.attend("128;189;250;200"), ("4\n".to_owned(), 4, 0), "another process finds all");
+    assert_eq!(other.attend("250;128"), ("2\n".to_owned(), 0, 6));
+    let contents = |machine: &Machine| -> std::collections::BTreeMap<_, _> {
+        let of = |file: PathBuf| (file.file_name().unwrap().to_owned(), fs::read(&file).unwrap());
+        machine.files(USUAL).into_iter().map(of).collect()
+    };
+    assert!(contents(&machine) == contents(&other), "what is made depends on nothing else");
+}
+
+#[test]
 fn threads_and_processes_may_fill_one_cache_at_once() {
     let machine = Machine::new();
     let options = [OPTIONS, OPTIONS].join(";");
     let (alone, ..) = machine.compile(&options, &[("CUDA_CACHE_DISABLE", "1")]);
     let threads = [("THREADS", "4")];
-    let processes = ["one.log", "other.log"].map(|log| (machine.start(&options, log, &threads), log));
+    let processes =
+        ["one.log", "other.log"].map(|log| (machine.start("compile.py", &options, log, &threads), log));
     for (process, log) in processes {
         assert_eq!(machine.end(process, log).0, alone);
     }

@@ -57,7 +57,9 @@ fn the_check_of_order_finds_nothing() {
         ("TORPOR_SIMGPU_CHECKS", "unordered"),
         ("TORPOR_SIMGPU_LOG", log.to_str().expect("a path of ASCII")),
     ];
-    for script in ["tensors.py", "events.py", "registered.py", "uploads.py", "synchronised.py"] {
+    let scripts =
+        ["tensors.py", "events.py", "registered.py", "uploads.py", "synchronised.py", "graph_copies.py"];
+    for script in scripts {
         passes(script, &settings);
     }
     let said = std::fs::read_to_string(log).unwrap();
@@ -120,6 +122,11 @@ fn a_device_is_shown_by_number_or_uuid() {
 #[test]
 fn graphs_are_built_edited_and_captured() {
     assert!(passes("graphs.py", &[]).contains("graphs passed"));
+}
+
+#[test]
+fn graphs_copy_pageable_memory_as_it_is_at_each_launch() {
+    assert!(passes("graph_copies.py", &[]).contains("graph copies passed"));
 }
 
 #[test]

@@ -17,6 +17,7 @@ pub mod cupti;
 pub mod driver;
 mod log;
 pub mod nvml;
+pub mod nvrtc;
 #[allow(
     non_snake_case,
     reason = "the names are those of cuda_runtime_api.h, and these functions are not the exported ones"

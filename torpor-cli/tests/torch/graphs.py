@@ -3,6 +3,7 @@ and, if it is told to wait, waits for a line: whoever runs it may move its memor
 import ctypes
 import sys
 import tempfile
+import threading
 from ctypes import byref, c_int, c_size_t, c_uint, c_uint64, c_void_p
 
 waits = len(sys.argv) > 1
@@ -415,6 +416,57 @@ call("cuDeviceGetGraphMemAttribute", 0, 0, byref(used))
 assert used.value == 0
 call("cuMemFreeAsync", again, stream, expected=1)
 
+# What one graph allocates another one frees, by a node or in a capture; its launch gives it back.
+def giver_of(value):
+    call("cuStreamBeginCapture_v2", stream, 2)
+    call("cuMemAllocAsync", byref(given := c_uint64()), c_size_t(4 * N), stream)
+    call("cuMemsetD32Async", given, value, c_size_t(N), stream)
+    call("cuStreamEndCapture", stream, byref(place))
+    return given, instantiate(place), c_void_p(place.value)
+
+
+def used_now():
+    call("cuDeviceGetGraphMemAttribute", 0, 0, byref(used))
+    return used.value
+
+
+for by_capture in (False, True):
+    given, giving, graph_of_giver = giver_of(12)
+    if by_capture:
+        call("cuStreamBeginCapture_v2", stream, 2)
+        call("cuMemcpyDtoDAsync_v2", device, given, c_size_t(4 * N), stream)
+        call("cuMemFreeAsync", device, stream, expected=1)
+        call("cuMemFreeAsync", given, stream)
+        call("cuStreamEndCapture", stream, byref(place))
+        taker = c_void_p(place.value)
+    else:
+        taker = new_graph()
+        taken = add_kernel(taker, adding(1, given))
+        params = Copy(End(type=2, device=given.value), End(type=2, device=device.value), 4 * N, 1, 1)
+        taken = made("cuGraphAddMemcpyNode", taker, *nodes(taken), byref(params), context)
+        made("cuGraphAddMemFreeNode", taker, *nodes(taken), given)
+    taking = instantiate(taker)
+    step("given and taken")
+    for _ in range(2):
+        launch(giving)
+        launch(taking)
+        assert read(device) == [12 if by_capture else 13]
+    launch(giving)
+    call("cuGraphExecDestroy", giving)
+    call("cuGraphDestroy", graph_of_giver)
+    assert used_now() >= 4 * N, "the program has it"
+    # It is taken by the launch, and goes when that is over.
+    opened = threading.Event()
+    holds = Function(lambda _: opened.wait(60))
+    handles.append(holds)
+    call("cuLaunchHostFunc", stream, holds, None)
+    call("cuGraphLaunch", taking, stream)
+    assert used_now() == 0
+    call("cuMemFreeAsync", given, stream, expected=1)
+    opened.set()
+    call("cuStreamSynchronize", stream)
+    assert read(device) == [12 if by_capture else 13]
+
 # Captures whose streams part and do not meet again.
 call("cuStreamBeginCapture_v2", stream, 2)
 mark = made("cuEventCreate", 2)
@@ -429,8 +481,6 @@ assert read(device) == [2]
 
 # User objects live as long as graphs refer to them.
 gone = []
-import threading
-
 done = threading.Event()
 
 

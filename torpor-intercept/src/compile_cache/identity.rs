@@ -26,7 +26,7 @@ impl CallerIdentity {
     }
 
     #[cfg(test)]
-    pub(super) fn for_tests(bytes: &[u8]) -> Self {
+    pub(crate) fn for_tests(bytes: &[u8]) -> Self {
         Self(bytes.to_owned())
     }
 }

@@ -34,7 +34,9 @@ impl CompileCache {
     /// That of the environment's `CUDA_CACHE_PATH`, `CUDA_CACHE_MAXSIZE` and `HOME`, read at the first use.
     pub(crate) fn of_process() -> &'static Self {
         static CACHE: OnceLock<CompileCache> = OnceLock::new();
-        CACHE.get_or_init(|| Self::new(Settings::from_environment()))
+        // Unit tests leave nothing behind.
+        let settings = || if cfg!(test) { Settings::nowhere() } else { Settings::from_environment() };
+        CACHE.get_or_init(|| Self::new(settings()))
     }
 
     fn new(Settings { path, max_bytes }: Settings) -> Self {

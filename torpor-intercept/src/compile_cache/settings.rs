@@ -22,6 +22,11 @@ impl Settings {
         Self::new(|name| std::env::var_os(name))
     }
 
+    /// No place, and the usual size.
+    pub(super) fn nowhere() -> Self {
+        Self::new(|_| None)
+    }
+
     fn new(variable: impl Fn(&str) -> Option<OsString>) -> Self {
         let set = |name| variable(name).filter(|value| !value.is_empty());
         let base = set("CUDA_CACHE_PATH")

@@ -2,7 +2,7 @@
 
 use super::profile::{Side, Work, WorkKind, bracketed};
 use super::stream::Stream;
-use super::{Client, CudaResult, client};
+use super::{Client, CudaResult, graph};
 use torpor_proto::command::{Copy, CopyStrided, Fill};
 use torpor_proto::error::CudaError;
 
@@ -131,6 +131,12 @@ impl Client {
         let (to, from) = (self.locate(destination, bytes), self.locate(source, bytes));
         direction.check(to, from)?;
         if to.reachable().is_none() || from.reachable().is_none() {
+            if stream.is_capturing() && !waits {
+                // SAFETY: the caller's promise, which holds for every launch of what is captured.
+                return unsafe {
+                    self.capture(&StridedCopy::row(destination, source, bytes), direction, stream)
+                };
+            }
             let first = self.uniform_bytes(destination, bytes).min(self.uniform_bytes(source, bytes));
             if first < bytes {
                 let rest = (destination + first, source + first, bytes - first);
@@ -154,7 +160,7 @@ impl Client {
                 }
             }
             (Some(destination), None) if to.is_device() => {
-                refuse_capture(stream)?;
+                stream.refuse_capture()?;
                 // SAFETY: the caller's promise.
                 let upload = || unsafe { self.upload(destination, pointer(source), bytes, stream) };
                 bracketed(WorkKind::Copies, stream, work, upload)?;
@@ -163,7 +169,7 @@ impl Client {
                 if waits { stream.synchronize_posted(self) } else { Ok(()) }
             }
             (None, Some(source)) if from.is_device() => {
-                refuse_capture(stream)?;
+                stream.refuse_capture()?;
                 // SAFETY: the caller's promise.
                 unsafe { self.download(pointer(destination), source, bytes, stream) }
             }
@@ -199,6 +205,10 @@ impl Client {
             bracketed(WorkKind::Copies, stream, work, || stream.post(self, &command, &[]))?;
             return if waits { stream.synchronize_posted(self) } else { Ok(()) };
         }
+        if stream.is_capturing() && !waits {
+            // SAFETY: the caller's promise, which holds for every launch of what is captured.
+            return unsafe { self.capture(copy, Direction::Any, stream) };
+        }
         for slice in 0..depth {
             for row in 0..height {
                 let at = |(address, pitch, slice_rows): (u64, u64, u64)| {
@@ -211,6 +221,21 @@ impl Client {
             }
         }
         Ok(())
+    }
+
+    /// Makes a copy a node of the graph that a stream captures.
+    ///
+    /// # Safety
+    /// As [`Self::copy`], at every launch of the graph.
+    unsafe fn capture(
+        &self,
+        copy: &StridedCopy,
+        direction: Direction,
+        stream: &'static Stream,
+    ) -> CudaResult<()> {
+        // SAFETY: the caller's promise.
+        let work = unsafe { graph::Work::copy(self, copy, direction)? };
+        stream.current_capture()?.append_work(stream, work).map(drop)
     }
 
     /// A copy with pitches as a profiler sees it.
@@ -304,12 +329,6 @@ impl Client {
         }
         Ok(Fill { address, pitch, width, height, value, element_bytes, stream, reserved: 0 })
     }
-}
-
-/// Pageable memory cannot be part of a graph: it would be read when the graph is launched.
-fn refuse_capture(stream: &Stream) -> CudaResult<()> {
-    client()?;
-    stream.refuse_capture()
 }
 
 fn pointer(address: u64) -> *mut u8 {

@@ -131,6 +131,11 @@ impl Client {
         if pool::free_after_all(self, address)? || graph::memory::take_from_program(address)? {
             return Ok(());
         }
+        self.free_allocation(address)
+    }
+
+    /// As [`Self::free_unused`], of what [`Self::allocate`] gave to neither a pool nor a graph, or to one that has it no more.
+    pub(super) fn free_allocation(&'static self, address: u64) -> CudaResult<()> {
         let shared = self.memory.lock().shared_with(address);
         if let Some(segment) = shared {
             // Whoever gets this piece next must not meet work that still uses it; the driver waits here too.

@@ -1,5 +1,6 @@
 //! Nodes that copy, fill, or record and await events.
 
+use super::pageable::PageableCopy;
 use super::work::Work;
 use crate::core::copy::Direction;
 use crate::core::event::EXTERNAL;
@@ -22,21 +23,31 @@ impl Work {
     /// A copy.
     ///
     /// # Errors
-    /// `INVALID_VALUE` for an empty one, a row wider than its pitch, or a side that is to be the device's and is not;
-    /// `NOT_SUPPORTED` with pageable memory.
-    pub fn copy(client: &Client, copy: &StridedCopy, direction: Direction) -> CudaResult<Self> {
+    /// `INVALID_VALUE` for an empty one, a row wider than its pitch, or a side that is to be the device's and is not.
+    ///
+    /// # Safety
+    /// Pageable sides are valid at every launch of a graph that has it, as for the CUDA function this serves.
+    pub unsafe fn copy(client: &Client, copy: &StridedCopy, direction: Direction) -> CudaResult<Self> {
         if copy.is_empty() {
             return Err(CudaError::INVALID_VALUE);
         }
         let (to, from) = (client.locate(copy.destination.0, 1), client.locate(copy.source.0, 1));
         direction.check(to, from)?;
-        let command = client.strided_command(copy, 0)?.ok_or(CudaError::NOT_SUPPORTED)?;
+        match Self::reachable_copy(client, copy)? {
+            Some(work) => Ok(work),
+            None => Ok(Self::Pageable(PageableCopy::new(client, copy)?)),
+        }
+    }
+
+    /// A copy that a worker makes, of which a row is simpler; `None` if a side is pageable.
+    pub(super) fn reachable_copy(client: &Client, copy: &StridedCopy) -> CudaResult<Option<Self>> {
+        let Some(command) = client.strided_command(copy, 0)? else { return Ok(None) };
         if copy.height.saturating_mul(copy.depth) > 1 {
-            return Ok(Self::command(&command, &[]));
+            return Ok(Some(Self::command(&command, &[])));
         }
         let CopyStrided { destination, source, width_bytes, .. } = command;
         let row = Copy { destination, source, bytes: width_bytes, stream: 0, reserved: 0 };
-        Ok(Self::command(&row, &[]))
+        Ok(Some(Self::command(&row, &[])))
     }
 
     /// A fill with elements of 1, 2 or 4 bytes.
@@ -76,7 +87,9 @@ impl Work {
     /// # Errors
     /// `INVALID_VALUE` if it is none.
     pub fn as_copy(&self, client: &Client) -> CudaResult<CopyNode> {
-        let copy = if let Some((row, _)) = self.as_command::<Copy>() {
+        let copy = if let Self::Pageable(pageable) = self {
+            pageable.copy
+        } else if let Some((row, _)) = self.as_command::<Copy>() {
             StridedCopy::row(row.destination, row.source, row.bytes)
         } else {
             let (copy, _) = self.as_command::<CopyStrided>().ok_or(CudaError::INVALID_VALUE)?;

@@ -1,30 +1,26 @@
 //! Launchable graphs.
 
-use super::numbers::Number;
+use super::pageable::Staging;
+use super::piece::{self, Piece, USE_NODE_PRIORITY};
 use super::program::{Part, parts};
-use super::snapshot::Snapshot;
+use super::snapshot::{Handover, Snapshot};
 use super::update::{Mismatch, apply, compare};
-use super::work::{HostCall, NodeType, Work};
+use super::work::{NodeType, Work};
 use super::{Graph, Node, NodeId};
+use crate::core::event::DISABLE_TIMING;
 use crate::core::handle::Table;
 use crate::core::profile::{self, WorkKind, bracketed};
-use crate::core::stream::{Stream, host_function};
-use crate::core::{Client, CudaResult, Event, HostFunction, client};
+use crate::core::stream::Stream;
+use crate::core::{Client, CudaResult, Event, client};
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use torpor_proto::command::{GraphAppend, GraphDestroy, GraphInstantiate, GraphLaunch, GraphUpdate};
 use torpor_proto::error::CudaError;
-
-/// Bytes of records in one [`GraphAppend`].
-const APPEND_BYTES: usize = 16 * 1024;
 
 /// `CUgraphInstantiate_flags` that there are: memory of an earlier launch is given back (here it is the same anyway), upload at
 /// once (here at the first launch), nodes have priorities.
 const KNOWN_FLAGS: u64 = 1 | 2 | USE_NODE_PRIORITY;
 /// `CUDA_GRAPH_INSTANTIATE_FLAG_DEVICE_LAUNCH`: kernels would have handles of the driver's.
 const DEVICE_LAUNCH: u64 = 4;
-/// `CUDA_GRAPH_INSTANTIATE_FLAG_USE_NODE_PRIORITY`, the one that a worker hears of.
-const USE_NODE_PRIORITY: u64 = 8;
 
 /// A graph that can be launched.
 pub struct GraphExec {
@@ -40,14 +36,32 @@ struct State {
     is_stale: bool,
     /// Events that each launch records.
     recorded: Arc<[u32]>,
-    /// Memory that each launch gives to the program.
-    given: Arc<[u64]>,
+    /// Memory that each launch gives to the program, and takes.
+    memory: Arc<Handover>,
+    staging: Option<Arc<Staging>>,
+    order: Option<LaunchOrder>,
 }
 
-/// What one launch consists of.
-enum Piece {
-    Commands(Arc<Number>),
-    Functions(Vec<HostCall>),
+/// A launch comes behind the one before, whatever its stream. A driver sees to that, but not between the parts of which a graph
+/// consists if this process has a part in it.
+struct LaunchOrder {
+    /// What each launch records at its end.
+    event: &'static Event,
+    /// The last launch's, as [`Stream::id`] has it.
+    stream: u64,
+}
+
+impl LaunchOrder {
+    fn come_behind_last(&self, stream: &'static Stream) -> CudaResult<()> {
+        if self.stream == stream.id() { Ok(()) } else { stream.wait_event(self.event, 0) }
+    }
+}
+
+impl Drop for LaunchOrder {
+    fn drop(&mut self) {
+        // The process may be ending and the server gone: there is nobody to tell.
+        let _ = self.event.destroy();
+    }
 }
 
 static EXECS: Table<GraphExec> = Table::new(1 << 16);
@@ -72,8 +86,9 @@ impl Graph {
 impl State {
     fn new(snapshot: Snapshot, flags: u64) -> CudaResult<Self> {
         let client = client()?;
+        let staging = staging_for(&snapshot, None)?;
         let mut pieces = Vec::new();
-        for part in parts(&snapshot)? {
+        for part in parts(&snapshot, staging.as_ref())? {
             match Piece::new(client, part, flags) {
                 Ok(piece) => pieces.push(piece),
                 Err(error) => {
@@ -82,28 +97,20 @@ impl State {
                 }
             }
         }
-        let (recorded, given) = (snapshot.recorded_events().into(), snapshot.given_memory().into());
-        Ok(Self { snapshot, flags, pieces: pieces.into(), is_stale: false, recorded, given })
+        let (recorded, memory) = (snapshot.recorded_events().into(), snapshot.memory().into());
+        let pieces = pieces.into();
+        Ok(Self { snapshot, flags, pieces, is_stale: false, recorded, memory, staging, order: None })
     }
 
     /// Makes the pieces what the snapshot says, in the order of a stream.
     fn refresh(&mut self, client: &'static Client, stream: &'static Stream) -> CudaResult<()> {
-        let parts = parts(&self.snapshot)?;
-        let is_alike = |(part, piece): (&Part, &Piece)| {
-            matches!(
-                (part, piece),
-                (Part::Commands(_), Piece::Commands(_)) | (Part::Functions(_), Piece::Functions(_))
-            )
-        };
+        let staging = staging_for(&self.snapshot, self.staging.take())?;
+        let parts = parts(&self.snapshot, staging.as_ref())?;
+        self.staging = staging;
+        let is_alike = |(part, piece): (&Part, &Piece)| piece.is_alike(part);
         if parts.len() == self.pieces.len() && parts.iter().zip(&*self.pieces).all(is_alike) {
-            let pieces = parts.into_iter().zip(&*self.pieces).map(|(part, piece)| match (part, piece) {
-                (Part::Commands(words), Piece::Commands(number)) => {
-                    append(number, &words, |command, tail| stream.post(client, command, tail))?;
-                    stream.post(client, &GraphUpdate { graph: number.0, reserved: 0 }, &[])?;
-                    Ok(Piece::Commands(number.clone()))
-                }
-                (part, _) => Piece::new(client, part, self.flags),
-            });
+            let pieces = parts.into_iter().zip(&*self.pieces);
+            let pieces = pieces.map(|(part, piece)| piece.updated(part, client, stream, self.flags));
             self.pieces = pieces.collect::<CudaResult<Vec<_>>>()?.into();
         } else {
             let pieces = parts.into_iter().map(|part| Piece::new(client, part, self.flags));
@@ -116,59 +123,23 @@ impl State {
         Ok(())
     }
 
+    /// The event that a launch records, if this process has a part in it; a first launch makes it.
+    fn order(&mut self, stream: &Stream) -> CudaResult<Option<&'static Event>> {
+        if !self.pieces.iter().any(Piece::is_on_host) {
+            return Ok(None);
+        }
+        match &mut self.order {
+            Some(order) => order.stream = stream.id(),
+            none => *none = Some(LaunchOrder { event: Event::create(DISABLE_TIMING)?, stream: stream.id() }),
+        }
+        Ok(self.order.as_ref().map(|order| order.event))
+    }
+
     fn discard_pieces(&mut self) {
         for piece in &*std::mem::take(&mut self.pieces) {
             piece.destroy();
         }
     }
-}
-
-impl Piece {
-    fn new(client: &'static Client, part: Part, flags: u64) -> CudaResult<Self> {
-        let words = match part {
-            Part::Functions(functions) => return Ok(Self::Functions(functions)),
-            Part::Commands(words) => words,
-        };
-        let number = Arc::new(Number::take()?);
-        let build = || {
-            // There is a graph to append to even if it is empty.
-            client.post(&GraphAppend { graph: number.0, reserved: 0 }, &[])?;
-            append(&number, &words, |command, tail| client.post(command, tail))?;
-            client.call(
-                &GraphInstantiate { graph: number.0, reserved: 0, flags: flags & USE_NODE_PRIORITY },
-                &[],
-            )
-        };
-        let built = build();
-        let piece = Self::Commands(number);
-        match built {
-            Ok(_) => Ok(piece),
-            Err(error) => {
-                piece.destroy();
-                Err(error)
-            }
-        }
-    }
-
-    /// Tells the worker that it will not be launched any more.
-    fn destroy(&self) {
-        if let Self::Commands(number) = self {
-            let number = number.clone();
-            // The process may be ending and the server gone: there is nobody to tell.
-            let _ = host_function::when_posted(move |client| {
-                client.post(&GraphDestroy { graph: number.0, reserved: 0 }, &[])
-            });
-        }
-    }
-}
-
-fn append(
-    number: &Number,
-    words: &[u64],
-    mut post: impl FnMut(&GraphAppend, &[u8]) -> CudaResult<()>,
-) -> CudaResult<()> {
-    let command = GraphAppend { graph: number.0, reserved: 0 };
-    bytemuck::cast_slice(words).chunks(APPEND_BYTES).try_for_each(|piece| post(&command, piece))
 }
 
 impl GraphExec {
@@ -217,21 +188,24 @@ impl GraphExec {
             let appended = stream.current_capture()?.append_work(stream, Work::Child(inner));
             return appended.map(drop).inspect_err(|_| inner.discard());
         }
-        let (pieces, recorded, given) = self.with(|state| {
+        let (pieces, recorded, memory, order) = self.with(|state| {
+            // Before anything changes what the last launch, which may be held, launches.
+            state.order.as_ref().map_or(Ok(()), |order| order.come_behind_last(stream))?;
             if state.is_stale {
                 state.refresh(client, stream)?;
             }
-            Ok((state.pieces.clone(), state.recorded.clone(), state.given.clone()))
+            let order = state.order(stream)?;
+            Ok((state.pieces.clone(), state.recorded.clone(), state.memory.clone(), order))
         })?;
         let events = recorded.iter().filter_map(|&number| Event::numbered(number).ok());
         let records: Vec<_> = events.map(|event| (event, event.begin_record())).collect();
         let work = || profile::Work::Graph { graph: self.number };
-        let posted = bracketed(WorkKind::Kernels, stream, work, || post(&pieces, client, stream));
+        let posted = bracketed(WorkKind::Kernels, stream, work, || piece::post(&pieces, client, stream));
         let held = posted.ok().flatten();
         records.iter().for_each(|(event, begun)| event.end_record(begun, held));
         posted?;
-        Snapshot::note_launch(&given);
-        Ok(())
+        memory.note_launch();
+        order.map_or(Ok(()), |event| event.record(stream, 0))
     }
 
     /// Changes what a node does in this launchable graph; the graph that it was made of stays.
@@ -335,24 +309,14 @@ impl GraphExec {
     }
 }
 
-/// Posts a launch's pieces. Gives the place of the last command if that is held behind a host function.
-fn post(pieces: &[Piece], client: &'static Client, stream: &'static Stream) -> CudaResult<Option<u64>> {
-    let mut held = None;
-    for piece in pieces {
-        match piece {
-            Piece::Commands(number) => {
-                let command = GraphLaunch { graph: number.0, stream: stream.number };
-                held = stream.post_behind(client, &command, &[], None)?;
-            }
-            Piece::Functions(functions) => {
-                for HostCall { function, data } in functions {
-                    // SAFETY: the program gave them to be called by any thread at every launch of the graph.
-                    unsafe { stream.call_in_order(HostFunction::Launched(*function), *data)? };
-                }
-            }
-        }
+/// Staging for a graph, if it needs any: what it has, if that is enough.
+fn staging_for(snapshot: &Snapshot, own: Option<Arc<Staging>>) -> CudaResult<Option<Arc<Staging>>> {
+    let bytes = snapshot.staged_bytes()?;
+    match own {
+        Some(own) if own.bytes() >= bytes => Ok(Some(own)),
+        _ if bytes == 0 => Ok(None),
+        _ => Staging::new(bytes).map(Some),
     }
-    Ok(held)
 }
 
 fn can_be_disabled(work: &Work) -> bool {

@@ -1,13 +1,16 @@
 //! What a worker is told of a graph: records, node after node in an order that respects dependencies.
 //!
 //! A node comes behind the one before it alone, unless a [`GraphDependencies`] before it names others. Host functions are
-//! called here, not by the worker: they cut a graph into parts, each launched when the functions before it have returned.
+//! called here, not by the worker, and pageable memory is copied as they are called: they cut a graph into parts, each
+//! launched when the functions before it have returned.
 
 use super::dag::{EdgeData, NodeId};
+use super::pageable::{Half, HostCopy, Places, Staging};
 use super::snapshot::Snapshot;
 use super::work::{HostCall, Work};
 use crate::core::CudaResult;
 use std::collections::HashMap;
+use std::sync::Arc;
 use torpor_proto::command::{
     Command, GraphBody, GraphBodyEnd, GraphCondition, GraphConditional, GraphDependencies, GraphEmpty,
 };
@@ -20,7 +23,16 @@ pub(super) enum Part {
     /// For a worker.
     Commands(Vec<u64>),
     /// For a thread of this process, after what is before.
-    Functions(Vec<HostCall>),
+    Functions(Vec<HostWork>),
+}
+
+/// What a thread of this process does.
+#[derive(Clone, Debug)]
+pub(super) enum HostWork {
+    /// Calls a function of the program.
+    Call(HostCall),
+    /// Copies memory of the program.
+    Copy(Arc<HostCopy>),
 }
 
 /// Where an edge begins in a flat list of nodes.
@@ -33,19 +45,19 @@ struct Flat<'a> {
 }
 
 enum Step<'a> {
-    Command(&'a [u64]),
+    Command(Arc<[u64]>),
     Empty,
-    Host(HostCall),
+    Host(HostWork),
     Conditional(u64, u32, &'a [Snapshot]),
 }
 
 /// The parts of a graph.
 ///
 /// # Errors
-/// `NOT_SUPPORTED` for host functions that depend on a condition, `INVALID_VALUE` for a cycle.
-pub(super) fn parts(snapshot: &Snapshot) -> CudaResult<Vec<Part>> {
+/// `NOT_SUPPORTED` for host functions or pageable memory that depend on a condition, `INVALID_VALUE` for a cycle.
+pub(super) fn parts(snapshot: &Snapshot, staging: Option<&Arc<Staging>>) -> CudaResult<Vec<Part>> {
     let mut nodes = Vec::new();
-    flatten(snapshot, &[], &mut nodes)?;
+    flatten(snapshot, &[], &mut Places::of(staging), &mut nodes)?;
     let phases = phases(&nodes);
     let last = phases.iter().copied().max().unwrap_or(0);
     let mut parts = Vec::new();
@@ -61,11 +73,11 @@ pub(super) fn parts(snapshot: &Snapshot) -> CudaResult<Vec<Part>> {
         if has_nodes || last == 0 {
             parts.push(Part::Commands(words));
         }
-        let functions = nodes.iter().zip(&phases).filter_map(|(node, &at)| match node.step {
-            Step::Host(call) if at == phase => Some(call),
+        let functions = nodes.iter().zip(&phases).filter_map(|(node, &at)| match &node.step {
+            Step::Host(work) if at == phase => Some(work.clone()),
             _ => None,
         });
-        let functions: Vec<HostCall> = functions.collect();
+        let functions: Vec<HostWork> = functions.collect();
         if !functions.is_empty() {
             parts.push(Part::Functions(functions));
         }
@@ -75,7 +87,12 @@ pub(super) fn parts(snapshot: &Snapshot) -> CudaResult<Vec<Part>> {
 
 /// Appends a graph's nodes, those of graphs in it in the place of their node. The graph comes behind `entry`; gives the nodes that
 /// nothing in it comes after.
-fn flatten<'a>(snapshot: &'a Snapshot, entry: &[From], nodes: &mut Vec<Flat<'a>>) -> CudaResult<Vec<usize>> {
+fn flatten<'a>(
+    snapshot: &'a Snapshot,
+    entry: &[From],
+    places: &mut Places<'_>,
+    nodes: &mut Vec<Flat<'a>>,
+) -> CudaResult<Vec<usize>> {
     let mut exits: HashMap<NodeId, Vec<usize>> = HashMap::new();
     for id in snapshot.dag.order()? {
         let node = snapshot.dag.get(id).ok_or(CudaError::INVALID_VALUE)?;
@@ -90,8 +107,20 @@ fn flatten<'a>(snapshot: &'a Snapshot, entry: &[From], nodes: &mut Vec<Flat<'a>>
         }
         let step = match &node.work {
             _ if node.is_disabled => Step::Empty,
-            Work::Command(posted) => Step::Command(&posted.record),
-            Work::Host(call) => Step::Host(*call),
+            Work::Command(posted) => Step::Command(posted.record.clone()),
+            Work::Pageable(copy) => {
+                for half in copy.halves(places)? {
+                    let step = match half {
+                        Half::Device(posted) => Step::Command(posted.record),
+                        Half::Host(copy) => Step::Host(HostWork::Copy(copy)),
+                    };
+                    let behind = vec![plain(nodes.len())];
+                    nodes.push(Flat { step, dependencies: std::mem::replace(&mut dependencies, behind) });
+                }
+                exits.insert(id, vec![nodes.len() - 1]);
+                continue;
+            }
+            Work::Host(call) => Step::Host(HostWork::Call(*call)),
             Work::Conditional(conditional) => {
                 let bodies = snapshot.inner.get(&id).ok_or(CudaError::INVALID_VALUE)?;
                 Step::Conditional(conditional.number, conditional.kind, bodies)
@@ -99,7 +128,7 @@ fn flatten<'a>(snapshot: &'a Snapshot, entry: &[From], nodes: &mut Vec<Flat<'a>>
             Work::Child(_) => {
                 let child = snapshot.inner.get(&id).and_then(|inner| inner.first());
                 let child = child.ok_or(CudaError::INVALID_VALUE)?;
-                exits.insert(id, vec![nest(child, dependencies, nodes)?]);
+                exits.insert(id, vec![nest(child, dependencies, places, nodes)?]);
                 continue;
             }
             Work::Empty | Work::Allocate(_) | Work::Free(_) => Step::Empty,
@@ -111,16 +140,25 @@ fn flatten<'a>(snapshot: &'a Snapshot, entry: &[From], nodes: &mut Vec<Flat<'a>>
 }
 
 /// A graph between two empty nodes; gives the last.
-fn nest<'a>(child: &'a Snapshot, dependencies: Vec<From>, nodes: &mut Vec<Flat<'a>>) -> CudaResult<usize> {
+fn nest<'a>(
+    child: &'a Snapshot,
+    dependencies: Vec<From>,
+    places: &mut Places<'_>,
+    nodes: &mut Vec<Flat<'a>>,
+) -> CudaResult<usize> {
     let first = nodes.len();
     nodes.push(Flat { step: Step::Empty, dependencies });
-    let plain = |from| (from, EdgeData::default());
-    let leaves = flatten(child, &[plain(first)], nodes)?;
+    let leaves = flatten(child, &[plain(first)], places, nodes)?;
     if leaves.is_empty() {
         return Ok(first);
     }
     nodes.push(Flat { step: Step::Empty, dependencies: leaves.into_iter().map(plain).collect() });
     Ok(nodes.len() - 1)
+}
+
+/// From a node's end.
+fn plain(from: usize) -> From {
+    (from, EdgeData::default())
 }
 
 /// Behind how many rounds of host functions each node comes.
@@ -155,11 +193,11 @@ fn write(nodes: &[Flat<'_>], is_here: impl Fn(usize) -> bool, words: &mut Vec<u6
             }
         }
         numbers.insert(at, number);
-        match node.step {
+        match &node.step {
             Step::Command(record) => words.extend_from_slice(record),
             Step::Empty => put(words, &GraphEmpty {}, &[]),
             Step::Host(_) => return Err(CudaError::NOT_SUPPORTED),
-            Step::Conditional(condition, kind, bodies) => {
+            &Step::Conditional(condition, kind, bodies) => {
                 let count = bodies.len() as u32;
                 put(words, &GraphConditional { condition, kind, bodies: count }, &[]);
                 bodies.iter().enumerate().try_for_each(|(at, body)| write_body(body, at as u32, words))?;
@@ -185,7 +223,7 @@ fn write_body(body: &Snapshot, index: u32, words: &mut Vec<u64>) -> CudaResult<(
         put(words, &GraphCondition { condition: number, value, flags }, &[]);
     }
     let mut nodes = Vec::new();
-    flatten(body, &[], &mut nodes)?;
+    flatten(body, &[], &mut Places::of(None), &mut nodes)?;
     write(&nodes, |_| true, words)?;
     put(words, &GraphBodyEnd {}, &[]);
     Ok(())

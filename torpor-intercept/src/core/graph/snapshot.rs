@@ -87,19 +87,44 @@ impl Snapshot {
         events
     }
 
-    /// Addresses of memory that every launch gives to the program: allocated, and not freed.
-    pub(super) fn given_memory(&self) -> Vec<u64> {
+    /// Addresses of memory that every launch gives to the program, allocated and not freed, and of what it takes, freed and not
+    /// allocated.
+    pub(super) fn memory(&self) -> Handover {
         let mut balance: HashMap<u64, i64> = HashMap::new();
         self.each_work(&mut |work| match work {
             Work::Allocate(held) => *balance.entry(held.address).or_default() += 1,
             Work::Free(address) => *balance.entry(*address).or_default() -= 1,
             _ => {}
         });
-        balance.into_iter().filter(|&(_, count)| count > 0).map(|(address, _)| address).collect()
+        let of = |sign: i64| {
+            let some = balance.iter().filter(move |(_, count)| count.signum() == sign);
+            some.map(|(address, _)| *address).collect()
+        };
+        Handover { given: of(1), taken: of(-1) }
     }
 
+    /// How much staging its copies of pageable memory need.
+    pub(super) fn staged_bytes(&self) -> CudaResult<u64> {
+        let mut bytes = Some(0_u64);
+        self.each_work(&mut |work| {
+            if let Work::Pageable(copy) = work {
+                bytes = bytes.and_then(|bytes| bytes.checked_add(copy.staged_bytes()));
+            }
+        });
+        bytes.ok_or(CudaError::OUT_OF_MEMORY)
+    }
+}
+
+/// What passes between launches of a graph and the program.
+pub(super) struct Handover {
+    given: Vec<u64>,
+    taken: Vec<u64>,
+}
+
+impl Handover {
     /// A launch was posted.
-    pub(super) fn note_launch(given: &[u64]) {
-        given.iter().for_each(|&address| memory::give_to_program(address));
+    pub(super) fn note_launch(&self) {
+        self.given.iter().for_each(|&address| memory::give_to_program(address));
+        self.taken.iter().for_each(|&address| memory::take_by_launch(address));
     }
 }

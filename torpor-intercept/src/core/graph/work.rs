@@ -3,6 +3,7 @@
 use super::Graph;
 use super::conditional::Conditional;
 use super::memory::Held;
+use super::pageable::PageableCopy;
 use crate::core::LaunchedFunction;
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -15,6 +16,8 @@ pub enum Work {
     /// A command of a worker, as its record: one of [`Launch`], [`struct@Copy`], [`CopyStrided`], [`Fill`], or, about an event that
     /// exists outside of the graph, [`EventRecord`], [`StreamWaitEvent`].
     Command(Posted),
+    /// A copy of memory that no worker reaches.
+    Pageable(PageableCopy),
     /// Nothing.
     Empty,
     /// Calls a function of the program.
@@ -98,6 +101,7 @@ impl Work {
                 StreamWaitEvent::OPCODE => NodeType::WaitEvent,
                 _ => NodeType::Empty,
             },
+            Self::Pageable(_) => NodeType::Copy,
             Self::Empty => NodeType::Empty,
             Self::Host(_) => NodeType::Host,
             Self::Child(_) => NodeType::Graph,

@@ -11,7 +11,7 @@ use torpor_proto::error::CudaError;
 /// `cuMemFreeAsync`: memory that no work after this in the stream uses. Memory of `cuMemAlloc` may be freed so, too.
 ///
 /// # Errors
-/// `INVALID_VALUE` if no allocation begins there, or if the stream is capturing and the memory is not of its graph.
+/// `INVALID_VALUE` if no allocation begins there, or if the stream is capturing and the memory is no graph's.
 pub fn free_in_order(address: u64, stream: &'static Stream) -> CudaResult<()> {
     let client = client()?;
     client.check()?;

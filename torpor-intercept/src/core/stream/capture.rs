@@ -4,7 +4,7 @@
 //! those of its stream then, and a stream that waits for it comes behind them too.
 
 use super::Stream;
-use crate::core::graph::{Edge, EdgeData, Graph, Held, HostCall, NodeId, Work};
+use crate::core::graph::{Edge, EdgeData, Graph, Held, HostCall, NodeId, Work, memory};
 use crate::core::pool::block_bytes;
 use crate::core::{CudaResult, client};
 use std::cell::Cell;
@@ -305,14 +305,19 @@ impl Capture {
         Ok(address)
     }
 
-    /// `cuMemFreeAsync` in a capture.
+    /// `cuMemFreeAsync` in a capture, of memory that this graph or another one allocated.
     ///
     /// # Errors
-    /// `INVALID_VALUE` for memory that this capture did not allocate.
+    /// `INVALID_VALUE` for memory that no graph allocated.
     pub(in crate::core) fn free(&self, stream: &Stream, address: u64) -> CudaResult<()> {
-        let held = self.lock().allocated.remove(&address).ok_or(CudaError::INVALID_VALUE)?;
+        let held = self.lock().allocated.remove(&address);
+        if held.is_none() && !memory::is_held(address) {
+            return Err(CudaError::INVALID_VALUE);
+        }
         let id = self.append_work(stream, Work::Free(address))?;
-        self.lock().freed.push((held, id));
+        if let Some(held) = held {
+            self.lock().freed.push((held, id));
+        }
         Ok(())
     }
 

@@ -2,10 +2,11 @@
 
 use super::HostFunction;
 use crate::core::event::{DISABLE_TIMING, Event};
+use crate::core::graph::HostCopy;
 use crate::core::stream::{Position, Stream};
 use crate::core::{Client, CudaResult, client};
 use std::ffi::c_void;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use torpor_proto::command::{EventRecord, StreamSynchronize};
 
 /// A function on its way to be called.
@@ -13,8 +14,15 @@ pub(super) struct Call {
     pub(super) stream: &'static Stream,
     /// What the stream had before.
     pub(super) position: Position,
-    pub(super) function: HostFunction,
-    pub(super) data: *mut c_void,
+    pub(super) task: Task,
+}
+
+/// What is to be done.
+pub(super) enum Task {
+    /// A function of the program is called with what was given with it.
+    Function(HostFunction, *mut c_void),
+    /// Memory of the program is copied, if there was no error.
+    Copy(Arc<HostCopy>),
 }
 
 // SAFETY: the pointers are the program's, which gives them to be passed to its function in another thread.
@@ -27,12 +35,17 @@ impl Call {
             Ok(()) => 0,
             Err(error) => error.0,
         };
-        match self.function {
+        match self.task {
             // SAFETY: the program gave it to be called with this, see `Stream::call_in_order`; no lock is held.
-            HostFunction::Launched(function) if status == 0 => unsafe { function(self.data) },
-            HostFunction::Launched(_) => {}
+            Task::Function(HostFunction::Launched(function), data) if status == 0 => unsafe {
+                function(data)
+            },
             // SAFETY: as above.
-            HostFunction::Callback(function, stream) => unsafe { function(stream, status, self.data) },
+            Task::Function(HostFunction::Callback(function, stream), data) => unsafe {
+                function(stream, status, data);
+            },
+            Task::Copy(copy) if status == 0 => copy.make(),
+            Task::Function(HostFunction::Launched(_), _) | Task::Copy(_) => {}
         }
     }
 

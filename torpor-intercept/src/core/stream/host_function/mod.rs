@@ -16,13 +16,13 @@ mod threads;
 
 use super::Stream;
 use super::order::Lane;
-use crate::core::graph::HostCall;
+use crate::core::graph::{HostCall, HostCopy};
 use crate::core::{Client, CudaResult, client};
-use call::{Call, marker};
+use call::{Call, Task, marker};
 use std::cell::Cell;
 use std::ffi::c_void;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use threads::{FUNCTIONS, IS_CALLING, MOST_HELD, PENDING};
 use torpor_proto::command::Command;
 use torpor_proto::error::CudaError;
@@ -65,6 +65,18 @@ impl Stream {
             return self.current_capture()?.append_function(self, HostCall { function, data });
         }
         self.refuse_capture()?;
+        self.do_in_order(client, Task::Function(function, data))
+    }
+
+    /// Copies memory of the program in the order of the stream, as a function of the program is called.
+    ///
+    /// # Errors
+    /// As [`Self::call_in_order`].
+    pub(in crate::core) fn copy_in_order(&'static self, copy: Arc<HostCopy>) -> CudaResult<()> {
+        self.do_in_order(client()?, Task::Copy(copy))
+    }
+
+    fn do_in_order(&'static self, client: &'static Client, task: Task) -> CudaResult<()> {
         client.check()?;
         refuse_in_function()?;
         if self.lane().is_blocking {
@@ -72,7 +84,7 @@ impl Stream {
         }
         // Read before it enters: what is counted by now has entered before, or is in the ring.
         let position = self.position();
-        FUNCTIONS.add(Call { stream: self, position, function, data })
+        FUNCTIONS.add(Call { stream: self, position, task })
     }
 
     /// `NOT_READY` if a function that synchronising with this stream waits for has not returned.
