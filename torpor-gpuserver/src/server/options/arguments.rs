@@ -35,6 +35,9 @@ impl TuningArgs {
         if let Some(cover) = self.cover {
             flag("cover", cover.to_string().into());
         }
+        if let Some(spare) = self.spare_worker {
+            flag("spare-worker", spare.to_string().into());
+        }
         if let Some(placement) = self.placement {
             flag("placement", placement.to_string().into());
         }
@@ -93,6 +96,7 @@ mod tests {
             ["--active-per-gpu", "2"],
             ["--linger", "1.5ms"],
             ["--cover", "false"],
+            ["--spare-worker", "false"],
             ["--placement", "interference"],
             ["--eviction", "heavy-last"],
             ["--swap", "pipelined"],

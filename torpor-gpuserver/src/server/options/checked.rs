@@ -101,6 +101,8 @@ pub struct ServerOptions {
     pub linger: Duration,
     /// Whether idle clients survive the end of their GPU's worker.
     pub cover: bool,
+    /// Whether a second worker stands ready beside each GPU's.
+    pub spare_worker: bool,
     /// How memory is swapped in.
     pub swap: SwapMode,
     /// Bytes of a group of segments that are swapped in.
@@ -194,6 +196,7 @@ impl ServeArgs {
             swap_group_bytes: tuning.swap_group.0,
             linger: tuning.linger.or(settings.scheduler.linger).map_or(DEFAULT_LINGER, |time| time.0),
             cover: tuning.cover.or(settings.scheduler.cover).unwrap_or(true),
+            spare_worker: tuning.spare_worker.or(settings.scheduler.spare_worker).unwrap_or(true),
             pinned_limit_bytes: settings.memory.pinned_limit.map_or_else(
                 || (machine::memory_bytes().saturating_sub(store.pool_bytes) / 2).max(LEAST_PINNED_BYTES),
                 |limit| limit.0,

@@ -60,6 +60,11 @@ pub struct TuningArgs {
     #[arg(long, value_name = "BOOL")]
     pub cover: Option<bool>,
 
+    /// Whether a second worker of each GPU stands ready, with a context of its own, to take over at once when the first one ends
+    /// [default: true]
+    #[arg(long, value_name = "BOOL")]
+    pub spare_worker: Option<bool>,
+
     /// Where a client goes that waits for its turn [default: most-free]
     #[arg(long, value_enum)]
     pub placement: Option<Placement>,

@@ -94,6 +94,8 @@ pub struct SchedulerSection {
     pub linger: Option<Time>,
     /// Whether idle clients' states are kept, so that they survive the end of their GPU's worker.
     pub cover: Option<bool>,
+    /// Whether a second worker stands ready beside each GPU's.
+    pub spare_worker: Option<bool>,
     /// Clients of all functions at a time.
     #[serde(deserialize_with = "clients_of_node")]
     pub max_clients: Option<NonZeroU32>,
@@ -257,6 +259,7 @@ mod tests {
             [scheduler]
             active_per_gpu = 2
             linger = "50ms"
+            spare_worker = false
             placement = "deadline"
             eviction = "heavy-last"
             policy = "slo-aware"
@@ -283,6 +286,7 @@ mod tests {
         assert_eq!(auto.scheduler.active_per_gpu, Some(ActiveLimit::Auto));
         assert_eq!(file.scheduler.linger, Some(Time(Duration::from_millis(50))));
         let scheduler = &file.scheduler;
+        assert_eq!((scheduler.cover, scheduler.spare_worker), (None, Some(false)));
         assert_eq!(
             (scheduler.placement, scheduler.eviction),
             (Some(Placement::Deadline), Some(Eviction::HeavyLast))
