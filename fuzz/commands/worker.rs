@@ -81,6 +81,7 @@ impl Worker {
             swap: SwapMode::Grouped,
             group_bytes: 8 << 20,
             cover: false,
+            spare: false,
             eviction: Eviction::Lru,
         };
         std::thread::spawn(|| run(options));

@@ -59,6 +59,8 @@ enum Verb {
         #[arg(long)]
         cover: bool,
         #[arg(long)]
+        spare: bool,
+        #[arg(long)]
         log: String,
     },
     /// Count the GPUs of a driver
@@ -87,6 +89,7 @@ fn main() -> ExitCode {
             swap,
             swap_group_bytes,
             cover,
+            spare,
             log,
         } => work(&log, |server, console| WorkerOptions {
             driver,
@@ -105,6 +108,7 @@ fn main() -> ExitCode {
             swap,
             group_bytes: swap_group_bytes,
             cover,
+            spare,
         }),
         Verb::Probe { driver } => server::probe(&driver).map(|devices| println!("{devices}")),
     };

@@ -160,6 +160,7 @@ pub fn run(
             eviction: options.eviction,
             linger: options.linger,
             cover: options.cover,
+            spare: options.spare_worker,
             swap: options.swap,
             swap_group_bytes: options.swap_group_bytes,
             log: options.log.clone(),

@@ -1,4 +1,4 @@
-//! The worker: the process that holds one GPU's only CUDA context and runs the commands of many clients.
+//! The worker: the process that holds the CUDA context of one GPU's clients and runs the commands of many clients.
 //!
 //! One thread listens to the node server; each client has a thread of its own, its *session*, that reads the client's
 //! ring and executes what is in it (`session`). A session trusts nothing that a client writes and shares nothing with
@@ -102,6 +102,8 @@ pub struct WorkerOptions {
     pub group_bytes: u64,
     /// Whether the server is given idle clients' states, so that they survive this worker.
     pub cover: bool,
+    /// Whether another worker stands ready beside this one, whose context takes memory of the GPU, too.
+    pub spare: bool,
 }
 
 /// Why a worker ended.
@@ -194,6 +196,7 @@ fn start(options: WorkerOptions) -> Result<Started, (Arc<ServerSocket>, WorkerEr
         swap,
         group_bytes,
         cover,
+        spare,
     } = options;
     let server = Arc::new(ServerSocket::new(server));
     let prepare = || {
@@ -210,7 +213,7 @@ fn start(options: WorkerOptions) -> Result<Started, (Arc<ServerSocket>, WorkerEr
         Ok(prepared) => prepared,
         Err(error) => return Err((server, error)),
     };
-    let memory_limit_bytes = gpu_limit_bytes(memory_limit_bytes, description.total_memory_bytes);
+    let memory_limit_bytes = gpu_limit_bytes(memory_limit_bytes, description.total_memory_bytes, spare);
     let tuning = Tuning {
         spin,
         linger,

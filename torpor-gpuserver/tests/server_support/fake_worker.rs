@@ -1,13 +1,14 @@
 //! A worker without a GPU. How it behaves is told by the name of the function whose client it is to serve.
 
 use super::fake_store::FakeStore;
+use std::fs::File;
 use std::os::fd::AsFd;
 use torpor_proto::channel::MappedChannel;
 use torpor_proto::control::Message;
 use torpor_proto::control::client::Device;
 use torpor_proto::control::worker::{
-    Attached, ClientFault, ClientUsage, Covered, Detached, DeviceFault, FromWorker, NotReleased, Pong, Ready,
-    Released, Settings, ToWorker, Usage, from_worker, to_worker,
+    Attached, ClientFault, ClientUsage, Covered, Detached, DeviceFault, Failed, FromWorker, NotReleased,
+    Pong, Ready, Released, Settings, ToWorker, Usage, from_worker, to_worker,
 };
 use torpor_proto::handover;
 use torpor_proto::mapping::{check_sealed, create_sealed};
@@ -51,6 +52,23 @@ fn tell_settings(function: &str, memory_limit_bytes: u64, writeback: i32, pinned
     eprintln!("fake worker: {function}: limit {memory_limit_bytes} writeback {writeback} pinned {pinned}.");
 }
 
+/// What is held as long as this worker lives, of a GPU that has room for one context if `TORPOR_FAKE_ONE_CONTEXT` names a file.
+/// `None` if there is no room, unless `TORPOR_FAKE_WAITS`.
+fn take_context() -> Option<Option<File>> {
+    let Some(path) = std::env::var_os("TORPOR_FAKE_ONE_CONTEXT") else { return Some(None) };
+    eprintln!("fake worker: begins");
+    let context = File::open(path).unwrap();
+    if context.try_lock().is_err() {
+        if std::env::var_os("TORPOR_FAKE_WAITS").is_none() {
+            eprintln!("fake worker: no room for a context");
+            return None;
+        }
+        eprintln!("fake worker: waits for a context");
+        context.lock().unwrap();
+    }
+    Some(Some(context))
+}
+
 /// Call from the test named `fake_worker`: serves if this process is one, else does nothing.
 pub fn serve_if_asked() {
     if std::env::var_os("TORPOR_FAKE_WORKER").is_none() {
@@ -58,6 +76,11 @@ pub fn serve_if_asked() {
     }
     let socket = std::io::stdin();
     let say = |body| handover::send(&socket, &FromWorker { body: Some(body) }.encode_to_vec(), &[]).unwrap();
+    let Some(_context) = take_context() else {
+        let reason = "out of memory".to_owned();
+        say(from_worker::Body::Failed(Failed { reason }));
+        return;
+    };
     let device = Device { name: "Fake GPU".to_owned(), total_memory_bytes: 8 << 30, ..Device::default() };
     say(from_worker::Body::Ready(Ready { device: Some(device) }));
     let mut clients: Vec<Served> = Vec::new();

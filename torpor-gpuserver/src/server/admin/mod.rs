@@ -115,6 +115,8 @@ impl Admin for AdminService {
                 trouble,
                 simulated: self.0.simulated(),
                 times: times(gpu),
+                spare: status.spare.word().to_owned(),
+                spare_pid: status.spare.pid().unwrap_or(0),
             }
         });
         Ok(Response::new(ListGpusResponse { gpus: gpus.collect() }))

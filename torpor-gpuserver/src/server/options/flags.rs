@@ -43,7 +43,7 @@ pub struct TuningArgs {
     pub memory_limit: Option<ByteSize>,
 
     /// Device memory that all functions together may use on one GPU; a list has one for each GPU [default: the GPU's
-    /// less 1GiB or 5 %, whichever is smaller]
+    /// less 1GiB or 5 %, whichever is smaller, and less another 576MiB or 2.5 % for a spare worker]
     #[arg(long, value_name = "SIZE,...", value_delimiter = ',', value_parser = device_memory)]
     pub gpu_limit: Option<Vec<ByteSize>>,
 

@@ -48,6 +48,8 @@ pub struct Recipe {
     pub linger: Duration,
     /// Whether its idle clients are to survive it.
     pub cover: bool,
+    /// Whether a spare worker stands ready beside it.
+    pub spare: bool,
     /// How memory is swapped in.
     pub swap: SwapMode,
     /// Bytes of a group of segments that are swapped in.
@@ -97,6 +99,7 @@ impl WorkerProcess {
         let child = Command::new(&recipe.program)
             .arg("worker")
             .args(recipe.cover.then_some("--cover"))
+            .args(recipe.spare.then_some("--spare"))
             .args(["--device", &device.to_string()])
             .arg("--driver")
             .arg(&recipe.driver)
@@ -127,6 +130,13 @@ impl WorkerProcess {
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.child.id()
+    }
+
+    /// Whether it is gone.
+    #[must_use]
+    pub fn has_ended(&mut self) -> bool {
+        // An error means that it was waited for already.
+        self.child.try_wait().is_ok_and(|status| status.is_some())
     }
 
     /// Waits until it holds its context, and returns what it says of its device.
