@@ -115,7 +115,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
-            eprintln!("torpor-gpuserver: {reason}");
+            tell(&reason);
             ExitCode::FAILURE
         }
     }
@@ -138,7 +138,17 @@ fn work(log: &str, options: impl FnOnce(OwnedFd, Arc<Console>) -> WorkerOptions)
     let done =
         began.and_then(|()| worker::run(options(server, console.clone())).map_err(|error| error.to_string()));
     console.release();
-    done
+    if let Err(reason) = done {
+        tell(&reason);
+        // Without running the driver's exit handlers: they would give back what a lost context has, piece by piece.
+        // SAFETY: ends the process; nothing of it is used afterwards.
+        unsafe { libc::_exit(1) }
+    }
+    Ok(())
+}
+
+fn tell(reason: &str) {
+    eprintln!("torpor-gpuserver: {reason}");
 }
 
 /// Standard input as a descriptor of our own, and nothing in its place for libraries that would read from it.

@@ -46,6 +46,7 @@ use crate::worker::gpu::{Shared, Tuning};
 use crate::worker::mailbox::Wish;
 use crate::worker::server_socket::ServerSocket;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -64,8 +65,9 @@ const WINDOW_PIECE_BYTES: u64 = 8 << 40;
 /// Of the memory that functions leave, this part is for limits that programs set; the driver and code need the rest.
 const CONTEXT_PART: u64 = 4;
 
-/// How long sessions may take to tell their clients that the context is lost.
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long sessions may take to tell their clients that the context is lost. The server tells those that they did not, and those that
+/// are covered wait for this worker's end.
+const LEAVE_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// What a worker is told at its start.
 #[derive(Debug)]
@@ -151,8 +153,9 @@ pub fn run(options: WorkerOptions) -> Result<(), WorkerError> {
             unsafe { std::env::set_var(name, value) };
         }
     }
-    let Started { shared, pulse, _window } = match start(options) {
-        Ok(started) => started,
+    // Nothing is given back one by one: the end of the process gives all back at once, and a lost context takes no calls.
+    let started = match start(options) {
+        Ok(started) => ManuallyDrop::new(started),
         Err((server, error)) => {
             let failed = from_worker::Body::Failed(Failed { reason: error.to_string() });
             // The server may be gone; the error is returned all the same.
@@ -160,9 +163,10 @@ pub fn run(options: WorkerOptions) -> Result<(), WorkerError> {
             return Err(error);
         }
     };
-    let ended = listen(&shared, &pulse);
+    let shared = &started.shared;
+    let ended = listen(shared, &started.pulse);
     if let Some(error) = shared.lost() {
-        leave(&shared);
+        leave(shared);
         return Err(WorkerError::Lost(error));
     }
     ended?;

@@ -17,6 +17,8 @@ use torpor_proto::mapping::{check_sealed, create_sealed};
 pub const DIES: &str = "dies";
 /// Its worker loses its context and ends.
 pub const LOSES_CONTEXT: &str = "loses-context";
+/// As [`LOSES_CONTEXT`], and its worker does not end.
+pub const LOSES_CONTEXT_AND_STAYS: &str = "loses-context-and-stays";
 /// Its worker finds that it broke the protocol.
 pub const BREAKS_PROTOCOL: &str = "breaks-protocol";
 /// Its worker never says that it serves it, and never lets go of it.
@@ -119,14 +121,20 @@ pub fn serve_if_asked() {
                 }
                 match attach.function.as_str() {
                     DIES => std::process::abort(),
-                    LOSES_CONTEXT => {
+                    LOSES_CONTEXT | LOSES_CONTEXT_AND_STAYS => {
                         let reason = "the kernel read nonsense".to_owned();
                         say(from_worker::Body::DeviceFault(DeviceFault {
                             code: 700,
                             reason,
                             ran_ahead: Vec::new(),
                         }));
-                        return;
+                        if attach.function == LOSES_CONTEXT {
+                            return;
+                        }
+                        // Whoever still attaches is not heard.
+                        loop {
+                            std::thread::park();
+                        }
                     }
                     BREAKS_PROTOCOL => {
                         let reason = "command 999".to_owned();

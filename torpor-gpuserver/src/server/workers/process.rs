@@ -6,6 +6,7 @@ use crate::policy::eviction::Eviction;
 use crate::policy::sharing::ActiveLimit;
 use crate::server::workers::socket::PacketSocket;
 use crate::swap_mode::SwapMode;
+use rustix::process::{Pid, Signal, kill_process};
 use std::io;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -20,6 +21,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long a worker may take to leave when its socket is closed.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// One that closed its socket is usually about to end by itself, with a better reason than the server's.
+pub const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// How to start a worker.
 #[derive(Clone, Debug)]
@@ -153,7 +157,7 @@ impl WorkerProcess {
                 Err(StartError::Failed(failed.reason))
             }
             Ok(Some(_)) => Err(StartError::Failed("it speaks before it is ready".to_owned())),
-            Ok(None) => Err(StartError::Ended(self.epitaph().await)),
+            Ok(None) => Err(StartError::Ended(self.epitaph(LAST_WORDS).await)),
             Err(error) => Err(StartError::Ended(error.to_string())),
         }
     }
@@ -171,10 +175,19 @@ impl WorkerProcess {
         }
     }
 
-    /// Kills it, if need be, and says how it ended. What it held is free afterwards.
-    pub async fn epitaph(&mut self) -> String {
-        // One that closed its socket is usually about to end by itself, with a better reason than ours.
-        if let Ok(Ok(status)) = timeout(Duration::from_millis(100), self.child.wait()).await {
+    /// Kills it; what it said before can still be received.
+    pub fn kill(&self) {
+        // As long as it was not waited for, the number is this process's.
+        let pid = self.child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
+        pid.into_iter().for_each(|pid| {
+            // One that is gone already need not be killed.
+            let _ = kill_process(pid, Signal::KILL);
+        });
+    }
+
+    /// Kills it if it does not end by itself within `patience`, and says how it ended. What it held is free afterwards.
+    pub async fn epitaph(&mut self, patience: Duration) -> String {
+        if let Ok(Ok(status)) = timeout(patience, self.child.wait()).await {
             return status.to_string();
         }
         let _ = self.child.start_kill();

@@ -5,7 +5,7 @@
 //! made again after a pause that grows; the server goes on without it meanwhile.
 
 use crate::server::workers::gpu::stopped;
-use crate::server::workers::process::{Recipe, WorkerProcess};
+use crate::server::workers::process::{LAST_WORDS, Recipe, WorkerProcess};
 use crate::server::workers::status::{SpareState, Status};
 use std::sync::Arc;
 use std::time::Duration;
@@ -148,7 +148,7 @@ impl Keeper {
         let device = match ready {
             Ok(device) => Some(Arc::new(device)),
             Err(error) => {
-                let _ = worker.epitaph().await;
+                let _ = worker.epitaph(LAST_WORDS).await;
                 return Err(error.to_string());
             }
         };
@@ -171,7 +171,7 @@ impl Keeper {
         if since.elapsed() >= HEALTHY {
             self.failures = 0;
         }
-        Err(format!("it ended by itself ({})", worker.epitaph().await))
+        Err(format!("it ended by itself ({})", worker.epitaph(LAST_WORDS).await))
     }
 
     fn publish(&self, spare: SpareState) {

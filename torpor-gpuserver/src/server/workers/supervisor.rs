@@ -16,7 +16,7 @@ use crate::server::workers::learned::Learned;
 use crate::server::workers::order::{Attachment, NotServed, Order, Outgoing};
 use crate::server::workers::outbox::send_all;
 use crate::server::workers::outstanding::{Served, fault_code};
-use crate::server::workers::process::{Recipe, StartError, WorkerProcess};
+use crate::server::workers::process::{LAST_WORDS, Recipe, StartError, WorkerProcess};
 use crate::server::workers::spare::{Spare, Standby};
 use crate::server::workers::status::{State, Status};
 use std::pin::pin;
@@ -33,8 +33,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// A worker that served as long as this was healthy; the pauses begin anew.
 const HEALTHY: Duration = Duration::from_secs(30);
 
-/// How long a worker whose context is lost may take to end.
-const FAULT_GRACE: Duration = Duration::from_secs(2);
+/// How long a worker whose context is lost may take to end: its sessions have 100 ms to tell their clients.
+const FAULT_GRACE: Duration = Duration::from_millis(250);
+
+/// How long one that is killed may take to end, until it is given up.
+const KILL_GRACE: Duration = Duration::from_secs(2);
 
 /// Keeps one worker running.
 pub(super) struct Supervisor {
@@ -126,7 +129,7 @@ impl Supervisor {
         let device = match ready {
             Ok(device) => device,
             Err(error) => {
-                let _ = worker.epitaph().await;
+                let _ = worker.epitaph(LAST_WORDS).await;
                 self.served.bury(&error.to_string());
                 return Err(error);
             }
@@ -162,7 +165,9 @@ impl Supervisor {
                 self.publish(|status| status.state = State::Starting);
                 let error = self.lost_context.unwrap_or(CudaError::LAUNCH_FAILED);
                 self.served.fail(error);
-                let reason = format!("{reason}; {}", worker.epitaph().await);
+                // One whose context is lost has said why.
+                let patience = if self.lost_context.is_some() { Duration::ZERO } else { LAST_WORDS };
+                let reason = format!("{reason}; {}", worker.epitaph(patience).await);
                 self.words.events.tell(What::WorkerLost { gpu: self.at, reason: reason.clone() });
                 self.bereave(error);
                 Ok(End::Died(reason))
@@ -201,7 +206,7 @@ impl Supervisor {
         outgoing: mpsc::UnboundedReceiver<Outgoing>,
     ) -> End {
         let mut sending = pin!(send_all(&worker.socket, outgoing));
-        let mut deadline = None;
+        let (mut deadline, mut is_killed) = (None, false);
         let mut heartbeat = Heartbeat::default();
         let mut looks = interval(HEARTBEAT);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -214,6 +219,8 @@ impl Supervisor {
                             self.lost_context = Some(fault_code(fault.code));
                             fault.ran_ahead.iter().for_each(|function| self.learned.ran_ahead(function));
                             deadline.get_or_insert(Instant::now() + FAULT_GRACE);
+                            // It serves no client any more, though it is still there.
+                            self.publish(|status| status.state = State::Starting);
                         }
                         if let from_worker::Body::Pong(pong) = &body {
                             let driver_silent = Duration::from_millis(pong.driver_silent_ms);
@@ -282,7 +289,11 @@ impl Supervisor {
                 }
                 _ = stopped(&mut self.stop) => return End::Stopped,
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
-                    return End::Died(self.describe("it did not end"));
+                    if is_killed {
+                        return End::Died(self.describe("it did not end"));
+                    }
+                    worker.kill();
+                    (is_killed, deadline) = (true, Some(Instant::now() + KILL_GRACE));
                 }
             }
         }
