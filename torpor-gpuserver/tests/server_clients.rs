@@ -5,7 +5,8 @@ mod server_support;
 use rustix::process::{Pid, Signal, kill_process};
 use server_support::client::{self, Client, connect, hello, take_memory};
 use server_support::fake_worker::{
-    self, BREAKS_PROTOCOL, BUSY_AGAIN, COVERED, DEADLY, DIES, IGNORED, LOSES_CONTEXT, LOSES_CONTEXT_AND_STAYS,
+    self, BREAKS_PROTOCOL, BUSY_AGAIN, COMES_TO_A_LOSS, COVERED, DEADLY, DIES, IGNORED, LOSES_CONTEXT,
+    LOSES_CONTEXT_AND_STAYS,
 };
 use server_support::server::{self, Server, eventually};
 use std::fs::{self, File};
@@ -264,6 +265,28 @@ fn a_worker_that_stays_though_its_context_is_lost_gets_no_more_clients_and_is_ki
     eventually("it is killed", || !is_alive(worker));
     eventually("another one serves", || server.gpus()[0].state == "ready");
     connect(&server.function("next"));
+}
+
+#[test]
+fn a_client_that_comes_to_a_worker_whose_context_is_just_lost_is_served_by_the_next_one() {
+    let losses = tempfile::NamedTempFile::new().unwrap();
+    let server = Server::start_by(|directory| {
+        let mut command = server::command(PROGRAM, directory, &["--gpus", "0"]);
+        command.env("TORPOR_FAKE_LOSSES", losses.path());
+        command
+    });
+    let function = server.function(COMES_TO_A_LOSS);
+    fs::write(&losses, "..").unwrap();
+    let client = connect(&function);
+    assert_eq!((client.channel.sticky_error(), server.gpus()[0].worker_restarts), (None, 2));
+    assert_eq!(server.clients().len(), 1);
+    // A client that comes to nothing else is what ends them.
+    fs::write(&losses, "....").unwrap();
+    let welcome = hello(&function, PROTOCOL_VERSION).unwrap();
+    let reason = take_memory(&function, &welcome).err().unwrap();
+    assert!(reason.contains("its GPU's worker died"), "{reason}");
+    assert_eq!(fs::read(&losses).unwrap().len(), 1);
+    eventually("nothing is left of it", || server.clients().len() == 1);
 }
 
 #[test]

@@ -24,11 +24,18 @@ fn fake_worker() {
 }
 
 fn start(flags: &[&str]) -> Server {
+    start_with(flags, "")
+}
+
+fn start_with(flags: &[&str], faults: &str) -> Server {
     Server::start_by(|directory| {
         let mut command = Command::new(served::PROGRAM);
         command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(served::driver());
         command.args(["--gpus", "0", "--pinned-limit", "8MiB", "--staging", "4MiB"]);
         command.args(["--host-pool", "64MiB", "--host-slab", "16MiB"]).args(flags);
+        if !faults.is_empty() {
+            command.env("TORPOR_SIMGPU_FAULTS", faults);
+        }
         command.env("TORPOR_GPUSERVER", served::PROGRAM).stdin(Stdio::null()).stdout(Stdio::null());
         command
     })
@@ -113,6 +120,22 @@ fn a_spare_that_is_killed_is_made_again_and_no_client_notices() {
     client.settle().unwrap();
     let gpu = &server.gpus()[0];
     assert_eq!((gpu.worker_pid, gpu.worker_restarts, client.channel.sticky_error()), (worker, 0, None));
+}
+
+#[test]
+fn clients_that_come_while_the_context_is_lost_are_served_by_the_next_worker() {
+    // Whoever makes the fortieth stream of a worker finds the context lost, before it is served.
+    let faults = "call:cuStreamCreateWithPriority@40:illegal-address";
+    let server = start_with(&[], faults);
+    let function = server.function("f");
+    let restarts = || server.gpus()[0].worker_restarts;
+    eventually("a context is lost", || {
+        let client = connect(&function);
+        assert_eq!(client.channel.sticky_error(), None);
+        restarts() > 0
+    });
+    assert!(server.said("comes: the GPU refuses it"), "{}", server.log());
+    assert!(!server.said("does not take the client"), "{}", server.log());
 }
 
 #[test]

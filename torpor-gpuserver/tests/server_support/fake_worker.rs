@@ -10,6 +10,7 @@ use torpor_proto::control::worker::{
     Attached, ClientFault, ClientUsage, Covered, Detached, DeviceFault, Failed, FromWorker, NotReleased,
     Pong, Ready, Released, Settings, ToWorker, Usage, from_worker, to_worker,
 };
+use torpor_proto::error::CudaError;
 use torpor_proto::handover;
 use torpor_proto::mapping::{check_sealed, create_sealed};
 
@@ -19,6 +20,8 @@ pub const DIES: &str = "dies";
 pub const LOSES_CONTEXT: &str = "loses-context";
 /// As [`LOSES_CONTEXT`], and its worker does not end.
 pub const LOSES_CONTEXT_AND_STAYS: &str = "loses-context-and-stays";
+/// Workers lose their contexts before they serve it, as many as the file of `TORPOR_FAKE_LOSSES` has bytes left.
+pub const COMES_TO_A_LOSS: &str = "comes-to-a-loss";
 /// Its worker finds that it broke the protocol.
 pub const BREAKS_PROTOCOL: &str = "breaks-protocol";
 /// Its worker never says that it serves it, and never lets go of it.
@@ -71,6 +74,13 @@ fn take_context() -> Option<Option<File>> {
     Some(Some(context))
 }
 
+/// Whether another context is to be lost.
+fn take_loss() -> bool {
+    let path = std::env::var_os("TORPOR_FAKE_LOSSES").unwrap();
+    let left = std::fs::read(&path).unwrap();
+    left.split_last().is_some_and(|(_, rest)| std::fs::write(&path, rest).is_ok())
+}
+
 /// Call from the test named `fake_worker`: serves if this process is one, else does nothing.
 pub fn serve_if_asked() {
     if std::env::var_os("TORPOR_FAKE_WORKER").is_none() {
@@ -98,12 +108,21 @@ pub fn serve_if_asked() {
                     panic!("{} descriptors", descriptors.len())
                 };
                 assert_eq!(state.len(), usize::from(attach.resumed));
-                MappedChannel::open(channel).unwrap();
+                let mapped = MappedChannel::open(channel).unwrap();
                 check_sealed(host, attach.host_bytes).unwrap();
                 let client = attach.client;
                 store.attach(client, &attach.function).into_iter().for_each(say);
                 if attach.function == IGNORED {
                     continue;
+                }
+                if attach.function == COMES_TO_A_LOSS && take_loss() {
+                    mapped.fail(CudaError::ILLEGAL_ADDRESS);
+                    let reason = "another one's kernel read nonsense".to_owned();
+                    let fault = DeviceFault { code: 700, reason, ran_ahead: Vec::new() };
+                    say(from_worker::Body::DeviceFault(fault));
+                    // Too late: it is about to end.
+                    say(from_worker::Body::Attached(Attached { client }));
+                    return;
                 }
                 if attach.resumed && attach.function == DEADLY {
                     std::process::abort();

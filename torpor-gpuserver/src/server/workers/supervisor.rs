@@ -256,6 +256,8 @@ impl Supervisor {
                                 // Nobody hears it when the server is ending.
                                 let _ = self.words.seeking.send((ClientId(seek.client), ClientId(seek.exporter)));
                             }
+                            // It is about to end, and the client is asked for at the next one.
+                            Some(from_worker::Body::Attached(_)) if self.lost_context.is_some() => {}
                             Some(body) => {
                                 self.has_served |= matches!(body, from_worker::Body::Attached(_));
                                 self.served.hear(body);
