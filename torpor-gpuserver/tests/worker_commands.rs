@@ -5,12 +5,12 @@ mod worker_support;
 use std::time::{Duration, Instant};
 use torpor_proto::command::{
     ContextSynchronize, CopyStrided, EventCreate, EventDestroy, EventElapsed, EventQuery, EventRecord,
-    EventSynchronize, Fill, HostLock, HostUnlock, MemoryFree, MemoryInfo, Ping, StreamCreate, StreamDestroy,
-    StreamQuery, StreamSynchronize, StreamWaitEvent,
+    EventSynchronize, Fill, HostLock, HostUnlock, LimitRaise, MemoryFree, MemoryInfo, Ping, StreamCreate,
+    StreamDestroy, StreamQuery, StreamSynchronize, StreamWaitEvent,
 };
 use torpor_proto::control::worker::from_worker::Body as From;
 use torpor_proto::error::CudaError;
-use worker_support::{LIMIT_BYTES, STAGING_BYTES, Worker};
+use worker_support::{Client, LIMIT_BYTES, STAGING_BYTES, Worker};
 
 const MIB: u64 = 1 << 20;
 
@@ -43,6 +43,28 @@ fn a_driver_that_is_none_is_named() {
     assert!(reason.contains("/no/such/driver.so"), "{reason}");
     let reason = Worker::fail_to_start(std::path::Path::new("libc.so.6"));
     assert!(reason.contains("cuInit"), "{reason}");
+}
+
+#[test]
+fn what_limits_of_the_context_take_is_bounded_together_and_a_refusal_changes_nothing() {
+    let [stack, printed, heap] = [0, 1, 2];
+    // A quarter of the 256 MiB that functions leave: 64 MiB beyond the heap of 8 MiB and the buffer of 1 MiB at the beginning.
+    let limit = (768 * MIB).to_string();
+    let mut worker =
+        Worker::start_limited(&[("TORPOR_SIMGPU_MEMORY", "1GiB")], &["--gpu-limit-bytes", &limit]);
+    let (mut greedy, mut other) = (worker.attach(0), worker.attach(1));
+    let raise = |client: &mut Client, limit, value| client.ask(LimitRaise { value, limit, reserved: 0 });
+    raise(&mut greedy, heap, 48 * MIB).unwrap();
+    assert_eq!(raise(&mut greedy, printed, 41 * MIB), Err(CudaError::OUT_OF_MEMORY));
+    assert_eq!(raise(&mut greedy, stack, 64 << 10), Err(CudaError::OUT_OF_MEMORY));
+    raise(&mut greedy, printed, 11 * MIB).unwrap();
+    // Heaps add up: 4 MiB are within what is left, 20 MiB are not.
+    assert_eq!(raise(&mut other, heap, 20 * MIB), Err(CudaError::OUT_OF_MEMORY));
+    raise(&mut other, heap, 4 * MIB).unwrap();
+    raise(&mut other, printed, 11 * MIB).expect("the other's is large enough");
+    for client in [&mut greedy, &mut other] {
+        client.allocate(0, 2 * MIB).unwrap();
+    }
 }
 
 #[test]

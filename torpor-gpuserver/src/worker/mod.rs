@@ -34,7 +34,7 @@ mod work_time;
 pub use gpu::console::Console;
 
 use crate::driver::{Device, Driver, DriverError, Reservation};
-use crate::gpu_limit::gpu_limit_bytes;
+use crate::gpu_limit::{context_limit_bytes, gpu_limit_bytes};
 use crate::policy::eviction::Eviction;
 use crate::policy::sharing::ActiveLimit;
 use crate::swap_mode::SwapMode;
@@ -61,9 +61,6 @@ use torpor_proto::layout;
 
 /// The device window is reserved in pieces of this size if the driver refuses it as a whole.
 const WINDOW_PIECE_BYTES: u64 = 8 << 40;
-
-/// Of the memory that functions leave, this part is for limits that programs set; the driver and code need the rest.
-const CONTEXT_PART: u64 = 4;
 
 /// How long sessions may take to tell their clients that the context is lost. The server tells those that they did not, and those that
 /// are covered wait for this worker's end.
@@ -217,7 +214,8 @@ fn start(options: WorkerOptions) -> Result<Started, (Arc<ServerSocket>, WorkerEr
         Ok(prepared) => prepared,
         Err(error) => return Err((server, error)),
     };
-    let memory_limit_bytes = gpu_limit_bytes(memory_limit_bytes, description.total_memory_bytes, spare);
+    let total_bytes = description.total_memory_bytes;
+    let memory_limit_bytes = gpu_limit_bytes(memory_limit_bytes, total_bytes, spare);
     let tuning = Tuning {
         spin,
         linger,
@@ -228,7 +226,7 @@ fn start(options: WorkerOptions) -> Result<Started, (Arc<ServerSocket>, WorkerEr
         active_clients,
         cover,
         eviction,
-        context_limit_bytes: description.total_memory_bytes.saturating_sub(memory_limit_bytes) / CONTEXT_PART,
+        context_limit_bytes: context_limit_bytes(memory_limit_bytes, total_bytes, spare),
     };
     let shared = Arc::new(Shared::new(device, server, images, digests, console, tuning));
     shared.tell(from_worker::Body::Ready(Ready { device: Some(description) }));

@@ -67,7 +67,7 @@ pub(crate) struct Tuning {
     pub(crate) active_clients: ActiveLimit,
     /// Who leaves first when others need the room.
     pub(crate) eviction: Eviction,
-    /// Device memory that the limits of the context take, at most.
+    /// Device memory that the limits of the context take together, at most.
     pub(crate) context_limit_bytes: u64,
     /// Whether the server is given idle clients' states.
     pub(crate) cover: bool,
