@@ -134,15 +134,15 @@ pub fn run(
     raise_descriptor_limit();
     priority::raise();
     let tree = ServerTree::take(&options.directory)?;
-    let driver = find_driver(&options.driver, &options.program)?;
-    let indices = match &options.gpus {
+    let driver = find_driver(&options.flags.driver(), &options.program)?;
+    let indices = match &options.flags.gpus {
         Some(gpus) => gpus.clone(),
         None => (0..driver.devices).collect(),
     };
     if let Some(&gpu) = indices.iter().find(|&&gpu| gpu >= driver.devices) {
         return Err(ServerError::NoSuchGpu { gpu, devices: driver.devices, driver: driver.library });
     }
-    let (limits, gpus) = (options.gpu_limits.as_ref().map_or(1, |limits| limits.0.len()), indices.len());
+    let (limits, gpus) = (options.memory.gpu_limit.as_ref().map_or(1, Vec::len), indices.len());
     if limits != 1 && limits != gpus {
         return Err(ServerError::GpuLimits { limits, gpus });
     }
@@ -152,17 +152,17 @@ pub fn run(
             driver: driver.library.clone(),
             images: options.directory.images(),
             pinned_limit_bytes: options.pinned_limit_bytes,
-            image_limit_bytes: options.image_limit_bytes,
-            code_limit_bytes: options.code_limit_bytes,
-            spin: options.spin,
+            image_limit_bytes: options.memory.image_limit().0,
+            code_limit_bytes: options.memory.code_limit().0,
+            spin: Duration::from_micros(options.flags.spin_us().into()),
             gpu_limit_bytes: options.gpu_limit_bytes(gpu),
-            active_clients: options.active_clients,
-            eviction: options.eviction,
-            linger: options.linger,
-            cover: options.cover,
-            spare: options.spare_worker,
-            swap: options.swap,
-            swap_group_bytes: options.swap_group_bytes,
+            active_clients: options.scheduler.active_per_gpu(),
+            eviction: options.scheduler.eviction(),
+            linger: options.scheduler.linger().0,
+            cover: options.scheduler.cover(),
+            spare: options.scheduler.spare_worker(),
+            swap: options.flags.swap(),
+            swap_group_bytes: options.flags.swap_group().0,
             log: options.log.clone(),
         };
         (index, recipe)

@@ -56,7 +56,7 @@ impl Node {
             host_address: host.address,
             host_bytes: host.bytes,
             staging_bytes: self.options.staging_bytes,
-            spin_us: u32::try_from(self.options.wait_spin.as_micros()).unwrap_or(u32::MAX),
+            spin_us: self.options.flags.wait_spin_us(),
             memory_limit_bytes: settings.memory_limit_bytes,
             device: Some((*device).clone()),
         })
