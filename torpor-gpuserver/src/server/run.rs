@@ -146,27 +146,7 @@ pub fn run(
     if limits != 1 && limits != gpus {
         return Err(ServerError::GpuLimits { limits, gpus });
     }
-    let recipe = |(gpu, index): (usize, u32)| {
-        let recipe = Recipe {
-            program: options.program.clone(),
-            driver: driver.library.clone(),
-            images: options.directory.images(),
-            pinned_limit_bytes: options.pinned_limit_bytes,
-            image_limit_bytes: options.memory.image_limit().0,
-            code_limit_bytes: options.memory.code_limit().0,
-            spin: Duration::from_micros(options.flags.spin_us().into()),
-            gpu_limit_bytes: options.gpu_limit_bytes(gpu),
-            active_clients: options.scheduler.active_per_gpu(),
-            eviction: options.scheduler.eviction(),
-            linger: options.scheduler.linger().0,
-            cover: options.scheduler.cover(),
-            spare: options.scheduler.spare_worker(),
-            swap: options.flags.swap(),
-            swap_group_bytes: options.flags.swap_group().0,
-            log: options.log.clone(),
-        };
-        (index, recipe)
-    };
+    let recipe = |(gpu, index)| (index, Recipe::new(&options, &driver.library, gpu));
     let gpus_by_driver = indices.clone();
     let recipes: Vec<_> = indices.into_iter().enumerate().map(recipe).collect();
     let store = Store::open(&options.store)?;

@@ -47,7 +47,7 @@ impl Gpu {
             worker_pid: None,
             worker_restarts: 0,
             silence: None,
-            spare: if recipe.spare { SpareState::Starting } else { SpareState::Off },
+            spare: if recipe.begin.spare { SpareState::Starting } else { SpareState::Off },
         };
         let (publish, status) = watch::channel(starting);
         let spare = Spare::new(&recipe, index, &publish, &stop);

@@ -39,7 +39,7 @@ pub(super) enum Spare {
     /// There is never one.
     Off,
     /// There is none until the first worker is ready.
-    Due(Keeper),
+    Due(Box<Keeper>),
     /// It is looked after, until it is wanted.
     Kept { wanted: oneshot::Sender<()>, task: JoinHandle<(Keeper, Option<Standby>)> },
 }
@@ -52,11 +52,11 @@ impl Spare {
         status: &watch::Sender<Status>,
         stop: &watch::Receiver<bool>,
     ) -> Self {
-        if !recipe.spare {
+        if !recipe.begin.spare {
             return Self::Off;
         }
         let (recipe, status, stop) = (recipe.clone(), status.clone(), stop.clone());
-        Self::Due(Keeper { index, recipe, status, stop, failures: 0, has_told: false })
+        Self::Due(Box::new(Keeper { index, recipe, status, stop, failures: 0, has_told: false }))
     }
 
     /// The first worker is ready: a spare is made, in a while.
@@ -80,7 +80,7 @@ impl Spare {
                 // One that panicked keeps no spare any more.
                 let (keeper, standby) = task.await.ok()?;
                 keeper.publish(SpareState::Starting);
-                *self = Self::Due(keeper);
+                *self = Self::Due(Box::new(keeper));
                 let mut standby = standby?;
                 // What ended the first one may have ended both.
                 (!standby.worker.has_ended()).then_some(standby)
@@ -136,7 +136,8 @@ impl Keeper {
             () = stopped(&mut self.stop) => return Ok(None),
         }
         self.publish(SpareState::Starting);
-        let mut worker = WorkerProcess::spawn(&self.recipe, self.index).map_err(|error| error.to_string())?;
+        let mut worker =
+            WorkerProcess::spawn(&self.recipe, self.index).await.map_err(|error| error.to_string())?;
         let ready = tokio::select! {
             ready = worker.ready() => ready,
             _ = &mut *wanted => return Ok(Some(Standby { worker, device: None })),

@@ -112,7 +112,7 @@ impl Supervisor {
         (self.lost_context, self.has_served) = (None, false);
         let (mut worker, device) = match self.spare.take().await {
             Some(Standby { worker, device }) => (worker, device),
-            None => (WorkerProcess::spawn(&self.recipe, self.index)?, None),
+            None => (WorkerProcess::spawn(&self.recipe, self.index).await?, None),
         };
         self.publish(|status| status.worker_pid = worker.pid());
         let what = if device.is_some() { "the spare worker has taken over" } else { "is ready" };
@@ -135,8 +135,8 @@ impl Supervisor {
             }
         };
         tracing::info!(gpu = self.index, pid = worker.pid(), "{}: {what}", device.name);
-        let (limit, total) = (self.recipe.gpu_limit_bytes, device.total_memory_bytes);
-        let limit_bytes = gpu_limit_bytes(limit, total, self.recipe.spare);
+        let (limit, total) = (self.recipe.begin.gpu_limit_bytes, device.total_memory_bytes);
+        let limit_bytes = gpu_limit_bytes(limit, total, self.recipe.begin.spare);
         self.words.events.tell(What::WorkerStarted { gpu: self.at, limit_bytes });
         self.publish(|status| {
             status.device = Some(device);
