@@ -5,7 +5,6 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::cell::RefCell;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
 use torpor_gpuserver::worker::{WorkerOptions, run};
 use torpor_proto::channel::MappedChannel;
 use torpor_proto::control::Message;

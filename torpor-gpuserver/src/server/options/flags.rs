@@ -128,14 +128,18 @@ impl TuningArgs {
     /// These flags as a command line again, for a server that is started as a process of its own.
     #[must_use]
     pub fn to_arguments(&self) -> Vec<OsString> {
-        let given = [self.flags.settings(), self.memory.settings(), self.scheduler.settings()];
-        arguments(given.concat())
+        arguments(self.settings())
+    }
+
+    fn settings(&self) -> Vec<Setting> {
+        [self.flags.settings(), self.memory.settings(), self.scheduler.settings()].concat()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::settings::declare::flag;
     use clap::{CommandFactory, Parser};
 
     #[derive(Debug, clap::Parser)]
@@ -183,5 +187,16 @@ mod tests {
         let flags = Program::command().get_arguments().count();
         assert_eq!(given.len(), flags, "a flag is not tried here");
         assert!(TuningArgs::default().to_arguments().is_empty());
+    }
+
+    #[test]
+    fn help_has_each_flag_with_what_holds_without_it() {
+        let help = Program::command().term_width(0).render_long_help().to_string();
+        let flags = TuningArgs::default().settings().into_iter().filter(|setting| setting.kind == Kind::Flag);
+        for Setting { name, default, .. } in flags {
+            let (_, text) = help.split_once(&format!("{} <", flag(name))).unwrap();
+            let own = text.split("\n      --").next().unwrap();
+            assert!(own.contains(&format!("[default: {default}]")), "{name}: {own}");
+        }
     }
 }

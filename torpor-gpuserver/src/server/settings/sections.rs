@@ -102,3 +102,62 @@ settings! {
         max_running: NonZeroUsize, "all";
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::settings::declare::flag;
+
+    /// A row of a table, by its cells without quotes and links' targets.
+    fn cells(row: &str) -> Vec<String> {
+        let plain = |cell: &str| {
+            let (mut text, mut rest) = (String::new(), cell);
+            while let Some((before, (link, after))) = rest
+                .split_once('[')
+                .and_then(|(before, rest)| Some((before, rest.split_once("](")?)))
+                .and_then(|(before, (link, rest))| Some((before, (link, rest.split_once(')')?.1))))
+            {
+                text.extend([before, link]);
+                rest = after;
+            }
+            (text + rest).trim().replace(['`', '"'], "")
+        };
+        row.trim_matches('|').split('|').map(plain).collect()
+    }
+
+    #[test]
+    fn the_document_has_each_key_with_its_default_and_its_flag() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
+        let document = std::fs::read_to_string(path).unwrap();
+        let sections = [
+            ("memory", MemorySection::default().settings()),
+            ("scheduler", SchedulerSection::default().settings()),
+        ];
+        for (section, settings) in sections {
+            let (_, text) = document.split_once(&format!("\n## `[{section}]`\n")).unwrap();
+            let table =
+                text.split("\n## ").next().unwrap().lines().skip_while(|line| !line.starts_with("| key"));
+            let rows: Vec<_> = table.take_while(|line| line.starts_with('|')).map(cells).collect();
+            let rows = || rows.iter().skip(2).filter(|row| !row[0].is_empty());
+            for row in rows() {
+                assert!(
+                    settings.iter().any(|setting| setting.name == row[0]),
+                    "[{section}] has no {}",
+                    row[0]
+                );
+            }
+            for setting in &settings {
+                let row = rows().find(|row| setting.name == row[0]);
+                let row = row.unwrap_or_else(|| panic!("{path}: [{section}] {} is missing", setting.name));
+                assert_eq!(row[2], setting.default, "{path}: default of [{section}] {}", setting.name);
+                let is_flag = row[3] == flag(setting.name);
+                assert_eq!(
+                    is_flag,
+                    setting.kind == Kind::Flag,
+                    "{path}: flag of [{section}] {}",
+                    setting.name
+                );
+            }
+        }
+    }
+}
