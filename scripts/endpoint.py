@@ -42,6 +42,8 @@ def arguments():
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # An answer's body is sent behind its head: else it waits until the other side has acknowledged that, which may take 40 ms.
+    disable_nagle_algorithm = True
     model = None
     # One request at a time has the model: requests beyond that wait in the router, where they can be seen.
     turn = threading.Lock()

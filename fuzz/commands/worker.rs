@@ -5,16 +5,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::cell::RefCell;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
-use torpor_gpuserver::policy::eviction::Eviction;
-use torpor_gpuserver::policy::sharing::ActiveLimit;
-use torpor_gpuserver::swap_mode::SwapMode;
 use torpor_gpuserver::worker::{WorkerOptions, run};
 use torpor_proto::channel::MappedChannel;
 use torpor_proto::control::Message;
 use torpor_proto::control::worker::from_worker::Body as From;
 use torpor_proto::control::worker::to_worker::Body as To;
-use torpor_proto::control::worker::{Attach, Detach, FromWorker, ToWorker};
+use torpor_proto::control::worker::{Attach, Begin, Detach, FromWorker, ToWorker};
 use torpor_proto::mapping::create_sealed;
 use torpor_proto::{handover, layout};
 
@@ -65,24 +61,21 @@ impl Worker {
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .expect("a socket pair");
         let images = tempfile::tempdir().expect("a directory").keep();
-        let options = WorkerOptions {
-            driver: driver.into(),
-            device: 0,
-            server: theirs,
-            console: None,
-            images,
+        let begin = Begin {
+            driver: driver.into_encoded_bytes(),
+            images: images.into_os_string().into_encoded_bytes(),
             pinned_limit_bytes: GIB,
             image_limit_bytes: GIB,
             code_limit_bytes: GIB,
-            spin: Duration::from_micros(50),
-            memory_limit_bytes: 0,
-            active_clients: ActiveLimit::Auto,
-            linger: Duration::from_millis(1),
-            swap: SwapMode::Grouped,
-            group_bytes: 8 << 20,
-            cover: false,
-            eviction: Eviction::Lru,
+            spin_us: 50,
+            linger_us: 1000,
+            active_clients: "auto".to_owned(),
+            eviction: "lru".to_owned(),
+            swap: "grouped".to_owned(),
+            swap_group_bytes: 8 << 20,
+            ..Begin::default()
         };
+        let options = WorkerOptions { device: 0, server: theirs, console: None, begin };
         std::thread::spawn(|| run(options));
         let hear = handover::receive(&socket).expect("the worker speaks").0;
         match FromWorker::decode(hear.as_slice()).expect("a message").body {

@@ -12,7 +12,9 @@ use torpor_proto::control::admin::{Gpu, ListGpusRequest};
 const EXAMPLES: &str = "\
 STATE is ready, starting (its worker process is being started), unresponsive (worker or driver do not answer) or failed (the
 worker does not start; that is tried again). What is wrong is told on standard error.
-RESTARTS counts worker processes that ended, each with all its clients.
+RESTARTS counts worker processes that ended, each with those of its clients that are not covered (`torpor functions`).
+SPARE is the worker that takes over then: ready, starting, failed (none can be made, say for want of GPU memory; the log says
+why, and it is tried again) or off (--spare-worker false). Its context takes GPU memory, which FREE does not count.
 
 Examples:
   torpor gpus
@@ -40,6 +42,8 @@ struct Row {
     state: String,
     worker_pid: u32,
     worker_restarts: u64,
+    spare: String,
+    spare_pid: u32,
     simulated: bool,
     trouble: String,
 }
@@ -55,6 +59,8 @@ impl From<Gpu> for Row {
             state: gpu.state,
             worker_pid: gpu.worker_pid,
             worker_restarts: gpu.worker_restarts,
+            spare: gpu.spare,
+            spare_pid: gpu.spare_pid,
             simulated: gpu.simulated,
             trouble: gpu.trouble,
         }
@@ -62,7 +68,7 @@ impl From<Gpu> for Row {
 }
 
 impl Row {
-    fn cells(&self) -> [String; 8] {
+    fn cells(&self) -> [String; 9] {
         let name = if self.simulated { format!("{} (simulated)", self.name) } else { self.name.clone() };
         [
             self.gpu.to_string(),
@@ -73,6 +79,7 @@ impl Row {
             self.state.clone(),
             self.worker_pid.to_string(),
             self.worker_restarts.to_string(),
+            self.spare.clone(),
         ]
     }
 }
@@ -87,7 +94,9 @@ impl Gpus {
             print_json(&rows);
         } else {
             let cells: Vec<_> = rows.iter().map(Row::cells).collect();
-            print_table(["GPU", "NAME", "MEMORY", "FREE", "CLIENTS", "STATE", "WORKER", "RESTARTS"], &cells);
+            let headings =
+                ["GPU", "NAME", "MEMORY", "FREE", "CLIENTS", "STATE", "WORKER", "RESTARTS", "SPARE"];
+            print_table(headings, &cells);
             for row in rows.iter().filter(|row| !row.trouble.is_empty()) {
                 eprintln!("torpor: GPU {}: {}", row.gpu, row.trouble);
             }

@@ -25,6 +25,11 @@ const ECC_UNCORRECTABLE: i32 = 214;
 const INVALID_HANDLE: i32 = 400;
 const ILLEGAL_ADDRESS: i32 = 700;
 const ASSERT: i32 = 710;
+const STACK_ERROR: i32 = 714;
+const ILLEGAL_INSTRUCTION: i32 = 715;
+const MISALIGNED_ADDRESS: i32 = 716;
+const INVALID_ADDRESS_SPACE: i32 = 717;
+const INVALID_PC: i32 = 718;
 const LAUNCH_FAILED: i32 = 719;
 const UNKNOWN: i32 = 999;
 
@@ -89,9 +94,17 @@ fn an_illegal_access_is_found_by_its_address_and_sticks() {
 
 #[test]
 fn a_kernel_that_fails_on_demand_fails_with_its_own_code() {
-    for (action, code) in
-        [("illegal-address", ILLEGAL_ADDRESS), ("assert", ASSERT), ("ecc", ECC_UNCORRECTABLE)]
-    {
+    for (action, code) in [
+        ("illegal-address", ILLEGAL_ADDRESS),
+        ("assert", ASSERT),
+        ("ecc", ECC_UNCORRECTABLE),
+        ("stack-overflow", STACK_ERROR),
+        ("illegal-instruction", ILLEGAL_INSTRUCTION),
+        ("misaligned-address", MISALIGNED_ADDRESS),
+        ("invalid-address-space", INVALID_ADDRESS_SPACE),
+        ("invalid-pc", INVALID_PC),
+        ("launch-failed", LAUNCH_FAILED),
+    ] {
         let node = Node::start(2, &format!("launch:vector_add@2:{action}"));
         let [mut faulty, mut elsewhere] = [0, 1].map(|gpu| node.client_on(gpu));
         elsewhere.compute().unwrap();

@@ -8,11 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
-use torpor_gpuserver::policy::eviction::Eviction;
-use torpor_gpuserver::policy::sharing::ActiveLimit;
 use torpor_gpuserver::server::{self, ServeArgs, logging};
-use torpor_gpuserver::swap_mode::SwapMode;
 use torpor_gpuserver::worker::{self, Console, WorkerOptions};
 
 /// The GPU server of a Torpor node.
@@ -26,40 +22,12 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Serve this node's GPUs, in the foreground, until SIGINT or SIGTERM (the same as `torpor serve`)
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Serve the clients of one GPU; standard input is the socket to the node server
     #[command(hide = true)]
     Worker {
         #[arg(long)]
         device: u32,
-        #[arg(long)]
-        driver: PathBuf,
-        #[arg(long)]
-        images: PathBuf,
-        #[arg(long, default_value_t = u64::MAX)]
-        pinned_limit_bytes: u64,
-        #[arg(long, default_value_t = u64::MAX)]
-        image_limit_bytes: u64,
-        #[arg(long, default_value_t = u64::MAX)]
-        code_limit_bytes: u64,
-        #[arg(long)]
-        spin_us: u64,
-        #[arg(long, default_value_t = 0)]
-        gpu_limit_bytes: u64,
-        #[arg(long, default_value_t)]
-        active_clients: ActiveLimit,
-        #[arg(long, default_value_t)]
-        eviction: Eviction,
-        #[arg(long, default_value_t = 100_000)]
-        linger_us: u64,
-        #[arg(long)]
-        swap: SwapMode,
-        #[arg(long)]
-        swap_group_bytes: u64,
-        #[arg(long)]
-        cover: bool,
-        #[arg(long)]
-        log: String,
     },
     /// Count the GPUs of a driver
     #[command(hide = true)]
@@ -71,47 +39,14 @@ enum Verb {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().verb {
-        Verb::Serve(arguments) => serve(arguments),
-        Verb::Worker {
-            device,
-            driver,
-            images,
-            pinned_limit_bytes,
-            image_limit_bytes,
-            code_limit_bytes,
-            spin_us,
-            gpu_limit_bytes,
-            active_clients,
-            eviction,
-            linger_us,
-            swap,
-            swap_group_bytes,
-            cover,
-            log,
-        } => work(&log, |server, console| WorkerOptions {
-            driver,
-            device,
-            server,
-            console: Some(console),
-            images,
-            pinned_limit_bytes,
-            image_limit_bytes,
-            code_limit_bytes,
-            spin: Duration::from_micros(spin_us),
-            memory_limit_bytes: gpu_limit_bytes,
-            active_clients,
-            eviction,
-            linger: Duration::from_micros(linger_us),
-            swap,
-            group_bytes: swap_group_bytes,
-            cover,
-        }),
+        Verb::Serve(arguments) => serve(*arguments),
+        Verb::Worker { device } => work(device),
         Verb::Probe { driver } => server::probe(&driver).map(|devices| println!("{devices}")),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
-            eprintln!("torpor-gpuserver: {reason}");
+            tell(&reason);
             ExitCode::FAILURE
         }
     }
@@ -124,17 +59,32 @@ fn serve(arguments: ServeArgs) -> Result<(), String> {
         .map_err(|error| error.to_string())
 }
 
-fn work(log: &str, options: impl FnOnce(OwnedFd, Arc<Console>) -> WorkerOptions) -> Result<(), String> {
+fn work(device: u32) -> Result<(), String> {
     // A server that is killed takes its workers along even while they are busy and do not look at their socket.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|error| error.to_string())?;
     let server = take_standard_input().map_err(|error| error.to_string())?;
     let console = Arc::new(Console::capture().map_err(|error| error.to_string())?);
-    let began = logging::begin_in(log, console.log()).map_err(|error| error.to_string());
-    let done =
-        began.and_then(|()| worker::run(options(server, console.clone())).map_err(|error| error.to_string()));
+    let done = begin(device, server, &console);
     console.release();
-    done
+    if let Err(reason) = done {
+        tell(&reason);
+        // Without running the driver's exit handlers: they would give back what a lost context has, piece by piece.
+        // SAFETY: ends the process; nothing of it is used afterwards.
+        unsafe { libc::_exit(1) }
+    }
+    Ok(())
+}
+
+fn tell(reason: &str) {
+    eprintln!("torpor-gpuserver: {reason}");
+}
+
+fn begin(device: u32, server: OwnedFd, console: &Arc<Console>) -> Result<(), String> {
+    let Some(begin) = worker::hear_first(&server).map_err(|error| error.to_string())? else { return Ok(()) };
+    logging::begin_in(&begin.log, console.log()).map_err(|error| error.to_string())?;
+    let options = WorkerOptions { device, server, console: Some(console.clone()), begin };
+    worker::run(options).map_err(|error| error.to_string())
 }
 
 /// Standard input as a descriptor of our own, and nothing in its place for libraries that would read from it.

@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 
 /// How memory is swapped in. Each way is the one before and something more.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SwapMode {
     /// All of it before the first kernel, from memory that is not page-locked
     Pageable,
@@ -12,22 +12,10 @@ pub enum SwapMode {
     /// Kernels wait only for the segments that they can reach
     Pipelined,
     /// Segments are grouped: copies of 8 MiB run at 54.5 of 55.2 GB/s
-    #[default]
     Grouped,
 }
 
 impl SwapMode {
-    /// Its name, as it is written on a command line.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Pageable => "pageable",
-            Self::Locked => "locked",
-            Self::Pipelined => "pipelined",
-            Self::Grouped => "grouped",
-        }
-    }
-
     /// From how many bytes on a group of segments is whole, if groups are to have `group_bytes`.
     #[must_use]
     pub fn group_bytes(self, group_bytes: u64) -> u64 {
@@ -42,17 +30,5 @@ impl SwapMode {
     #[must_use]
     pub fn is_pipelined(self) -> bool {
         matches!(self, Self::Pipelined | Self::Grouped)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_those_of_the_command_line() {
-        for mode in SwapMode::value_variants() {
-            assert_eq!(SwapMode::from_str(mode.name(), false), Ok(*mode));
-        }
     }
 }

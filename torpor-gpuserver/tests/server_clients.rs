@@ -5,7 +5,8 @@ mod server_support;
 use rustix::process::{Pid, Signal, kill_process};
 use server_support::client::{self, Client, connect, hello, take_memory};
 use server_support::fake_worker::{
-    self, BREAKS_PROTOCOL, BUSY_AGAIN, COVERED, DEADLY, DIES, IGNORED, LOSES_CONTEXT,
+    self, BREAKS_PROTOCOL, BUSY_AGAIN, COMES_TO_A_LOSS, COVERED, DEADLY, DIES, IGNORED, LOSES_CONTEXT,
+    LOSES_CONTEXT_AND_STAYS,
 };
 use server_support::server::{self, Server, eventually};
 use std::fs::{self, File};
@@ -251,6 +252,41 @@ fn a_lost_context_fails_its_clients_with_its_code() {
         eventually("the client fails", || client.channel.sticky_error() == Some(CudaError::ILLEGAL_ADDRESS));
     }
     assert!(server.said("CUDA_ERROR_ILLEGAL_ADDRESS (700): the kernel read nonsense"));
+}
+
+#[test]
+fn a_worker_that_stays_though_its_context_is_lost_gets_no_more_clients_and_is_killed() {
+    let server = Server::start(PROGRAM, &["--gpus", "0"]);
+    let worker = server.gpus()[0].worker_pid;
+    let lost = connect(&server.function(LOSES_CONTEXT_AND_STAYS));
+    eventually("the client fails", || lost.channel.sticky_error() == Some(CudaError::ILLEGAL_ADDRESS));
+    let gpu = &server.gpus()[0];
+    assert!(gpu.worker_pid != worker || gpu.state != "ready", "{gpu:?}");
+    eventually("it is killed", || !is_alive(worker));
+    eventually("another one serves", || server.gpus()[0].state == "ready");
+    connect(&server.function("next"));
+}
+
+#[test]
+fn a_client_that_comes_to_a_worker_whose_context_is_just_lost_is_served_by_the_next_one() {
+    let losses = tempfile::NamedTempFile::new().unwrap();
+    let server = Server::start_by(|directory| {
+        let mut command = server::command(PROGRAM, directory, &["--gpus", "0"]);
+        command.env("TORPOR_FAKE_LOSSES", losses.path());
+        command
+    });
+    let function = server.function(COMES_TO_A_LOSS);
+    fs::write(&losses, "..").unwrap();
+    let client = connect(&function);
+    assert_eq!((client.channel.sticky_error(), server.gpus()[0].worker_restarts), (None, 2));
+    assert_eq!(server.clients().len(), 1);
+    // A client that comes to nothing else is what ends them.
+    fs::write(&losses, "....").unwrap();
+    let welcome = hello(&function, PROTOCOL_VERSION).unwrap();
+    let reason = take_memory(&function, &welcome).err().unwrap();
+    assert!(reason.contains("its GPU's worker died"), "{reason}");
+    assert_eq!(fs::read(&losses).unwrap().len(), 1);
+    eventually("nothing is left of it", || server.clients().len() == 1);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use torpor_proto::directory::ServerDirectory;
 const PROGRAM: &str = env!("CARGO_BIN_EXE_torpor-gpuserver");
 
 /// What the fake GPU has for functions by default: 8 GiB less 5 %.
-const GPU_LIMIT_BYTES: u64 = (8 << 30) - (8 << 30) / 20;
+const GPU_LIMIT_BYTES: u64 = (8 << 30) - (8 << 30) / 20 - (8 << 30) / 40;
 
 /// The worker process of every other test here.
 #[test]
@@ -114,7 +114,7 @@ fn what_cannot_be_is_refused_at_the_start_with_names_and_numbers() {
     let home = tempfile::tempdir().unwrap();
     let config = |text| write(home.path(), text).display().to_string();
     let said = refused(&["--config", &config("[functions.big]\nmemory_limit = '9GiB'")]);
-    assert!(said.contains("function big") && said.contains("9 GiB") && said.contains("7.6 GiB"), "{said}");
+    assert!(said.contains("function big") && said.contains("9 GiB") && said.contains("7.4 GiB"), "{said}");
     let said = refused(&["--config", &config("\n[functions.f]\nmemory_limt = '1GiB'")]);
     assert!(said.contains("torpor.toml:3: ") && said.contains("did you mean `memory_limit`?"), "{said}");
     let said = refused(&["--gpu-limit", "9GiB"]);

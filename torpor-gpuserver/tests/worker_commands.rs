@@ -5,12 +5,13 @@ mod worker_support;
 use std::time::{Duration, Instant};
 use torpor_proto::command::{
     ContextSynchronize, CopyStrided, EventCreate, EventDestroy, EventElapsed, EventQuery, EventRecord,
-    EventSynchronize, Fill, HostLock, HostUnlock, MemoryFree, MemoryInfo, Ping, StreamCreate, StreamDestroy,
-    StreamQuery, StreamSynchronize, StreamWaitEvent,
+    EventSynchronize, Fill, HostLock, HostUnlock, LimitRaise, MemoryFree, MemoryInfo, Ping, StreamCreate,
+    StreamDestroy, StreamQuery, StreamSynchronize, StreamWaitEvent,
 };
+use torpor_proto::control::worker::Begin;
 use torpor_proto::control::worker::from_worker::Body as From;
 use torpor_proto::error::CudaError;
-use worker_support::{LIMIT_BYTES, STAGING_BYTES, Worker};
+use worker_support::{Client, LIMIT_BYTES, STAGING_BYTES, Worker};
 
 const MIB: u64 = 1 << 20;
 
@@ -39,10 +40,43 @@ fn a_worker_describes_its_device_and_ends_with_its_server() {
 
 #[test]
 fn a_driver_that_is_none_is_named() {
-    let reason = Worker::fail_to_start(std::path::Path::new("/no/such/driver.so"));
-    assert!(reason.contains("/no/such/driver.so"), "{reason}");
-    let reason = Worker::fail_to_start(std::path::Path::new("libc.so.6"));
-    assert!(reason.contains("cuInit"), "{reason}");
+    for (driver, word) in [("/no/such/driver.so", "/no/such/driver.so"), ("libc.so.6", "cuInit")] {
+        let reason = Worker::fail_to_start(Begin { driver: driver.into(), ..Worker::begin_message() });
+        assert!(reason.contains(word), "{reason}");
+    }
+}
+
+#[test]
+fn a_way_that_this_release_does_not_know_is_named() {
+    for begin in [
+        Begin { swap: "guessed".to_owned(), ..Worker::begin_message() },
+        Begin { eviction: "guessed".to_owned(), ..Worker::begin_message() },
+        Begin { active_clients: "guessed".to_owned(), ..Worker::begin_message() },
+    ] {
+        let reason = Worker::fail_to_start(begin);
+        assert!(reason.contains("guessed"), "{reason}");
+    }
+}
+
+#[test]
+fn what_limits_of_the_context_take_is_bounded_together_and_a_refusal_changes_nothing() {
+    let [stack, printed, heap] = [0, 1, 2];
+    // A quarter of the 256 MiB that functions leave: 64 MiB beyond the heap of 8 MiB and the buffer of 1 MiB at the beginning.
+    let begin = Begin { gpu_limit_bytes: 768 * MIB, ..Worker::begin_message() };
+    let mut worker = Worker::start_told(&[("TORPOR_SIMGPU_MEMORY", "1GiB")], begin);
+    let (mut greedy, mut other) = (worker.attach(0), worker.attach(1));
+    let raise = |client: &mut Client, limit, value| client.ask(LimitRaise { value, limit, reserved: 0 });
+    raise(&mut greedy, heap, 48 * MIB).unwrap();
+    assert_eq!(raise(&mut greedy, printed, 41 * MIB), Err(CudaError::OUT_OF_MEMORY));
+    assert_eq!(raise(&mut greedy, stack, 64 << 10), Err(CudaError::OUT_OF_MEMORY));
+    raise(&mut greedy, printed, 11 * MIB).unwrap();
+    // Heaps add up: 4 MiB are within what is left, 20 MiB are not.
+    assert_eq!(raise(&mut other, heap, 20 * MIB), Err(CudaError::OUT_OF_MEMORY));
+    raise(&mut other, heap, 4 * MIB).unwrap();
+    raise(&mut other, printed, 11 * MIB).expect("the other's is large enough");
+    for client in [&mut greedy, &mut other] {
+        client.allocate(0, 2 * MIB).unwrap();
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use torpor_proto::command::{
     KernelSetAttribute, LaunchAttribute, LaunchShape, OccupancyBlocks, OccupancyClusterSize, OccupancyShared,
     Ping, StreamCreate, StreamSynchronize, StreamWaitEvent, TensorMapTiled,
 };
-use torpor_proto::control::worker::Attach;
+use torpor_proto::control::worker::{Attach, Begin};
 use torpor_proto::error::CudaError;
 use worker_support::client::hash;
 use worker_support::kernels::{PTX, STATE, add_step_parameters, image, launch, record};
@@ -78,7 +78,7 @@ fn another_worker_finds_the_image_in_its_file() {
 fn images_that_nobody_uses_leave_the_gpu() {
     let unlike = |number: u32| [format!("{PTX}// {number}").as_bytes(), b"\0"].concat();
     let limit = 3 * unlike(0).len() as u64;
-    let mut worker = Worker::start_limited(&[], &["--code-limit-bytes", &limit.to_string()]);
+    let mut worker = Worker::start_told(&[], Begin { code_limit_bytes: limit, ..Worker::begin_message() });
     let mut client = worker.attach(0);
     client.load_kernels();
     let address = client.allocate(0, 2 * MIB).unwrap();

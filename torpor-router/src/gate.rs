@@ -61,7 +61,7 @@ impl Drop for Waiting<'_> {
 
 impl Default for Gate {
     fn default() -> Self {
-        let policy = Policy::default();
+        let policy = SchedulerSection::default().policy();
         Self(Mutex::new(State {
             policy,
             order: order(policy, Instant::now()),
@@ -81,7 +81,7 @@ impl Gate {
 
     /// Does what the settings say from now on.
     pub fn apply(self: &Arc<Self>, scheduler: &SchedulerSection) {
-        let policy = scheduler.policy.unwrap_or_default();
+        let policy = scheduler.policy();
         if scheduler.policy.is_some() && scheduler.max_running.is_none() {
             tracing::warn!(
                 "[scheduler] policy orders nothing without max_running: all requests go to the GPUs as they come"

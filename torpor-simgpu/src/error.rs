@@ -51,8 +51,11 @@ impl CudaError {
     pub const ASSERT: Self = Self(710);
     pub const HOST_MEMORY_ALREADY_REGISTERED: Self = Self(712);
     pub const HOST_MEMORY_NOT_REGISTERED: Self = Self(713);
+    pub const HARDWARE_STACK_ERROR: Self = Self(714);
     pub const ILLEGAL_INSTRUCTION: Self = Self(715);
     pub const MISALIGNED_ADDRESS: Self = Self(716);
+    pub const INVALID_ADDRESS_SPACE: Self = Self(717);
+    pub const INVALID_PC: Self = Self(718);
     pub const LAUNCH_FAILED: Self = Self(719);
     pub const NOT_PERMITTED: Self = Self(800);
     pub const NOT_SUPPORTED: Self = Self(801);

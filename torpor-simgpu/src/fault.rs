@@ -6,7 +6,7 @@
 //!          | "copy"                ["@" N] ":" action      the N-th copy
 //!          | "launch" [":" KERNEL] ["@" N] ":" action      the N-th launch (of that kernel)
 //!          | "device" ":" ORDINAL ":" "lost" ["@" N]       from the N-th driver call on
-//! action   = "fail" | "fail=" CODE | "out-of-memory" | "illegal-address" | "assert" | "ecc" | "hang" | "abort" | "kill"
+//! action   = "fail" | "fail=" CODE | "out-of-memory" | "hang" | "abort" | "kill" | a word of `STICKY`
 //! ```
 //! N counts from 1; without it a rule applies every time. Graph launches count as the copies and launches they consist of.
 
@@ -31,6 +31,19 @@ pub enum Action {
     /// The process is killed (SIGKILL).
     Kill,
 }
+
+/// What kernels do wrong, by word, and hardware's errors for it: the context is lost.
+const STICKY: [(&str, CudaError); 9] = [
+    ("ecc", CudaError::ECC_UNCORRECTABLE),
+    ("illegal-address", CudaError::ILLEGAL_ADDRESS),
+    ("assert", CudaError::ASSERT),
+    ("stack-overflow", CudaError::HARDWARE_STACK_ERROR),
+    ("illegal-instruction", CudaError::ILLEGAL_INSTRUCTION),
+    ("misaligned-address", CudaError::MISALIGNED_ADDRESS),
+    ("invalid-address-space", CudaError::INVALID_ADDRESS_SPACE),
+    ("invalid-pc", CudaError::INVALID_PC),
+    ("launch-failed", CudaError::LAUNCH_FAILED),
+];
 
 /// What a rule applies to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -170,13 +183,13 @@ fn parse_action(text: &str) -> Option<Action> {
     Some(match text {
         "fail" => Action::Fail(CudaError::UNKNOWN),
         "out-of-memory" => Action::Fail(CudaError::OUT_OF_MEMORY),
-        "illegal-address" => Action::Stick(CudaError::ILLEGAL_ADDRESS),
-        "assert" => Action::Stick(CudaError::ASSERT),
-        "ecc" => Action::Stick(CudaError::ECC_UNCORRECTABLE),
         "hang" => Action::Hang,
         "abort" => Action::Abort,
         "kill" => Action::Kill,
-        _ => return None,
+        word => {
+            let (_, error) = STICKY.iter().find(|(known, _)| *known == word)?;
+            Action::Stick(*error)
+        }
     })
 }
 

@@ -38,6 +38,39 @@ fn a_failed_copy_sticks() {
     assert_eq!(ended.log_lines("sticky error CUDA_ERROR_UNKNOWN"), 1, "{}", ended.log);
 }
 
+/// What goes wrong in kernels, and its code.
+const KINDS: [(&str, i32); 9] = [
+    ("ecc", 214),
+    ("illegal-address", 700),
+    ("assert", 710),
+    ("stack-overflow", 714),
+    ("illegal-instruction", 715),
+    ("misaligned-address", 716),
+    ("invalid-address-space", 717),
+    ("invalid-pc", 718),
+    ("launch-failed", 719),
+];
+
+#[test]
+fn each_kind_of_fault_has_hardware_s_error_and_sticks() {
+    for (kind, _) in KINDS {
+        let rule = format!("copy@1:{kind}");
+        passes("each_kind_of_fault_has_hardware_s_error_and_sticks", &[("FAULTS", &rule)], || {
+            let rule = std::env::var("TORPOR_SIMGPU_FAULTS").unwrap();
+            let (_, code) = KINDS.into_iter().find(|(kind, _)| rule.ends_with(kind)).unwrap();
+            use_device(0);
+            let (memory, stream) = (allocate(64), stream(1));
+            let source = [2_u8];
+            assert_eq!(
+                cuMemcpyHtoDAsync_v2(memory, source.as_ptr().cast(), 1, stream),
+                SUCCESS,
+                "only issued"
+            );
+            assert_eq!([cuStreamSynchronize(stream), cuCtxSynchronize()], [code; 2], "{rule}");
+        });
+    }
+}
+
 #[test]
 fn a_hanging_copy_never_ends() {
     passes("a_hanging_copy_never_ends", &[("FAULTS", "copy@1:hang")], || {

@@ -40,7 +40,7 @@ use std::thread;
 use std::time::Instant;
 use torpor_gpuserver::server::TuningArgs;
 use torpor_gpuserver::server::installation::INTERCEPT_LIBRARY;
-use torpor_gpuserver::server::options::DriverChoice;
+use torpor_gpuserver::server::options::{DriverChoice, Flags};
 use torpor_gpuserver::server::size::ByteSize;
 use torpor_proto::control::admin::{EnsureFunctionRequest, Gpu, ListGpusRequest};
 
@@ -111,7 +111,9 @@ impl Demo {
         let began = Instant::now();
         let (sender, events) = channel();
         interrupt::watch(sender.clone())?;
-        let server = PrivateServer::start(&TuningArgs { driver: self.driver, ..TuningArgs::default() })?;
+        let flags = Flags { driver: Some(self.driver), ..Flags::default() };
+        let tuning = TuningArgs { flags, ..TuningArgs::default() };
+        let server = PrivateServer::start(&tuning)?;
         let mut admin = Admin::connect(server.directory())?;
         let gpus = admin.call(async |api| api.list_gpus(ListGpusRequest {}).await)?.gpus;
         gpus.iter().for_each(|gpu| eprintln!("{}", describe(gpu)));

@@ -35,8 +35,9 @@ impl Node {
         let server = Server::start_by(|directory| {
             let mut command = torpor(reports.path());
             command.arg("serve").arg("--directory").arg(directory.path());
-            // Who is covered survives, and what covers is counted by the rules for faults.
-            command.args(["--driver", "simulated", "--staging", "4MiB", "--cover", "false"]).args(flags);
+            // Who is covered survives, and what covers is counted by the rules for faults, which a spare counts, too.
+            command.args(["--driver", "simulated", "--staging", "4MiB", "--cover", "false"]);
+            command.args(["--spare-worker", "false"]).args(flags);
             command.env("TORPOR_SIMGPU_DEVICES", gpus.to_string());
             command.env("TORPOR_SIMGPU_LOG", reports.path().join("log"));
             command.envs(settings.iter().copied());

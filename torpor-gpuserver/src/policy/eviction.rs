@@ -1,26 +1,15 @@
 //! Eviction: whose memory leaves a GPU when somebody else needs room.
 
 use std::cmp::Reverse;
-use std::fmt;
 
 /// Of those that wait for nothing, who leaves first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Eviction {
     /// Whoever used its memory longest ago
-    #[default]
     Lru,
     /// The same, but last those whose memory takes longer to come back than their work takes
     HeavyLast,
-}
-
-impl fmt::Display for Eviction {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.pad(match self {
-            Self::Lru => "lru",
-            Self::HeavyLast => "heavy-last",
-        })
-    }
 }
 
 /// A client with memory on the GPU.

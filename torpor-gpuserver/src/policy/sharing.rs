@@ -9,10 +9,9 @@ use std::num::NonZeroUsize;
 use std::str::FromStr;
 
 /// How many clients are active on one GPU at the same time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ActiveLimit {
     /// Those whose memory is on the GPU together.
-    #[default]
     Auto,
     /// So many, whatever memory they have.
     AtMost(NonZeroUsize),

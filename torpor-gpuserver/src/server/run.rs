@@ -134,38 +134,19 @@ pub fn run(
     raise_descriptor_limit();
     priority::raise();
     let tree = ServerTree::take(&options.directory)?;
-    let driver = find_driver(&options.driver, &options.program)?;
-    let indices = match &options.gpus {
+    let driver = find_driver(&options.flags.driver(), &options.program)?;
+    let indices = match &options.flags.gpus {
         Some(gpus) => gpus.clone(),
         None => (0..driver.devices).collect(),
     };
     if let Some(&gpu) = indices.iter().find(|&&gpu| gpu >= driver.devices) {
         return Err(ServerError::NoSuchGpu { gpu, devices: driver.devices, driver: driver.library });
     }
-    let (limits, gpus) = (options.gpu_limits.as_ref().map_or(1, |limits| limits.0.len()), indices.len());
+    let (limits, gpus) = (options.memory.gpu_limit.as_ref().map_or(1, Vec::len), indices.len());
     if limits != 1 && limits != gpus {
         return Err(ServerError::GpuLimits { limits, gpus });
     }
-    let recipe = |(gpu, index): (usize, u32)| {
-        let recipe = Recipe {
-            program: options.program.clone(),
-            driver: driver.library.clone(),
-            images: options.directory.images(),
-            pinned_limit_bytes: options.pinned_limit_bytes,
-            image_limit_bytes: options.image_limit_bytes,
-            code_limit_bytes: options.code_limit_bytes,
-            spin: options.spin,
-            gpu_limit_bytes: options.gpu_limit_bytes(gpu),
-            active_clients: options.active_clients,
-            eviction: options.eviction,
-            linger: options.linger,
-            cover: options.cover,
-            swap: options.swap,
-            swap_group_bytes: options.swap_group_bytes,
-            log: options.log.clone(),
-        };
-        (index, recipe)
-    };
+    let recipe = |(gpu, index)| (index, Recipe::new(&options, &driver.library, gpu));
     let gpus_by_driver = indices.clone();
     let recipes: Vec<_> = indices.into_iter().enumerate().map(recipe).collect();
     let store = Store::open(&options.store)?;

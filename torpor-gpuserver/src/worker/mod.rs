@@ -1,4 +1,4 @@
-//! The worker: the process that holds one GPU's only CUDA context and runs the commands of many clients.
+//! The worker: the process that holds the CUDA context of one GPU's clients and runs the commands of many clients.
 //!
 //! One thread listens to the node server; each client has a thread of its own, its *session*, that reads the client's
 //! ring and executes what is in it (`session`). A session trusts nothing that a client writes and shares nothing with
@@ -34,79 +34,57 @@ mod work_time;
 pub use gpu::console::Console;
 
 use crate::driver::{Device, Driver, DriverError, Reservation};
-use crate::gpu_limit::gpu_limit_bytes;
-use crate::policy::eviction::Eviction;
-use crate::policy::sharing::ActiveLimit;
-use crate::swap_mode::SwapMode;
+use crate::worker::gpu::Shared;
 use crate::worker::gpu::digest::Digests;
 use crate::worker::gpu::images::ImageStore;
 use crate::worker::gpu::images::room::ImageLimits;
 use crate::worker::gpu::pulse::Pulse;
-use crate::worker::gpu::{Shared, Tuning};
+use crate::worker::gpu::tuning::Tuning;
 use crate::worker::mailbox::Wish;
 use crate::worker::server_socket::ServerSocket;
+use std::ffi::OsStr;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use torpor_proto::control::Message;
 use torpor_proto::control::worker::{
-    ClientFault, Detached, Failed, Mark, NotReleased, Pong, Ready, RequestPoint, ToWorker, from_worker,
-    to_worker,
+    Begin, ClientFault, Detached, Failed, Mark, NotReleased, Pong, Ready, RequestPoint, ToWorker,
+    from_worker, to_worker,
 };
 use torpor_proto::error::CudaError;
+use torpor_proto::handover;
 use torpor_proto::layout;
 
 /// The device window is reserved in pieces of this size if the driver refuses it as a whole.
 const WINDOW_PIECE_BYTES: u64 = 8 << 40;
 
-/// Of the memory that functions leave, this part is for limits that programs set; the driver and code need the rest.
-const CONTEXT_PART: u64 = 4;
+/// How long sessions may take to tell their clients that the context is lost. The server tells those that they did not, and those that
+/// are covered wait for this worker's end.
+const LEAVE_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// How long sessions may take to tell their clients that the context is lost.
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// What a worker is told at its start.
+/// What a worker begins with.
 #[derive(Debug)]
 pub struct WorkerOptions {
-    /// The `libcuda.so.1` to load.
-    pub driver: PathBuf,
     /// The device's number, as the driver counts.
     pub device: u32,
     /// The conversation with the node server: a SOCK_SEQPACKET socket.
     pub server: OwnedFd,
     /// Where this process's driver writes what kernels say. Without, it is not read, and nobody's kernels print.
     pub console: Option<Arc<Console>>,
-    /// The directory where images are kept, shared by the node's workers.
-    pub images: PathBuf,
-    /// Page-locked host memory of all clients together.
-    pub pinned_limit_bytes: u64,
-    /// Bytes of images in that directory.
-    pub image_limit_bytes: u64,
-    /// Bytes of loaded images, unless clients use more.
-    pub code_limit_bytes: u64,
-    /// How long a session spins for the next command before it sleeps.
-    pub spin: Duration,
-    /// Device memory that all clients together may use; 0 for the GPU's default ([`crate::gpu_limit`]).
-    pub memory_limit_bytes: u64,
-    /// Clients that are active on the GPU at the same time.
-    pub active_clients: ActiveLimit,
-    /// Who leaves the GPU first when others need the room.
-    pub eviction: Eviction,
-    /// How long a client keeps the GPU after its last command.
-    pub linger: Duration,
-    /// How memory is swapped in.
-    pub swap: SwapMode,
-    /// Bytes of a group of segments that are swapped in.
-    pub group_bytes: u64,
-    /// Whether the server is given idle clients' states, so that they survive this worker.
-    pub cover: bool,
+    /// What the server has said first.
+    pub begin: Begin,
 }
 
 /// Why a worker ended.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
+    /// The server speaks differently.
+    #[error("the node server did not say how to begin, but: {0}; is it of another release?")]
+    Begin(String),
     /// The driver or the device cannot be used.
     #[error(transparent)]
     Driver(#[from] DriverError),
@@ -130,6 +108,21 @@ pub enum WorkerError {
     Lost(CudaError),
 }
 
+/// Waits for what the server says first. `None` if it is gone.
+///
+/// # Errors
+/// [`WorkerError`]: the socket's, or it says something else.
+pub fn hear_first(server: &OwnedFd) -> Result<Option<Begin>, WorkerError> {
+    let (message, _) = handover::receive(server)?;
+    if message.is_empty() {
+        return Ok(None);
+    }
+    match ToWorker::decode(message.as_slice()).map(|message| message.body) {
+        Ok(Some(to_worker::Body::Begin(begin))) => Ok(Some(begin)),
+        other => Err(WorkerError::Begin(format!("{other:?}"))),
+    }
+}
+
 /// Runs a worker as this process, from its main thread: it dies with the node server, and the process ends at once, with
 /// status 0, when the server closes its end.
 ///
@@ -149,8 +142,9 @@ pub fn run(options: WorkerOptions) -> Result<(), WorkerError> {
             unsafe { std::env::set_var(name, value) };
         }
     }
-    let Started { shared, pulse, _window } = match start(options) {
-        Ok(started) => started,
+    // Nothing is given back one by one: the end of the process gives all back at once, and a lost context takes no calls.
+    let started = match start(options) {
+        Ok(started) => ManuallyDrop::new(started),
         Err((server, error)) => {
             let failed = from_worker::Body::Failed(Failed { reason: error.to_string() });
             // The server may be gone; the error is returned all the same.
@@ -158,9 +152,10 @@ pub fn run(options: WorkerOptions) -> Result<(), WorkerError> {
             return Err(error);
         }
     };
-    let ended = listen(&shared, &pulse);
+    let shared = &started.shared;
+    let ended = listen(shared, &started.pulse);
     if let Some(error) = shared.lost() {
-        leave(&shared);
+        leave(shared);
         return Err(WorkerError::Lost(error));
     }
     ended?;
@@ -177,55 +172,32 @@ struct Started {
 }
 
 fn start(options: WorkerOptions) -> Result<Started, (Arc<ServerSocket>, WorkerError)> {
-    let WorkerOptions {
-        driver,
-        device,
-        server,
-        console,
-        images,
-        pinned_limit_bytes,
-        image_limit_bytes,
-        code_limit_bytes,
-        spin,
-        memory_limit_bytes,
-        active_clients,
-        eviction,
-        linger,
-        swap,
-        group_bytes,
-        cover,
-    } = options;
+    let WorkerOptions { device, server, console, begin } = options;
     let server = Arc::new(ServerSocket::new(server));
     let prepare = || {
-        let device = Device::open(Driver::load(&driver)?, device)?;
+        let device = Device::open(Driver::load(path(&begin.driver))?, device)?;
         let window = reserve_window(&device)?;
         let description = device.describe().map_err(WorkerError::Describe)?;
-        let image_limits = ImageLimits { disk_bytes: image_limit_bytes, code_bytes: code_limit_bytes };
-        let images = ImageStore::open(images, image_limits).map_err(WorkerError::Images)?;
+        let tuning = Tuning::new(&begin, description.total_memory_bytes).map_err(WorkerError::Begin)?;
+        let image_limits =
+            ImageLimits { disk_bytes: begin.image_limit_bytes, code_bytes: begin.code_limit_bytes };
+        let images =
+            ImageStore::open(path(&begin.images).to_owned(), image_limits).map_err(WorkerError::Images)?;
         let digests = Digests::load(&device).map_err(WorkerError::Digests)?;
         let pulse = Pulse::start(&device).map_err(WorkerError::Pulse)?;
-        Ok((device, window, description, images, digests, pulse))
+        Ok((device, window, description, tuning, images, digests, pulse))
     };
-    let (device, window, description, images, digests, pulse) = match prepare() {
+    let (device, window, description, tuning, images, digests, pulse) = match prepare() {
         Ok(prepared) => prepared,
         Err(error) => return Err((server, error)),
-    };
-    let memory_limit_bytes = gpu_limit_bytes(memory_limit_bytes, description.total_memory_bytes);
-    let tuning = Tuning {
-        spin,
-        linger,
-        swap,
-        group_bytes,
-        memory_limit_bytes,
-        pinned_limit_bytes,
-        active_clients,
-        cover,
-        eviction,
-        context_limit_bytes: description.total_memory_bytes.saturating_sub(memory_limit_bytes) / CONTEXT_PART,
     };
     let shared = Arc::new(Shared::new(device, server, images, digests, console, tuning));
     shared.tell(from_worker::Body::Ready(Ready { device: Some(description) }));
     Ok(Started { shared, pulse, _window: window })
+}
+
+fn path(bytes: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(bytes))
 }
 
 /// Keeps the device addresses of all clients, wherever they are.

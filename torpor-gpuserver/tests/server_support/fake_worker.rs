@@ -1,14 +1,16 @@
 //! A worker without a GPU. How it behaves is told by the name of the function whose client it is to serve.
 
 use super::fake_store::FakeStore;
+use std::fs::File;
 use std::os::fd::AsFd;
 use torpor_proto::channel::MappedChannel;
 use torpor_proto::control::Message;
 use torpor_proto::control::client::Device;
 use torpor_proto::control::worker::{
-    Attached, ClientFault, ClientUsage, Covered, Detached, DeviceFault, FromWorker, NotReleased, Pong, Ready,
-    Released, Settings, ToWorker, Usage, from_worker, to_worker,
+    Attached, ClientFault, ClientUsage, Covered, Detached, DeviceFault, Failed, FromWorker, NotReleased,
+    Pong, Ready, Released, Settings, ToWorker, Usage, from_worker, to_worker,
 };
+use torpor_proto::error::CudaError;
 use torpor_proto::handover;
 use torpor_proto::mapping::{check_sealed, create_sealed};
 
@@ -16,6 +18,10 @@ use torpor_proto::mapping::{check_sealed, create_sealed};
 pub const DIES: &str = "dies";
 /// Its worker loses its context and ends.
 pub const LOSES_CONTEXT: &str = "loses-context";
+/// As [`LOSES_CONTEXT`], and its worker does not end.
+pub const LOSES_CONTEXT_AND_STAYS: &str = "loses-context-and-stays";
+/// Workers lose their contexts before they serve it, as many as the file of `TORPOR_FAKE_LOSSES` has bytes left.
+pub const COMES_TO_A_LOSS: &str = "comes-to-a-loss";
 /// Its worker finds that it broke the protocol.
 pub const BREAKS_PROTOCOL: &str = "breaks-protocol";
 /// Its worker never says that it serves it, and never lets go of it.
@@ -51,6 +57,30 @@ fn tell_settings(function: &str, memory_limit_bytes: u64, writeback: i32, pinned
     eprintln!("fake worker: {function}: limit {memory_limit_bytes} writeback {writeback} pinned {pinned}.");
 }
 
+/// What is held as long as this worker lives, of a GPU that has room for one context if `TORPOR_FAKE_ONE_CONTEXT` names a file.
+/// `None` if there is no room, unless `TORPOR_FAKE_WAITS`.
+fn take_context() -> Option<Option<File>> {
+    let Some(path) = std::env::var_os("TORPOR_FAKE_ONE_CONTEXT") else { return Some(None) };
+    eprintln!("fake worker: begins");
+    let context = File::open(path).unwrap();
+    if context.try_lock().is_err() {
+        if std::env::var_os("TORPOR_FAKE_WAITS").is_none() {
+            eprintln!("fake worker: no room for a context");
+            return None;
+        }
+        eprintln!("fake worker: waits for a context");
+        context.lock().unwrap();
+    }
+    Some(Some(context))
+}
+
+/// Whether another context is to be lost.
+fn take_loss() -> bool {
+    let path = std::env::var_os("TORPOR_FAKE_LOSSES").unwrap();
+    let left = std::fs::read(&path).unwrap();
+    left.split_last().is_some_and(|(_, rest)| std::fs::write(&path, rest).is_ok())
+}
+
 /// Call from the test named `fake_worker`: serves if this process is one, else does nothing.
 pub fn serve_if_asked() {
     if std::env::var_os("TORPOR_FAKE_WORKER").is_none() {
@@ -58,6 +88,11 @@ pub fn serve_if_asked() {
     }
     let socket = std::io::stdin();
     let say = |body| handover::send(&socket, &FromWorker { body: Some(body) }.encode_to_vec(), &[]).unwrap();
+    let Some(_context) = take_context() else {
+        let reason = "out of memory".to_owned();
+        say(from_worker::Body::Failed(Failed { reason }));
+        return;
+    };
     let device = Device { name: "Fake GPU".to_owned(), total_memory_bytes: 8 << 30, ..Device::default() };
     say(from_worker::Body::Ready(Ready { device: Some(device) }));
     let mut clients: Vec<Served> = Vec::new();
@@ -73,12 +108,21 @@ pub fn serve_if_asked() {
                     panic!("{} descriptors", descriptors.len())
                 };
                 assert_eq!(state.len(), usize::from(attach.resumed));
-                MappedChannel::open(channel).unwrap();
+                let mapped = MappedChannel::open(channel).unwrap();
                 check_sealed(host, attach.host_bytes).unwrap();
                 let client = attach.client;
                 store.attach(client, &attach.function).into_iter().for_each(say);
                 if attach.function == IGNORED {
                     continue;
+                }
+                if attach.function == COMES_TO_A_LOSS && take_loss() {
+                    mapped.fail(CudaError::ILLEGAL_ADDRESS);
+                    let reason = "another one's kernel read nonsense".to_owned();
+                    let fault = DeviceFault { code: 700, reason, ran_ahead: Vec::new() };
+                    say(from_worker::Body::DeviceFault(fault));
+                    // Too late: it is about to end.
+                    say(from_worker::Body::Attached(Attached { client }));
+                    return;
                 }
                 if attach.resumed && attach.function == DEADLY {
                     std::process::abort();
@@ -96,14 +140,20 @@ pub fn serve_if_asked() {
                 }
                 match attach.function.as_str() {
                     DIES => std::process::abort(),
-                    LOSES_CONTEXT => {
+                    LOSES_CONTEXT | LOSES_CONTEXT_AND_STAYS => {
                         let reason = "the kernel read nonsense".to_owned();
                         say(from_worker::Body::DeviceFault(DeviceFault {
                             code: 700,
                             reason,
                             ran_ahead: Vec::new(),
                         }));
-                        return;
+                        if attach.function == LOSES_CONTEXT {
+                            return;
+                        }
+                        // Whoever still attaches is not heard.
+                        loop {
+                            std::thread::park();
+                        }
                     }
                     BREAKS_PROTOCOL => {
                         let reason = "command 999".to_owned();
@@ -155,8 +205,8 @@ pub fn serve_if_asked() {
                 }));
             }
             to_worker::Body::Ping(_) => say(from_worker::Body::Pong(Pong::default())),
-            // Nothing happens here that anybody follows.
-            to_worker::Body::Follow(_) => {}
+            // It has no GPU, and nothing happens here that anybody follows.
+            to_worker::Body::Begin(_) | to_worker::Body::Follow(_) => {}
             to_worker::Body::Settings(settings) => {
                 let served = clients.iter().find(|served| served.client == settings.client).unwrap();
                 let Settings { memory_limit_bytes, writeback, pinned, .. } = settings;

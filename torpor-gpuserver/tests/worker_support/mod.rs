@@ -10,6 +10,7 @@ pub use client::Client;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ use torpor_proto::channel::MappedChannel;
 use torpor_proto::control::Message;
 use torpor_proto::control::client::Device;
 use torpor_proto::control::worker::{
-    Attach, Detach, FromWorker, ReportUsage, ToWorker, Usage, from_worker::Body as From,
+    Attach, Begin, Detach, FromWorker, ReportUsage, ToWorker, Usage, from_worker::Body as From,
     to_worker::Body as To,
 };
 use torpor_proto::handover;
@@ -68,13 +69,12 @@ impl Worker {
 
     /// As [`Self::start`], with environment variables.
     pub fn start_with(variables: &[(&str, &str)]) -> Self {
-        Self::start_limited(variables, &[])
+        Self::start_told(variables, Self::begin_message())
     }
 
-    /// As [`Self::start_with`], with more flags.
-    pub fn start_limited(variables: &[(&str, &str)], flags: &[&str]) -> Self {
-        let (child, socket, images) = spawn(&driver(), variables, flags);
-        let mut worker = Self { child, socket, device: Device::default(), images };
+    /// As [`Self::start_with`], with a message like [`Self::begin_message`]'s.
+    pub fn start_told(variables: &[(&str, &str)], begin: Begin) -> Self {
+        let mut worker = Self::spawn(variables, begin);
         match worker.hear() {
             From::Ready(ready) => worker.device = ready.device.unwrap(),
             other => panic!("the worker is not ready: {other:?}"),
@@ -82,13 +82,48 @@ impl Worker {
         worker
     }
 
-    /// Starts a worker that cannot work, and returns its reason.
-    pub fn fail_to_start(driver: &Path) -> String {
-        let (child, socket, images) = spawn(driver, &[], &[]);
-        let mut worker = Self { child, socket, device: Device::default(), images };
+    /// Starts a worker that cannot work as it is told, and returns its reason.
+    pub fn fail_to_start(begin: Begin) -> String {
+        let mut worker = Self::spawn(&[], begin);
         match worker.hear() {
             From::Failed(failed) => failed.reason,
             other => panic!("the worker started: {other:?}"),
+        }
+    }
+
+    fn spawn(variables: &[(&str, &str)], begin: Begin) -> Self {
+        let images = tempfile::tempdir().unwrap();
+        let (socket, theirs) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_torpor-gpuserver"))
+            .args(["worker", "--device", "0"])
+            .envs(variables.iter().copied())
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let begin = Begin { images: images.path().as_os_str().as_bytes().to_vec(), ..begin };
+        let worker = Self { child, socket, device: Device::default(), images };
+        worker.tell(To::Begin(begin), &[]);
+        worker
+    }
+
+    /// What a worker is told first, but for the directory of its images.
+    pub fn begin_message() -> Begin {
+        Begin {
+            driver: driver().into_os_string().into_vec(),
+            log: "info".to_owned(),
+            spin_us: 200,
+            linger_us: 100_000,
+            pinned_limit_bytes: u64::MAX,
+            image_limit_bytes: u64::MAX,
+            code_limit_bytes: u64::MAX,
+            active_clients: "auto".to_owned(),
+            eviction: "lru".to_owned(),
+            swap: "grouped".to_owned(),
+            swap_group_bytes: 8 << 20,
+            ..Begin::default()
         }
     }
 
@@ -218,25 +253,4 @@ impl Worker {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
-}
-
-fn spawn(driver: &Path, variables: &[(&str, &str)], flags: &[&str]) -> (Child, OwnedFd, tempfile::TempDir) {
-    let images = tempfile::tempdir().unwrap();
-    let (ours, theirs) =
-        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-            .unwrap();
-    let child = Command::new(env!("CARGO_BIN_EXE_torpor-gpuserver"))
-        .args(["worker", "--device", "0", "--spin-us", "200", "--log", "info"])
-        .args(["--swap", "grouped", "--swap-group-bytes", "8388608"])
-        .arg("--driver")
-        .arg(driver)
-        .arg("--images")
-        .arg(images.path())
-        .args(flags)
-        .envs(variables.iter().copied())
-        .stdin(Stdio::from(theirs))
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    (child, ours, images)
 }

@@ -9,6 +9,9 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use torpor_proto::command::{KERNEL_ATTRIBUTES, KernelResolve, KernelSetAttribute, Parameter};
 use torpor_proto::error::CudaError;
 
+/// Threads of a block on any GPU so far.
+pub const MOST_THREADS: u32 = 1024;
+
 /// `CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK`
 const MAX_THREADS_PER_BLOCK: u32 = 0;
 /// `CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES`
@@ -142,16 +145,55 @@ impl Kernel {
     /// What the driver would refuse at once.
     ///
     /// # Errors
-    /// `INVALID_VALUE` for empty blocks or grids, too many threads, or more shared memory than was asked for.
+    /// `INVALID_VALUE` for empty blocks or grids, more than a GPU can have, or more shared memory than was asked for;
+    /// `LAUNCH_OUT_OF_RESOURCES` for more threads than this kernel can have.
     #[inline]
     pub(super) fn check_launch(&self, grid: [u32; 3], block: [u32; 3], shared_bytes: u32) -> CudaResult<()> {
-        let threads = block.iter().try_fold(1u32, |product, &size| product.checked_mul(size));
-        let most = self.attribute(MAX_THREADS_PER_BLOCK)?.unsigned_abs();
-        let fits = threads.is_some_and(|threads| threads > 0 && (most == 0 || threads <= most));
-        // The y and z sizes of a grid are 16 bits (CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Y), x has 31; a block's z is 64 at most.
-        let grid_fits =
-            grid.iter().all(|&size| size > 0) && grid[1] <= 65535 && grid[2] <= 65535 && block[2] <= 64;
+        check_extents(grid, block, self.attribute(MAX_THREADS_PER_BLOCK)?)?;
         let allowed = self.attribute(MAX_DYNAMIC_SHARED_BYTES)?.unsigned_abs();
-        if fits && grid_fits && shared_bytes <= allowed { Ok(()) } else { Err(CudaError::INVALID_VALUE) }
+        if shared_bytes <= allowed { Ok(()) } else { Err(CudaError::INVALID_VALUE) }
+    }
+}
+
+/// What can be said of a launch's extents: the device's limits, then the kernel's threads (0 if that is not known).
+#[inline]
+fn check_extents(grid: [u32; 3], block: [u32; 3], most_threads: i32) -> CudaResult<()> {
+    let threads = block.iter().try_fold(1u32, |product, &size| product.checked_mul(size));
+    let threads = threads.filter(|&threads| threads > 0 && threads <= MOST_THREADS);
+    let threads = threads.ok_or(CudaError::INVALID_VALUE)?;
+    // A block's z is 64 at most; the y and z sizes of a grid have 16 bits (CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Y), x has 31.
+    let grid_fits = !grid.contains(&0) && grid[0] <= i32::MAX as u32 && grid[1] <= 65535 && grid[2] <= 65535;
+    if !grid_fits || block[2] > 64 {
+        return Err(CudaError::INVALID_VALUE);
+    }
+    let most = most_threads.unsigned_abs();
+    if most == 0 || threads <= most { Ok(()) } else { Err(CudaError::LAUNCH_OUT_OF_RESOURCES) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_launch_that_no_gpu_can_do_is_refused_at_the_call_as_cuda_refuses_it() {
+        let most_x = i32::MAX as u32;
+        for (grid, block) in [([1; 3], [1024, 1, 1]), ([most_x, 65535, 65535], [8, 2, 64])] {
+            assert_eq!(check_extents(grid, block, 1024), Ok(()));
+        }
+        for (grid, block) in [
+            ([0, 1, 1], [1; 3]),
+            ([1; 3], [1, 0, 1]),
+            ([most_x + 1, 1, 1], [1; 3]),
+            ([1, 65536, 1], [1; 3]),
+            ([1, 1, 65536], [1; 3]),
+            ([1; 3], [1, 1, 65]),
+            ([1; 3], [1025, 1, 1]),
+            ([1; 3], [1 << 31, 2, 1]),
+        ] {
+            assert_eq!(check_extents(grid, block, 1024), Err(CudaError::INVALID_VALUE), "{grid:?} {block:?}");
+        }
+        // More registers than there are, or .maxntid.
+        assert_eq!(check_extents([1; 3], [257, 1, 1], 256), Err(CudaError::LAUNCH_OUT_OF_RESOURCES));
+        assert_eq!(check_extents([1; 3], [257, 1, 1], 0), Ok(()), "not known");
     }
 }

@@ -54,7 +54,7 @@ pub(crate) use fork::is_forked_child;
 pub use graph::{Graph, GraphExec, Node};
 pub use image::{Image, read_image_file};
 pub use ipc::IpcHandle;
-pub use kernel::Kernel;
+pub use kernel::{Kernel, MOST_THREADS};
 pub use launch::LaunchConfig;
 pub use link::Link;
 pub use managed::{Advice, NO_DEVICE, Place, RangeFacts};

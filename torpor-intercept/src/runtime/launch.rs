@@ -1,7 +1,7 @@
 //! Launches.
 
 use super::{INVALID_CONFIGURATION, MISSING_CONFIGURATION, answer, kernel, ready, stream_functions};
-use crate::core::{CudaResult, Kernel, LaunchConfig, StreamHandle};
+use crate::core::{CudaResult, Kernel, LaunchConfig, MOST_THREADS, StreamHandle};
 use crate::driver::Code;
 use crate::driver::argument::{In, Out};
 use crate::driver::launch::{COOPERATIVE, MAX_ATTRIBUTES};
@@ -76,27 +76,18 @@ unsafe fn launch(
 ) -> CudaResult<()> {
     // SAFETY: the caller's promise.
     let outcome = unsafe { kernel.launch(config, stream.find()?, parameters, std::ptr::null()) };
-    outcome.map_err(|error| if error == CudaError::INVALID_VALUE { refined(kernel, config) } else { error })
+    outcome.map_err(|error| if error == CudaError::INVALID_VALUE { refined(config) } else { error })
 }
 
 /// What the runtime calls a launch that the driver calls invalid.
 #[cold]
-fn refined(kernel: &Kernel, config: &LaunchConfig<'_>) -> CudaError {
-    /// `CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK`
-    const MAX_THREADS_PER_BLOCK: u32 = 0;
-    /// Threads of a block on any GPU so far.
-    const MOST_THREADS: u64 = 1024;
+fn refined(config: &LaunchConfig<'_>) -> CudaError {
     let threads = config.block.iter().fold(1u64, |product, &size| product.saturating_mul(size.into()));
-    let most = kernel.attribute(MAX_THREADS_PER_BLOCK).unwrap_or(0).unsigned_abs().into();
+    let [x, y, z] = config.grid;
     let is_empty = threads == 0 || config.grid.contains(&0);
-    let is_too_large = threads > MOST_THREADS || config.grid[1] > 65535 || config.grid[2] > 65535;
-    if is_empty || is_too_large {
-        INVALID_CONFIGURATION
-    } else if threads > most {
-        CudaError::LAUNCH_OUT_OF_RESOURCES
-    } else {
-        CudaError::INVALID_VALUE
-    }
+    let is_too_large = threads > MOST_THREADS.into() || config.block[2] > 64;
+    let has_too_many = x > i32::MAX as u32 || y > 65535 || z > 65535;
+    if is_empty || is_too_large || has_too_many { INVALID_CONFIGURATION } else { CudaError::INVALID_VALUE }
 }
 
 stream_functions! {

@@ -233,6 +233,6 @@ fn a_decision_for_a_thousand_functions_on_eight_gpus() {
             let asker = node.decider.view().asker(asking).unwrap();
             std::hint::black_box(policy.choose(asker, &node.decider.view().seen_by(asking)));
         }
-        println!("{placement}: {:.1?} a decision", began.elapsed() / DECISIONS);
+        println!("{placement:?}: {:.1?} a decision", began.elapsed() / DECISIONS);
     }
 }

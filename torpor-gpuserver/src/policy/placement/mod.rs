@@ -47,11 +47,10 @@ pub trait Policy: fmt::Debug + Send {
 }
 
 /// The policies that there are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Placement {
     /// An idle GPU, of several the one with most free memory
-    #[default]
     MostFree,
     /// The GPU where the request is expected to be answered first, idle or not
     Deadline,
@@ -77,13 +76,6 @@ impl Placement {
             Self::Fifo => Box::new(First),
             Self::Random => Box::new(Random::new(seed)),
         }
-    }
-}
-
-impl fmt::Display for Placement {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let value = clap::ValueEnum::to_possible_value(self);
-        formatter.pad(value.as_ref().map_or("", |value| value.get_name()))
     }
 }
 
@@ -139,11 +131,11 @@ mod tests {
     fn nobody_goes_where_there_is_nothing_to_gain() {
         for placement in Placement::value_variants() {
             let choose = |asker, gpus: &[Gpu]| placement.policy(1).choose(asker, gpus);
-            assert_eq!(choose(ASKER, &[]), None, "{placement}");
-            assert_eq!(choose(ASKER, &[busy(0)]), None, "{placement}: it is there already");
-            assert_eq!(choose(ASKER, &[busy(500), Gpu { usable: false, ..IDLE }]), None, "{placement}");
-            assert_eq!(choose(ASKER, &[busy(500), Gpu { room_bytes: 0, ..IDLE }]), None, "{placement}");
-            assert_eq!(choose(ASKER, &[busy(500), IDLE]), Some(1), "{placement}");
+            assert_eq!(choose(ASKER, &[]), None, "{placement:?}");
+            assert_eq!(choose(ASKER, &[busy(0)]), None, "{placement:?}: it is there already");
+            assert_eq!(choose(ASKER, &[busy(500), Gpu { usable: false, ..IDLE }]), None, "{placement:?}");
+            assert_eq!(choose(ASKER, &[busy(500), Gpu { room_bytes: 0, ..IDLE }]), None, "{placement:?}");
+            assert_eq!(choose(ASKER, &[busy(500), IDLE]), Some(1), "{placement:?}");
         }
     }
 
@@ -154,7 +146,7 @@ mod tests {
             for placement in Placement::value_variants() {
                 if let Some(to) = placement.policy(7).choose(asker, &gpus) {
                     prop_assert!(to != here && gpus[to].usable && gpus[to].room_bytes >= needed_bytes);
-                    prop_assert!(!gpus[to].taken || *placement == Placement::Deadline, "{placement}");
+                    prop_assert!(!gpus[to].taken || *placement == Placement::Deadline, "{placement:?}");
                 }
             }
         }
@@ -164,7 +156,7 @@ mod tests {
             let asker = Asker { here, ..ASKER };
             let has_idle = idle(asker, &gpus).next().is_some();
             for placement in Placement::value_variants().iter().filter(|one| **one != Placement::Deadline) {
-                prop_assert_eq!(placement.policy(7).choose(asker, &gpus).is_some(), has_idle, "{}", placement);
+                prop_assert_eq!(placement.policy(7).choose(asker, &gpus).is_some(), has_idle, "{:?}", placement);
             }
         }
     }

@@ -107,7 +107,7 @@ impl Admin for AdminService {
                 pinned_bytes: pinned.fold(0, u64::saturating_add),
                 pinned_limit_bytes: options.pinned_limit_bytes,
                 code_bytes: usage.code_bytes,
-                code_limit_bytes: options.code_limit_bytes,
+                code_limit_bytes: options.memory.code_limit().0,
                 clients: u32::try_from(here.count()).unwrap_or(u32::MAX),
                 worker_pid: status.worker_pid.unwrap_or(0),
                 worker_restarts: status.worker_restarts,
@@ -115,6 +115,8 @@ impl Admin for AdminService {
                 trouble,
                 simulated: self.0.simulated(),
                 times: times(gpu),
+                spare: status.spare.word().to_owned(),
+                spare_pid: status.spare.pid().unwrap_or(0),
             }
         });
         Ok(Response::new(ListGpusResponse { gpus: gpus.collect() }))
@@ -202,7 +204,7 @@ impl Admin for AdminService {
             clients: clients.collect(),
             // What cannot be read holds nothing that anybody could use.
             image_bytes: images.ok().and_then(Result::ok).unwrap_or(0),
-            image_limit_bytes: self.0.options().image_limit_bytes,
+            image_limit_bytes: self.0.options().memory.image_limit().0,
         }))
     }
 

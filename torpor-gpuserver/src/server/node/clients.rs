@@ -8,6 +8,7 @@ use crate::server::entrance::printable::printable;
 use crate::server::node::Node;
 use crate::server::settings;
 use crate::server::workers::order::{ClientMemory, NotServed, Order};
+use crate::server::workers::status::State;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
@@ -22,6 +23,9 @@ pub const ATTACH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a worker usually takes at most to let go of a client.
 const DETACH_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Workers that may die before they serve a client, until the client is taken for what ends them.
+const MOST_DEATHS: u32 = 3;
 
 const MAX_PROGRAM_CHARACTERS: usize = 64;
 
@@ -52,7 +56,7 @@ impl Node {
             host_address: host.address,
             host_bytes: host.bytes,
             staging_bytes: self.options.staging_bytes,
-            spin_us: u32::try_from(self.options.wait_spin.as_micros()).unwrap_or(u32::MAX),
+            spin_us: self.options.flags.wait_spin_us(),
             memory_limit_bytes: settings.memory_limit_bytes,
             device: Some((*device).clone()),
         })
@@ -111,24 +115,48 @@ impl Node {
         gpu: usize,
         function: &str,
     ) -> Result<Arc<ClientMemory>, JoinError> {
-        let (channel, channel_file) = MappedChannel::create()?;
-        let host_file = create_sealed("torpor-host", addresses.host.bytes).map_err(ChannelError::from)?;
-        let memory = Arc::new(ClientMemory { channel: Arc::new(channel), channel_file, host_file });
-        let told = settings::settings_of(self, id.0, addresses, function, gpu);
-        if let Some(client) = self.clients().get_mut(id) {
-            client.told = told;
-        }
-        let attach = self.attach_message(addresses, function, &told);
-        let theirs = memory.clone();
-        self.store.admit(id, function);
-        let answer = self.gpus[gpu].ask(|done| Order::Attach { attach, memory: theirs, state: None, done });
-        let gone = || NotServed::NoWorker("the server is ending".to_owned());
         let slow = |_| {
             let silence = self.gpus[gpu].status().silence;
             JoinError::Slow { silence: silence.map_or_else(String::new, |silence| format!(" ({silence})")) }
         };
-        timeout(ATTACH_TIMEOUT, answer).await.map_err(slow)?.unwrap_or_else(|| Err(gone()))?;
-        Ok(memory)
+        timeout(ATTACH_TIMEOUT, self.attach_to_next(id, addresses, gpu, function)).await.map_err(slow)?
+    }
+
+    /// Attaches a client to the GPU's worker, or to the next one where that one dies before it serves the client.
+    async fn attach_to_next(
+        &self,
+        id: ClientId,
+        addresses: &Addresses,
+        gpu: usize,
+        function: &str,
+    ) -> Result<Arc<ClientMemory>, JoinError> {
+        let (worker, mut deaths) = (&self.gpus[gpu], 0);
+        loop {
+            // Anew each time: a worker that dies may have told the client so there.
+            let (channel, channel_file) = MappedChannel::create()?;
+            let host_file = create_sealed("torpor-host", addresses.host.bytes).map_err(ChannelError::from)?;
+            let memory = Arc::new(ClientMemory { channel: Arc::new(channel), channel_file, host_file });
+            let told = settings::settings_of(self, id.0, addresses, function, gpu);
+            if let Some(client) = self.clients().get_mut(id) {
+                client.told = told;
+            }
+            let attach = self.attach_message(addresses, function, &told);
+            let theirs = memory.clone();
+            self.store.admit(id, function);
+            let answer = worker.ask(|done| Order::Attach { attach, memory: theirs, state: None, done }).await;
+            let ending = || NotServed::NoWorker("the server is ending".to_owned());
+            let Err(refused) = answer.ok_or_else(ending)? else { return Ok(memory) };
+            deaths += u32::from(matches!(refused, NotServed::Died(_)));
+            if matches!(refused, NotServed::Refused(_)) || deaths == MOST_DEATHS || *self.stop.borrow() {
+                return Err(refused.into());
+            }
+            self.store.released(id);
+            let mut status = worker.status.clone();
+            let next = status.wait_for(|status| status.state != State::Starting).await;
+            if next.map_or(true, |status| status.state != State::Ready) {
+                return Err(refused.into());
+            }
+        }
     }
 
     /// What a worker is told of a client that it is to serve, from the beginning.

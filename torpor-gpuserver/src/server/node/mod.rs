@@ -62,8 +62,8 @@ impl Node {
         stop: watch::Sender<bool>,
         acceptor: Handle,
     ) -> Self {
-        let settings = Settings::new(&options.settings, options.memory_limit_bytes);
-        let max_clients = options.max_clients;
+        let settings = Settings::new(&options.settings, options.flags.memory_limit);
+        let max_clients = options.scheduler.max_clients().get();
         Self {
             options,
             tree,
@@ -137,7 +137,8 @@ impl Node {
     #[must_use]
     pub fn gpu_limit_bytes(&self, gpu: usize) -> Option<u64> {
         let device = self.gpus.get(gpu)?.status().device?;
-        Some(gpu_limit_bytes(self.options.gpu_limit_bytes(gpu), device.total_memory_bytes))
+        let limit = self.options.gpu_limit_bytes(gpu);
+        Some(gpu_limit_bytes(limit, device.total_memory_bytes, self.options.scheduler.spare_worker()))
     }
 
     /// The same of the GPU that has most.

@@ -1,13 +1,14 @@
 //! The flags of a server, as they are written.
 
-use crate::policy::eviction::Eviction;
-use crate::policy::placement::Placement;
-use crate::policy::sharing::ActiveLimit;
-use crate::server::settings::device_memory;
+use crate::server::settings::declare::{
+    Kind, Setting, arguments, default, help, setting, settings, text, what_holds,
+};
+use crate::server::settings::written::Written;
+use crate::server::settings::{MemorySection, SchedulerSection, device_memory};
 use crate::server::size::ByteSize;
-use crate::server::time::Time;
 use crate::swap_mode::SwapMode;
 use std::convert::Infallible;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -24,94 +25,70 @@ pub struct ServeArgs {
 }
 
 /// The flags that do not say where a server listens.
-#[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
+#[allow(missing_docs, reason = "clap would show a description of a group as that of the command")]
 pub struct TuningArgs {
-    /// The CUDA driver: "auto" (the system's, or the simulated one where there is none), "simulated", or a path
-    #[arg(long, value_name = "DRIVER", default_value = "auto")]
-    pub driver: DriverChoice,
+    #[command(flatten)]
+    pub flags: Flags,
+    #[command(flatten)]
+    pub memory: MemorySection,
+    #[command(flatten)]
+    pub scheduler: SchedulerSection,
+}
 
-    /// The GPUs to serve with, as the driver counts them [default: all]
-    #[arg(long, value_name = "N,N,...", value_delimiter = ',')]
-    pub gpus: Option<Vec<u32>>,
+settings! {
+    /// What no section of the settings file says.
+    pub struct Flags;
 
-    /// The settings file, read again when it changes (docs/configuration.md) [default: $TORPOR_CONFIG, else none]
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    flags {
+        /// The CUDA driver: "auto" (the system's, or the simulated one where there is none), "simulated", or a path
+        #[arg(value_name = "DRIVER")]
+        driver: DriverChoice = DriverChoice::Auto;
 
-    /// Device memory that a client may allocate, unless its function's settings say otherwise [default: --gpu-limit]
-    #[arg(long, value_name = "SIZE", value_parser = device_memory)]
-    pub memory_limit: Option<ByteSize>,
+        /// The GPUs to serve with, as the driver counts them
+        #[arg(value_name = "N,N,...", value_delimiter = ',')]
+        gpus: Vec<u32>, "all";
 
-    /// Device memory that all functions together may use on one GPU; a list has one for each GPU [default: the GPU's
-    /// less 1GiB or 5 %, whichever is smaller]
-    #[arg(long, value_name = "SIZE,...", value_delimiter = ',', value_parser = device_memory)]
-    pub gpu_limit: Option<Vec<ByteSize>>,
+        /// The settings file, read again when it changes (docs/configuration.md)
+        #[arg(value_name = "FILE")]
+        config: PathBuf, "$TORPOR_CONFIG, else none";
 
-    /// Clients that may use one GPU at the same time: a number, or "auto" for those whose memory is there together
-    /// [default: auto]
-    #[arg(long, value_name = "N")]
-    pub active_per_gpu: Option<ActiveLimit>,
+        /// What to tell on standard error: error, warn, info, debug or trace
+        #[arg(value_name = "LEVEL")]
+        log: String, "$TORPOR_LOG, else info";
 
-    /// How long a client keeps its GPU after its last command [default: 100ms]
-    #[arg(long, value_name = "TIME")]
-    pub linger: Option<Time>,
+        /// Device memory that a client may allocate, unless its function's settings say otherwise
+        #[arg(value_name = "SIZE", value_parser = device_memory)]
+        memory_limit: ByteSize, "--gpu-limit";
 
-    /// Whether idle functions' state and memory are saved, so that they survive a fault of another one [default: true]
-    #[arg(long, value_name = "BOOL")]
-    pub cover: Option<bool>,
+        /// Page-locked host memory that a client may allocate
+        #[arg(value_name = "SIZE")]
+        pinned_limit: ByteSize = ByteSize(16 << 30);
 
-    /// Where a client goes that waits for its turn [default: most-free]
-    #[arg(long, value_enum)]
-    pub placement: Option<Placement>,
+        /// Host memory per client through which copies from and to pageable memory go
+        #[arg(value_name = "SIZE")]
+        staging: ByteSize = ByteSize(32 << 20);
 
-    /// Who leaves a GPU first when others need the room [default: lru]
-    #[arg(long, value_enum)]
-    pub eviction: Option<Eviction>,
+        /// How much the host pool grows at a time
+        #[arg(value_name = "SIZE")]
+        host_slab: ByteSize = ByteSize(256 << 20);
 
-    /// How a function's memory comes to its GPU; the others than the default are for measuring what each idea brings
-    #[arg(long, value_name = "MODE", default_value = "grouped")]
-    pub swap: SwapMode,
+        /// How a function's memory comes to its GPU; the others than the default are for measuring what each idea brings
+        #[arg(value_name = "MODE")]
+        swap: SwapMode = SwapMode::Grouped;
 
-    /// Device memory that is swapped in as one group, at least
-    #[arg(long, value_name = "SIZE", default_value = "8MiB")]
-    pub swap_group: ByteSize,
+        /// Device memory that is swapped in as one group, at least
+        #[arg(value_name = "SIZE")]
+        swap_group: ByteSize = ByteSize(8 << 20);
 
-    /// Page-locked host memory that a client may allocate
-    #[arg(long, value_name = "SIZE", default_value = "16GiB")]
-    pub pinned_limit: ByteSize,
+        /// How long a worker spins for a client's next command before it sleeps, in microseconds
+        #[arg(value_name = "N")]
+        spin_us: u32 = 200;
 
-    /// Host memory per client through which copies from and to pageable memory go
-    #[arg(long, value_name = "SIZE", default_value = "32MiB")]
-    pub staging: ByteSize,
-
-    /// Page-locked host memory in which functions are kept while they have no GPU; it grows as needed [default: half of
-    /// the machine's]
-    #[arg(long, value_name = "SIZE")]
-    pub host_pool: Option<ByteSize>,
-
-    /// How much the host pool grows at a time
-    #[arg(long, value_name = "SIZE", default_value = "256MiB")]
-    pub host_slab: ByteSize,
-
-    /// Where idle functions' memory goes when the host pool is full [default: nowhere, new allocations fail then]
-    #[arg(long, value_name = "DIR")]
-    pub spill_dir: Option<PathBuf>,
-
-    /// How much may lie in the spill directory [default: what the disk has]
-    #[arg(long, value_name = "SIZE")]
-    pub spill_limit: Option<ByteSize>,
-
-    /// How long a worker spins for a client's next command before it sleeps, in microseconds
-    #[arg(long, value_name = "N", default_value_t = 200)]
-    pub spin_us: u32,
-
-    /// How long a client's thread spins for an answer before it sleeps, in microseconds. NVIDIA's driver spins without end
-    #[arg(long, value_name = "N", default_value_t = 20_000)]
-    pub wait_spin_us: u32,
-
-    /// What to tell on standard error: error, warn, info, debug or trace [default: $TORPOR_LOG, else info]
-    #[arg(long, value_name = "LEVEL")]
-    pub log: Option<String>,
+        /// How long a client's thread spins for an answer before it sleeps, in microseconds. NVIDIA's driver spins without end
+        #[arg(value_name = "N")]
+        wait_spin_us: u32 = 20_000;
+    }
 }
 
 /// Which CUDA driver the workers load.
@@ -137,14 +114,89 @@ impl FromStr for DriverChoice {
     }
 }
 
-impl Default for TuningArgs {
-    /// What holds when no flag is given.
-    fn default() -> Self {
-        #[derive(clap::Parser)]
-        struct Nothing {
-            #[command(flatten)]
-            tuning: TuningArgs,
+impl Written for DriverChoice {
+    fn written(&self) -> OsString {
+        match self {
+            Self::Auto => "auto".into(),
+            Self::Simulated => "simulated".into(),
+            Self::Library(path) => path.into(),
         }
-        <Nothing as clap::Parser>::parse_from(["torpor"]).tuning
+    }
+}
+
+impl TuningArgs {
+    /// These flags as a command line again, for a server that is started as a process of its own.
+    #[must_use]
+    pub fn to_arguments(&self) -> Vec<OsString> {
+        arguments(self.settings())
+    }
+
+    fn settings(&self) -> Vec<Setting> {
+        [self.flags.settings(), self.memory.settings(), self.scheduler.settings()].concat()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::settings::declare::flag;
+    use clap::{CommandFactory, Parser};
+
+    #[derive(Debug, clap::Parser)]
+    struct Program {
+        #[command(flatten)]
+        tuning: TuningArgs,
+    }
+
+    fn parse(arguments: &[&str]) -> TuningArgs {
+        Program::try_parse_from(["serve"].iter().chain(arguments)).unwrap().tuning
+    }
+
+    #[test]
+    fn flags_survive_being_passed_on() {
+        let given = [
+            ["--driver", "/opt/my libcuda.so"],
+            ["--gpus", "0,3"],
+            ["--config", "/etc/my torpor.toml"],
+            ["--memory-limit", "1.5GiB"],
+            ["--gpu-limit", "4GiB,8GiB"],
+            ["--active-per-gpu", "2"],
+            ["--linger", "1.5ms"],
+            ["--cover", "false"],
+            ["--spare-worker", "false"],
+            ["--placement", "interference"],
+            ["--eviction", "heavy-last"],
+            ["--swap", "pipelined"],
+            ["--swap-group", "1000000B"],
+            ["--pinned-limit", "1GiB"],
+            ["--staging", "8MiB"],
+            ["--host-pool", "64MiB"],
+            ["--host-slab", "16MiB"],
+            ["--spill-dir", "/my spill"],
+            ["--spill-limit", "8MiB"],
+            ["--spin-us", "7"],
+            ["--wait-spin-us", "8"],
+            ["--log", "debug"],
+        ];
+        let first = parse(given.as_flattened());
+        let again: Vec<String> =
+            first.to_arguments().into_iter().map(|argument| argument.into_string().unwrap()).collect();
+        let second = parse(&again.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(first, second);
+        assert_eq!(second.flags.driver(), DriverChoice::Library("/opt/my libcuda.so".into()));
+        let flags = Program::command().get_arguments().count();
+        assert_eq!(given.len(), flags, "a flag is not tried here");
+        assert!(TuningArgs::default().to_arguments().is_empty());
+    }
+
+    #[test]
+    fn help_has_each_flag_with_what_holds_without_it() {
+        let help = Program::command().term_width(0).render_long_help().to_string();
+        let flags = TuningArgs::default().settings().into_iter().filter(|setting| setting.kind == Kind::Flag);
+        for Setting { name, default, .. } in flags {
+            let (_, text) = help.split_once(&format!("{} <", flag(name))).unwrap();
+            let own = text.split("\n      --").next().unwrap();
+            assert!(own.contains(&format!("[default: {default}]")), "{name}: {own}");
+        }
     }
 }

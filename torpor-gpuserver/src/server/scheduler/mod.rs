@@ -63,7 +63,7 @@ pub(crate) fn start(node: &Arc<Node>, Ear { inbox, orphans, seeking }: Ear) {
 
 async fn run(node: Arc<Node>, mut inbox: Inbox) {
     let view = NodeView::new(node.gpus().len(), Topology::default());
-    let mut decider = Decider::new(view, node.options().placement.policy(SEED));
+    let mut decider = Decider::new(view, node.options().scheduler.placement().policy(SEED));
     let mut stopping = node.stopping();
     let mut asking = false;
     loop {

@@ -5,13 +5,12 @@ use std::fmt;
 use torpor_proto::control::worker;
 
 /// In which order requests that wait in the router come to the GPUs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Policy {
     /// As they came
     Fifo,
     /// The one that must begin first to be in time
-    #[default]
     Deadline,
     /// Those of functions whose objectives can still be kept, as in the paper
     SloAware,

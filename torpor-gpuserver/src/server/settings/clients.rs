@@ -31,7 +31,7 @@ pub fn memory_limit_bytes_anywhere(node: &Node, function: &str) -> u64 {
 /// Images that the clients of a function may use on one GPU, in bytes: half of what the node keeps, unless they say otherwise.
 #[must_use]
 pub fn image_limit_bytes(node: &Node, settings: &FunctionSettings) -> u64 {
-    settings.image_limit_bytes.unwrap_or(node.options().image_limit_bytes / 2)
+    settings.image_limit_bytes.unwrap_or(node.options().memory.image_limit().0 / 2)
 }
 
 /// The limit of a client of `function` on a GPU, in bytes, as the settings are now.

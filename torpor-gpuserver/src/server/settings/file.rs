@@ -1,14 +1,11 @@
 //! The settings file, as it is written.
 
-use crate::policy::eviction::Eviction;
-use crate::policy::placement::Placement;
-use crate::policy::sharing::ActiveLimit;
 use crate::server::admin::suggestions::nearest;
-use crate::server::settings::choice::{Policy, Writeback};
+use crate::server::settings::choice::Writeback;
 use crate::server::settings::read::{in_time, read_text};
+use crate::server::settings::sections::{MemorySection, SchedulerSection};
 use crate::server::settings::text::{
-    FunctionName, PerGpu, Percentile, active_limit, clients_of_node, device_memory_limit, host_memory,
-    kernel_timeout, milliseconds,
+    FunctionName, Percentile, device_memory_limit, kernel_timeout, milliseconds,
 };
 use crate::server::settings::watch::Stamp;
 use crate::server::size::ByteSize;
@@ -32,7 +29,7 @@ pub struct SettingsFile {
     pub server: ServerSection,
     /// Of the node's memory. Read at the server's start alone.
     pub memory: MemorySection,
-    /// Of the workers. Read at the server's start alone.
+    /// Of the workers. Read at the server's start, but for what the router follows.
     pub scheduler: SchedulerSection,
     /// What holds for functions that do not say otherwise.
     pub defaults: FunctionSection,
@@ -60,51 +57,6 @@ pub struct ServerSection {
     pub drain_timeout: Option<Time>,
     /// Connections that clients may have open at once.
     pub max_connections: Option<NonZeroUsize>,
-}
-
-/// `[memory]`
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct MemorySection {
-    /// Device memory that all functions together may use on one GPU.
-    pub gpu_limit: Option<PerGpu>,
-    /// Host memory for the functions' device memory.
-    #[serde(deserialize_with = "host_memory")]
-    pub host_pool: Option<ByteSize>,
-    /// Where device memory goes that the host pool has no room for.
-    pub spill_dir: Option<PathBuf>,
-    /// How much may go there.
-    pub spill_limit: Option<ByteSize>,
-    /// Page-locked host memory that all functions together may have on one GPU, staging included.
-    pub pinned_limit: Option<ByteSize>,
-    /// Code that is kept in files.
-    pub image_limit: Option<ByteSize>,
-    /// Code that is kept on a GPU though nobody uses it, with that in use.
-    pub code_limit: Option<ByteSize>,
-}
-
-/// `[scheduler]`
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct SchedulerSection {
-    /// Clients that may use one GPU at the same time.
-    #[serde(deserialize_with = "active_limit")]
-    pub active_per_gpu: Option<ActiveLimit>,
-    /// How long a client keeps its GPU after its last command.
-    pub linger: Option<Time>,
-    /// Whether idle clients' states are kept, so that they survive the end of their GPU's worker.
-    pub cover: Option<bool>,
-    /// Clients of all functions at a time.
-    #[serde(deserialize_with = "clients_of_node")]
-    pub max_clients: Option<NonZeroU32>,
-    /// Where a client goes that waits for its turn.
-    pub placement: Option<Placement>,
-    /// Who leaves a GPU first when others need the room.
-    pub eviction: Option<Eviction>,
-    /// In which order the router's requests come to the GPUs.
-    pub policy: Option<Policy>,
-    /// Requests of all functions that the router lets be there at once.
-    pub max_running: Option<NonZeroUsize>,
 }
 
 /// `[defaults]` and `[functions.NAME]`
@@ -239,6 +191,10 @@ fn explain(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::eviction::Eviction;
+    use crate::policy::placement::Placement;
+    use crate::policy::sharing::ActiveLimit;
+    use crate::server::settings::choice::Policy;
     use proptest::prelude::*;
 
     fn parse(text: &str) -> Result<SettingsFile, String> {
@@ -257,6 +213,7 @@ mod tests {
             [scheduler]
             active_per_gpu = 2
             linger = "50ms"
+            spare_worker = false
             placement = "deadline"
             eviction = "heavy-last"
             policy = "slo-aware"
@@ -272,9 +229,7 @@ mod tests {
             "#,
         )
         .unwrap();
-        let gpu_limit = file.memory.gpu_limit.unwrap();
-        assert_eq!(gpu_limit.of(1), Some(ByteSize(8 << 30)));
-        assert_eq!(gpu_limit.of(2), None);
+        assert_eq!(file.memory.gpu_limit, Some(vec![ByteSize(4 << 30), ByteSize(8 << 30)]));
         assert_eq!(file.memory.host_pool, Some(ByteSize(200 << 30)));
         assert_eq!(file.memory.spill_dir, Some("/var/spill".into()));
         assert_eq!(file.memory.spill_limit, Some(ByteSize(1 << 40)));
@@ -283,6 +238,7 @@ mod tests {
         assert_eq!(auto.scheduler.active_per_gpu, Some(ActiveLimit::Auto));
         assert_eq!(file.scheduler.linger, Some(Time(Duration::from_millis(50))));
         let scheduler = &file.scheduler;
+        assert_eq!((scheduler.cover, scheduler.spare_worker), (None, Some(false)));
         assert_eq!(
             (scheduler.placement, scheduler.eviction),
             (Some(Placement::Deadline), Some(Eviction::HeavyLast))
@@ -298,8 +254,8 @@ mod tests {
         assert_eq!((function.writeback, function.pinned), (Some(Writeback::Never), Some(true)));
         assert_eq!(function.memory_limit, None);
         assert_eq!(function.kernel_timeout, Some(Time(Duration::from_secs(10))));
-        let all = parse("memory.gpu_limit = '1GiB'").unwrap().memory.gpu_limit.unwrap();
-        assert_eq!(all.of(7), Some(ByteSize(1 << 30)));
+        let all = parse("memory.gpu_limit = '1GiB'").unwrap().memory;
+        assert_eq!(all.gpu_limit, Some(vec![ByteSize(1 << 30)]));
         assert_eq!(parse("").unwrap(), SettingsFile::default());
     }
 

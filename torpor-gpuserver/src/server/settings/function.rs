@@ -76,9 +76,10 @@ pub struct Settings {
 impl Settings {
     /// What a file says, with the memory limit of the command line in place of that in `[defaults]`.
     #[must_use]
-    pub fn new(file: &SettingsFile, default_memory_limit_bytes: Option<u64>) -> Self {
+    pub fn new(file: &SettingsFile, default_memory_limit: Option<ByteSize>) -> Self {
         let mut defaults = FunctionSettings::default().with(&file.defaults);
-        defaults.memory_limit_bytes = default_memory_limit_bytes.or(defaults.memory_limit_bytes);
+        defaults.memory_limit_bytes =
+            default_memory_limit.map(|limit| limit.0).or(defaults.memory_limit_bytes);
         let own_limit = |section: &FunctionSection| section.memory_limit.map(|limit| limit.0);
         let functions = file.functions.iter();
         Self {
@@ -137,7 +138,7 @@ mod tests {
     use std::path::Path;
 
     fn settings(text: &str, flag: Option<u64>) -> Settings {
-        Settings::new(&SettingsFile::parse(text, Path::new("t")).unwrap(), flag)
+        Settings::new(&SettingsFile::parse(text, Path::new("t")).unwrap(), flag.map(ByteSize))
     }
 
     const FILE: &str = "

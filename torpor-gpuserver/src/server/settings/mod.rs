@@ -6,25 +6,29 @@
 
 mod choice;
 mod clients;
+pub(in crate::server) mod declare;
 mod file;
 mod function;
 mod live;
 mod lowered;
 mod read;
 mod reload;
+mod sections;
 mod terms;
 mod text;
 mod watch;
+pub(in crate::server) mod written;
 
 pub use choice::{Policy, Writeback};
 pub(super) use clients::{
     image_limit_bytes, may_be_on, memory_limit_bytes, memory_limit_bytes_anywhere, memory_limit_bytes_on,
     settings_of, tell_worker, tell_workers,
 };
-pub use file::{FileError, FunctionSection, MemorySection, SchedulerSection, ServerSection, SettingsFile};
+pub use file::{FileError, FunctionSection, ServerSection, SettingsFile};
 pub use function::{FunctionSettings, LimitAboveGpu, Settings};
 pub(super) use live::{Live, Pin};
+pub use sections::{MemorySection, SchedulerSection};
 pub(super) use terms::{Terms, TermsError, agree, recall};
-pub use text::{FunctionName, PerGpu, Percentile, device_memory};
+pub use text::{FunctionName, Percentile, device_memory};
 pub use watch::Stamp;
 pub(super) use watch::watch;

@@ -5,7 +5,8 @@
 
 use crate::server::node::Node;
 use crate::server::settings::clients::tell_workers;
-use crate::server::settings::file::{MemorySection, SchedulerSection, SettingsFile};
+use crate::server::settings::declare;
+use crate::server::settings::file::SettingsFile;
 use crate::server::settings::function::Settings;
 use crate::server::settings::lowered::too_low;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ pub async fn reload(node: &Arc<Node>, file: &SettingsFile) {
         );
     }
     let mut settings =
-        Settings::new(file, options.memory_limit_bytes).with_terms_of(node.settings().settings());
+        Settings::new(file, options.flags.memory_limit).with_terms_of(node.settings().settings());
     for error in settings.above(node.largest_gpu_limit_bytes()).collect::<Vec<_>>() {
         tracing::error!("{error}; until then the function keeps its old limit");
         keep_limit(node, &mut settings, &error.function);
@@ -46,39 +47,16 @@ fn keep_limit(node: &Node, settings: &mut Settings, function: &str) {
     settings.keep_limit(function, old);
 }
 
-/// The keys whose values are read at the start alone and are others now.
-fn restart_needed(running: &SettingsFile, file: &SettingsFile) -> Vec<&'static str> {
-    // Taken apart, so that a key that is added is not forgotten here.
-    let MemorySection { gpu_limit, host_pool, spill_dir, spill_limit, pinned_limit, image_limit, code_limit } =
-        &file.memory;
-    // The router follows the other two by itself.
-    let SchedulerSection {
-        active_per_gpu,
-        linger,
-        cover,
-        max_clients,
-        placement,
-        eviction,
-        policy: _,
-        max_running: _,
-    } = &file.scheduler;
-    let (memory, scheduler) = (&running.memory, &running.scheduler);
-    let keys = [
-        ("[memory] gpu_limit", *gpu_limit != memory.gpu_limit),
-        ("[memory] host_pool", *host_pool != memory.host_pool),
-        ("[memory] spill_dir", *spill_dir != memory.spill_dir),
-        ("[memory] spill_limit", *spill_limit != memory.spill_limit),
-        ("[memory] pinned_limit", *pinned_limit != memory.pinned_limit),
-        ("[memory] image_limit", *image_limit != memory.image_limit),
-        ("[memory] code_limit", *code_limit != memory.code_limit),
-        ("[scheduler] active_per_gpu", *active_per_gpu != scheduler.active_per_gpu),
-        ("[scheduler] linger", *linger != scheduler.linger),
-        ("[scheduler] cover", *cover != scheduler.cover),
-        ("[scheduler] placement", *placement != scheduler.placement),
-        ("[scheduler] eviction", *eviction != scheduler.eviction),
-        ("[scheduler] max_clients", *max_clients != scheduler.max_clients),
+/// The keys that are others now, though they are read at the start alone.
+fn restart_needed(running: &SettingsFile, file: &SettingsFile) -> Vec<String> {
+    let sections = [
+        ("memory", running.memory.settings(), file.memory.settings()),
+        ("scheduler", running.scheduler.settings(), file.scheduler.settings()),
     ];
-    keys.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
+    let keys = sections.into_iter().flat_map(|(section, running, now)| {
+        declare::restart_needed(running, now).map(move |key| format!("[{section}] {key}"))
+    });
+    keys.collect()
 }
 
 #[cfg(test)]
@@ -94,5 +72,7 @@ mod tests {
             parse("[memory]\ngpu_limit = '1024MiB'\n[scheduler]\nlinger = '6ms'\nactive_per_gpu = 2");
         assert_eq!(restart_needed(&running, &changed), ["[scheduler] active_per_gpu", "[scheduler] linger"]);
         assert!(restart_needed(&running, &running).is_empty());
+        let routed = parse("[scheduler]\npolicy = 'fifo'\nmax_running = 3");
+        assert!(restart_needed(&SettingsFile::default(), &routed).is_empty(), "the router follows these");
     }
 }

@@ -150,35 +150,34 @@ pub fn milliseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option
     deserializer.deserialize_i64(Whole { expecting, convert }).map(Some)
 }
 
-/// Reads how many clients are active.
-struct Active;
+impl<'de> Deserialize<'de> for ActiveLimit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NumberOrAuto;
 
-impl Visitor<'_> for Active {
-    type Value = ActiveLimit;
+        impl Visitor<'_> for NumberOrAuto {
+            type Value = ActiveLimit;
 
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a whole number from 1, or \"auto\"")
-    }
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a whole number from 1, or \"auto\"")
+            }
 
-    fn visit_i64<E: Error>(self, number: i64) -> Result<ActiveLimit, E> {
-        let clients = usize::try_from(number).ok().and_then(NonZeroUsize::new);
-        clients.map(ActiveLimit::AtMost).ok_or_else(|| E::invalid_value(Unexpected::Signed(number), &self))
-    }
+            fn visit_i64<E: Error>(self, number: i64) -> Result<ActiveLimit, E> {
+                let clients = usize::try_from(number).ok().and_then(NonZeroUsize::new);
+                clients
+                    .map(ActiveLimit::AtMost)
+                    .ok_or_else(|| E::invalid_value(Unexpected::Signed(number), &self))
+            }
 
-    fn visit_str<E: Error>(self, text: &str) -> Result<ActiveLimit, E> {
-        match text {
-            "auto" => Ok(ActiveLimit::Auto),
-            other => Err(E::invalid_value(Unexpected::Str(other), &self)),
+            fn visit_str<E: Error>(self, text: &str) -> Result<ActiveLimit, E> {
+                match text {
+                    "auto" => Ok(ActiveLimit::Auto),
+                    other => Err(E::invalid_value(Unexpected::Str(other), &self)),
+                }
+            }
         }
-    }
-}
 
-/// Reads a key that says how many clients are active on a GPU.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn active_limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ActiveLimit>, D::Error> {
-    deserializer.deserialize_any(Active).map(Some)
+        deserializer.deserialize_any(NumberOrAuto)
+    }
 }
 
 /// Reads a key that is a number of clients of a node.
@@ -223,45 +222,32 @@ impl<'de> Deserialize<'de> for FunctionName {
     }
 }
 
-/// One size for every GPU, or a list with one for each.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PerGpu(pub Vec<ByteSize>);
+/// Reads a key that limits each GPU's memory: one size for every GPU, or a list with one for each.
+///
+/// # Errors
+/// What is wrong with a size, or that there is none.
+pub fn gpu_limits<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<ByteSize>>, D::Error> {
+    struct OneOrMany;
 
-impl PerGpu {
-    /// The size for the GPU at this place among those that serve.
-    #[must_use]
-    pub fn of(&self, gpu: usize) -> Option<ByteSize> {
-        match self.0[..] {
-            [all] => Some(all),
-            ref each => each.get(gpu).copied(),
-        }
-    }
-}
+    impl<'de> Visitor<'de> for OneOrMany {
+        type Value = Vec<ByteSize>;
 
-impl<'de> Deserialize<'de> for PerGpu {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct OneOrMany;
-
-        impl<'de> Visitor<'de> for OneOrMany {
-            type Value = PerGpu;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(formatter, "{SIZE}, or a list of such sizes with one for each GPU")
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<PerGpu, E> {
-                device_memory(text).map(|size| PerGpu(vec![size])).map_err(E::custom)
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<PerGpu, A::Error> {
-                let mut sizes = Vec::new();
-                while let Some(size) = list.next_element()? {
-                    sizes.push(enough(size).map_err(A::Error::custom)?);
-                }
-                if sizes.is_empty() { Err(A::Error::custom("the list is empty")) } else { Ok(PerGpu(sizes)) }
-            }
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(formatter, "{SIZE}, or a list of such sizes with one for each GPU")
         }
 
-        deserializer.deserialize_any(OneOrMany)
+        fn visit_str<E: Error>(self, text: &str) -> Result<Vec<ByteSize>, E> {
+            device_memory(text).map(|size| vec![size]).map_err(E::custom)
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<ByteSize>, A::Error> {
+            let mut sizes = Vec::new();
+            while let Some(size) = list.next_element()? {
+                sizes.push(enough(size).map_err(A::Error::custom)?);
+            }
+            if sizes.is_empty() { Err(A::Error::custom("the list is empty")) } else { Ok(sizes) }
+        }
     }
+
+    deserializer.deserialize_any(OneOrMany).map(Some)
 }

@@ -7,7 +7,8 @@ use crate::server::workers::learned::Learned;
 use crate::server::workers::order::Order;
 use crate::server::workers::outstanding::Served;
 use crate::server::workers::process::Recipe;
-use crate::server::workers::status::{State, Status};
+use crate::server::workers::spare::Spare;
+use crate::server::workers::status::{SpareState, State, Status};
 use crate::server::workers::supervisor::Supervisor;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -46,8 +47,10 @@ impl Gpu {
             worker_pid: None,
             worker_restarts: 0,
             silence: None,
+            spare: if recipe.begin.spare { SpareState::Starting } else { SpareState::Off },
         };
         let (publish, status) = watch::channel(starting);
+        let spare = Spare::new(&recipe, index, &publish, &stop);
         let times = Arc::<Mutex<GpuTimes>>::default();
         let supervisor = Supervisor {
             at,
@@ -63,6 +66,7 @@ impl Gpu {
             served: Served::default(),
             lost_context: None,
             has_served: false,
+            spare,
         };
         (Self { index, orders, status, times }, tokio::spawn(supervisor.run()))
     }

@@ -1,13 +1,15 @@
-//! The worker processes: one per GPU, kept running, asked, and heard.
+//! The worker processes: one per GPU and a spare, kept running, asked, and heard.
 
 pub(crate) mod gpu;
 pub(crate) mod gpu_time;
 pub(crate) mod heartbeat;
 pub(crate) mod learned;
 pub(crate) mod order;
+mod outbox;
 pub(crate) mod outstanding;
 pub(crate) mod process;
 pub(crate) mod socket;
+mod spare;
 pub(crate) mod status;
 mod supervisor;
 pub(crate) mod usage;

@@ -2,18 +2,19 @@
 //!
 //! Its end of the socket pair is its standard input, the one descriptor that every process inherits without help.
 
-use crate::policy::eviction::Eviction;
-use crate::policy::sharing::ActiveLimit;
+use crate::server::options::ServerOptions;
+use crate::server::settings::declare::text;
 use crate::server::workers::socket::PacketSocket;
-use crate::swap_mode::SwapMode;
+use rustix::process::{Pid, Signal, kill_process};
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 use torpor_proto::control::client::Device;
-use torpor_proto::control::worker::{FromWorker, from_worker};
+use torpor_proto::control::worker::{Begin, FromWorker, ToWorker, from_worker, to_worker};
 
 /// How long a worker may take to make its context. Natively 0.1 to 0.4 s; a busy node with many GPUs takes longer.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -21,39 +22,42 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a worker may take to leave when its socket is closed.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// One that closed its socket is usually about to end by itself, with a better reason than the server's.
+pub const LAST_WORDS: Duration = Duration::from_millis(100);
+
 /// How to start a worker.
 #[derive(Clone, Debug)]
 pub struct Recipe {
     /// The program whose `worker` subcommand it is.
     pub program: PathBuf,
-    /// The CUDA driver it loads.
-    pub driver: PathBuf,
-    /// Where images are kept.
-    pub images: PathBuf,
-    /// Page-locked host memory of all its clients together.
-    pub pinned_limit_bytes: u64,
-    /// How much of images is kept.
-    pub image_limit_bytes: u64,
-    /// How much of them is loaded, unless clients use more.
-    pub code_limit_bytes: u64,
-    /// How long it spins for the next command before it sleeps.
-    pub spin: Duration,
-    /// Device memory that all its clients together may use; 0 for the GPU's default.
-    pub gpu_limit_bytes: u64,
-    /// Clients that are active on the GPU at the same time.
-    pub active_clients: ActiveLimit,
-    /// Who leaves the GPU first when others need the room.
-    pub eviction: Eviction,
-    /// How long a client keeps the GPU after its last command.
-    pub linger: Duration,
-    /// Whether its idle clients are to survive it.
-    pub cover: bool,
-    /// How memory is swapped in.
-    pub swap: SwapMode,
-    /// Bytes of a group of segments that are swapped in.
-    pub swap_group_bytes: u64,
-    /// What it logs.
-    pub log: String,
+    /// What it is told first.
+    pub begin: Begin,
+}
+
+impl Recipe {
+    /// For the GPU at this place among those that serve.
+    #[must_use]
+    pub fn new(options: &ServerOptions, driver: &Path, gpu: usize) -> Self {
+        let ServerOptions { flags, memory, scheduler, .. } = options;
+        let begin = Begin {
+            driver: driver.as_os_str().as_bytes().to_vec(),
+            images: options.directory.images().into_os_string().into_vec(),
+            log: options.log.clone(),
+            spin_us: flags.spin_us().into(),
+            linger_us: u64::try_from(scheduler.linger().0.as_micros()).unwrap_or(u64::MAX),
+            gpu_limit_bytes: options.gpu_limit_bytes(gpu),
+            pinned_limit_bytes: options.pinned_limit_bytes,
+            image_limit_bytes: memory.image_limit().0,
+            code_limit_bytes: memory.code_limit().0,
+            active_clients: text(&scheduler.active_per_gpu()),
+            eviction: text(&scheduler.eviction()),
+            swap: text(&flags.swap()),
+            swap_group_bytes: flags.swap_group().0,
+            cover: scheduler.cover(),
+            spare: scheduler.spare_worker(),
+        };
+        Self { program: options.program.clone(), begin }
+    }
 }
 
 /// Why a worker does not serve.
@@ -91,28 +95,11 @@ impl WorkerProcess {
     ///
     /// # Errors
     /// [`StartError::Spawn`].
-    pub fn spawn(recipe: &Recipe, device: u32) -> Result<Self, StartError> {
+    pub async fn spawn(recipe: &Recipe, device: u32) -> Result<Self, StartError> {
         let failed = |error| StartError::Spawn { program: recipe.program.clone(), error };
         let (socket, theirs) = PacketSocket::pair().map_err(failed)?;
         let child = Command::new(&recipe.program)
-            .arg("worker")
-            .args(recipe.cover.then_some("--cover"))
-            .args(["--device", &device.to_string()])
-            .arg("--driver")
-            .arg(&recipe.driver)
-            .arg("--images")
-            .arg(&recipe.images)
-            .args(["--pinned-limit-bytes", &recipe.pinned_limit_bytes.to_string()])
-            .args(["--image-limit-bytes", &recipe.image_limit_bytes.to_string()])
-            .args(["--code-limit-bytes", &recipe.code_limit_bytes.to_string()])
-            .args(["--spin-us", &recipe.spin.as_micros().to_string()])
-            .args(["--gpu-limit-bytes", &recipe.gpu_limit_bytes.to_string()])
-            .args(["--active-clients", &recipe.active_clients.to_string()])
-            .args(["--eviction", &recipe.eviction.to_string()])
-            .args(["--swap", recipe.swap.name()])
-            .args(["--swap-group-bytes", &recipe.swap_group_bytes.to_string()])
-            .args(["--linger-us", &recipe.linger.as_micros().to_string()])
-            .args(["--log", &recipe.log])
+            .args(["worker", "--device", &device.to_string()])
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
             // A Ctrl-C at the terminal is for the server, which ends its workers in order.
@@ -120,6 +107,9 @@ impl WorkerProcess {
             .kill_on_drop(true)
             .spawn()
             .map_err(failed)?;
+        let begin = ToWorker { body: Some(to_worker::Body::Begin(recipe.begin.clone())) };
+        // One that has ended is not told; how it ended is found out by whoever waits until it is ready.
+        let _ = socket.send(&begin, &[]).await;
         Ok(Self { socket, child })
     }
 
@@ -127,6 +117,13 @@ impl WorkerProcess {
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.child.id()
+    }
+
+    /// Whether it is gone.
+    #[must_use]
+    pub fn has_ended(&mut self) -> bool {
+        // An error means that it was waited for already.
+        self.child.try_wait().is_ok_and(|status| status.is_some())
     }
 
     /// Waits until it holds its context, and returns what it says of its device.
@@ -143,7 +140,7 @@ impl WorkerProcess {
                 Err(StartError::Failed(failed.reason))
             }
             Ok(Some(_)) => Err(StartError::Failed("it speaks before it is ready".to_owned())),
-            Ok(None) => Err(StartError::Ended(self.epitaph().await)),
+            Ok(None) => Err(StartError::Ended(self.epitaph(LAST_WORDS).await)),
             Err(error) => Err(StartError::Ended(error.to_string())),
         }
     }
@@ -161,10 +158,19 @@ impl WorkerProcess {
         }
     }
 
-    /// Kills it, if need be, and says how it ended. What it held is free afterwards.
-    pub async fn epitaph(&mut self) -> String {
-        // One that closed its socket is usually about to end by itself, with a better reason than ours.
-        if let Ok(Ok(status)) = timeout(Duration::from_millis(100), self.child.wait()).await {
+    /// Kills it; what it said before can still be received.
+    pub fn kill(&self) {
+        // As long as it was not waited for, the number is this process's.
+        let pid = self.child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
+        pid.into_iter().for_each(|pid| {
+            // One that is gone already need not be killed.
+            let _ = kill_process(pid, Signal::KILL);
+        });
+    }
+
+    /// Kills it if it does not end by itself within `patience`, and says how it ended. What it held is free afterwards.
+    pub async fn epitaph(&mut self, patience: Duration) -> String {
+        if let Ok(Ok(status)) = timeout(patience, self.child.wait()).await {
             return status.to_string();
         }
         let _ = self.child.start_kill();

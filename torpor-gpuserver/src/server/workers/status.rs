@@ -15,6 +15,47 @@ pub enum State {
     Failed(String),
 }
 
+/// How its spare worker is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpareState {
+    /// It never has one.
+    Off,
+    /// One is made, or soon.
+    Starting,
+    /// This process can take over at once.
+    Ready(u32),
+    /// None could be made; that is tried again and again.
+    Failed,
+}
+
+impl SpareState {
+    /// Whether one can take over at once.
+    #[must_use]
+    pub fn is_ready(self) -> bool {
+        matches!(self, Self::Ready(_))
+    }
+
+    /// The process that can.
+    #[must_use]
+    pub fn pid(self) -> Option<u32> {
+        match self {
+            Self::Ready(pid) => Some(pid),
+            _ => None,
+        }
+    }
+
+    /// In one word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Starting => "starting",
+            Self::Ready(_) => "ready",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// What is known of a GPU.
 #[derive(Clone, Debug)]
 pub struct Status {
@@ -28,6 +69,8 @@ pub struct Status {
     pub worker_restarts: u64,
     /// Whether worker or driver do not answer, though the GPU is ready.
     pub silence: Option<Silence>,
+    /// How its spare worker is.
+    pub spare: SpareState,
 }
 
 impl Status {

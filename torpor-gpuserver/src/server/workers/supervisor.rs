@@ -1,8 +1,8 @@
 //! The task that keeps a worker running for a GPU.
 //!
-//! A worker that dies takes those of its clients with it that are not covered (their later calls fail), and nothing else: another
-//! one is started, where those that are covered go on. After one that served nobody that is done after a short pause, which grows
-//! as long as workers keep dying.
+//! A worker that dies takes those of its clients with it that are not covered (their later calls fail), and nothing else: the spare
+//! takes its place, or another one is started, and those that are covered go on there. After one that served nobody another one is
+//! started after a short pause, which grows as long as workers keep dying.
 
 use crate::gpu_limit::gpu_limit_bytes;
 use crate::policy::event::What;
@@ -14,16 +14,16 @@ use crate::server::workers::gpu_time::GpuTimes;
 use crate::server::workers::heartbeat::{HEARTBEAT, Heartbeat};
 use crate::server::workers::learned::Learned;
 use crate::server::workers::order::{Attachment, NotServed, Order, Outgoing};
+use crate::server::workers::outbox::send_all;
 use crate::server::workers::outstanding::{Served, fault_code};
-use crate::server::workers::process::{Recipe, StartError, WorkerProcess};
-use crate::server::workers::socket::PacketSocket;
+use crate::server::workers::process::{LAST_WORDS, Recipe, StartError, WorkerProcess};
+use crate::server::workers::spare::{Spare, Standby};
 use crate::server::workers::status::{State, Status};
-use std::io::{self, ErrorKind};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use torpor_proto::control::worker::{FromWorker, Ping, ToWorker, from_worker, to_worker};
 use torpor_proto::error::CudaError;
 
@@ -33,12 +33,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// A worker that served as long as this was healthy; the pauses begin anew.
 const HEALTHY: Duration = Duration::from_secs(30);
 
-/// How long a worker may leave its messages unread before another takes its place. Its clients fail then, so a node that
-/// is too busy to run it, or somebody who stopped it to look at it, has time.
-const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a worker whose context is lost may take to end: its sessions have 100 ms to tell their clients.
+const FAULT_GRACE: Duration = Duration::from_millis(250);
 
-/// How long a worker whose context is lost may take to end.
-const FAULT_GRACE: Duration = Duration::from_secs(2);
+/// How long one that is killed may take to end, until it is given up.
+const KILL_GRACE: Duration = Duration::from_secs(2);
 
 /// Keeps one worker running.
 pub(super) struct Supervisor {
@@ -56,6 +55,7 @@ pub(super) struct Supervisor {
     pub(super) lost_context: Option<CudaError>,
     /// Somebody was served by the worker.
     pub(super) has_served: bool,
+    pub(super) spare: Spare,
 }
 
 /// Why a worker serves no longer.
@@ -90,6 +90,8 @@ impl Supervisor {
             pause = match started.elapsed() >= HEALTHY {
                 // Whoever ended it is not served again, and others wait for the next one.
                 _ if self.has_served => Duration::ZERO,
+                // It is there already, and the next spare is made after a pause.
+                _ if self.status.borrow().spare.is_ready() => Duration::ZERO,
                 true => FIRST_PAUSE,
                 false => pause,
             };
@@ -98,6 +100,9 @@ impl Supervisor {
             }
             pause = (pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
         }
+        if let Some(Standby { worker, .. }) = self.spare.take().await {
+            worker.dismiss().await;
+        }
         self.inbox.close();
         self.served.bury("the server is ending");
     }
@@ -105,30 +110,39 @@ impl Supervisor {
     /// One worker, from its start to its end.
     async fn live(&mut self) -> Result<End, StartError> {
         (self.lost_context, self.has_served) = (None, false);
-        let mut worker = WorkerProcess::spawn(&self.recipe, self.index)?;
+        let (mut worker, device) = match self.spare.take().await {
+            Some(Standby { worker, device }) => (worker, device),
+            None => (WorkerProcess::spawn(&self.recipe, self.index).await?, None),
+        };
         self.publish(|status| status.worker_pid = worker.pid());
-        let ready = tokio::select! {
-            ready = worker.ready() => ready,
-            _ = stopped(&mut self.stop) => {
-                worker.dismiss().await;
-                return Ok(End::Stopped);
-            }
+        let what = if device.is_some() { "the spare worker has taken over" } else { "is ready" };
+        let ready = match device {
+            Some(device) => Ok(device),
+            None => tokio::select! {
+                ready = worker.ready() => ready.map(Arc::new),
+                _ = stopped(&mut self.stop) => {
+                    worker.dismiss().await;
+                    return Ok(End::Stopped);
+                }
+            },
         };
         let device = match ready {
             Ok(device) => device,
             Err(error) => {
-                let _ = worker.epitaph().await;
+                let _ = worker.epitaph(LAST_WORDS).await;
                 self.served.bury(&error.to_string());
                 return Err(error);
             }
         };
-        tracing::info!(gpu = self.index, pid = worker.pid(), "{} is ready", device.name);
-        let limit_bytes = gpu_limit_bytes(self.recipe.gpu_limit_bytes, device.total_memory_bytes);
+        tracing::info!(gpu = self.index, pid = worker.pid(), "{}: {what}", device.name);
+        let (limit, total) = (self.recipe.begin.gpu_limit_bytes, device.total_memory_bytes);
+        let limit_bytes = gpu_limit_bytes(limit, total, self.recipe.begin.spare);
         self.words.events.tell(What::WorkerStarted { gpu: self.at, limit_bytes });
         self.publish(|status| {
-            status.device = Some(Arc::new(device));
+            status.device = Some(device);
             status.state = State::Ready;
         });
+        self.spare.keep();
         let (outbox, outgoing) = mpsc::unbounded_channel();
         let at_store = self.store.connect(self.index, outbox.clone());
         if self.words.events.chronicle().is_followed()
@@ -151,7 +165,9 @@ impl Supervisor {
                 self.publish(|status| status.state = State::Starting);
                 let error = self.lost_context.unwrap_or(CudaError::LAUNCH_FAILED);
                 self.served.fail(error);
-                let reason = format!("{reason}; {}", worker.epitaph().await);
+                // One whose context is lost has said why.
+                let patience = if self.lost_context.is_some() { Duration::ZERO } else { LAST_WORDS };
+                let reason = format!("{reason}; {}", worker.epitaph(patience).await);
                 self.words.events.tell(What::WorkerLost { gpu: self.at, reason: reason.clone() });
                 self.bereave(error);
                 Ok(End::Died(reason))
@@ -190,7 +206,7 @@ impl Supervisor {
         outgoing: mpsc::UnboundedReceiver<Outgoing>,
     ) -> End {
         let mut sending = pin!(send_all(&worker.socket, outgoing));
-        let mut deadline = None;
+        let (mut deadline, mut is_killed) = (None, false);
         let mut heartbeat = Heartbeat::default();
         let mut looks = interval(HEARTBEAT);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -203,6 +219,8 @@ impl Supervisor {
                             self.lost_context = Some(fault_code(fault.code));
                             fault.ran_ahead.iter().for_each(|function| self.learned.ran_ahead(function));
                             deadline.get_or_insert(Instant::now() + FAULT_GRACE);
+                            // It serves no client any more, though it is still there.
+                            self.publish(|status| status.state = State::Starting);
                         }
                         if let from_worker::Body::Pong(pong) = &body {
                             let driver_silent = Duration::from_millis(pong.driver_silent_ms);
@@ -238,6 +256,8 @@ impl Supervisor {
                                 // Nobody hears it when the server is ending.
                                 let _ = self.words.seeking.send((ClientId(seek.client), ClientId(seek.exporter)));
                             }
+                            // It is about to end, and the client is asked for at the next one.
+                            Some(from_worker::Body::Attached(_)) if self.lost_context.is_some() => {}
                             Some(body) => {
                                 self.has_served |= matches!(body, from_worker::Body::Attached(_));
                                 self.served.hear(body);
@@ -271,7 +291,11 @@ impl Supervisor {
                 }
                 _ = stopped(&mut self.stop) => return End::Stopped,
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
-                    return End::Died(self.describe("it did not end"));
+                    if is_killed {
+                        return End::Died(self.describe("it did not end"));
+                    }
+                    worker.kill();
+                    (is_killed, deadline) = (true, Some(Instant::now() + KILL_GRACE));
                 }
             }
         }
@@ -353,21 +377,4 @@ impl Supervisor {
     fn publish(&self, change: impl FnOnce(&mut Status)) {
         self.status.send_modify(change);
     }
-}
-
-/// Sends what is put into the outbox, while the worker is listened to: a worker that waits until it has been heard takes
-/// no messages. Returns only if it takes none at all.
-async fn send_all(socket: &PacketSocket, mut outgoing: mpsc::UnboundedReceiver<Outgoing>) -> io::Error {
-    while let Some(Outgoing { message, attachment }) = outgoing.recv().await {
-        match timeout(SEND_TIMEOUT, socket.send(&message, &attachment.descriptors())).await {
-            Ok(Ok(())) => {}
-            // It is gone. Whoever listens finds that out too, after its last words.
-            Ok(Err(error)) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
-                break;
-            }
-            Ok(Err(error)) => return error,
-            Err(slow) => return slow.into(),
-        }
-    }
-    std::future::pending().await
 }

@@ -22,14 +22,21 @@ const HEAP: u32 = 2;
 #[derive(Debug)]
 pub(crate) struct ContextLimits {
     most_bytes: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
     /// By client and limit.
-    wanted: Mutex<HashMap<(u64, u32), u64>>,
+    wanted: HashMap<(u64, u32), u64>,
+    /// What the context began with, once any client wants more.
+    first: Option<[u64; 3]>,
 }
 
 impl ContextLimits {
-    /// Limits that take so much of the GPU's memory at most.
+    /// Limits that take so much of the GPU's memory at most, all together, beyond what the context began with.
     pub(crate) fn new(most_bytes: u64) -> Self {
-        Self { most_bytes, wanted: Mutex::default() }
+        Self { most_bytes, state: Mutex::default() }
     }
 
     /// Sees to it that the context has what a client wants.
@@ -43,39 +50,69 @@ impl ContextLimits {
         limit: u32,
         value: u64,
     ) -> Result<(), CudaError> {
-        let mut wanted = lock(&self.wanted);
+        let mut state = lock(&self.state);
         let others = || {
-            let others = wanted.iter().filter(|((other, known), _)| *known == limit && *other != client);
+            let others =
+                state.wanted.iter().filter(|((other, known), _)| *known == limit && *other != client);
             others.map(|(_, &value)| value)
         };
         let needed = match limit {
             HEAP => others().fold(value, u64::saturating_add),
-            _ => others().fold(value, u64::max),
-        };
-        let taken = match limit {
-            STACK => needed.saturating_mul(device.resident_threads()?),
-            PRINTED | HEAP => needed,
+            STACK | PRINTED => others().fold(value, u64::max),
             _ => return Err(CudaError::UNSUPPORTED_LIMIT),
         };
-        if needed > device.context_limit(limit)? {
-            if taken > self.most_bytes {
+        let now = values(device)?;
+        let place = limit as usize;
+        if needed > now[place] {
+            let first = *state.first.get_or_insert(now);
+            let mut then = now;
+            then[place] = needed;
+            if taken(then, first, device.resident_threads()?) > self.most_bytes {
                 return Err(CudaError::OUT_OF_MEMORY);
             }
             device.set_context_limit(limit, needed)?;
         }
-        wanted.insert((client, limit), value);
+        state.wanted.insert((client, limit), value);
         Ok(())
     }
 
     /// What a client wants, for another worker.
     pub(crate) fn save(&self, client: u64) -> Vec<migration::Limit> {
-        let wanted = lock(&self.wanted);
-        let own = wanted.iter().filter(|((known, _), _)| *known == client);
+        let state = lock(&self.state);
+        let own = state.wanted.iter().filter(|((known, _), _)| *known == client);
         own.map(|(&(_, limit), &value)| migration::Limit { limit, value }).collect()
     }
 
     /// A client is gone. What the context has stays.
     pub(crate) fn forget(&self, client: u64) {
-        lock(&self.wanted).retain(|(known, _), _| *known != client);
+        lock(&self.state).wanted.retain(|(known, _), _| *known != client);
+    }
+}
+
+/// The context's, by their numbers.
+fn values(device: &Device) -> Result<[u64; 3], CudaError> {
+    let mut values = [0; 3];
+    for (limit, value) in (STACK..=HEAP).zip(&mut values) {
+        *value = device.context_limit(limit)?;
+    }
+    Ok(values)
+}
+
+/// What limits take of the GPU's memory beyond what the context began with.
+fn taken(then: [u64; 3], first: [u64; 3], resident_threads: u64) -> u64 {
+    let [stack, printed, heap] = std::array::from_fn(|limit| then[limit].saturating_sub(first[limit]));
+    stack.saturating_mul(resident_threads).saturating_add(printed).saturating_add(heap)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_limits_take_is_counted_together_and_a_stack_for_each_thread() {
+        let first = [1024, 1 << 20, 8 << 20];
+        assert_eq!(taken(first, first, 1 << 18), 0);
+        assert_eq!(taken([1536, 3 << 20, 9 << 20], first, 1 << 18), (128 << 20) + (2 << 20) + (1 << 20));
+        assert_eq!(taken([u64::MAX; 3], first, 1 << 18), u64::MAX);
     }
 }

@@ -15,11 +15,9 @@ pub(crate) mod pinned_budget;
 pub(crate) mod pulse;
 pub(crate) mod run_queue;
 pub(crate) mod throttle;
+pub(crate) mod tuning;
 
 use crate::driver::{Device, PinnedWords};
-use crate::policy::eviction::Eviction;
-use crate::policy::sharing::ActiveLimit;
-use crate::swap_mode::SwapMode;
 use crate::worker::gpu::console::Console;
 use crate::worker::gpu::context_limits::ContextLimits;
 use crate::worker::gpu::cpu::CpuLine;
@@ -33,6 +31,7 @@ use crate::worker::gpu::pen::Pen;
 use crate::worker::gpu::pinned_budget::PinnedBudget;
 use crate::worker::gpu::run_queue::Turns;
 use crate::worker::gpu::throttle::Throttle;
+use crate::worker::gpu::tuning::Tuning;
 use crate::worker::mailbox::{Link, Wish};
 use crate::worker::server_socket::ServerSocket;
 use crate::worker::sync::lock;
@@ -48,31 +47,6 @@ use torpor_proto::layout::AddressRange;
 /// hear.
 const WAITING_PAUSE: Duration = Duration::from_millis(1);
 
-/// How sessions behave.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Tuning {
-    /// How long a session spins before it sleeps.
-    pub(crate) spin: Duration,
-    /// How long an idle client keeps its turn if nobody waits for one.
-    pub(crate) linger: Duration,
-    /// How swap-in is done.
-    pub(crate) swap: SwapMode,
-    /// Bytes of a group of segments.
-    pub(crate) group_bytes: u64,
-    /// Device memory of all clients together.
-    pub(crate) memory_limit_bytes: u64,
-    /// Page-locked host memory of all clients together.
-    pub(crate) pinned_limit_bytes: u64,
-    /// Clients that are active at once.
-    pub(crate) active_clients: ActiveLimit,
-    /// Who leaves first when others need the room.
-    pub(crate) eviction: Eviction,
-    /// Device memory that the limits of the context take, at most.
-    pub(crate) context_limit_bytes: u64,
-    /// Whether the server is given idle clients' states.
-    pub(crate) cover: bool,
-}
-
 /// What the sessions of a worker share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -82,16 +56,8 @@ pub(crate) struct Shared {
     pub(crate) images: ImageStore,
     /// The host store.
     pub(crate) store: Store,
-    /// How long a session spins before it sleeps.
-    pub(crate) spin: Duration,
-    /// How long an idle client keeps its turn if nobody waits for one.
-    pub(crate) linger: Duration,
-    /// How swap-in is done.
-    pub(crate) swap: SwapMode,
-    /// Bytes of a group of segments.
-    pub(crate) group_bytes: u64,
-    /// Whether the server is given idle clients' states.
-    pub(crate) cover: bool,
+    /// How sessions behave.
+    pub(crate) tuning: Tuning,
     /// The GPU's physical memory.
     pub(crate) memory: Arc<GpuMemory>,
     /// What clients let each other have.
@@ -145,36 +111,20 @@ impl Shared {
         console: Option<Arc<Console>>,
         tuning: Tuning,
     ) -> Self {
-        let Tuning {
-            spin,
-            linger,
-            swap,
-            group_bytes,
-            memory_limit_bytes,
-            pinned_limit_bytes,
-            active_clients,
-            eviction,
-            context_limit_bytes,
-            cover,
-        } = tuning;
         Self {
-            memory: Arc::new(GpuMemory::new(&device, memory_limit_bytes, eviction)),
+            memory: Arc::new(GpuMemory::new(&device, tuning.memory_limit_bytes, tuning.eviction)),
             ipc: Ipc::default(),
-            turns: Turns::new(active_clients),
+            turns: Turns::new(tuning.active_clients),
             gpu_time: GpuTime::new(),
-            limits: ContextLimits::new(context_limit_bytes),
+            limits: ContextLimits::new(tuning.context_limit_bytes),
             pen: Pen::default(),
             console,
             cpus: CpuLine::new(),
-            pinned: PinnedBudget::new(pinned_limit_bytes),
+            pinned: PinnedBudget::new(tuning.pinned_limit_bytes),
             device,
             images,
             store: Store::new(server.clone()),
-            spin,
-            linger,
-            swap,
-            group_bytes,
-            cover,
+            tuning,
             digests,
             digest_buffers: Mutex::default(),
             hashing: Mutex::default(),

@@ -13,6 +13,7 @@ use crate::worker::objects::pending::PendingWork;
 use crate::worker::objects::table::Table;
 use crate::worker::session::checkpoint::Cover;
 use crate::worker::session::dedup::Identified;
+use crate::worker::session::halt::Halt;
 use crate::worker::session::printing::Printing;
 use crate::worker::session::residency::Residency;
 use crate::worker::session::watchdog::Overstay;
@@ -145,15 +146,12 @@ fn live(
     brought: Brought,
     serve: impl Fn(&mut Session, Option<Record>) -> Stop,
 ) -> End {
-    let refused = |reason: String| {
-        shared.tell(from_worker::Body::ClientFault(ClientFault { client: link.client, reason }));
-    };
     let mut session = match Session::open(shared, link, attach, brought.channel, brought.host) {
         Ok(session) => session,
         Err(reason) => {
-            refused(reason);
+            let is_lost = refuse(shared, link, reason);
             wait_for_stop(shared, link);
-            return End::Untold;
+            return if is_lost { End::Told } else { End::Untold };
         }
     };
     let resume =
@@ -175,10 +173,10 @@ fn live(
             }
         }
         Err(reason) => {
-            refused(reason);
+            let is_lost = refuse(shared, link, reason);
             let told = session.close();
             wait_for_stop(shared, link);
-            return if told { End::Told } else { End::Untold };
+            return if told || is_lost { End::Told } else { End::Untold };
         }
     };
     let (detached, lost) = (matches!(stop, Stop::Detached), matches!(stop, Stop::Lost(_)));
@@ -203,6 +201,18 @@ fn live(
     }
     // With this worker all its sessions end, which is not the end of those clients that are covered.
     if told || lost { End::Told } else { End::Untold }
+}
+
+/// A client cannot be served here. True if that is because the context is lost, which is no fault of the client's: the server asks the
+/// next worker when it hears of it.
+fn refuse(shared: &Shared, link: &Link, reason: String) -> bool {
+    let is_lost = |error: &CudaError| matches!(Halt::from(*error), Halt::Lost(_));
+    let lost = shared.lost().or_else(|| shared.device.memory_info().err().filter(is_lost));
+    match lost {
+        Some(error) => shared.lose(error, format!("client {} comes: {reason}", link.client)),
+        None => shared.tell(from_worker::Body::ClientFault(ClientFault { client: link.client, reason })),
+    }
+    lost.is_some()
 }
 
 /// Does something with a session, which outlives a panic: its work on the GPU goes on, in its memory. `None` if it panicked.

@@ -166,7 +166,7 @@ impl Session {
                 Err(Halt::Interrupted) => continue,
                 Err(halt) => return Err(self.lose(halt, "leaving the GPU")),
             };
-            if idle < self.shared.spin {
+            if idle < self.shared.tuning.spin {
                 std::hint::spin_loop();
             } else if coming || (waiting && idle < WATCH) {
                 std::thread::yield_now();

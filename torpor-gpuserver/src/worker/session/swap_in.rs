@@ -98,7 +98,7 @@ impl Session {
         self.residency.touched = Some(Vec::new());
         // Shared memory may lead to the rest, and does not say so.
         let is_whole = self.residency.whole || self.space.is_shared();
-        if self.shared.swap.is_pipelined() && !is_whole {
+        if self.shared.tuning.swap.is_pipelined() && !is_whole {
             return self.bring_next().map(|()| true);
         }
         self.bring_up_to(EVERYTHING)?;
@@ -110,7 +110,7 @@ impl Session {
 
     /// Which segment comes in which group.
     fn plan(&self, missing: &[(u64, u64)]) -> VecDeque<Incoming> {
-        let group_bytes = self.shared.swap.group_bytes(self.shared.group_bytes);
+        let group_bytes = self.shared.tuning.swap.group_bytes(self.shared.tuning.group_bytes);
         let (mut group, mut in_group) = (self.arrivals.last() + 1, 0);
         let last = missing.len() - 1;
         let plan = missing.iter().enumerate().map(|(at, &(address, bytes))| {

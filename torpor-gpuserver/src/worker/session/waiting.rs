@@ -81,7 +81,7 @@ impl Session {
                 return Err(Halt::Interrupted);
             }
             self.poll()?;
-            if since.elapsed() < self.shared.spin {
+            if since.elapsed() < self.shared.tuning.spin {
                 std::hint::spin_loop();
             } else {
                 // Nobody but this loop notices a context that is lost meanwhile.

@@ -77,8 +77,16 @@ fn accesses_outside_their_space_are_faults() {
     assert!(memory("st.global.u32 [0], 1;"));
     assert!(memory("atom.global.add.u32 %r1, [%out+0x7fffffff8], 1;"));
     assert!(memory("mov.u64 %rd1, -4; ld.u32 %r1, [%rd1];"));
-    let misaligned = fault("ld.global.u64 %rd1, [%slot+4];", true);
-    assert!(matches!(misaligned, KernelFault::Misaligned { bytes: 8, .. }), "{misaligned}");
+    for (body, wanted) in [
+        ("ld.global.u64 %rd1, [%slot+4];", 8),
+        ("st.global.u32 [%slot+1], 1;", 4),
+        ("atom.global.add.u32 %r1, [%slot+2], 1;", 4),
+        ("red.global.add.u64 [%slot+4], 1;", 8),
+        (".shared .b32 s[4]; atom.shared.add.u32 %r1, [s+2], 1;", 4),
+    ] {
+        let fault = fault(body, true);
+        assert!(matches!(fault, KernelFault::Misaligned { bytes, .. } if bytes == wanted), "{body}: {fault}");
+    }
 }
 
 #[test]

@@ -113,7 +113,7 @@ pub(crate) fn take_slab(shared: &Arc<Shared>, slab: worker::Slab, descriptors: V
     let worker::Slab { index, bytes } = slab;
     let theirs = shared.clone();
     let take = move || {
-        let locked = theirs.swap != SwapMode::Pageable;
+        let locked = theirs.tuning.swap != SwapMode::Pageable;
         let added = theirs.store.slabs.add(&theirs.device, index, bytes, &descriptors, locked);
         let failure = added.err().unwrap_or_default();
         theirs.tell(from_worker::Body::SlabReady(SlabReady { index, failure }));

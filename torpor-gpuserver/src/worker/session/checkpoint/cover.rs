@@ -130,7 +130,7 @@ impl Session {
     }
 
     fn can_be_covered(&self) -> bool {
-        self.shared.cover
+        self.shared.tuning.cover
             && !self.is_covered()
             // Others change what it has, and would not make its state void.
             && !self.residency.shares

@@ -11,10 +11,10 @@ use super::*;
 use crate::driver::{Device, Driver, Reservation};
 use crate::policy::eviction::Eviction;
 use crate::policy::sharing::ActiveLimit;
-use crate::worker::gpu::Tuning;
 use crate::worker::gpu::digest::Digests;
 use crate::worker::gpu::images::ImageStore;
 use crate::worker::gpu::images::room::ImageLimits;
+use crate::worker::gpu::tuning::Tuning;
 use crate::worker::server_socket::ServerSocket;
 use client::Client;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -49,12 +49,12 @@ fn worker(images: PathBuf, arena: AddressRange) -> (Arc<Shared>, Reservation, Ow
     let tuning = Tuning {
         spin: Duration::ZERO,
         linger: Duration::from_millis(1),
-        swap: crate::swap_mode::SwapMode::default(),
+        swap: crate::swap_mode::SwapMode::Grouped,
         group_bytes: 8 << 20,
         memory_limit_bytes: 64 << 20,
         pinned_limit_bytes: u64::MAX,
         active_clients: ActiveLimit::Auto,
-        eviction: Eviction::default(),
+        eviction: Eviction::Lru,
         context_limit_bytes: 1 << 20,
         cover: false,
     };
