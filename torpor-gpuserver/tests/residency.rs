@@ -158,6 +158,30 @@ fn a_function_that_changes_needs_no_more_of_the_host_pool_than_it_has() {
 }
 
 #[test]
+fn a_client_that_needs_room_while_its_memory_comes_lets_who_leaves_for_it_have_its_slots() {
+    let spill = tempfile::tempdir().unwrap();
+    let spill_dir = spill.path().to_str().unwrap();
+    let pool =
+        ["--gpu-limit", "10MiB", "--host-pool", "8MiB", "--host-slab", "8MiB", "--spill-dir", spill_dir];
+    let (server, _settings) = start_with("", "", &pool);
+    let Attached { mut client, lifeline: _lifeline } = attach(&server, "f");
+    let Attached { client: mut other, lifeline: _other } = attach(&server, "other");
+    let segments: Vec<u64> = (0..3).map(|at| client.allocate(at * 2 * MIB, 2 * MIB).unwrap()).collect();
+    segments.iter().zip(1..).for_each(|(&address, value)| client.upload(address, &[value; 100]));
+    unload(&server, "f");
+    let theirs = other.allocate(0, 4 * MIB).unwrap();
+    other.upload(theirs, &[8; 100]);
+    other.upload(theirs + 2 * MIB, &[9; 100]);
+    // Three of the pool's four slots are this client's as it comes, and the other needs two to leave.
+    assert_eq!(client.allocate(6 * MIB, 2 * MIB).map(drop), Ok(()));
+    for (&address, value) in segments.iter().zip(1..) {
+        assert_eq!(client.download(address, 101), [[value; 100].as_slice(), &[0]].concat());
+    }
+    assert_eq!(other.download(theirs, 101), [[8; 100].as_slice(), &[0]].concat());
+    assert_eq!(other.download(theirs + 2 * MIB, 101), [[9; 100].as_slice(), &[0]].concat());
+}
+
+#[test]
 fn a_function_that_never_writes_back_begins_every_request_with_what_it_had_when_it_was_first_unloaded() {
     let (server, _settings) = start("[functions.f]\nwriteback = 'never'");
     let Attached { mut client, lifeline: _lifeline } = attach(&server, "f");
