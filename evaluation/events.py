@@ -9,7 +9,7 @@ PATIENCE_S = 10
 
 
 class Events:
-    """Follows a server as long as a `with` lasts. An event is {"event": its kind, "function", "unix_us", ...}: see event.proto."""
+    """Follows a server as long as a `with` lasts. An event is {"event": its kind, "function", "unix_us", ...}, see event.proto."""
 
     def __init__(self, server):
         self.server = server

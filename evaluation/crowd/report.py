@@ -24,6 +24,8 @@ def tell(asked, members, clients, watch, server, limit_bytes, seconds, output):
              f"{wrong} wrong of {len(requests)}")
     failures = clients.failures if clients else ["no requests"]
     bars.say("every request is answered", not failures, f"{len(failures)} failed {failures[:2] or ''}")
+    lost = clients.events.of_kind("events_lost") if clients else []
+    bars.say("every event was heard", not lost, f"{sum(event['count'] for event in lost)} went by too fast")
     untouched = {member.name for member in ready} - {request.name for request in requests}
     compared = [member for member in ready if member.native]
     equal = sum(member.native == member.first for member in compared)
