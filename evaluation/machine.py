@@ -57,6 +57,11 @@ def card_used_bytes(gpu=0):
     return int(rows[gpu][0]) << 20 if rows and rows[gpu][0].isdigit() else None
 
 
+def gpus():
+    """How many GPUs there are, as nvidia-smi says."""
+    return len(_nvidia_smi("--query-gpu=index") or ())
+
+
 def processes_on_gpu():
     """The pids that nvidia-smi lists; None if it does not list any."""
     rows = _nvidia_smi("--query-compute-apps=pid,used_memory")

@@ -23,11 +23,6 @@ def folders(arguments, name):
     return logs, output
 
 
-def server_options(arguments):
-    """Of `torpor serve`: evictions and swap-ins are in its log."""
-    return ["--log", "debug", *measuring.server_options(arguments)]
-
-
 class Time:
     """How much of a script's time is left."""
 

@@ -1,5 +1,6 @@
 """Random requests to a crowd, several at a time, and what is seen meanwhile."""
 
+import bisect
 import dataclasses
 import random
 import subprocess
@@ -15,10 +16,10 @@ class Request:
     """One that was answered."""
 
     at_s: float
+    began_us: int  # since 1970
     name: str
     model: str
     ms: float
-    swaps: int
     is_wrong: bool
 
 
@@ -47,6 +48,19 @@ class Clients:
         for thread in self.threads:
             thread.join(timeout=65)
 
+    def swaps(self):
+        """How often each request's function was swapped in for it: since it began, and before the function's next one."""
+        requests = list(self.requests)
+        of_function, swaps = {}, [0] * len(requests)
+        for number, request in sorted(enumerate(requests), key=lambda one: one[1].began_us):
+            of_function.setdefault(request.name, []).append((request.began_us, number))
+        for event in self.events.of_kind("swapped_in"):
+            known = of_function.get(event["function"], [])
+            at = bisect.bisect_right(known, (event["unix_us"], len(requests))) - 1
+            if at >= 0:
+                swaps[known[at][1]] += 1
+        return swaps
+
     def _take(self, dice):
         with self.lock:
             free = [(member, weight) for member, weight in zip(self.members, self.weights)
@@ -63,11 +77,10 @@ class Clients:
             if member is None:
                 time.sleep(0.05)
                 continue
-            before = self.events.swaps_of(member.name)
+            began_us = time.time_ns() // 1000
             try:
                 answer = member.function.infer()
-                swaps = self.events.swaps_of(member.name) - before
-                self.requests.append(Request(time.monotonic() - self.begin, member.name, member.model, answer["ms"], swaps,
+                self.requests.append(Request(time.monotonic() - self.begin, began_us, member.name, member.model, answer["ms"],
                                              answer["sha256"] != member.first))
             except ProgramError as error:
                 # A process that may still answer cannot be asked again.

@@ -13,9 +13,8 @@ def _of(measurement, key):
 
 
 def _bytes(measurement, mode):
-    """What had to be copied; the weights, if the log does not say."""
-    copied = _of(measurement, f"{mode}_bytes")
-    return measurement.weights_bytes if copied is None else copied
+    """What had to be copied."""
+    return _of(measurement, f"{mode}_bytes")
 
 
 def bound_ms(native_ms, copied_bytes):
@@ -85,9 +84,8 @@ def _verdicts(measurements, failed):
             took, bound = _of(each, f"{mode}_ms"), _bound(each, mode)
             if each.model == "bert_large_qa" and mode == "never":
                 bound = BERT_LARGE_MS
-            known = "" if _of(each, f"{mode}_bytes") is not None else " (bytes unknown: the weights')"
             bars.say(f"{each.model}, {mode}: the first request after an eviction", took <= bound,
-                     f"{took:.2f} ms of {bound:.2f}{known}")
+                     f"{took:.2f} ms of {bound:.2f}")
         bars.say(f"{each.model}: outputs are the same bits after every swap", not each.wrong, f"{each.wrong} wrong")
     for reason in failed:
         bars.say("everything was measured", False, reason)

@@ -11,9 +11,9 @@ use torpor_proto::control::admin::FollowEventsRequest;
 use torpor_proto::control::event::{Event, event::What};
 
 const EXAMPLES: &str = "\
-Of the past, the last 1024 events are known. Turns, swap-ins and evictions are told of while somebody follows; requests, where the router
-tells of them. With --json each line is an object: number (counted since the server began), unix_us, client and function (0 and empty if
-it is nobody's), event, and what else there is to say of it, as torpor-proto/proto/event.proto lists it.
+Of the past, the last 1024 events are known. Turns, swap-ins, evictions and saves ahead of time are told of while somebody follows;
+requests, where the router tells of them. With --json each line is an object: number (counted since the server began), unix_us, client
+and function (0 and empty if it is nobody's), event, and what else there is to say of it, as torpor-proto/proto/event.proto lists it.
 
 Examples:
   torpor events
@@ -99,6 +99,14 @@ fn said(what: &What) -> String {
         What::Evicted(it) => {
             let (all, changed) = (ByteSize(it.bytes), ByteSize(it.copied_back_bytes));
             format!("evicted from GPU {}: {all}, of which {changed} had changed", it.gpu)
+        }
+        What::SavedAhead(it) => {
+            let rest = if it.complete { "" } else { ", and not all" };
+            format!(
+                "saved ahead of time on GPU {}: {} had changed{rest}",
+                it.gpu,
+                ByteSize(it.copied_back_bytes)
+            )
         }
         What::MoveBegan(it) => format!("goes to GPU {} ({})", it.to_gpu, it.why),
         What::Moved(it) => {

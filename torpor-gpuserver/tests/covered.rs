@@ -6,6 +6,7 @@ mod worker_support;
 
 use rustix::process::{Pid, Signal, kill_process};
 use served::{Attached, attach};
+use server_support::follower::Follower;
 use server_support::server::{Server, eventually};
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -16,6 +17,7 @@ use torpor_proto::command::{
     GraphLaunch, HostLock, Ping, StreamCreate,
 };
 use torpor_proto::control::admin::{LoadFunctionRequest, UnloadFunctionRequest};
+use torpor_proto::control::event::{Event, event::What};
 use torpor_proto::error::CudaError;
 use worker_support::Client;
 use worker_support::kernels::{add_step_parameters, launch, record};
@@ -42,6 +44,12 @@ fn start(gpus: u32, settings: &str, faults: &str) -> (Server, tempfile::NamedTem
         command
     });
     (server, file)
+}
+
+/// Whether it is told that a program goes on at the next worker after its own died.
+fn goes_on(server: &Server, program: &Program) -> bool {
+    let is_it = |event: &Event| matches!(&event.what, Some(What::Moved(it)) if it.why == "lost");
+    server.events().iter().any(|event| event.client == program.client.id && is_it(event))
 }
 
 /// A client of a function of its own.
@@ -161,7 +169,8 @@ fn a_fault_ends_its_own_function_and_the_idle_ones_do_not_notice() {
     assert_eq!((idle.error(), fresh.error()), (None, None));
     assert_eq!(server.gpus()[0].worker_restarts, 1, "the culprit is not served again");
     assert_eq!(server.listed("faulty").state, "failed");
-    assert!(server.said("the client goes on at another worker"), "{}", server.log());
+    eventually("it is told who goes on", || goes_on(&server, &idle) && goes_on(&server, &fresh));
+    assert!(!goes_on(&server, &faulty));
 }
 
 #[test]
@@ -193,7 +202,7 @@ fn who_was_running_is_told_and_never_made_again() {
     wait_for_restarts(&server, 1);
     idle.wait_until_covered(&server);
     assert_eq!(idle.error(), None);
-    assert!(!server.said(&format!("client={} gpu=0", busy.client.id)), "{}", server.log());
+    assert!(!goes_on(&server, &busy));
 }
 
 #[test]
@@ -217,10 +226,7 @@ fn a_client_whose_memory_is_on_the_gpu_survives_once_it_is_saved_and_is_saved_ag
     assert_eq!(program.error(), None);
     // All of it is saved, so it leaves without a copy.
     program.wait_until_covered(&server);
-    program.unload(&server);
-    let log = server.log();
-    let evicted = log.lines().rfind(|line| line.contains("evicted client=1")).unwrap();
-    assert!(evicted.contains("copied_back_bytes=0"), "{evicted}");
+    assert_eq!(Follower::new(&server).evict(&server, "f").copied_back_bytes, 0);
 }
 
 #[test]
@@ -245,6 +251,7 @@ fn equal_memory_that_is_kept_once_survives_for_all_whose_it_is() {
 #[test]
 fn nobody_is_saved_ahead_of_time_while_another_one_works() {
     let (server, _settings) = start(1, "", "");
+    let follower = Follower::new(&server);
     let (mut program, mut busy) = (Program::start(&server, "f"), Program::start(&server, "busy"));
     busy.client.spin();
     busy.client.ask(Ping {}).unwrap();
@@ -252,10 +259,11 @@ fn nobody_is_saved_ahead_of_time_while_another_one_works() {
     program.client.upload(data, &[7; 1000]);
     // Longer than it takes to give the GPU up and to be saved.
     std::thread::sleep(Duration::from_millis(400));
-    assert!(!server.said("saved ahead of time"), "{}", server.log());
+    let is_saved = |what: &What| matches!(what, What::SavedAhead(_));
+    assert!(!follower.heard().iter().any(|event| event.what.as_ref().is_some_and(is_saved)));
     busy.client.stop_spinning();
     busy.client.settle().unwrap();
-    eventually("it is saved", || server.said("saved ahead of time client=1"));
+    follower.until("it is saved", "f", is_saved);
 }
 
 #[test]

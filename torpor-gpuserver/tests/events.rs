@@ -5,11 +5,10 @@ mod server_support;
 mod worker_support;
 
 use served::attach;
+use server_support::follower::Follower;
 use server_support::server::{Server, eventually};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex};
-use torpor_proto::control::admin::admin_client::AdminClient;
-use torpor_proto::control::admin::{FollowEventsRequest, LoadFunctionRequest, UnloadFunctionRequest};
+use torpor_proto::control::admin::{LoadFunctionRequest, UnloadFunctionRequest};
 use torpor_proto::control::event::{Event, event::What};
 
 const MIB: u64 = 1 << 20;
@@ -24,44 +23,6 @@ fn start() -> Server {
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command
     })
-}
-
-/// Whoever follows, with what was heard so far.
-struct Follower {
-    _runtime: tokio::runtime::Runtime,
-    heard: Arc<Mutex<Vec<Event>>>,
-}
-
-impl Follower {
-    fn new(server: &Server) -> Self {
-        let address = format!("unix://{}", server.directory.admin_socket().display());
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let mut events = runtime.block_on(async {
-            let channel = tonic::transport::Endpoint::from_shared(address).unwrap().connect().await.unwrap();
-            let request = FollowEventsRequest { follow: true };
-            AdminClient::new(channel).follow_events(request).await.unwrap().into_inner()
-        });
-        let heard = Arc::<Mutex<Vec<Event>>>::default();
-        let theirs = heard.clone();
-        runtime.spawn(async move {
-            while let Ok(Some(event)) = events.message().await {
-                theirs.lock().unwrap().push(event);
-            }
-        });
-        Self { _runtime: runtime, heard }
-    }
-
-    fn heard(&self) -> Vec<Event> {
-        self.heard.lock().unwrap().clone()
-    }
-
-    /// Waits for an event of a function, and gives what came until then.
-    fn until(&self, what: &str, function: &str, is_it: impl Fn(&What) -> bool) -> Vec<Event> {
-        let is_it = |event: &Event| event.function == function && event.what.as_ref().is_some_and(&is_it);
-        eventually(what, || self.heard().iter().any(is_it));
-        self.heard()
-    }
 }
 
 fn place(events: &[Event], is_it: impl Fn(&What) -> bool) -> usize {

@@ -17,6 +17,7 @@ use torpor_proto::command::{
     MemoryFree, StreamCreate, StreamDestroy, StreamQuery, StreamSynchronize, StreamWaitEvent,
 };
 use torpor_proto::control::admin::{LoadFunctionRequest, PinFunctionRequest, UnloadFunctionRequest};
+use torpor_proto::control::event::{Event, event::What};
 use torpor_proto::error::CudaError;
 use torpor_proto::image::synthetic::{self, CubinSource, KernelSource, VariableSource};
 use worker_support::Client;
@@ -297,7 +298,8 @@ fn clients_that_are_moved_while_they_work_compute_what_they_should() {
             let _ = server.admin(async |mut api| api.load_function(request).await);
         }
     });
-    let moves = server.times_said("client moved");
+    let moved = |event: &Event| matches!(&event.what, Some(What::Moved(it)) if it.why == "asked");
+    let moves = server.events().iter().filter(|event| moved(event)).count();
     assert!(moves > 10, "only {moves} moves");
     assert!(programs.iter().all(|program| program.client.channel.sticky_error().is_none()));
 }

@@ -5,6 +5,7 @@ mod server_support;
 mod worker_support;
 
 use served::{Attached, attach};
+use server_support::follower::Follower;
 use server_support::server::{Server, eventually};
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -48,13 +49,6 @@ fn unload(server: &Server, name: &str) {
 
 fn function(server: &Server, name: &str) -> Function {
     server.functions().into_iter().find(|function| function.name == name).unwrap()
-}
-
-/// The fields of the last line about an eviction of a function.
-fn last_eviction(server: &Server, name: &str) -> String {
-    let log = server.log();
-    let of_it = |line: &&str| line.contains("evicted") && line.contains(&format!("function={name}"));
-    log.lines().rfind(of_it).expect("an eviction was logged").to_owned()
 }
 
 #[test]
@@ -101,20 +95,18 @@ fn a_function_that_is_unloaded_while_it_waits_to_be_loaded_stays_away() {
 #[test]
 fn only_what_changed_is_copied_back() {
     let (server, _settings) = start("");
+    let follower = Follower::new(&server);
     let Attached { mut client, lifeline: _lifeline } = attach(&server, "f");
     client.load_kernels();
     let address = client.allocate(0, 8 * MIB).unwrap();
     client.upload(address, &[1; MIB as usize]);
     client.upload(address + 4 * MIB, &[2; MIB as usize]);
-    unload(&server, "f");
-    assert!(last_eviction(&server, "f").contains("copied_back_bytes=4194304"), "{}", server.log());
+    assert_eq!(follower.evict(&server, "f").copied_back_bytes, 4 * MIB);
     client.download(address, 1);
-    unload(&server, "f");
-    assert!(last_eviction(&server, "f").contains("copied_back_bytes=0"), "{}", server.log());
+    assert_eq!(follower.evict(&server, "f").copied_back_bytes, 0);
     client.add_step(address + 4 * MIB, 1, 0);
     client.settle().unwrap();
-    unload(&server, "f");
-    assert!(last_eviction(&server, "f").contains("copied_back_bytes=2097152"), "{}", server.log());
+    assert_eq!(follower.evict(&server, "f").copied_back_bytes, 2 * MIB);
     assert_eq!(client.words(address + 4 * MIB, 2), [0x0202_0205, 0x0202_0202]);
     // What became zero takes no room any more.
     client.upload(address, &[0; MIB as usize]);
@@ -126,14 +118,14 @@ fn only_what_changed_is_copied_back() {
 #[test]
 fn a_function_that_changes_needs_no_more_of_the_host_pool_than_it_has() {
     let (server, _settings) = start_with("", "", &["--host-pool", "8MiB", "--host-slab", "8MiB"]);
+    let follower = Follower::new(&server);
     let Attached { mut client, lifeline: _lifeline } = attach(&server, "f");
     let address = client.allocate(0, 8 * MIB).unwrap();
     for round in 1..4 {
         for chunk in 0..4 {
             client.upload(address + chunk * 2 * MIB, &[round, chunk as u8]);
         }
-        unload(&server, "f");
-        assert!(last_eviction(&server, "f").contains("copied_back_bytes=8388608"), "{}", server.log());
+        assert_eq!(follower.evict(&server, "f").copied_back_bytes, 8 * MIB);
     }
     for chunk in 0..4 {
         assert_eq!(client.download(address + chunk * 2 * MIB, 3), [3, chunk as u8, 0]);
@@ -158,8 +150,33 @@ fn a_function_that_changes_needs_no_more_of_the_host_pool_than_it_has() {
 }
 
 #[test]
+fn a_client_that_needs_room_while_its_memory_comes_lets_who_leaves_for_it_have_its_slots() {
+    let spill = tempfile::tempdir().unwrap();
+    let spill_dir = spill.path().to_str().unwrap();
+    let pool =
+        ["--gpu-limit", "10MiB", "--host-pool", "8MiB", "--host-slab", "8MiB", "--spill-dir", spill_dir];
+    let (server, _settings) = start_with("", "", &pool);
+    let Attached { mut client, lifeline: _lifeline } = attach(&server, "f");
+    let Attached { client: mut other, lifeline: _other } = attach(&server, "other");
+    let segments: Vec<u64> = (0..3).map(|at| client.allocate(at * 2 * MIB, 2 * MIB).unwrap()).collect();
+    segments.iter().zip(1..).for_each(|(&address, value)| client.upload(address, &[value; 100]));
+    unload(&server, "f");
+    let theirs = other.allocate(0, 4 * MIB).unwrap();
+    other.upload(theirs, &[8; 100]);
+    other.upload(theirs + 2 * MIB, &[9; 100]);
+    // Three of the pool's four slots are this client's as it comes, and the other needs two to leave.
+    assert_eq!(client.allocate(6 * MIB, 2 * MIB).map(drop), Ok(()));
+    for (&address, value) in segments.iter().zip(1..) {
+        assert_eq!(client.download(address, 101), [[value; 100].as_slice(), &[0]].concat());
+    }
+    assert_eq!(other.download(theirs, 101), [[8; 100].as_slice(), &[0]].concat());
+    assert_eq!(other.download(theirs + 2 * MIB, 101), [[9; 100].as_slice(), &[0]].concat());
+}
+
+#[test]
 fn a_function_that_never_writes_back_begins_every_request_with_what_it_had_when_it_was_first_unloaded() {
     let (server, _settings) = start("[functions.f]\nwriteback = 'never'");
+    let follower = Follower::new(&server);
     let Attached { mut client, lifeline: _lifeline } = attach(&server, "f");
     client.load_kernels();
     let address = client.allocate(0, 4 * MIB).unwrap();
@@ -171,8 +188,7 @@ fn a_function_that_never_writes_back_begins_every_request_with_what_it_had_when_
     for _ in 0..2 {
         client.add_step(address, 2, 0);
         assert_eq!(client.words(address, 3), [0x0101_0107, 0x0101_0104, 0x0101_0101]);
-        unload(&server, "f");
-        assert!(last_eviction(&server, "f").contains("copied_back_bytes=0"), "{}", server.log());
+        assert_eq!(follower.evict(&server, "f").copied_back_bytes, 0);
     }
     // What the host writes is no scratch, nor is memory that it wrote to before.
     client.upload(address + 2 * MIB, &[9; 4]);

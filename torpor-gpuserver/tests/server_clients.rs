@@ -17,6 +17,7 @@ use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use torpor_proto::PROTOCOL_VERSION;
 use torpor_proto::control::client::{Welcome, answer};
+use torpor_proto::control::event::{Event, event::What};
 use torpor_proto::directory::ServerDirectory;
 use torpor_proto::error::CudaError;
 use torpor_proto::layout::{AddressRange, DEVICE_WINDOW, HOST_WINDOW, host_range_bytes};
@@ -254,6 +255,12 @@ fn a_lost_context_fails_its_clients_with_its_code() {
     assert!(server.said("CUDA_ERROR_ILLEGAL_ADDRESS (700): the kernel read nonsense"));
 }
 
+/// How often it is told that a client goes on at another worker, since its own died.
+fn times_served_again(server: &Server) -> usize {
+    let is_it = |event: &Event| matches!(&event.what, Some(What::Moved(it)) if it.why == "lost");
+    server.events().iter().filter(|event| is_it(event)).count()
+}
+
 #[test]
 fn a_worker_that_stays_though_its_context_is_lost_gets_no_more_clients_and_is_killed() {
     let server = Server::start(PROGRAM, &["--gpus", "0"]);
@@ -295,8 +302,7 @@ fn a_client_whose_state_holds_survives_its_worker_and_one_whose_does_not_is_told
     let (survivor, busy) = (connect(&server.function(COVERED)), connect(&server.function(BUSY_AGAIN)));
     for restarts in 1..=2 {
         signal(server.gpus()[0].worker_pid, Signal::KILL);
-        let again = || server.times_said("the client goes on at another worker") == restarts;
-        eventually("the client is served again", again);
+        eventually("the client is served again", || times_served_again(&server) == restarts);
     }
     assert_eq!(busy.channel.sticky_error(), Some(CudaError::LAUNCH_FAILED));
     assert_eq!(survivor.channel.sticky_error(), None);
@@ -311,10 +317,10 @@ fn a_client_that_kills_whoever_makes_it_again_kills_three_workers_and_the_others
     let (survivor, deadly) = (connect(&server.function(COVERED)), connect(&server.function(DEADLY)));
     signal(server.gpus()[0].worker_pid, Signal::KILL);
     eventually("it is given up", || deadly.channel.sticky_error() == Some(CudaError::LAUNCH_FAILED));
-    assert!(server.said("each of 3 workers died that was to serve it"), "{}", server.log());
+    let is_given_up = |event: &Event| matches!(&event.what, Some(What::ClientFailed(it)) if it.reason.contains("each of 3 workers died"));
+    assert!(server.events().iter().any(is_given_up), "{}", server.log());
     eventually("a worker is there", || server.gpus()[0].state == "ready");
-    let is_back = || server.times_said("the client goes on at another worker") > 0;
-    eventually("the other is served again", is_back);
+    eventually("the other is served again", || times_served_again(&server) > 0);
     assert_eq!((survivor.channel.sticky_error(), server.gpus()[0].worker_restarts), (None, 4));
 }
 

@@ -6,5 +6,6 @@ pub mod client;
 pub mod eventually;
 pub mod fake_store;
 pub mod fake_worker;
+pub mod follower;
 pub mod ring;
 pub mod server;

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use torpor_proto::control::admin::admin_client::AdminClient;
 use torpor_proto::control::admin::{
-    self, EnsureFunctionRequest, ListClientsRequest, ListFunctionsRequest, ListGpusRequest, ShutdownRequest,
+    self, EnsureFunctionRequest, FollowEventsRequest, ListClientsRequest, ListFunctionsRequest,
+    ListGpusRequest, ShutdownRequest,
 };
+use torpor_proto::control::event::Event;
 use torpor_proto::directory::{FunctionDirectory, ServerDirectory};
 
 /// The program that stands in for the workers' one.
@@ -106,6 +108,19 @@ impl Server {
 
     pub fn functions(&self) -> Vec<admin::Function> {
         self.admin(async |mut api| api.list_functions(ListFunctionsRequest {}).await).unwrap().functions
+    }
+
+    /// What it tells of what has happened lately.
+    pub fn events(&self) -> Vec<Event> {
+        self.admin(async |mut api| {
+            let mut told = api.follow_events(FollowEventsRequest { follow: false }).await?.into_inner();
+            let mut events = Vec::new();
+            while let Some(event) = told.message().await? {
+                events.push(event);
+            }
+            Ok(tonic::Response::new(events))
+        })
+        .unwrap()
     }
 
     pub fn shut_down(&self) {

@@ -124,6 +124,7 @@ impl Chronicle {
                 Told::SwappedIn(event::SwappedIn { gpu, ..swapped_in })
             }
             Some(happened::What::Evicted(evicted)) => Told::Evicted(event::Evicted { gpu, ..evicted }),
+            Some(happened::What::SavedAhead(saved)) => Told::SavedAhead(event::SavedAhead { gpu, ..saved }),
             None => return,
         };
         self.write(at, client, None, what);

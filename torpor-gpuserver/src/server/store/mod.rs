@@ -34,6 +34,7 @@ pub mod slots;
 mod spill;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod verify;
 mod workers;
 

@@ -6,8 +6,8 @@ use crate::chunk::CHUNK_BYTES;
 use crate::server::clients::ClientId;
 use crate::server::size::ByteSize;
 use crate::server::store::error::{Fill, StoreError};
-use crate::server::store::index::{Place, RestoreTicket, SpillTicket, Spilled};
-use crate::server::store::spill::{SpillError, SpillFiles};
+use crate::server::store::index::{Place, SpillTicket};
+use crate::server::store::spill::SpillFiles;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
@@ -21,6 +21,24 @@ const KEPT_PART: usize = 8;
 
 /// How long a client may take to give its lease back before the next one is asked too.
 const REVOKE_STEP: Duration = Duration::from_millis(200);
+
+/// What room is looked for for.
+#[derive(Clone, Copy)]
+enum Need {
+    /// So many new chunks.
+    New(usize),
+    /// What of the client is in files: others may bring some of that meanwhile, by telling that they have the same.
+    Back,
+}
+
+impl Need {
+    fn slots(self, state: &State, client: ClientId) -> usize {
+        match self {
+            Self::New(count) => count,
+            Self::Back => state.index.missing(client).len().min(BATCH),
+        }
+    }
+}
 
 enum Step {
     Done,
@@ -97,7 +115,7 @@ impl Store {
                     return Err(StoreError::TooLarge { function, held, fill });
                 }
             }
-            self.make_room(client, count, false).await?;
+            self.make_room(client, Need::New(count)).await?;
         }
     }
 
@@ -156,9 +174,7 @@ impl Store {
             if let Some(places) = self.grant(client)? {
                 return Ok(places);
             }
-            let mut missing = self.state().index.missing(client);
-            missing.truncate(BATCH);
-            if missing.is_empty() {
+            if self.state().index.missing(client).is_empty() {
                 // Whoever is bringing them back tells, so this needs no deadline: a restore is the server's own work, which no
                 // worker's death and no client's end cuts short, and it gives every chunk back with what became of it. One
                 // that failed is missing again, and ours to bring. (As it is, restores end within the turn in which they
@@ -167,35 +183,32 @@ impl Store {
                 let _ = changes.changed().await;
                 continue;
             }
-            self.make_room(client, missing.len(), true).await?;
+            self.make_room(client, Need::Back).await?;
             let tickets: Vec<_> = {
                 let mut state = self.state();
-                missing.into_iter().map_while(|chunk| state.index.begin_restore(chunk)).collect()
+                let missing = state.index.missing(client).into_iter().take(BATCH);
+                missing.map_while(|chunk| state.index.begin_restore(chunk)).collect()
             };
             self.restore(client, tickets).await?;
         }
     }
 
-    /// Waits until so many slots are free. Only the holder of `room` may call it. An exchange brings as many chunks back as
-    /// it spills, so it may exceed the spill limit meanwhile.
-    async fn make_room(
-        self: &Arc<Self>,
-        client: ClientId,
-        slots: usize,
-        exchange: bool,
-    ) -> Result<(), StoreError> {
+    /// Waits until as many slots are free as are needed. Only the holder of `room` may call it. Who brings chunks back brings as
+    /// many as it spills, so it may exceed the spill limit meanwhile.
+    async fn make_room(self: &Arc<Self>, client: ClientId, need: Need) -> Result<(), StoreError> {
         let deadline = Instant::now() + PATIENCE;
         let mut revoked_at = None;
         loop {
             let mut changes = self.changed.subscribe();
-            let step = {
+            let (slots, step) = {
                 let mut state = self.state();
                 // Else one that is gone would take leases from others, and fill the disk, for nothing.
                 state.check_there(client)?;
+                let slots = need.slots(&state, client);
                 state.wanted = slots;
-                let step = self.step(&mut state, client, slots, exchange, deadline, &mut revoked_at);
+                let step = self.step(&mut state, client, slots, need, deadline, &mut revoked_at);
                 state.wanted = 0;
-                step?
+                (slots, step?)
             };
             match step {
                 Step::Done => return Ok(()),
@@ -211,7 +224,7 @@ impl Store {
         state: &mut State,
         client: ClientId,
         slots: usize,
-        exchange: bool,
+        need: Need,
         deadline: Instant,
         revoked_at: &mut Option<Instant>,
     ) -> Result<Step, StoreError> {
@@ -238,7 +251,8 @@ impl Store {
             });
         };
         let spilled = state.index.spilled();
-        if !exchange && spilled.saturating_add(missing) > self.spill_limit_chunks {
+        let is_exchange = matches!(need, Need::Back);
+        if !is_exchange && spilled.saturating_add(missing) > self.spill_limit_chunks {
             let bytes = |chunks: usize| ByteSize((chunks as u64).saturating_mul(CHUNK_BYTES));
             let (spilled, limit) = (bytes(spilled), bytes(self.spill_limit_chunks));
             return Err(StoreError::SpillFull { function, fill, spilled, limit });
@@ -279,82 +293,7 @@ impl Store {
         Ok(Step::Wait((now + REVOKE_STEP).min(deadline)))
     }
 
-    async fn spill(
-        self: &Arc<Self>,
-        client: ClientId,
-        slots: usize,
-        files: &Arc<SpillFiles>,
-        tickets: Vec<SpillTicket>,
-    ) -> Result<(), StoreError> {
-        let write = |ticket: SpillTicket| {
-            let memory = self.state().memory(self.slab_slots, ticket.slot);
-            let (files, chunk, hash) = (files.clone(), ticket.chunk, ticket.hash);
-            let writing = move || files.write(chunk, &memory.copy_out(), hash);
-            (ticket, tokio::task::spawn_blocking(writing))
-        };
-        let started: Vec<_> = tickets.into_iter().map(write).collect();
-        let mut result = Ok(());
-        for (ticket, writing) in started {
-            let written = writing.await;
-            let chunk = ticket.chunk;
-            let mut state = self.state();
-            let fate = match &written {
-                Ok(Ok(hash)) => Spilled::Written(*hash),
-                Ok(Err(SpillError::Memory(_))) => Spilled::Damaged,
-                _ => Spilled::Failed,
-            };
-            let kept = state.index.end_spill(ticket, fate);
-            if !kept {
-                self.delete_now(&state, &[chunk]);
-            }
-            match written {
-                Ok(Err(error @ SpillError::Memory(_))) => tracing::error!("{error}"),
-                Ok(Err(error)) => {
-                    let (function, fill) = (state.function(client), self.fill(&state, slots));
-                    result = Err(StoreError::Unspillable { function, fill, error });
-                }
-                _ => {}
-            }
-        }
-        self.wake();
-        result
-    }
-
-    async fn restore(
-        self: &Arc<Self>,
-        client: ClientId,
-        tickets: Vec<RestoreTicket>,
-    ) -> Result<(), StoreError> {
-        let Some(files) = &self.files else { return Ok(()) };
-        let read = |ticket: RestoreTicket| {
-            let memory = self.state().memory(self.slab_slots, ticket.slot);
-            let (files, chunk, hash) = (files.clone(), ticket.chunk, ticket.hash);
-            let reading = move || files.read(chunk, hash).map(|bytes| memory.copy_in(&bytes));
-            (ticket, tokio::task::spawn_blocking(reading))
-        };
-        let started: Vec<_> = tickets.into_iter().map(read).collect();
-        let mut result = Ok(());
-        for (ticket, reading) in started {
-            let done = reading.await;
-            let chunk = ticket.chunk;
-            let mut state = self.state();
-            if state.index.end_restore(ticket, matches!(done, Ok(Ok(())))) {
-                self.delete_now(&state, &[chunk]);
-            }
-            // A chunk that came back otherwise, or that nobody refers to any more, may well be missing.
-            let still_wanted = state.index.missing(client).contains(&chunk);
-            match done {
-                Ok(Err(error)) if still_wanted => {
-                    result = Err(StoreError::Spill { function: state.function(client), error });
-                }
-                _ => {}
-            }
-        }
-        self.wake();
-        result
-    }
-
-    fn fill(&self, state: &State, slots: usize) -> Fill {
+    pub(super) fn fill(&self, state: &State, slots: usize) -> Fill {
         let used = state.index.total_slots() - state.index.free_slots();
         let bytes = |slots: usize| ByteSize((slots as u64).saturating_mul(CHUNK_BYTES));
         Fill { needed: bytes(slots), used: bytes(used), pool: bytes(self.pool_slots()) }

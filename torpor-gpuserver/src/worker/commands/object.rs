@@ -125,14 +125,7 @@ fn show(session: &mut Session, home: u64, address: u64, bytes: u64) -> Result<()
                 return Ok(());
             }
         }
-        None => {
-            // Only now: those that left for this one may have needed the slots.
-            if let Err(error) = session.renew_lease() {
-                session.shared.memory.unreserve(session.link.client, bytes);
-                return Err(session.store_failed(&error));
-            }
-            session.back(home, bytes)?;
-        }
+        None => session.back(home, bytes)?,
     }
     let posted = session.post_contents(home).and_then(|_| session.arrive(home));
     if posted.is_err() {

@@ -101,7 +101,7 @@ impl Session {
                 Reserved::StepBack => return (Ok(false), waited),
                 Reserved::Later => {
                     waited = true;
-                    if let Err(error) = self.lend_lease().and_then(|()| self.wait_around()) {
+                    if let Err(error) = self.wait_around() {
                         shared.memory.wait_no_longer(link.client);
                         return (Err(error), waited);
                     }

@@ -8,10 +8,10 @@ use crate::worker::session::halt::Halt;
 use std::collections::HashMap;
 
 impl Session {
-    /// Gives the store's slots back, if they are wanted and this client's memory has all been brought. While it waits for
-    /// memory of the GPU, those that are to leave for it may need the slots; while it works, anybody may.
+    /// Gives the store's slots back, if they are wanted. While the client waits for others, those may need the slots, so it does
+    /// that in the middle of a swap-in, too; whatever reads slots [renews the lease](Self::renew_lease) first.
     pub(crate) fn lend_lease(&mut self) -> Result<(), Halt> {
-        if self.link.wishes(Wish::Lease) && self.residency.swap_in.is_none() {
+        if self.link.wishes(Wish::Lease) {
             // Behind all copies from and to the slots.
             let fence = self.streams.fence_setup().map_err(Halt::from);
             match fence.and_then(|fence| self.wait_for(Vec::from_iter(fence))) {

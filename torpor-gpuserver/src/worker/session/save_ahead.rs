@@ -5,13 +5,17 @@
 //! one piece later. What is replaced in the store is given up when the new is whole: unlike at an eviction, there is no need to
 //! have room for it.
 
+use crate::chunk::CHUNK_BYTES;
 use crate::worker::gpu::digest::ChunkDigest;
 use crate::worker::gpu::host_store::{Content, Room, StoreError};
 use crate::worker::session::Session;
 use crate::worker::session::halt::Halt;
 use crate::worker::session::snapshot::{Changes, ChunkAddress};
 use crate::worker::sync::lock_now;
+use crate::worker::work_time::micros;
 use std::time::Instant;
+use torpor_proto::control::event::SavedAhead;
+use torpor_proto::control::worker::happened;
 
 /// Chunks digested in one go: 0.2 ms of a GPU's memory.
 const DIGESTED: usize = 256;
@@ -27,20 +31,30 @@ impl Session {
     pub(crate) fn save_ahead(&mut self) -> Result<bool, Halt> {
         let shared = self.shared.clone();
         let Some(_saving) = lock_now(&shared.saving) else { return Ok(false) };
-        let saved = self.save_in_pieces();
-        Ok(self.unless_refused(saved)?.unwrap_or(false))
+        let (began, mut saved) = (Instant::now(), SavedAhead::default());
+        let complete = self.save_in_pieces(&mut saved);
+        let complete = self.unless_refused(complete)?.unwrap_or(false);
+        let saved = SavedAhead { took_us: micros(began.elapsed()), complete, ..saved };
+        let SavedAhead { copied_back_bytes, took_us, .. } = saved;
+        if copied_back_bytes > 0 || complete {
+            let client = self.link.client;
+            tracing::debug!(client, function = %self.link.function, copied_back_bytes, took_us, complete, "saved ahead of time");
+            shared.tell_followers(client, || happened::What::SavedAhead(saved));
+        }
+        Ok(complete)
     }
 
-    fn save_in_pieces(&mut self) -> Result<bool, Halt> {
-        let began = Instant::now();
+    /// Counts in `saved` what it looks at and copies.
+    fn save_in_pieces(&mut self, saved: &mut SavedAhead) -> Result<bool, Halt> {
         self.arrivals.complete();
         self.map_unmapped()?;
-        let (suspects, mut saved_chunks) = (self.suspects(), 0);
+        let suspects = self.suspects();
         for part in suspects.chunks(DIGESTED) {
             if self.is_disturbed() {
                 return Ok(false);
             }
             let Changes { zero, changed } = self.changes(part)?;
+            saved.digested_bytes += part.len() as u64 * CHUNK_BYTES;
             let mut released = Vec::new();
             zero.into_iter().for_each(|address| self.set_content(address, Content::Zero, &mut released));
             self.release(&released);
@@ -48,14 +62,12 @@ impl Session {
                 if self.is_disturbed() || !self.save_beside(piece)? {
                     return Ok(false);
                 }
-                saved_chunks += piece.len();
+                saved.copied_back_bytes += piece.len() as u64 * CHUNK_BYTES;
             }
             self.note_looked_at(part);
         }
         self.residency.has_changed = false;
         self.tell_memory();
-        let (client, took_us) = (self.link.client, began.elapsed().as_micros());
-        tracing::debug!(client, function = %self.link.function, saved_chunks, took_us, "saved ahead of time");
         Ok(true)
     }
 

@@ -119,11 +119,7 @@ impl Session {
                     }
                     return mapped.map(|()| true);
                 }
-                Found::Busy => {
-                    // Whoever moves it may need the slots.
-                    self.lend_lease()?;
-                    self.wait_around()?;
-                }
+                Found::Busy => self.wait_around()?,
                 Found::Absent if !self.reserve_memory(segment.bytes())? => return Ok(false),
                 Found::Absent => {
                     let Some(chunks) = segment.begin_bringing(client) else {
@@ -159,11 +155,7 @@ impl Session {
         }
         // Where another client has left it, whatever this one was told last.
         self.residency.lease_lost |= is_stored;
-        let filled = match self.renew_lease() {
-            Ok(()) => self.post_contents(home).map(drop),
-            Err(error) => Err(self.store_failed(&error)),
-        };
-        let filled = filled.and_then(|()| self.settle_setup());
+        let filled = self.post_contents(home).and_then(|_| self.settle_setup());
         let chunks = self.space.segment_of_mut(home).map(|(_, segment)| std::mem::take(&mut segment.chunks));
         if filled.is_err() {
             self.unback(home)?;
@@ -226,7 +218,6 @@ impl Session {
     pub(crate) fn give_up_shared(&mut self, home: u64) -> Result<(), Halt> {
         let Some(segment) = self.shared_segment(home) else { return Ok(()) };
         while !segment.give_up(self.link.client, &self.shared.store) {
-            self.lend_lease()?;
             self.wait_around()?;
         }
         Ok(())

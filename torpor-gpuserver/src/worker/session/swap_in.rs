@@ -298,6 +298,8 @@ impl Session {
     /// Posts the copies and fills that give a segment that was just backed its contents, every byte of it. Returns how much
     /// is copied.
     pub(crate) fn post_contents(&mut self, address: u64) -> Result<u64, Halt> {
+        // Only now: those that left for this one may have needed the slots.
+        self.renew_lease().map_err(|error| self.store_failed(&error))?;
         let (_, segment) = self.space.segment_of(address).ok_or(CudaError::UNKNOWN)?;
         let source = |chunk: &Chunk| match &chunk.content {
             Content::Zero => Ok(None),

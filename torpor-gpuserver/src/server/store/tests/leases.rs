@@ -3,12 +3,14 @@
 use super::worker::Worker;
 use super::*;
 use rustix::fs::{CWD, FileType, Mode, OFlags, fcntl_setfl, mknodat};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use tokio::time::timeout;
-use torpor_proto::control::worker::{Lease, LeaseRevoked, Reserve, from_worker, store_request};
+use torpor_proto::control::worker::{
+    Identify, Lease, LeaseRevoked, Reserve, from_worker, store_answer, store_request,
+};
 
 #[tokio::test]
 async fn a_function_that_is_not_idle_is_waited_for_and_one_that_asks_lends_its_room() {
@@ -44,6 +46,36 @@ async fn a_function_that_is_not_idle_is_waited_for_and_one_that_asks_lends_its_r
     worker.say(from_worker::Body::LeaseRevoked(LeaseRevoked { client: 2 }));
     worker.busy.clear();
     assert_eq!(contents(&store, &worker.lease(1).await.unwrap()), [1, 2, 5, 6]);
+    assert_sound(&store).await;
+}
+
+#[tokio::test]
+async fn who_waits_for_room_needs_none_for_what_another_one_has_brought_meanwhile() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(1, Some((directory.path(), 100)));
+    let mut worker = Worker::new(&store);
+    worker.make(1, &[1, 2, 3, 4]).await.unwrap();
+    let theirs = worker.reserve(2, 4).await.unwrap();
+    memory(&store, theirs[0].slot).copy_in(&bytes(1));
+    worker.release(2, theirs[1..].iter().map(|place| place.chunk).collect());
+    worker.busy.insert(2);
+    let first = worker.post(1, store_request::Body::Lease(Lease {}));
+    while worker.revoked != [1, 2] {
+        assert_eq!(worker.obey().await, None);
+    }
+    // All that it lacks has room now, and nobody else has any to give.
+    let (chunks, hashes) = (vec![theirs[0].chunk], vec![hash(1).to_vec()]);
+    let same = worker.post(2, store_request::Body::Identify(Identify { chunks, hashes }));
+    let mut answers = HashMap::new();
+    while !answers.contains_key(&same) {
+        answers.extend(worker.obey().await.map(|answer| (answer.request, answer.result)));
+    }
+    worker.say(from_worker::Body::LeaseRevoked(LeaseRevoked { client: 2 }));
+    while !answers.contains_key(&first) {
+        answers.extend(worker.obey().await.map(|answer| (answer.request, answer.result)));
+    }
+    let answer = &answers[&first];
+    assert!(matches!(answer, Some(store_answer::Result::Places(it)) if it.places.len() == 4), "{answer:?}");
     assert_sound(&store).await;
 }
 

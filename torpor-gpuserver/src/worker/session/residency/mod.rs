@@ -141,6 +141,7 @@ impl Session {
     /// What a session does while it waits for others: what they want of it, and answers that are due.
     pub(crate) fn wait_around(&mut self) -> Result<(), Halt> {
         self.attend()?;
+        self.lend_lease()?;
         std::thread::park_timeout(WAITING_NAP);
         Ok(())
     }
@@ -186,7 +187,11 @@ impl Session {
     #[inline]
     pub(crate) fn share_the_gpu(&mut self) -> Result<(), Halt> {
         self.lend_pen()?;
-        if self.residency.active && self.link.wishes(Wish::Lease) && self.arrivals.is_empty() {
+        if self.residency.active
+            && self.link.wishes(Wish::Lease)
+            && !self.is_swapping_in()
+            && self.arrivals.is_empty()
+        {
             self.lend_lease()?;
         }
         let is_to_leave = self.link.wishes(Wish::Release);

@@ -1,0 +1,75 @@
+"""What `run-all` runs: scripts, each with flags with which it takes at most ten minutes."""
+
+import dataclasses
+import shutil
+
+LOGS = "--logs {folder}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """A script with its flags: as a rule, with --quick, and on the simulated node (None: that cannot run it)."""
+
+    name: str
+    shows: str
+    script: str
+    usual: str = ""
+    quick: str = ""
+    simulated: str | None = None
+    folder: str = LOGS
+    gpus: int = 1
+    tools: tuple = ()
+
+    def flags(self, quick, simulated):
+        """The flags that are for this run."""
+        return self.simulated if simulated else self.quick if quick else self.usual
+
+    def obstacle(self, gpus, simulated):
+        """Why it is left out on a machine with so many GPUs; None if it is not."""
+        if simulated and self.simulated is None:
+            return "not on the simulated node"
+        if not simulated and self.gpus > gpus:
+            return f"needs {self.gpus} GPUs of {gpus}" if gpus else "needs a GPU"
+        missing = [tool for tool in self.tools if shutil.which(tool) is None]
+        return f"needs {' and '.join(missing)}" if missing else None
+
+
+PIECES = [
+    Piece("latency", "Table 4: eight models, natively and remoted", "latency/run", "--rounds 3", "--rounds 1",
+          "--simulated --rounds 1 --inferences 10"),
+    Piece("first", "the first inference of a new process", "latency/run", "--first-only --first-rounds 3", "--first-only",
+          "--simulated --first-only"),
+    Piece("floor", "what no remoting can beat", "floor/run", "", "--rounds 2", tools=("cc",)),
+    Piece("figure6", "what each idea of remoting brings", "figure6/run", "", "--rounds 1",
+          "--simulated --rounds 1 --inferences 10"),
+    Piece("figure7", "what each idea of swapping brings", "figure7/run", "", "--rounds 3", "--simulated --rounds 2"),
+    Piece("figure10", "functions of one model on a node (simulated always)", "figure10/run", "--simulate v100x4 --seeds 1",
+          "--simulate v100x4 --quick", "--simulate v100x4 --quick", folder="--output {folder}", gpus=0),
+    Piece("figure11", "mixed functions on a node (simulated always)", "figure11/run", "--simulate v100x4 --seeds 1",
+          "--simulate v100x4 --quick", "--simulate v100x4 --quick", folder="--output {folder}", gpus=0),
+    Piece("counts", "what an inference awaits, and the library's memory", "counts/run", "", "", tools=("cc",)),
+    Piece("launch-cost", "a launch", "launch-cost/run", "", "--rounds 2", tools=("nvcc",)),
+    Piece("microbench", "calls of the driver", "microbench/run", "", "--rounds 2", "--simulated --rounds 1"),
+    Piece("programs", "unmodified programs", "conformance/run", "--jobs 4", "--remoted-only --jobs 9"),
+    Piece("operators", "PyTorch's operators, bit by bit", "operators/run", "--minutes 9", "--samples 1 --minutes 4 samples"),
+    Piece("mixed", "several ways into CUDA in one process", "mixed/run", tools=("nvcc",)),
+    Piece("state", "state is kept over evictions", "state/run", "", "--steps 5", "--simulated --steps 5"),
+    Piece("migration", "programs move between two GPUs", "migration/run", "", "--moves 10", "--simulated --moves 5", gpus=2),
+    Piece("swap", "the first request after an eviction", "swap/run", "", "--rounds 2 --seconds 200", "--simulated --rounds 2"),
+    Piece("writeback", "what an eviction copies back", "writeback/run", "", "--rounds 3", "--simulated --rounds 2"),
+    Piece("crowd", "a crowd of functions in little memory", "crowd/run", "--seconds 240",
+          "--functions resnet152=20 --gpu-limit 2GiB --start-seconds 120 --seconds 60",
+          "--simulated --functions copy_only=6 --gpu-limit 256MiB --seconds 15"),
+    Piece("told", "what the router's word saves", "told/run", "--bin {binaries}", "--bin {binaries} --rounds 10",
+          "--bin {binaries} --rounds 3 --simulated --model weights", folder=""),
+    Piece("sharing", "busy functions on one GPU", "sharing/run", "", "--for 8 --ways native auto",
+          "--simulated --for 3 --ways native auto"),
+    Piece("sharing-limit", "the same in half of the memory", "sharing/run", "--limit", "--limit --for 8"),
+    Piece("sharing-train", "the same beside a training loop", "sharing/run", "--train", "--train --for 8"),
+    Piece("sharing-two", "busy functions on two GPUs", "sharing/run", "--gpus 2", "--gpus 2 --for 8", gpus=2),
+    Piece("faults", "a fault beside others", "faults/run", "", "", "--simulated"),
+    Piece("robustness", "neighbours that are killed, endless or forked", "robustness/run"),
+    Piece("router", "what the router costs", "router/run", "--router {binaries}/torpor-router",
+          "--router {binaries}/torpor-router --seconds 3 --waiting 2000",
+          "--router {binaries}/torpor-router --seconds 3 --waiting 2000", folder="", gpus=0, tools=("wrk", "nginx")),
+]
