@@ -65,6 +65,8 @@ fn describe(
             (&mut function.hits, usage.hits),
             (&mut function.swaps, usage.swaps),
             (&mut function.fixed_images, usage.fixed_images.into()),
+            (&mut function.arrays, usage.arrays.into()),
+            (&mut function.array_bytes, usage.array_bytes),
             (&mut function.sharing_clients, usage.shares.into()),
             (pinned.entry(client.introduction.gpu).or_default(), usage.pinned_bytes),
         ] {
