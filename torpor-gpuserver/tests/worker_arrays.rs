@@ -6,9 +6,6 @@ use torpor_proto::command::{
     ArrayCopy, ArrayCreate, ArrayDestroy, ArrayReply, CopyEnd, END_IN_ARRAY, END_IN_MEMORY, MemoryFree,
     ResourceView, Sampler, SurfaceCreate, SurfaceDestroy, TextureCreate, TextureDestroy, TextureResource,
 };
-use torpor_proto::control::worker::{
-    LoadClient, UnloadClient, from_worker::Body as From, to_worker::Body as To,
-};
 use torpor_proto::error::CudaError;
 use worker_support::{Client, LIMIT_BYTES, Worker};
 
