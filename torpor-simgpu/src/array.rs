@@ -17,6 +17,9 @@ const SURFACE: u32 = 2;
 const CUBEMAP: u32 = 4;
 const FLAGS: u32 = LAYERED | SURFACE | CUBEMAP | 8;
 
+/// What levels begin at a multiple of.
+const ALIGNMENT: u64 = 512;
+
 /// Elements in each dimension, at most.
 const MOST: [usize; 3] = [131_072, 65_536, 16_384];
 
@@ -90,11 +93,6 @@ impl Array {
     pub fn extent(&self) -> [u64; 3] {
         let Array3dDescriptor { width, height, depth, .. } = self.descriptor;
         [width, height, depth].map(|count| count.max(1) as u64)
-    }
-
-    /// Whether its slices are layers.
-    pub fn is_layered(&self) -> bool {
-        self.descriptor.flags & (LAYERED | CUBEMAP) != 0
     }
 
     /// Whether surface objects can be made of it.
@@ -173,7 +171,8 @@ fn make(
     }
     let bytes = |descriptor: &Array3dDescriptor| {
         let count = |count: usize| count.max(1) as u64;
-        count(descriptor.width) * count(descriptor.height) * count(descriptor.depth) * element.bytes()
+        let elements = count(descriptor.width) * count(descriptor.height) * count(descriptor.depth);
+        (elements * element.bytes()).next_multiple_of(ALIGNMENT)
     };
     let descriptors: Vec<_> = (0..levels).map(|number| level(descriptor, number)).collect();
     let all: u64 = descriptors.iter().map(bytes).sum();

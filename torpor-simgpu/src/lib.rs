@@ -45,6 +45,7 @@ mod operation;
 mod printed;
 mod profile;
 pub mod ptx;
+mod sample;
 mod stream;
 mod tensor_map;
 mod texture;

@@ -186,3 +186,208 @@ fn objects_are_over_arrays_and_memory() {
         assert_eq!(cuTexObjectDestroy(texture), INVALID_VALUE);
     });
 }
+
+/// Reads textures and surfaces: one thread an element.
+const KERNELS: &str = r"
+.version 8.0
+.target sm_75
+.address_size 64
+
+.visible .entry fetch_1d(.param .u64 out, .param .u64 texture, .param .u64 step, .param .u64 offset)
+{
+    .reg .b32 %r<4>;
+    .reg .f32 %f<8>;
+    .reg .b64 %d<6>;
+    ld.param.u64 %d1, [out];
+    ld.param.u64 %d2, [texture];
+    ld.param.f32 %f1, [step];
+    ld.param.f32 %f2, [offset];
+    mov.u32 %r1, %tid.x;
+    cvt.rn.f32.u32 %f3, %r1;
+    fma.rn.f32 %f3, %f3, %f1, %f2;
+    tex.1d.v4.f32.f32 {%f4, %f5, %f6, %f7}, [%d2, {%f3}];
+    mul.wide.u32 %d3, %r1, 4;
+    add.s64 %d4, %d1, %d3;
+    st.global.f32 [%d4], %f4;
+    ret;
+}
+
+.visible .entry fetch_2d(.param .u64 out, .param .u64 texture, .param .u64 width)
+{
+    .reg .b32 %r<10>;
+    .reg .f32 %f<8>;
+    .reg .b64 %d<6>;
+    ld.param.u64 %d1, [out];
+    ld.param.u64 %d2, [texture];
+    ld.param.u32 %r2, [width];
+    mov.u32 %r1, %tid.x;
+    rem.u32 %r3, %r1, %r2;
+    div.u32 %r4, %r1, %r2;
+    cvt.rn.f32.u32 %f1, %r3;
+    cvt.rn.f32.u32 %f2, %r4;
+    add.f32 %f1, %f1, 0f3F000000;
+    add.f32 %f2, %f2, 0f3F000000;
+    tex.2d.v4.u32.f32 {%r5, %r6, %r7, %r8}, [%d2, {%f1, %f2}];
+    mul.wide.u32 %d3, %r1, 4;
+    add.s64 %d4, %d1, %d3;
+    st.global.u32 [%d4], %r5;
+    ret;
+}
+
+.visible .entry fetch_row(.param .u64 out, .param .u64 texture)
+{
+    .reg .b32 %r<8>;
+    .reg .b64 %d<6>;
+    ld.param.u64 %d1, [out];
+    ld.param.u64 %d2, [texture];
+    mov.u32 %r1, %tid.x;
+    tex.1d.v4.u32.s32 {%r2, %r3, %r4, %r5}, [%d2, {%r1}];
+    mul.wide.u32 %d3, %r1, 4;
+    add.s64 %d4, %d1, %d3;
+    st.global.u32 [%d4], %r2;
+    ret;
+}
+
+.visible .entry swap(.param .u64 from, .param .u64 to)
+{
+    .reg .b16 %s<3>;
+    .reg .b32 %r<4>;
+    .reg .b64 %d<3>;
+    ld.param.u64 %d1, [from];
+    ld.param.u64 %d2, [to];
+    mov.u32 %r1, %tid.x;
+    shl.b32 %r2, %r1, 2;
+    mov.u32 %r3, 1;
+    suld.b.2d.v2.b16.trap {%s1, %s2}, [%d1, {%r2, %r3}];
+    sust.b.2d.v2.b16.trap [%d2, {%r2, %r3}], {%s2, %s1};
+    ret;
+}
+
+.visible .entry beyond(.param .u64 surface)
+{
+    .reg .b32 %r<4>;
+    .reg .b64 %d<2>;
+    ld.param.u64 %d1, [surface];
+    mov.u32 %r1, 1000;
+    mov.u32 %r2, 0;
+    sust.b.2d.b32.zero [%d1, {%r1, %r2}], {%r1};
+    suld.b.2d.b32.clamp {%r3}, [%d1, {%r1, %r2}];
+    sust.b.2d.b32.trap [%d1, {%r1, %r2}], {%r3};
+    ret;
+}
+";
+
+fn texture_of(array: u64, sampler: TextureDesc) -> u64 {
+    let mut texture = 0;
+    assert_eq!(cuTexObjectCreate(&mut texture, &over(0, &[array]), &sampler, std::ptr::null()), SUCCESS);
+    texture
+}
+
+fn fill<T: Copy>(array: u64, values: &[T], width: usize, height: usize) {
+    let copy = Memcpy2d {
+        src_type: HOST,
+        src_host: values.as_ptr() as u64,
+        src_pitch: width * size_of::<T>(),
+        dst_type: ARRAY,
+        dst_array: array,
+        width_bytes: width * size_of::<T>(),
+        height,
+        ..Memcpy2d::default()
+    };
+    assert_eq!(cuMemcpy2D_v2(&copy), SUCCESS);
+}
+
+#[test]
+fn kernels_read_textures_as_their_samplers_say() {
+    passes("kernels_read_textures_as_their_samplers_say", &[], || {
+        use_device(0);
+        let module = module(KERNELS).expect("PTX loads");
+        let out = allocate(4096);
+        let row = array(Array3dDescriptor { format: 0x20, ..words(4, 0, 0, 0) });
+        fill(row, &[1.0_f32, 3.0, 7.0, 15.0], 4, 1);
+        let read = |texture: u64, step: f32, offset: f32, count: u32| {
+            let parameters = [out, texture, step.to_bits().into(), offset.to_bits().into()];
+            assert_eq!(launch(function(module, c"fetch_1d"), 1, count, 0, &parameters), SUCCESS);
+            assert_eq!(cuCtxSynchronize(), SUCCESS);
+            get::<f32>(out, count as usize)
+        };
+        let mode = |mode: u32, filter_mode: u32, flags: u32| {
+            let border_color = [9.0; 4];
+            texture_of(
+                row,
+                TextureDesc {
+                    address_modes: [mode; 3],
+                    filter_mode,
+                    flags,
+                    border_color,
+                    ..TextureDesc::default()
+                },
+            )
+        };
+        // Two before the beginning and two behind the end.
+        assert_eq!(read(mode(1, 0, 0), 1.0, -1.5, 8), [1.0, 1.0, 1.0, 3.0, 7.0, 15.0, 15.0, 15.0]);
+        assert_eq!(read(mode(3, 0, 0), 1.0, -1.5, 8), [9.0, 9.0, 1.0, 3.0, 7.0, 15.0, 9.0, 9.0]);
+        assert_eq!(read(mode(0, 0, 2), 0.25, -0.375, 8), [7.0, 15.0, 1.0, 3.0, 7.0, 15.0, 1.0, 3.0]);
+        assert_eq!(read(mode(2, 0, 2), 0.25, -0.375, 8), [3.0, 1.0, 1.0, 3.0, 7.0, 15.0, 15.0, 7.0]);
+        assert_eq!(read(mode(1, 1, 0), 0.5, 0.5, 7), [1.0, 2.0, 3.0, 5.0, 7.0, 11.0, 15.0]);
+
+        let plane = array(words(4, 3, 0, 0));
+        let numbers: Vec<u32> = (100..112).collect();
+        fill(plane, &numbers, 4, 3);
+        let texture = texture_of(plane, TextureDesc { flags: 1, ..TextureDesc::default() });
+        assert_eq!(launch(function(module, c"fetch_2d"), 1, 12, 0, &[out, texture, 4]), SUCCESS);
+        assert_eq!(cuCtxSynchronize(), SUCCESS);
+        assert_eq!(get::<u32>(out, 12), numbers);
+
+        let memory = allocate(64);
+        put(memory, &numbers);
+        let (mut linear, resource) = (0, over(2, &[memory, u64::from(WORD) | 1 << 32, 48]));
+        assert_eq!(
+            cuTexObjectCreate(&mut linear, &resource, &TextureDesc::default(), std::ptr::null()),
+            SUCCESS
+        );
+        assert_eq!(launch(function(module, c"fetch_row"), 1, 14, 0, &[out, linear]), SUCCESS);
+        assert_eq!(cuCtxSynchronize(), SUCCESS);
+        assert_eq!(get::<u32>(out, 14), [numbers, vec![0, 0]].concat(), "beyond its end there is nothing");
+    });
+}
+
+#[test]
+fn kernels_read_and_write_surfaces() {
+    passes("kernels_read_and_write_surfaces", &[], || {
+        use_device(0);
+        let module = module(KERNELS).expect("PTX loads");
+        let halves = Array3dDescriptor { format: 2, channels: 2, ..words(8, 2, 0, 2) };
+        let (from, to) = (array(halves), array(halves));
+        let numbers: Vec<u16> = (0..32).collect();
+        fill(from, &numbers, 16, 2);
+        fill(to, &[0_u16; 32], 16, 2);
+        let surface_of = |array| {
+            let mut surface = 0;
+            assert_eq!(cuSurfObjectCreate(&mut surface, &over(0, &[array])), SUCCESS);
+            surface
+        };
+        let (reads, writes) = (surface_of(from), surface_of(to));
+        assert_eq!(launch(function(module, c"swap"), 1, 8, 0, &[reads, writes]), SUCCESS);
+        assert_eq!(cuCtxSynchronize(), SUCCESS);
+        let back = [0_u16; 16];
+        let copy = Memcpy2d {
+            src_type: ARRAY,
+            src_array: to,
+            src_y: 1,
+            dst_type: HOST,
+            dst_host: back.as_ptr() as u64,
+            dst_pitch: 32,
+            width_bytes: 32,
+            height: 1,
+            ..Memcpy2d::default()
+        };
+        assert_eq!(cuMemcpy2D_v2(&copy), SUCCESS);
+        let expected: Vec<u16> = (16..32).map(|number| number ^ 1).collect();
+        // SAFETY: what the driver wrote is read as such.
+        assert_eq!(unsafe { std::ptr::from_ref(&back).read_volatile() }.to_vec(), expected);
+        // Outside: nothing, the nearest, an error.
+        assert_eq!(launch(function(module, c"beyond"), 1, 1, 0, &[writes]), SUCCESS);
+        assert_eq!(cuCtxSynchronize(), ILLEGAL_ADDRESS);
+    });
+}

@@ -13,7 +13,7 @@ pub mod word;
 
 use std::sync::Arc;
 
-pub use access::{Accessor, KernelMemory};
+pub use access::{Accessor, Intent, KernelMemory};
 pub use copy::{Copy, Shape};
 pub use fill::Fill;
 pub use mapping::Mapping;
