@@ -52,7 +52,7 @@ mod warp;
 mod tests;
 
 pub use error::{KernelFault, MemoryFault, Position, PtxError};
-pub use half::f16_to_single;
+pub(crate) use half::f16_to_single;
 pub use launch::{Launch, Statistics};
 pub use module::{Global, Kernel, Module, Parameter};
 pub use space::{Access, DeviceMemory, SurfacePlace, TexturePlace, Window};
