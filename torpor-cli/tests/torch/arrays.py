@@ -34,8 +34,12 @@ def array(width, height=0, depth=0, flags=0):
     return made
 
 
+kept = []
+
+
 def words(numbers):
-    return (c.c_uint32 * len(numbers))(*numbers)
+    kept.append((c.c_uint32 * len(numbers))(*numbers))  # structures have its address alone
+    return kept[-1]
 
 
 def host(buffer, pitch, height=0):
@@ -228,16 +232,20 @@ class Sampler13(c.Structure):
     _fields_ = [("modes", c.c_uint * 3), ("filter", c.c_uint), ("read", c.c_uint), ("rest", c.c_uint32 * 13)]
 
 
-def seen(resource):
-    return runtime.cudaCreateTextureObject(c.byref(handle), c.byref(resource), c.byref(Sampler13((2, 2, 2), 1, 0)), None)
+def seen(resource, filtering=0, reading=0):
+    sampler = Sampler13((2, 2, 2), filtering, reading)
+    return runtime.cudaCreateTextureObject(c.byref(handle), c.byref(resource), c.byref(sampler), None)
 
 
+INVALID_FILTER, INVALID_NORM = 26, 27
+assert seen(Resource13(0, plane.value), filtering=1) == INVALID_FILTER, "there is nothing between two integers"
+assert seen(Resource13(0, plane.value), reading=1) == INVALID_NORM, "32 bits are too many for a number from 0 to 1"
 ok(seen(Resource13(0, plane.value)))
 resource, sampler = Resource13(), Sampler13()
 ok(runtime.cudaGetTextureObjectResourceDesc(c.byref(resource), handle))
 assert (resource.kind, resource.address) == (0, plane.value)
 ok(runtime.cudaGetTextureObjectTextureDesc(c.byref(sampler), handle))
-assert (list(sampler.modes)[:1], sampler.filter, sampler.read) == ([2], 1, 0)
+assert (list(sampler.modes)[:1], sampler.filter, sampler.read) == ([2], 0, 0)
 ok(runtime.cudaDestroyTextureObject(handle))
 ok(seen(Resource13(2, tensor.data_ptr(), unsigned, 256)))
 ok(runtime.cudaGetTextureObjectResourceDesc(c.byref(resource), handle))

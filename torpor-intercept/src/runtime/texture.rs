@@ -2,8 +2,8 @@
 
 use super::array::ChannelFormat;
 use super::{ready, runtime_functions};
-use crate::core::CudaResult;
 use crate::core::texture::{Resource, Texture, array_of_surface, create_surface, destroy_surface};
+use crate::core::{Array, CudaResult};
 use crate::driver::argument::{In, Out};
 use std::ffi::c_int;
 use torpor_proto::command::{ResourceView, Sampler};
@@ -24,6 +24,13 @@ const SEAMLESS_CUBEMAP: u32 = 0x40;
 
 /// `cudaReadModeElementType`
 const ELEMENT_TYPE: u32 = 0;
+
+/// `cudaFilterModeLinear`
+const LINEAR_FILTER: u32 = 1;
+
+/// `cudaErrorInvalidFilterSetting`, `cudaErrorInvalidNormSetting`
+const INVALID_FILTER: CudaError = CudaError(26);
+const INVALID_NORM: CudaError = CudaError(27);
 
 /// `cudaResourceDesc` as CUDA 12 has it. In CUDA 13 the union is longer, and what is behind it is zero for these kinds.
 #[derive(Clone, Copy, Default)]
@@ -101,6 +108,20 @@ pub(super) struct RawSampler {
 }
 
 const _: () = assert!(size_of::<RawSampler>() == 72);
+
+impl RawSampler {
+    /// Whether an array may be read like this, which the runtime says before the driver is asked.
+    fn check(&self, resource: Resource) -> CudaResult<()> {
+        let Resource::Array(array) = resource else { return Ok(()) };
+        let format = Array::find(std::ptr::with_exposed_provenance_mut(array))?.shape().format;
+        let is_integer = matches!(format, 0x01..=0x03 | 0x08..=0x0a);
+        match self.read_mode == ELEMENT_TYPE {
+            true if is_integer && self.filter == LINEAR_FILTER => Err(INVALID_FILTER),
+            false if matches!(format, 0x03 | 0x0a) => Err(INVALID_NORM),
+            _ => Ok(()),
+        }
+    }
+}
 
 impl From<RawSampler> for Sampler {
     fn from(raw: RawSampler) -> Self {
@@ -191,7 +212,9 @@ runtime_functions! {
         texture: Out<u64>, resource: In<RawResource>, sampler: In<RawSampler>, view: In<RawView>,
     ) {
         ready()?;
-        let (resource, sampler) = (resource.get()?.get()?, sampler.get()?.into());
+        let (resource, sampler) = (resource.get()?.get()?, sampler.get()?);
+        sampler.check(resource)?;
+        let sampler = sampler.into();
         let view = if view.is_null() { ResourceView::default() } else { view.get()?.into() };
         if texture.is_null() {
             return Err(CudaError::INVALID_VALUE);
