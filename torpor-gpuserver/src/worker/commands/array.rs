@@ -31,9 +31,7 @@ impl ArrayCommands for Session {
         _: Ticket,
     ) -> Result<Outcome<ArrayReply>, CudaError> {
         self.check_new_array(command.array)?;
-        let made = self.make_array(&command)?;
-        let bytes = made.kept.bytes();
-        self.arrays.insert(command.array, made)?;
+        let bytes = self.make_array(&command)?;
         self.tell_memory();
         Ok(Outcome::done(ArrayReply { bytes }))
     }

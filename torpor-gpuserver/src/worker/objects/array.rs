@@ -19,6 +19,7 @@ pub(crate) const MOST_OBJECTS: usize = 16_384;
 pub(crate) struct ClientArray {
     pub(crate) array: Array,
     pub(crate) shape: ArrayShape,
+    #[expect(dead_code, reason = "kept for its drop alone")]
     pub(crate) kept: KeptBytes,
 }
 

@@ -11,12 +11,12 @@ use torpor_proto::command::ArrayCreate;
 use torpor_proto::error::CudaError;
 
 impl Session {
-    /// Makes an array that is all zero.
+    /// Makes an array that is all zero. Gives the memory that it counts as.
     ///
     /// # Errors
     /// As [`ArrayShape::new`]; `CUDA_ERROR_OUT_OF_MEMORY` beyond a limit; the driver's.
-    pub(crate) fn make_array(&mut self, array: &ArrayCreate) -> Result<ClientArray, Halt> {
-        let shape = ArrayShape::new(array)?;
+    pub(crate) fn make_array(&mut self, array: &ArrayCreate) -> Result<u64, Halt> {
+        let (shape, number) = (ArrayShape::new(array)?, array.array);
         let bytes = shape.bytes();
         let mut checked = self.space.check_limit(bytes);
         if checked.is_err() {
@@ -34,15 +34,21 @@ impl Session {
         checked?;
         self.activate_with(bytes)?;
         let memory = self.shared.memory.clone();
+        // The limit may be another one than before the client waited for its turn.
+        self.space.check_limit(bytes).inspect_err(|_| memory.unreserve(self.link.client, bytes))?;
         let kept = KeptBytes::of_reserved(&memory, self.link.client, bytes, &self.space.array_bytes);
         let array = memory.make(|| Array::new(&self.shared.device, array))?;
-        let made = ClientArray { array, shape, kept };
-        if let Err(error) = self.clear_array(&made) {
-            // What was posted may still be under way.
-            self.wait_for_setup()?;
-            return Err(error);
+        // Before it is cleared: a session that ends meanwhile waits for that, and gives the array back then.
+        self.arrays.insert(number, ClientArray { array, shape, kept })?;
+        let made = self.arrays.table.get(number)?.clone();
+        if let Err(halt) = self.clear_array(&made) {
+            if halt != Halt::Interrupted {
+                self.wait_for_setup()?;
+                drop(self.arrays.remove(number)?);
+            }
+            return Err(halt);
         }
-        Ok(made)
+        Ok(bytes)
     }
 
     /// Its memory may have been somebody else's.
@@ -67,7 +73,7 @@ impl Session {
                     };
                     let array = &made.array;
                     let to = End::Array { array, level, x_bytes: 0, y: y as usize, z: z as usize };
-                    // SAFETY: the array was just made and stays until this is waited for; the zeroes stay as long as the
+                    // SAFETY: the array stays until the client's streams, this one included, are idle; the zeroes stay as long as the
                     // GPU's memory, and the box has at most as many of them: a row has at most 2 MiB.
                     unsafe { self.streams.enter_setup().copy_box(to, End::Memory(zeroes), extent)? };
                 }

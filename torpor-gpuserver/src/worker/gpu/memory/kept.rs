@@ -35,11 +35,6 @@ impl KeptBytes {
         all_bytes.set(all_bytes.get() + bytes);
         Self { memory: memory.clone(), client, bytes, all_bytes: all_bytes.clone() }
     }
-
-    /// How much it is.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
-    }
 }
 
 impl Drop for KeptBytes {
