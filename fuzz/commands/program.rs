@@ -101,6 +101,13 @@ pub enum Step {
     GraphUpdate { graph: Number },
     GraphLaunch { graph: Number, stream: Number },
     GraphDestroy { graph: Number },
+    ArrayCreate(Box<Shape>),
+    ArrayDestroy { array: Number },
+    ArrayCopy(Box<Boxes>),
+    TextureCreate(Box<Seen>),
+    TextureDestroy { made: u8, wild: Option<u64> },
+    SurfaceCreate { array: Number, level: u8 },
+    SurfaceDestroy { made: u8, wild: Option<u64> },
 }
 
 /// What may also be a graph's record.
@@ -137,6 +144,56 @@ pub struct Strided {
     pub stream: Number,
 }
 
+/// An array's shape: small numbers, and large ones now and then.
+#[derive(Arbitrary, Debug)]
+pub struct Shape {
+    pub array: Number,
+    pub format: u8,
+    pub channels: u8,
+    pub flags: u8,
+    pub extent: [u8; 3],
+    pub large: Option<[u64; 3]>,
+    pub levels: u8,
+}
+
+/// One end of a copy with arrays.
+#[derive(Arbitrary, Debug)]
+pub struct End {
+    pub place: u8,
+    pub array: Number,
+    pub level: u8,
+    pub at: [u8; 3],
+    pub address: Address,
+    pub pitch: u16,
+    pub height: u8,
+}
+
+#[derive(Arbitrary, Debug)]
+pub struct Boxes {
+    pub destination: End,
+    pub source: End,
+    pub width_bytes: u16,
+    pub height: u8,
+    pub depth: u8,
+    pub wild: Option<u64>,
+    pub stream: Number,
+}
+
+/// A texture object.
+#[derive(Arbitrary, Debug)]
+pub struct Seen {
+    pub kind: u8,
+    pub array: Number,
+    pub level: u8,
+    pub format: u8,
+    pub channels: u8,
+    pub address: Address,
+    pub extent: [u32; 2],
+    pub pitch: u64,
+    pub modes: [u8; 6],
+    pub view: Option<[u16; 7]>,
+}
+
 /// A tensor map's shape: small numbers, of which many are refused.
 #[derive(Arbitrary, Debug)]
 pub struct Tensor {
@@ -157,10 +214,11 @@ impl Program {
             client.load_image(0, PTX).expect("an image from the start");
             client.resolve(0, 0, "add_step").expect("a kernel from the start");
         }
+        let mut handles = Vec::new();
         for (client, step) in self.steps.iter().take(STEPS) {
             let which = usize::from(*client) % CLIENTS;
             let neighbour = clients[(which + 1) % CLIENTS].arena.address;
-            Speaker::new(&mut clients[which], neighbour, bystander).speak(step);
+            Speaker::new(&mut clients[which], neighbour, bystander, &mut handles).speak(step);
         }
         for client in &mut clients {
             if client.channel.sticky_error().is_none() {

@@ -1,5 +1,6 @@
 //! How a program's steps become a client's commands.
 
+use crate::arrays;
 use crate::client::Client;
 use crate::program::{Address, GROUND_BYTES, Moved, Node, PTX, Step, Strided, Tensor};
 use crate::worker::HOST_BYTES;
@@ -17,12 +18,13 @@ pub struct Speaker<'a> {
     client: &'a mut Client,
     neighbour: u64,
     bystander: u64,
+    handles: &'a mut Vec<u64>,
 }
 
 impl<'a> Speaker<'a> {
-    /// Speaks for `client`, which knows where the others' memory is.
-    pub fn new(client: &'a mut Client, neighbour: u64, bystander: u64) -> Self {
-        Self { client, neighbour, bystander }
+    /// Speaks for `client`, which knows where the others' memory is, and the handles of all clients' objects.
+    pub fn new(client: &'a mut Client, neighbour: u64, bystander: u64, handles: &'a mut Vec<u64>) -> Self {
+        Self { client, neighbour, bystander, handles }
     }
 
     fn address(&self, address: Address) -> u64 {
@@ -52,6 +54,23 @@ impl<'a> Speaker<'a> {
             Some(error) => Err(error),
             None => self.client.ask_all(command, tail).map(|_| ()),
         }
+    }
+
+    /// Asks for a texture or surface object, and remembers its handle.
+    fn make<C: Command<Reply = HandleReply>>(&mut self, command: C) -> Result<(), CudaError> {
+        match self.client.channel.sticky_error() {
+            Some(error) => Err(error),
+            None => {
+                let handle = self.client.ask_all(command, &[])?.0.handle;
+                self.handles.push(handle);
+                Ok(())
+            }
+        }
+    }
+
+    /// One that was made for some client, or any number.
+    fn handle(&self, made: u8, wild: Option<u64>) -> u64 {
+        wild.unwrap_or_else(|| self.handles.get(usize::from(made)).copied().unwrap_or(0))
     }
 
     /// Posts a step. What comes of it is the worker's to say.
@@ -196,6 +215,27 @@ impl<'a> Speaker<'a> {
                 self.post(GraphLaunch { graph: graph.into(), stream: stream.into() }, &[])
             }
             Step::GraphDestroy { graph } => self.post(GraphDestroy { graph: graph.into(), reserved: 0 }, &[]),
+            Step::ArrayCreate(ref shape) => self.ask(arrays::shape(shape), &[]),
+            Step::ArrayDestroy { array } => self.post(ArrayDestroy { array: array.into(), reserved: 0 }, &[]),
+            Step::ArrayCopy(ref boxes) => {
+                let command = arrays::copy(boxes, |address| self.address(address));
+                self.post(command, &[])
+            }
+            Step::TextureCreate(ref seen) => {
+                let command = arrays::texture(seen, |address| self.address(address));
+                self.make(command)
+            }
+            Step::TextureDestroy { made, wild } => {
+                let handle = self.handle(made, wild);
+                self.post(TextureDestroy { handle }, &[])
+            }
+            Step::SurfaceCreate { array, level } => {
+                self.make(SurfaceCreate { array: array.into(), level: level.into() })
+            }
+            Step::SurfaceDestroy { made, wild } => {
+                let handle = self.handle(made, wild);
+                self.post(SurfaceDestroy { handle }, &[])
+            }
         };
     }
 

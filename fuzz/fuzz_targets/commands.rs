@@ -4,6 +4,8 @@
 //! session, an answer that never comes and a changed byte of the bystander are findings.
 #![no_main]
 
+#[path = "../commands/arrays.rs"]
+mod arrays;
 #[allow(dead_code, reason = "the worker's tests use more of it")]
 #[path = "../../torpor-gpuserver/tests/worker_support/client.rs"]
 mod client;

@@ -14,7 +14,8 @@ Columns: CLIENTS are its processes, of as many as max_clients says; MEMORY is th
 HOST how much of it the host keeps, of which SPILLED lies in files; LIMIT is what each client may allocate. LOCKED is the
 page-locked host memory of its processes on one GPU, and IMAGES the code that they use there, of what they may. STATE is idle, waiting (for its GPU),
 active or failed (every CUDA call of its clients returns an error). Of its REQUESTS, HITS found all memory on the GPU, for
-SWAPS some had to be brought. SLO and PINNED are its settings. FIXED images keep it on its GPU: the server's log says why; so does memory that its SHARING processes have together.
+SWAPS some had to be brought. SLO and PINNED are its settings. FIXED images keep it on its GPU: the server's log says why; so does memory that its SHARING processes have together,
+and so do its ARRAYS, texture and surface objects: how many, and the memory of the arrays, which stays on the GPU.
 COVERED are those of its clients that would survive a fault of another function now: they are idle, and all they have is saved.
 
 Examples:
@@ -57,6 +58,8 @@ struct Row {
     writeback: String,
     pinned: bool,
     fixed_images: u64,
+    arrays: u64,
+    array_bytes: u64,
     covered_clients: u32,
     sharing_clients: u64,
 }
@@ -86,19 +89,21 @@ impl From<Function> for Row {
             writeback: function.writeback,
             pinned: function.pinned,
             fixed_images: function.fixed_images,
+            arrays: function.arrays,
+            array_bytes: function.array_bytes,
             covered_clients: function.covered_clients,
             sharing_clients: function.sharing_clients,
         }
     }
 }
 
-const HEADINGS: [&str; 19] = [
+const HEADINGS: [&str; 20] = [
     "NAME", "STATE", "CLIENTS", "GPU", "MEMORY", "RESIDENT", "HOST", "SPILLED", "LIMIT", "LOCKED", "IMAGES",
-    "REQUESTS", "HITS", "SWAPS", "SLO", "PINNED", "FIXED", "SHARING", "COVERED",
+    "REQUESTS", "HITS", "SWAPS", "SLO", "PINNED", "FIXED", "ARRAYS", "SHARING", "COVERED",
 ];
 
 impl Row {
-    fn cells(&self) -> [String; 19] {
+    fn cells(&self) -> [String; 20] {
         let nothing = || "-".to_owned();
         let gpus: Vec<String> = self.gpus.iter().map(u32::to_string).collect();
         [
@@ -121,6 +126,7 @@ impl Row {
             self.slo_ms.map_or_else(nothing, |ms| format!("{ms}ms")),
             if self.pinned { "yes" } else { "no" }.to_owned(),
             self.fixed_images.to_string(),
+            format!("{}/{}", self.arrays, ByteSize(self.array_bytes)),
             self.sharing_clients.to_string(),
             format!("{}/{}", self.covered_clients, self.clients),
         ]

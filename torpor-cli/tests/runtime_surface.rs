@@ -163,6 +163,16 @@ fn an_extension_loaded_later_launches_its_kernels() {
 }
 
 #[test]
+fn arrays_and_objects_over_them_are_there_on_both_surfaces() {
+    for setting in ["on", "off"] {
+        let settings = [("TORPOR_RUNTIME_SURFACE", setting)];
+        let (printed, log) = passes(&[&script("arrays.py")], &settings);
+        assert!(printed.contains("arrays passed"), "{printed}");
+        assert!(!log.contains("is not supported"), "{log}");
+    }
+}
+
+#[test]
 fn the_surface_can_be_switched_off() {
     let off = [("TORPOR_RUNTIME_SURFACE", "off")];
     for name in ["tensors", "events", "libraries", "extension", "fork", "registered", "host_functions"] {

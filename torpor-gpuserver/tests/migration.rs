@@ -12,9 +12,10 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use tonic::Status;
 use torpor_proto::command::{
-    EventCreate, EventElapsed, EventQuery, EventRecord, EventSynchronize, Fill, GraphAppend, GraphDestroy,
-    GraphInstantiate, GraphLaunch, HostLock, HostUnlock, ImageGlobal, ImageUnload, KernelSetAttribute,
-    MemoryFree, StreamCreate, StreamDestroy, StreamQuery, StreamSynchronize, StreamWaitEvent,
+    ArrayCreate, ArrayDestroy, EventCreate, EventElapsed, EventQuery, EventRecord, EventSynchronize, Fill,
+    GraphAppend, GraphDestroy, GraphInstantiate, GraphLaunch, HostLock, HostUnlock, ImageGlobal, ImageUnload,
+    KernelSetAttribute, MemoryFree, StreamCreate, StreamDestroy, StreamQuery, StreamSynchronize,
+    StreamWaitEvent,
 };
 use torpor_proto::control::admin::{LoadFunctionRequest, PinFunctionRequest, UnloadFunctionRequest};
 use torpor_proto::control::event::{Event, event::What};
@@ -392,6 +393,24 @@ fn a_client_whose_variables_only_the_driver_can_place_stays_and_the_log_says_whi
     program.client.settle().unwrap();
     program.move_to(&server, elsewhere).unwrap();
     assert_eq!((program.gpu(&server), server.listed("f").fixed_images), (elsewhere, 0));
+}
+
+#[test]
+fn a_client_with_an_array_stays_and_is_counted() {
+    let server = start();
+    let mut program = Program::start(&server, "f");
+    let (here, elsewhere) = program.gpus(&server);
+    let array =
+        ArrayCreate { array: 3, format: 1, channels: 1, width: 1024, height: 1024, ..Default::default() };
+    program.client.ask(array).unwrap();
+    let stays = program.move_to(&server, elsewhere).unwrap_err();
+    assert!(stays.message().contains("it has arrays"), "{stays}");
+    let listed = server.listed("f");
+    assert_eq!((program.gpu(&server), listed.arrays, listed.array_bytes), (here, 1, MIB));
+    program.client.post(ArrayDestroy { array: 3, reserved: 0 }, &[]);
+    program.client.settle().unwrap();
+    program.move_to(&server, elsewhere).unwrap();
+    assert_eq!((program.gpu(&server), server.listed("f").arrays), (elsewhere, 0));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use torpor_proto::command::MemoryFree;
+use torpor_proto::command::{ArrayCopy, ArrayCreate, CopyEnd, END_IN_ARRAY, END_IN_MEMORY, MemoryFree};
 use torpor_proto::control::admin::{
     Function, LoadFunctionRequest, ReportStoreRequest, UnloadFunctionRequest,
 };
@@ -68,6 +68,38 @@ fn an_evicted_function_has_nothing_on_the_gpu_and_everything_after() {
     assert_eq!(client.words(address + 2 * MIB, 5), [3, 3, 3, 3, 0]);
     let back = function(&server, "f");
     assert_eq!((back.resident_bytes, back.swaps), (4 * MIB, 1));
+}
+
+#[test]
+fn of_an_evicted_function_the_arrays_stay_on_the_gpu() {
+    let (server, _settings) = start("");
+    let Attached { mut client, lifeline: _lifeline } = attach(&server, "f");
+    client.load_kernels();
+    let address = client.allocate(0, 4 * MIB).unwrap();
+    client.upload(address, &[7; 1024]);
+    let array =
+        ArrayCreate { array: 1, format: 1, channels: 1, width: 1024, height: 1024, ..Default::default() };
+    client.ask(array).unwrap();
+    let array = CopyEnd { place: END_IN_ARRAY, array: 1, y: 1000, ..CopyEnd::default() };
+    let memory = CopyEnd { place: END_IN_MEMORY, address, pitch: 1024, height: 1, ..CopyEnd::default() };
+    let row = |destination, source| ArrayCopy {
+        destination,
+        source,
+        width_bytes: 1024,
+        height: 1,
+        depth: 1,
+        ..ArrayCopy::default()
+    };
+    client.post(row(array, memory), &[]);
+    client.settle().unwrap();
+    unload(&server, "f");
+    let evicted = function(&server, "f");
+    assert_eq!((evicted.resident_bytes, evicted.allocated_bytes, evicted.array_bytes), (MIB, 5 * MIB, MIB));
+    let other = CopyEnd { address: address + 2 * MIB, ..memory };
+    client.post(row(other, array), &[]);
+    client.settle().unwrap();
+    assert_eq!(client.download(address + 2 * MIB, 1024), [7; 1024]);
+    assert_eq!(function(&server, "f").resident_bytes, 5 * MIB);
 }
 
 #[test]

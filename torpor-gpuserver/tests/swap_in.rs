@@ -11,10 +11,12 @@ use server_support::server::{Server, eventually};
 use std::process::{Command, Stdio};
 use torpor_proto::command::{
     EventCreate, EventElapsed, EventRecord, Fill, HostLock, StreamCreate, TensorMapReply, TensorMapTiled,
+    TextureCreate, TextureResource,
 };
 use torpor_proto::control::admin::UnloadFunctionRequest;
 use torpor_proto::error::CudaError;
 use worker_support::Client;
+use worker_support::kernels::launch;
 
 const MIB: u64 = 1 << 20;
 /// Segments of 2 MiB, each of which takes 20 ms to come back.
@@ -94,6 +96,53 @@ fn a_kernel_that_comes_to_page_locked_memory_through_its_own_finds_what_that_poi
         client.settle().unwrap();
         assert_eq!(client.words(last, 11), [vec![0x0101_0104; 10], vec![0x0101_0101]].concat());
     }
+}
+
+/// Writes the first element of a texture over memory.
+const FETCH: &str = "
+.version 8.0
+.target sm_80
+.address_size 64
+
+.visible .entry fetch(.param .u64 out, .param .u64 texture)
+{
+    .reg .b32 %r<6>;
+    .reg .b64 %d<4>;
+    ld.param.u64 %d1, [out];
+    cvta.to.global.u64 %d1, %d1;
+    ld.param.u64 %d2, [texture];
+    mov.u32 %r5, 0;
+    tex.1d.v4.u32.s32 {%r1, %r2, %r3, %r4}, [%d2, {%r5}];
+    st.global.u32 [%d1], %r1;
+    ret;
+}
+\0";
+
+#[test]
+fn a_kernel_that_is_given_a_texture_finds_the_memory_that_it_is_over() {
+    let server = start();
+    let Attached { mut client, lifeline: _lifeline } = attach(&server, "f");
+    client.load_image(9, FETCH.as_bytes()).unwrap();
+    client.resolve(9, 9, "fetch").unwrap();
+    let segments = allocate_ones(&mut client, SEGMENTS);
+    let (first, last) = (segments[0], segments[segments.len() - 1]);
+    // CU_RESOURCE_TYPE_LINEAR, CU_AD_FORMAT_UNSIGNED_INT32
+    let resource =
+        TextureResource { kind: 2, format: 3, channels: 1, address: last, width: 4096, ..Default::default() };
+    let texture = client.ask(TextureCreate { resource, ..TextureCreate::default() }).unwrap().handle;
+    unload(&server, "f");
+    let parameters = [first.to_le_bytes(), texture.to_le_bytes()].concat();
+    client.post(launch(9, 0, 1, 1, parameters.len()), &parameters);
+    client.settle().unwrap();
+    assert_eq!(client.words(first, 2), [0x0101_0101; 2]);
+    client.post(
+        Fill { address: last, width: 1, height: 1, value: 7, element_bytes: 4, ..Fill::default() },
+        &[],
+    );
+    unload(&server, "f");
+    client.post(launch(9, 0, 1, 1, parameters.len()), &parameters);
+    client.settle().unwrap();
+    assert_eq!(client.words(first, 2), [7, 0x0101_0101], "the object is over the address, whatever is there");
 }
 
 #[test]

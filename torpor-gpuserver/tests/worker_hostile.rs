@@ -9,15 +9,15 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use std::time::{Duration, Instant};
 use torpor_proto::command::{
-    Command, ContextSynchronize, Copy, CopyStrided, EventCreate, EventDestroy, EventElapsed, EventExport,
-    EventImport, EventQuery, EventRecord, EventSynchronize, Fill, GraphAppend, GraphBody, GraphBodyEnd,
-    GraphCondition, GraphConditional, GraphDependencies, GraphDestroy, GraphEmpty, GraphInstantiate,
-    GraphLaunch, GraphUpdate, HostLock, HostUnlock, ImageGlobal, ImageKernels, ImageLoad, ImageUnload,
-    ImageUpload, KernelResolve, KernelSetAttribute, Kind, Launch, LimitRaise, MemoryAllocate, MemoryExport,
-    MemoryFree, MemoryImport, MemoryInfo, ObjectCreate, ObjectMap, ObjectRelease, ObjectUnmap,
-    OccupancyBlocks, OccupancyClusterSize, OccupancyClusters, OccupancyShared, Ping, StagingMark,
-    StreamCreate, StreamDestroy, StreamQuery, StreamSynchronize, StreamWaitEvent, TensorMapIm2col,
-    TensorMapTiled, TextTake,
+    ArrayCopy, ArrayCreate, ArrayDestroy, Command, ContextSynchronize, Copy, CopyStrided, EventCreate,
+    EventDestroy, EventElapsed, EventExport, EventImport, EventQuery, EventRecord, EventSynchronize, Fill,
+    GraphAppend, GraphBody, GraphBodyEnd, GraphCondition, GraphConditional, GraphDependencies, GraphDestroy,
+    GraphEmpty, GraphInstantiate, GraphLaunch, GraphUpdate, HostLock, HostUnlock, ImageGlobal, ImageKernels,
+    ImageLoad, ImageUnload, ImageUpload, KernelResolve, KernelSetAttribute, Kind, Launch, LimitRaise,
+    MemoryAllocate, MemoryExport, MemoryFree, MemoryImport, MemoryInfo, ObjectCreate, ObjectMap,
+    ObjectRelease, ObjectUnmap, OccupancyBlocks, OccupancyClusterSize, OccupancyClusters, OccupancyShared,
+    Ping, StagingMark, StreamCreate, StreamDestroy, StreamQuery, StreamSynchronize, StreamWaitEvent,
+    SurfaceCreate, SurfaceDestroy, TensorMapIm2col, TensorMapTiled, TextTake, TextureCreate, TextureDestroy,
 };
 use torpor_proto::control::worker::from_worker::Body as From;
 use torpor_proto::error::CudaError;
@@ -367,6 +367,13 @@ const SHAPES: &[(u16, Kind, usize)] = shapes![
     MemoryImport,
     EventExport,
     EventImport,
+    ArrayCreate,
+    ArrayDestroy,
+    ArrayCopy,
+    TextureCreate,
+    TextureDestroy,
+    SurfaceCreate,
+    SurfaceDestroy,
 ];
 
 #[test]

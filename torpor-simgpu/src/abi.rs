@@ -263,6 +263,75 @@ pub struct Memcpy3d {
     pub depth: usize,
 }
 
+/// `CUDA_ARRAY_DESCRIPTOR_v2`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "fields are named and described in cuda.h")]
+pub struct ArrayDescriptor {
+    pub width: usize,
+    pub height: usize,
+    pub format: u32,
+    pub channels: u32,
+}
+
+/// `CUDA_ARRAY3D_DESCRIPTOR_v2`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "fields are named and described in cuda.h")]
+pub struct Array3dDescriptor {
+    pub width: usize,
+    pub height: usize,
+    pub depth: usize,
+    pub format: u32,
+    pub channels: u32,
+    pub flags: u32,
+}
+
+/// `CUDA_RESOURCE_DESC`: a kind and a union of 128 bytes.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ResourceDesc {
+    /// 0 an array, 1 a mipmapped one, 2 memory in a row, 3 rows with a pitch.
+    pub kind: u32,
+    /// The union, as words.
+    pub value: [u64; 16],
+    /// Zero.
+    pub flags: u32,
+}
+
+/// `CUDA_TEXTURE_DESC`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+#[allow(missing_docs, reason = "fields are named and described in cuda.h")]
+pub struct TextureDesc {
+    pub address_modes: [u32; 3],
+    pub filter_mode: u32,
+    pub flags: u32,
+    pub max_anisotropy: u32,
+    pub mipmap_filter_mode: u32,
+    pub mipmap_level_bias: f32,
+    pub min_mipmap_level_clamp: f32,
+    pub max_mipmap_level_clamp: f32,
+    pub border_color: [f32; 4],
+    pub reserved: [i32; 12],
+}
+
+/// `CUDA_RESOURCE_VIEW_DESC`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+#[allow(missing_docs, reason = "fields are named and described in cuda.h")]
+pub struct ResourceViewDesc {
+    pub format: u32,
+    pub width: usize,
+    pub height: usize,
+    pub depth: usize,
+    pub first_mipmap_level: u32,
+    pub last_mipmap_level: u32,
+    pub first_layer: u32,
+    pub last_layer: u32,
+    pub reserved: [u32; 16],
+}
+
 /// `CUlaunchConfig`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
@@ -327,6 +396,11 @@ mod tests {
         assert_eq!(size_of::<Memcpy3d>(), size_of::<sys::CUDA_MEMCPY3D_v2>());
         assert_eq!(size_of::<LaunchConfig>(), size_of::<sys::CUlaunchConfig>());
         assert_eq!(size_of::<LaunchAttribute>(), size_of::<sys::CUlaunchAttribute>());
+        assert_eq!(size_of::<ArrayDescriptor>(), size_of::<sys::CUDA_ARRAY_DESCRIPTOR_v2>());
+        assert_eq!(size_of::<Array3dDescriptor>(), size_of::<sys::CUDA_ARRAY3D_DESCRIPTOR_v2>());
+        assert_eq!(size_of::<ResourceDesc>(), size_of::<sys::CUDA_RESOURCE_DESC>());
+        assert_eq!(size_of::<TextureDesc>(), size_of::<sys::CUDA_TEXTURE_DESC>());
+        assert_eq!(size_of::<ResourceViewDesc>(), size_of::<sys::CUDA_RESOURCE_VIEW_DESC>());
         assert_eq!(size_of::<TensorMap>(), size_of::<sys::CUtensorMap>());
         assert_eq!(
             std::mem::offset_of!(Memcpy3d, dst_pitch),

@@ -67,23 +67,32 @@ macro_rules! exports {
             }
         )*
 
-        /// All functions, in the order of the table.
-        pub fn table() -> &'static [Export] {
-            static TABLE: OnceLock<Vec<Export>> = OnceLock::new();
-            TABLE.get_or_init(|| vec![$(Export {
+        /// The functions, in the order of the table.
+        pub(super) fn listed() -> Vec<Export> {
+            vec![$(Export {
                 symbol: stringify!($symbol),
                 name: $name,
                 since: $since,
                 has_thread_variant: THREAD_VARIANTS.contains(&$name) || [$(stringify!($argument)),*].contains(&"stream"),
                 address: $symbol as *const () as usize,
-            }),*])
+            }),*]
         }
     };
 }
 
+mod arrays;
+
+/// All functions.
+pub fn table() -> &'static [Export] {
+    static TABLE: OnceLock<Vec<Export>> = OnceLock::new();
+    TABLE.get_or_init(|| listed().into_iter().chain(arrays::listed()).collect())
+}
+
 /// Functions with a variant for the per-thread default stream although no argument is a stream.
-const THREAD_VARIANTS: [&str; 7] = [
+const THREAD_VARIANTS: [&str; 9] = [
     "cuMemcpy",
+    "cuMemcpy2D",
+    "cuMemcpy3D",
     "cuMemcpyHtoD",
     "cuMemcpyDtoH",
     "cuMemcpyDtoD",
@@ -186,8 +195,8 @@ exports! {
     call cuMemcpyDtoDAsync_v2 = "cuMemcpyDtoDAsync" 3020 (target: u64, source: u64, bytes: usize, stream: u64) |m| copy::issue(m, line(target, source, bytes), Demand::BothOnDevice, stream, false);
     call cuMemcpyAsync = "cuMemcpyAsync" 4000 (target: u64, source: u64, bytes: usize, stream: u64) |m| copy::issue(m, line(target, source, bytes), Demand::Any, stream, false);
     call cuMemcpyPeerAsync = "cuMemcpyPeerAsync" 4000 (target: u64, target_context: u64, source: u64, source_context: u64, bytes: usize, stream: u64) |m| copy::peer(m, (target, target_context), (source, source_context), bytes, stream);
-    call cuMemcpy2DAsync_v2 = "cuMemcpy2DAsync" 3020 (request: In<Memcpy2d>, stream: u64) |m| copy::two_dimensional(m, request, stream);
-    call cuMemcpy3DAsync_v2 = "cuMemcpy3DAsync" 3020 (request: In<Memcpy3d>, stream: u64) |m| copy::three_dimensional(m, request, stream);
+    call cuMemcpy2DAsync_v2 = "cuMemcpy2DAsync" 3020 (request: In<Memcpy2d>, stream: u64) |m| copy::two_dimensional(m, request, stream, false);
+    call cuMemcpy3DAsync_v2 = "cuMemcpy3DAsync" 3020 (request: In<Memcpy3d>, stream: u64) |m| copy::three_dimensional(m, request, stream, false);
 
     // Memory: fills
     call cuMemsetD8_v2 = "cuMemsetD8" 3020 (target: u64, pattern: u8, width: usize) |m| fill::issue(m, row(target, pattern.into(), 1, width), 0, true);

@@ -10,10 +10,11 @@
 //! every function there goes through `entry`, which counts it, applies faults, and lets no panic out.
 //!
 //! Contract: functions keep the ABI of cuda.h 13.0 and may be called from any thread. Limits: one process, kernels as
-//! PTX only (a cubin's are known by name, but refused at launch), no arrays, textures or managed memory (managed variables
-//! are in device memory), no IPC.
+//! PTX only (a cubin's are known by name, but refused at launch), no managed memory (managed variables are in device
+//! memory), no IPC.
 
 pub mod abi;
+mod array;
 mod attributes;
 mod capture;
 mod check;
@@ -44,8 +45,10 @@ mod operation;
 mod printed;
 mod profile;
 pub mod ptx;
+mod sample;
 mod stream;
 mod tensor_map;
+mod texture;
 
 /// Locks a mutex whose data is sound even if a holder panicked: no caller leaves it half changed.
 fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Mutex, OnceLock};
 
+use crate::array::{Array, Mipmapped};
 use crate::check::{Clocks, Writers};
 use crate::clock::Clock;
 use crate::compile::Compilation;
@@ -23,6 +24,7 @@ use crate::memory::{Physical, Space};
 use crate::module::Module;
 use crate::printed::Printed;
 use crate::stream::Queue;
+use crate::texture::{Surface, Texture};
 
 /// Everything.
 #[derive(Debug)]
@@ -45,6 +47,10 @@ pub struct Machine {
     pub executables: Table<Executable>,
     pub compilations: Table<Compilation>,
     pub conditions: Table<Condition>,
+    pub arrays: Table<Array>,
+    pub mipmapped: Table<Mipmapped>,
+    pub textures: Table<Texture>,
+    pub surfaces: Table<Surface>,
     /// What kernels printed and nobody has synchronised with yet.
     pub printed: Printed,
     /// Launches issued and not complete.
@@ -108,6 +114,10 @@ impl Machine {
             executables: Table::new(9),
             compilations: Table::new(10),
             conditions: Table::new(11),
+            arrays: Table::new(12),
+            mipmapped: Table::new(13),
+            textures: Table::new(14),
+            surfaces: Table::new(15),
             printed: Printed::default(),
             in_flight: InFlight::default(),
             host_clocks: Mutex::default(),

@@ -137,7 +137,11 @@ fn copies_in_two_and_three_dimensions() {
         assert_eq!(get::<u8>(memory, 4), [12, 13, 14, 0xee]);
         assert_eq!(get::<u8>(memory + 16, 4), [22, 23, 24, 0xee]);
         assert_eq!(cuMemcpy2DAsync_v2(&Memcpy2d { dst_pitch: 2, ..plane }, 0), INVALID_VALUE);
-        assert_eq!(cuMemcpy2DAsync_v2(&Memcpy2d { dst_type: 3, ..plane }, 0), NOT_SUPPORTED, "arrays");
+        assert_eq!(
+            cuMemcpy2DAsync_v2(&Memcpy2d { dst_type: 3, ..plane }, 0),
+            INVALID_HANDLE,
+            "no such array"
+        );
         assert_eq!(
             cuMemcpy2DAsync_v2(&Memcpy2d { height: usize::MAX, ..plane }, 0),
             INVALID_VALUE,

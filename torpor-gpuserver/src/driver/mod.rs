@@ -7,6 +7,7 @@
 //! Limits: methods work on the calling thread's current context, which must be the device's ([`Device::make_current`]).
 //! Errors are what the driver said; dropping ignores them, because a context that is lost refuses to give anything back.
 
+mod array;
 mod compile;
 mod device;
 mod error;
@@ -21,9 +22,11 @@ mod recording;
 mod stream;
 mod table;
 mod tensor_map;
+mod texture;
 mod tpc_layout;
 mod transfer;
 
+pub use array::Array;
 pub use compile::compile;
 pub use device::{Device, Driver};
 pub use error::DriverError;
@@ -36,7 +39,8 @@ pub use library::{CodeLibrary, Kernel};
 pub use memory::{Mapping, PhysicalMemory, Reservation};
 pub use recording::{BodyGraph, GraphNode, Recording};
 pub use stream::Stream;
-pub use transfer::{Box3d, Pitched, Place};
+pub use texture::{SurfaceObject, TextureObject, TextureSource};
+pub use transfer::{Box3d, End, Pitched, Place};
 
 /// A handle of the driver. Pointers there, only numbers here: they are never followed.
 type Handle = usize;

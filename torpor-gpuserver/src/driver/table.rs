@@ -53,6 +53,55 @@ pub(super) struct RawTensorMap(pub(super) [u64; 16]);
 
 const _: () = assert!(size_of::<RawTensorMap>() == size_of::<cudarc::driver::sys::CUtensorMap>());
 
+/// `CUDA_ARRAY3D_DESCRIPTOR`, with integers for enums.
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct RawArrayDescriptor {
+    pub(super) width: usize,
+    pub(super) height: usize,
+    pub(super) depth: usize,
+    pub(super) format: u32,
+    pub(super) channels: u32,
+    pub(super) flags: u32,
+}
+
+const _: () =
+    assert!(size_of::<RawArrayDescriptor>() == size_of::<cudarc::driver::sys::CUDA_ARRAY3D_DESCRIPTOR>());
+
+/// `CUDA_RESOURCE_DESC`, with words for its union.
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct RawResource {
+    pub(super) kind: u32,
+    pub(super) of_kind: [u64; 16],
+    pub(super) flags: u32,
+}
+
+const _: () = assert!(size_of::<RawResource>() == size_of::<cudarc::driver::sys::CUDA_RESOURCE_DESC>());
+
+/// `CUDA_TEXTURE_DESC`, with integers for enums and the bits of floating-point numbers.
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct RawSampler {
+    pub(super) sampler: torpor_proto::command::Sampler,
+    pub(super) reserved: [u32; 12],
+}
+
+const _: () = assert!(size_of::<RawSampler>() == size_of::<cudarc::driver::sys::CUDA_TEXTURE_DESC>());
+
+/// `CUDA_RESOURCE_VIEW_DESC`, with integers for enums.
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct RawView {
+    pub(super) format: u32,
+    pub(super) extent: [usize; 3],
+    pub(super) levels: [u32; 2],
+    pub(super) layers: [u32; 2],
+    pub(super) reserved: [u32; 16],
+}
+
+const _: () = assert!(size_of::<RawView>() == size_of::<cudarc::driver::sys::CUDA_RESOURCE_VIEW_DESC>());
+
 /// `cuGetExportTable`: place for the table, UUID.
 pub(super) type GetExportTable = unsafe extern "C" fn(*mut *const c_void, *const [u8; 16]) -> u32;
 
@@ -183,6 +232,16 @@ table! {
     cuGraphAddEmptyNode(*mut Handle, Handle, *const Handle, usize);
     cuGraphAddNode_v2(*mut Handle, Handle, *const Handle, *const u64, usize, *mut RawNodeParams);
     cuGraphConditionalHandleCreate(*mut u64, Handle, Handle, u32, u32);
+
+    cuArray3DCreate_v2(*mut Handle, *const RawArrayDescriptor);
+    cuArrayDestroy(Handle);
+    cuMipmappedArrayCreate(*mut Handle, *const RawArrayDescriptor, u32);
+    cuMipmappedArrayGetLevel(*mut Handle, Handle, u32);
+    cuMipmappedArrayDestroy(Handle);
+    cuTexObjectCreate(*mut u64, *const RawResource, *const RawSampler, *const RawView);
+    cuTexObjectDestroy(u64);
+    cuSurfObjectCreate(*mut u64, *const RawResource);
+    cuSurfObjectDestroy(u64);
 
     cuTensorMapEncodeTiled(
         *mut RawTensorMap, u32, u32, u64, *const u64, *const u64, *const u32, *const u32, u32, u32, u32, u32

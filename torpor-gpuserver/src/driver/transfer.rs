@@ -1,6 +1,6 @@
 //! Copies and fills.
 
-use super::Stream;
+use super::{Array, Stream};
 use cudarc::driver::sys;
 use std::ffi::c_void;
 use torpor_proto::error::CudaError;
@@ -25,6 +25,72 @@ pub struct Pitched {
     pub pitch: usize,
     /// Rows from slice to slice.
     pub height: usize,
+}
+
+/// One end of a copy that may lead into an array.
+#[derive(Clone, Copy, Debug)]
+pub enum End<'a> {
+    /// In memory.
+    Memory(Pitched),
+    /// In a level of an array.
+    Array {
+        /// Which array.
+        array: &'a Array,
+        /// Which level.
+        level: u32,
+        /// The first byte of each row.
+        x_bytes: usize,
+        /// The first row.
+        y: usize,
+        /// The first slice or layer.
+        z: usize,
+    },
+}
+
+/// One end as `CUDA_MEMCPY3D` has it.
+struct RawEnd {
+    kind: sys::CUmemorytype,
+    at: [usize; 3],
+    host: u64,
+    device: u64,
+    array: usize,
+    pitch: usize,
+    height: usize,
+}
+
+impl End<'_> {
+    fn raw(self) -> Result<RawEnd, CudaError> {
+        let nowhere = RawEnd {
+            kind: sys::CUmemorytype::CU_MEMORYTYPE_ARRAY,
+            at: [0; 3],
+            host: 0,
+            device: 0,
+            array: 0,
+            pitch: 0,
+            height: 0,
+        };
+        Ok(match self {
+            Self::Memory(Pitched { place, address, pitch, height }) => match place {
+                Place::Device => RawEnd {
+                    kind: sys::CUmemorytype::CU_MEMORYTYPE_DEVICE,
+                    device: address,
+                    pitch,
+                    height,
+                    ..nowhere
+                },
+                Place::Host => RawEnd {
+                    kind: sys::CUmemorytype::CU_MEMORYTYPE_HOST,
+                    host: address,
+                    pitch,
+                    height,
+                    ..nowhere
+                },
+            },
+            Self::Array { array, level, x_bytes, y, z } => {
+                RawEnd { at: [x_bytes, y, z], array: array.level(level)?, ..nowhere }
+            }
+        })
+    }
 }
 
 /// What a strided copy moves.
@@ -98,45 +164,41 @@ impl Stream {
     /// Copies a box of rows and slices in the order of this stream.
     ///
     /// # Errors
-    /// The driver's.
+    /// The driver's; `CUDA_ERROR_INVALID_VALUE` for a level that an array does not have.
     ///
     /// # Safety
-    /// As [`Self::copy`], for every row.
+    /// As [`Self::copy`], for every row in memory; arrays stay until the copy is done, and the box lies in them.
     pub unsafe fn copy_box(
         &self,
-        destination: Pitched,
-        source: Pitched,
+        destination: End<'_>,
+        source: End<'_>,
         extent: Box3d,
     ) -> Result<(), CudaError> {
-        let kind = |place| match place {
-            Place::Device => sys::CUmemorytype::CU_MEMORYTYPE_DEVICE,
-            Place::Host => sys::CUmemorytype::CU_MEMORYTYPE_HOST,
-        };
-        let host = |end: Pitched| if end.place == Place::Host { end.address } else { 0 };
-        let device = |end: Pitched| if end.place == Place::Device { end.address } else { 0 };
+        let (to, from) = (destination.raw()?, source.raw()?);
+        let array = |array: usize| std::ptr::with_exposed_provenance_mut(array);
         let parameters = sys::CUDA_MEMCPY3D {
-            srcXInBytes: 0,
-            srcY: 0,
-            srcZ: 0,
+            srcXInBytes: from.at[0],
+            srcY: from.at[1],
+            srcZ: from.at[2],
             srcLOD: 0,
-            srcMemoryType: kind(source.place),
-            srcHost: pointer(host(source)),
-            srcDevice: device(source),
-            srcArray: std::ptr::null_mut(),
+            srcMemoryType: from.kind,
+            srcHost: pointer(from.host),
+            srcDevice: from.device,
+            srcArray: array(from.array),
             reserved0: std::ptr::null_mut(),
-            srcPitch: source.pitch,
-            srcHeight: source.height,
-            dstXInBytes: 0,
-            dstY: 0,
-            dstZ: 0,
+            srcPitch: from.pitch,
+            srcHeight: from.height,
+            dstXInBytes: to.at[0],
+            dstY: to.at[1],
+            dstZ: to.at[2],
             dstLOD: 0,
-            dstMemoryType: kind(destination.place),
-            dstHost: pointer(host(destination)),
-            dstDevice: device(destination),
-            dstArray: std::ptr::null_mut(),
+            dstMemoryType: to.kind,
+            dstHost: pointer(to.host),
+            dstDevice: to.device,
+            dstArray: array(to.array),
             reserved1: std::ptr::null_mut(),
-            dstPitch: destination.pitch,
-            dstHeight: destination.height,
+            dstPitch: to.pitch,
+            dstHeight: to.height,
             WidthInBytes: extent.width_bytes,
             Height: extent.height,
             Depth: extent.depth,

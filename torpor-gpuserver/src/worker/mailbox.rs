@@ -92,6 +92,10 @@ pub(crate) struct LinkUsage {
     pub(crate) phase: AtomicI32,
     /// Images whose variables keep it on its GPU.
     pub(crate) fixed_images: AtomicU32,
+    /// Arrays, texture and surface objects, which keep it on its GPU.
+    pub(crate) arrays: AtomicU32,
+    /// Device memory of the arrays.
+    pub(crate) array_bytes: AtomicU64,
 }
 
 /// What others want of a session; each is one bit.
@@ -297,6 +301,8 @@ impl Link {
             hits: usage.hits.load(Ordering::Relaxed),
             swaps: usage.swaps.load(Ordering::Relaxed),
             fixed_images: usage.fixed_images.load(Ordering::Relaxed),
+            arrays: usage.arrays.load(Ordering::Relaxed),
+            array_bytes: usage.array_bytes.load(Ordering::Relaxed),
             // As whoever knows what clients share says.
             shares: false,
             phase: usage.phase.load(Ordering::Relaxed),

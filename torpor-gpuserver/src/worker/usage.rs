@@ -4,8 +4,8 @@ use crate::worker::gpu::Shared;
 use crate::worker::gpu::pulse::Pulse;
 use torpor_proto::control::worker::Usage;
 
-/// Clients in one message: at most 145 bytes each, of a message's 64 KiB.
-const CLIENTS_PER_USAGE: usize = 450;
+/// Clients in one message: at most 163 bytes each, of a message's 64 KiB.
+const CLIENTS_PER_USAGE: usize = 400;
 /// Functions in one message: at most 83 bytes each.
 const FUNCTIONS_PER_USAGE: usize = 700;
 

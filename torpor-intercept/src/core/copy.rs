@@ -30,7 +30,7 @@ impl Location {
         matches!(self, Self::Device(_))
     }
 
-    fn side(self) -> Side {
+    pub(super) fn side(self) -> Side {
         match self {
             Self::Device(_) => Side::Device,
             Self::Pinned(_) => Side::Pinned,

@@ -4,6 +4,8 @@
 //! counters; nothing names a GPU.
 
 mod address_space;
+mod array;
+mod array_copy;
 mod channel;
 mod client;
 mod connect;
@@ -40,11 +42,14 @@ mod staging;
 mod stream;
 mod tensor_map;
 mod text;
+pub mod texture;
 mod timed_stream;
 mod virtual_memory;
 mod visible;
 
 pub use address_space::RangeAllocator;
+pub use array::{Array, ArrayShape};
+pub use array_copy::{BoxCopy, BoxSide, LineSide};
 pub use client::{Client, client, initialize, surveyed_device, surveyed_sensors};
 pub use context::{Context, contexts};
 pub use copy::{Direction, Location, StridedCopy};

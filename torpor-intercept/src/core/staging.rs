@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use torpor_proto::command::{Copy, StagingMark, StreamSynchronize};
+use torpor_proto::error::CudaError;
 use torpor_proto::layout::AddressRange;
 
 /// Bytes of one download: large enough for nine tenths of the bus's rate, small enough to overlap.
@@ -147,6 +148,11 @@ impl Client {
         Ok(())
     }
 
+    /// How much [`Self::stage_for_worker`] stages in one piece.
+    pub(super) fn upload_bytes(&self) -> u64 {
+        self.uploads.most_bytes
+    }
+
     fn reserve_upload(&self, progress: &mut Progress, bytes: u64) -> CudaResult<u64> {
         let area = self.uploads.area;
         let offset = progress.position % area.bytes;
@@ -237,6 +243,28 @@ impl Client {
         }
         self.write_text();
         self.check()
+    }
+
+    /// How much [`Self::receive`] brings at once.
+    pub(super) fn download_bytes(&self) -> u64 {
+        CHUNK_BYTES
+    }
+
+    /// Has something copied to a chunk, whose address `post` is given, and `take` reads it there when it has come.
+    pub(super) fn receive(
+        &'static self,
+        stream: &'static Stream,
+        post: impl FnOnce(u64) -> CudaResult<()>,
+        take: impl FnOnce(*const u8),
+    ) -> CudaResult<()> {
+        let _copying = self.channel.staging().begin_copy();
+        let chunk = self.take_chunk(true)?.ok_or(CudaError::OUT_OF_MEMORY)?;
+        post(chunk.address)?;
+        let position = stream.position();
+        self.call(&StreamSynchronize { stream: stream.number, reserved: 0 }, &[])?;
+        stream.mark_done_up_to(position);
+        take(std::ptr::with_exposed_provenance(chunk.address as usize));
+        Ok(())
     }
 
     fn take_chunk(&'static self, may_wait: bool) -> CudaResult<Option<Chunk>> {

@@ -3,13 +3,17 @@
 use super::argument::In;
 use super::{cuda_functions, stream_functions};
 use crate::core::graph::CopyNode;
-use crate::core::{Client, CudaResult, Direction, Location, StreamHandle, StridedCopy, client, contexts};
+use crate::core::{
+    Array, BoxCopy, BoxSide, Client, CudaResult, Direction, Location, StreamHandle, StridedCopy, client,
+    contexts,
+};
 use std::ffi::c_void;
 use torpor_proto::error::CudaError;
 
 /// `CUmemorytype`
 const HOST: u32 = 1;
 const DEVICE: u32 = 2;
+const ARRAY: u32 = 3;
 const UNIFIED: u32 = 4;
 
 /// The synchronous functions work in the order of the default stream.
@@ -196,6 +200,20 @@ impl Copy3D {
         })
     }
 
+    /// What is copied from or to an array.
+    fn boxes(&self, client: &Client) -> CudaResult<BoxCopy> {
+        if self.source.lod != 0 || self.destination.lod != 0 {
+            return Err(CudaError::INVALID_VALUE);
+        }
+        let lengths @ [width_bytes, height, _] =
+            [self.width_bytes, self.height, self.depth].map(|length| length as u64);
+        Ok(BoxCopy {
+            destination: self.destination.side(client, width_bytes, height)?,
+            source: self.source.side(client, width_bytes, height)?,
+            lengths,
+        })
+    }
+
     /// What a program is told of a node that copies.
     pub(super) fn of(CopyNode { copy, to, from }: &CopyNode) -> Self {
         Self {
@@ -226,7 +244,17 @@ impl End3D {
         }
     }
 
-    /// First address, pitch, rows of a slice. Arrays (texture memory) are not supported.
+    /// As [`Self::place`], or in an array.
+    fn side(&self, client: &Client, width_bytes: u64, rows: u64) -> CudaResult<BoxSide> {
+        if self.memory_type != ARRAY {
+            let (address, pitch, height) = self.place(client, width_bytes, rows)?;
+            return Ok(BoxSide::Memory(address, pitch, height));
+        }
+        let array = Array::find(std::ptr::with_exposed_provenance_mut(self.array))?;
+        Ok(BoxSide::Array(array, [self.x_bytes, self.y, self.z].map(|number| number as u64)))
+    }
+
+    /// First address, pitch, rows of a slice. In graphs there are no arrays.
     fn place(&self, client: &Client, width_bytes: u64, rows: u64) -> CudaResult<(u64, u64, u64)> {
         let base = match self.memory_type {
             HOST => self.host as u64,
@@ -251,6 +279,11 @@ impl End3D {
 pub(super) fn copy_strided(copy: Copy3D, stream: StreamHandle, waits: bool) -> CudaResult<()> {
     let client = client()?;
     contexts::require()?;
+    if [copy.source.memory_type, copy.destination.memory_type].contains(&ARRAY) {
+        let boxes = copy.boxes(client)?;
+        // SAFETY: the program promises that what is in memory is valid (cuMemcpy3D).
+        return unsafe { client.copy_box(&boxes, stream.find()?, waits) };
+    }
     let strided = copy.strided(client)?;
     // SAFETY: the program promises that both boxes are valid (cuMemcpy3D).
     unsafe { client.copy_strided(&strided, stream.find()?, waits) }

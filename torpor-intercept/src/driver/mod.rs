@@ -5,6 +5,7 @@
 //! as with any C function.
 
 pub(crate) mod argument;
+mod array;
 mod context;
 mod copy;
 pub(crate) mod copy_batch;
@@ -40,6 +41,7 @@ pub(crate) mod stream;
 mod stream_attribute;
 pub mod surface;
 mod tensor_map;
+pub(crate) mod texture;
 mod virtual_memory;
 
 use crate::core::CudaResult;

@@ -28,8 +28,8 @@ const FAMILIES: &[Family] = &[
         parts: &["MemPoolExport", "MemPoolImport"],
     },
     Family {
-        what: "arrays, textures and surfaces",
-        who: "image processing (OpenCV, DALI, NPP), molecular dynamics (GROMACS, LAMMPS), textures of CuPy and Numba",
+        what: "texture and surface references, sparse arrays and planes of arrays",
+        who: "programs for CUDA 11 and older (texture references); video decoders (planes)",
         parts: &["Array", "Mipmapped", "Tex", "Surf", "AtoA", "AtoD", "AtoH", "DtoA", "HtoA", "ChannelDesc"],
     },
     Family {

@@ -11,6 +11,7 @@
 //! libcudart (`selection.rs`).
 
 mod array;
+mod array_copy;
 mod copy;
 mod copy_batch;
 pub(crate) mod coverage;
@@ -44,6 +45,7 @@ mod stream_attribute;
 mod strided;
 pub mod surface;
 mod symbol;
+mod texture;
 mod version;
 
 use crate::core::{Client, CudaResult, client, contexts, initialize};

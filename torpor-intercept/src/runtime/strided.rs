@@ -1,5 +1,6 @@
 //! Copies with pitches.
 
+use super::array_copy::{self, Side};
 use super::copy::{Extent, Kind, PitchedPointer};
 use super::{default_stream_functions, ready, stream_functions};
 use crate::core::graph::CopyNode;
@@ -64,6 +65,13 @@ pub(super) struct Copy3D {
     kind: Kind,
 }
 
+impl Position {
+    /// Bytes of a row (of an array: elements), rows, slices.
+    pub(super) fn numbers(&self) -> [u64; 3] {
+        [self.x_bytes, self.y, self.z].map(|number| number as u64)
+    }
+}
+
 const _: () = assert!(size_of::<Copy3D>() == 160);
 
 /// Two boxes of equal extent: each with where it is in what larger box.
@@ -98,7 +106,7 @@ pub(super) fn copy_boxes(boxes: &Boxes, kind: Kind, stream: StreamHandle, waits:
 }
 
 impl Copy3D {
-    /// What is copied, and what the program says of the direction.
+    /// What is copied, and what the program says of the direction. In graphs there are no arrays.
     pub(super) fn strided(&self) -> CudaResult<(StridedCopy, Kind)> {
         if self.source_array != 0 || self.destination_array != 0 {
             return Err(CudaError::NOT_SUPPORTED);
@@ -138,6 +146,16 @@ impl Copy3D {
 }
 
 fn copy_3d(copied: Copy3D, stream: StreamHandle, waits: bool) -> CudaResult<()> {
+    if copied.source_array != 0 || copied.destination_array != 0 {
+        let to = Side {
+            array: copied.destination_array,
+            position: copied.destination_position,
+            pointer: copied.destination,
+        };
+        let from =
+            Side { array: copied.source_array, position: copied.source_position, pointer: copied.source };
+        return array_copy::copy_3d([&to, &from], copied.extent, copied.kind, stream, waits);
+    }
     let (strided, kind) = copied.strided()?;
     copy(&strided, kind, stream, waits)
 }

@@ -531,4 +531,80 @@ commands! {
             exporter: u64,
         } -> ();
     }
+
+    /// Arrays, and the texture and surface objects through which kernels reach them. Their handles are the driver's own, so a
+    /// client that has any stays on its GPU.
+    family ArrayCommands {
+        /// Makes an array, or one with several levels, which is cleared. The answer says how much memory it counts as.
+        awaited 128 array_create: ArrayCreate {
+            /// Its number, unused so far.
+            array: u32,
+            /// `CUarray_format`
+            format: u32,
+            /// 1, 2 or 4.
+            channels: u32,
+            /// `CUDA_ARRAY3D_*`
+            flags: u32,
+            /// Elements of a row.
+            width: u64,
+            /// Rows; 0 for one dimension.
+            height: u64,
+            /// Slices, or layers; 0 for one or two dimensions.
+            depth: u64,
+            /// Of a mipmapped array; 0 for one that has none.
+            levels: u32,
+            /// Zero.
+            reserved: u32,
+        } -> ArrayReply;
+        /// The array is gone once all earlier work of the client is done.
+        posted 129 array_destroy: ArrayDestroy {
+            /// Which.
+            array: u32,
+            /// Zero.
+            reserved: u32,
+        } -> ();
+        /// Copies a box from or to an array, or between two.
+        posted 130 array_copy: ArrayCopy {
+            /// What is written.
+            destination: CopyEnd,
+            /// What is read.
+            source: CopyEnd,
+            /// Bytes of a row.
+            width_bytes: u64,
+            /// Rows of a slice.
+            height: u64,
+            /// Slices.
+            depth: u64,
+            /// In the order of this stream.
+            stream: u32,
+            /// Zero.
+            reserved: u32,
+        } -> ();
+        /// Makes a texture object; the answer is the driver's handle.
+        awaited 131 texture_create: TextureCreate {
+            /// What is read through it.
+            resource: TextureResource,
+            /// How it is read.
+            sampler: Sampler,
+            /// As what it is seen.
+            view: ResourceView,
+        } -> HandleReply;
+        /// The texture object is gone once all earlier work of the client is done.
+        posted 132 texture_destroy: TextureDestroy {
+            /// The driver's handle.
+            handle: u64,
+        } -> ();
+        /// Makes a surface object; the answer is the driver's handle.
+        awaited 133 surface_create: SurfaceCreate {
+            /// Of which array.
+            array: u32,
+            /// Of which level.
+            level: u32,
+        } -> HandleReply;
+        /// The surface object is gone once all earlier work of the client is done.
+        posted 134 surface_destroy: SurfaceDestroy {
+            /// The driver's handle.
+            handle: u64,
+        } -> ();
+    }
 }

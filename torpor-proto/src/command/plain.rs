@@ -21,6 +21,12 @@ macro_rules! plain {
 /// `CU_LAUNCH_ATTRIBUTE_LAUNCH_COMPLETION_EVENT` (`cuda.h`).
 pub const EVENT_LAUNCH_ATTRIBUTES: [u32; 2] = [7, 12];
 
+/// Of a [`CopyEnd`]: memory.
+pub const END_IN_MEMORY: u32 = 0;
+
+/// Of a [`CopyEnd`]: an array.
+pub const END_IN_ARRAY: u32 = 1;
+
 /// `CUfunction_attribute`s that [`KernelResolveReply`] has, in the order of their numbers from 0.
 pub const KERNEL_ATTRIBUTES: usize = 16;
 
@@ -117,6 +123,110 @@ plain! {
     SecretReply {
         /// As good as random: nobody guesses it.
         secret: [u64; 2],
+    }
+
+    /// One side of an [`ArrayCopy`](super::ArrayCopy): in an array, or in memory.
+    CopyEnd {
+        /// [`END_IN_MEMORY`] or [`END_IN_ARRAY`].
+        place: u32,
+        /// Which array.
+        array: u32,
+        /// Which level of it.
+        level: u32,
+        /// Zero.
+        reserved: u32,
+        /// In an array: the first byte of each row.
+        x_bytes: u64,
+        /// In an array: the first row.
+        y: u64,
+        /// In an array: the first slice or layer.
+        z: u64,
+        /// In memory: the first address.
+        address: u64,
+        /// In memory: bytes from row to row.
+        pitch: u64,
+        /// In memory: rows from slice to slice.
+        height: u64,
+    }
+
+    /// What a texture object is over.
+    TextureResource {
+        /// `CUresourcetype`: 0 an array, 1 a mipmapped one, 2 memory in a row, 3 rows with a pitch.
+        kind: u32,
+        /// Which array.
+        array: u32,
+        /// Which level of it, of kind 0.
+        level: u32,
+        /// Of memory: `CUarray_format`.
+        format: u32,
+        /// Of memory: 1, 2 or 4.
+        channels: u32,
+        /// Zero.
+        reserved: u32,
+        /// Of memory: the first address.
+        address: u64,
+        /// Of kind 2 bytes, of kind 3 elements of a row.
+        width: u64,
+        /// Of kind 3: rows.
+        height: u64,
+        /// Of kind 3: bytes from row to row.
+        pitch: u64,
+    }
+
+    /// How a texture is read: a `CUDA_TEXTURE_DESC`.
+    Sampler {
+        /// `CUaddress_mode` of each dimension.
+        address_modes: [u32; 3],
+        /// `CUfilter_mode`
+        filter: u32,
+        /// `CU_TRSF_*`
+        flags: u32,
+        /// At most 16.
+        max_anisotropy: u32,
+        /// `CUfilter_mode` between levels.
+        level_filter: u32,
+        /// The bits of an `f32`.
+        level_bias: u32,
+        /// The bits of an `f32`.
+        level_least: u32,
+        /// The bits of an `f32`.
+        level_most: u32,
+        /// The bits of four `f32`.
+        border: [u32; 4],
+    }
+
+    /// As what an array is seen through a texture: a `CUDA_RESOURCE_VIEW_DESC`.
+    ResourceView {
+        /// Whether there is one.
+        is_there: u32,
+        /// `CUresourceViewFormat`
+        format: u32,
+        /// Elements of a row.
+        width: u64,
+        /// Rows.
+        height: u64,
+        /// Slices.
+        depth: u64,
+        /// From this level...
+        first_level: u32,
+        /// ...to this one.
+        last_level: u32,
+        /// From this layer...
+        first_layer: u32,
+        /// ...to this one.
+        last_layer: u32,
+    }
+
+    /// Answer to [`ArrayCreate`](super::ArrayCreate).
+    ArrayReply {
+        /// Device memory that it counts as.
+        bytes: u64,
+    }
+
+    /// Answer to the commands that make texture and surface objects.
+    HandleReply {
+        /// The driver's own: kernels are given it.
+        handle: u64,
     }
 
     /// Answer to the tensor map commands: a `CUtensorMap`, 128 bytes.

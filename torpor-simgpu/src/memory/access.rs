@@ -11,7 +11,8 @@ use crate::check::Stamp;
 use crate::context::reachable;
 use crate::lock;
 use crate::machine::Machine;
-use crate::ptx::{Access, DeviceMemory, MemoryFault, Window};
+use crate::ptx::{Access, DeviceMemory, MemoryFault, SurfacePlace, TexturePlace, Window};
+use crate::sample;
 
 /// What an operation wants to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,6 +161,19 @@ impl DeviceMemory for KernelMemory<'_> {
     fn resolve(&self, address: u64, bytes: usize, access: Access) -> Result<NonNull<u8>, MemoryFault> {
         let opened = self.0.open(address, bytes as u64, intent_of(access));
         opened.map_err(|reason| MemoryFault { address, bytes, access, reason })
+    }
+
+    fn fetch(&self, texture: u64, place: &TexturePlace) -> Result<[u32; 4], MemoryFault> {
+        sample::fetch(self.0.machine, &self.0, texture, place)
+    }
+
+    fn surface(
+        &self,
+        surface: u64,
+        place: &SurfacePlace,
+        access: Access,
+    ) -> Result<Option<NonNull<u8>>, MemoryFault> {
+        sample::surface(self.0.machine, surface, place, access)
     }
 
     fn window(&self, address: u64, access: Access) -> Option<Window> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::access::{Accessor, Intent};
 use super::space::{cover, find, touches};
 use crate::abi::{In, Memcpy2d, Memcpy3d};
+use crate::array::Array;
 use crate::capture::{self, CaptureStatus};
 use crate::clock::{Route, copy_cost};
 use crate::context;
@@ -88,6 +89,9 @@ enum Kind {
     Pageable,
 }
 
+/// The arrays that target and source are, if they are.
+pub type Arrays = [Option<Arc<Array>>; 2];
+
 /// A copy.
 #[derive(Debug)]
 pub struct Copy {
@@ -96,6 +100,8 @@ pub struct Copy {
     target: Kind,
     source: Kind,
     route: Route,
+    /// Arrays that the target and the source are.
+    arrays: Arrays,
     /// The source's bytes, where they were read when the copy was issued.
     staged: Option<Vec<u8>>,
 }
@@ -159,13 +165,28 @@ pub enum Demand {
 
 /// Checks and issues a copy; `wait` is for the synchronous functions.
 pub fn issue(machine: &'static Machine, shape: Shape, demand: Demand, stream: u64, wait: bool) -> Result {
+    issue_with(machine, shape, [None, None], demand, stream, wait)
+}
+
+/// As [`issue`], where sides may be arrays, in which they lie.
+fn issue_with(
+    machine: &'static Machine,
+    shape: Shape,
+    arrays: Arrays,
+    demand: Demand,
+    stream: u64,
+    wait: bool,
+) -> Result {
     let (context, queue) = stream::find(machine, stream)?;
     if shape.bytes() == 0 {
         return Ok(());
     }
-    let kind =
-        |side: &Side| kind_of(machine, side.address, side.extent(&shape).ok_or(CudaError::INVALID_VALUE)?);
-    let (target, source) = (kind(&shape.target)?, kind(&shape.source)?);
+    let kind = |side: &Side, array: &Option<Arc<Array>>| match array {
+        Some(array) => Ok(Kind::Device(array.device)),
+        None => kind_of(machine, side.address, side.extent(&shape).ok_or(CudaError::INVALID_VALUE)?),
+    };
+    let [to, from] = &arrays;
+    let (target, source) = (kind(&shape.target, to)?, kind(&shape.source, from)?);
     let wrong = match demand {
         Demand::TargetOnDevice => target == Kind::Pageable,
         Demand::SourceOnDevice => source == Kind::Pageable,
@@ -183,7 +204,7 @@ pub fn issue(machine: &'static Machine, shape: Shape, demand: Demand, stream: u6
         && capture::status(&queue) == CaptureStatus::None;
     let staged = stage.then(|| In::<u8>::at(shape.source.address).array(shape.width as usize)).transpose()?;
     let pageable = (source == Kind::Pageable && !stage) || target == Kind::Pageable;
-    let copy = Copy { shape, target, source, route: route(target, source), staged };
+    let copy = Copy { shape, target, source, route: route(target, source), arrays, staged };
     let work = Work::Copy(Arc::new(copy));
     let sequence = stream::enqueue(machine, &context, &queue, work, Vec::new())?;
     // The caller may reuse pageable memory as soon as the call returns.
@@ -204,25 +225,33 @@ pub fn execute(machine: &Machine, copy: &Copy, place: &Place) -> Result<u64> {
     let to_device = matches!(copy.target, Kind::Device(_));
     for (slice, row) in copy.shape.rows() {
         let (to, from) = (target.row(slice, row), source.row(slice, row));
-        let open = |address: u64, kind: Kind, intent: Intent| -> Result<*mut u8> {
-            if kind == Kind::Pageable {
-                return Ok(std::ptr::with_exposed_provenance_mut(address as usize));
-            }
-            let opened = accessor.open(address, width, intent);
-            opened
-                .map(std::ptr::NonNull::as_ptr)
-                .map_err(|_| illegal_address(machine, "a copy", address, width))
-        };
+        let open =
+            |address: u64, kind: Kind, array: &Option<Arc<Array>>, intent: Intent| -> Result<*mut u8> {
+                if let Some(array) = array {
+                    let opened =
+                        array.open(address, width, matches!(intent, Intent::Write | Intent::Receive));
+                    return opened.ok_or_else(|| illegal_address(machine, "a copy", address, width));
+                }
+                if kind == Kind::Pageable {
+                    return Ok(std::ptr::with_exposed_provenance_mut(address as usize));
+                }
+                let opened = accessor.open(address, width, intent);
+                opened
+                    .map(std::ptr::NonNull::as_ptr)
+                    .map_err(|_| illegal_address(machine, "a copy", address, width))
+            };
         let reading = if to_device { Intent::Move } else { Intent::Read };
-        let passes_on =
-            matches!(copy.source, Kind::Device(_)) && to_device && machine.config.checks.uninitialised;
+        let passes_on = matches!(copy.source, Kind::Device(_))
+            && to_device
+            && machine.config.checks.uninitialised
+            && copy.arrays.iter().all(Option::is_none);
         let from_memory = match &copy.staged {
             Some(staged) => staged.as_ptr(),
-            None => open(from, copy.source, reading)?.cast_const(),
+            None => open(from, copy.source, &copy.arrays[1], reading)?.cast_const(),
         };
         // Within devices, only what was written counts as written at the target, so it is not marked as a whole.
         let writing = if passes_on { Intent::Receive } else { Intent::Write };
-        let to_memory = open(to, copy.target, writing)?;
+        let to_memory = open(to, copy.target, &copy.arrays[0], writing)?;
         // SAFETY: `open` returned memory of `width` bytes that the accessor keeps mapped, a staged source has `width`
         // bytes, and pageable memory is promised by the caller until the call that issued the copy returns.
         unsafe { std::ptr::copy(from_memory, to_memory, width as usize) };
@@ -250,13 +279,44 @@ pub fn peer(
     issue(machine, Shape::line(target.0, source.0, bytes as u64), Demand::BothOnDevice, stream, false)
 }
 
-/// `CU_MEMORYTYPE_HOST`, `…_DEVICE`, `…_UNIFIED`.
-fn address_of(kind: u32, host: u64, device: u64) -> Result<u64> {
-    match kind {
-        1 => Ok(host),
-        2 | 4 => Ok(device),
-        // Arrays are not simulated.
-        _ => Err(CudaError::NOT_SUPPORTED),
+/// One side of a box.
+struct End {
+    kind: u32,
+    host: u64,
+    device: u64,
+    array: u64,
+    /// In bytes, rows and slices.
+    at: [usize; 3],
+    pitch: usize,
+    height: usize,
+}
+
+impl End {
+    /// `CU_MEMORYTYPE_HOST`, `…_DEVICE`, `…_ARRAY`, `…_UNIFIED`.
+    fn find(&self, machine: &Machine, lengths: [u64; 3]) -> Result<(Side, Option<Arc<Array>>)> {
+        let [x, y, z] = self.at.map(|number| number as u64);
+        let [width, rows, slices] = lengths;
+        let address = match self.kind {
+            1 => self.host,
+            2 | 4 => self.device,
+            3 => {
+                let array = machine.arrays.find(self.array)?;
+                if !array.holds([x, y, z], lengths) {
+                    return Err(CudaError::INVALID_VALUE);
+                }
+                let address = array.start() + z * array.slice() + y * array.pitch() + x;
+                return Ok((Side { address, pitch: array.pitch(), slice: array.slice() }, Some(array)));
+            }
+            _ => return Err(CudaError::INVALID_VALUE),
+        };
+        let (pitch, height) = (self.pitch as u64, self.height as u64);
+        let is_narrow = (pitch < width && (rows > 1 || slices > 1)) || (height < rows && slices > 1);
+        let slice = pitch.checked_mul(height).filter(|_| !is_narrow);
+        let side = slice.and_then(|slice| {
+            let offset = z.checked_mul(slice)?.checked_add(y.checked_mul(pitch)?)?.checked_add(x)?;
+            Some(Side { address: address.checked_add(offset)?, pitch, slice })
+        });
+        Ok((side.ok_or(CudaError::INVALID_VALUE)?, None))
     }
 }
 
@@ -269,47 +329,69 @@ fn demand(target: u32, source: u32) -> Demand {
     }
 }
 
-fn side(address: u64, pitch: usize, height: usize, x: usize, y: usize, z: usize) -> Option<Side> {
-    let (pitch, height) = (pitch as u64, height as u64);
-    let slice = pitch.checked_mul(height)?;
-    let offset =
-        (z as u64).checked_mul(slice)?.checked_add((y as u64).checked_mul(pitch)?)?.checked_add(x as u64)?;
-    Some(Side { address: address.checked_add(offset)?, pitch, slice })
-}
-
-pub fn two_dimensional(machine: &'static Machine, copy: In<Memcpy2d>, stream: u64) -> Result {
-    let copy = copy.get()?;
-    let source = address_of(copy.src_type, copy.src_host, copy.src_device)?;
-    let target = address_of(copy.dst_type, copy.dst_host, copy.dst_device)?;
-    let (width, rows) = (copy.width_bytes as u64, copy.height as u64);
-    let narrow = |pitch: usize| (pitch as u64) < width && rows > 1;
-    if narrow(copy.src_pitch) || narrow(copy.dst_pitch) {
-        return Err(CudaError::INVALID_VALUE);
+/// Copies a box of bytes, rows and slices from the second side to the first.
+fn copy_box(
+    machine: &'static Machine,
+    [to, from]: &[End; 2],
+    lengths: [usize; 3],
+    stream: u64,
+    wait: bool,
+) -> Result {
+    let lengths @ [width, rows, slices] = lengths.map(|length| length as u64);
+    if lengths.contains(&0) {
+        return stream::find(machine, stream).map(drop);
     }
-    let source = side(source, copy.src_pitch, copy.height, copy.src_x_bytes, copy.src_y, 0);
-    let target = side(target, copy.dst_pitch, copy.height, copy.dst_x_bytes, copy.dst_y, 0);
-    let (source, target) = (source.ok_or(CudaError::INVALID_VALUE)?, target.ok_or(CudaError::INVALID_VALUE)?);
-    let shape = Shape { target, source, width, rows, slices: 1 };
-    issue(machine, shape, demand(copy.dst_type, copy.src_type), stream, false)
+    let ((target, to_array), (source, from_array)) =
+        (to.find(machine, lengths)?, from.find(machine, lengths)?);
+    let shape = Shape { target, source, width, rows, slices };
+    issue_with(machine, shape, [to_array, from_array], demand(to.kind, from.kind), stream, wait)
 }
 
-pub fn three_dimensional(machine: &'static Machine, copy: In<Memcpy3d>, stream: u64) -> Result {
+pub fn two_dimensional(machine: &'static Machine, copy: In<Memcpy2d>, stream: u64, wait: bool) -> Result {
+    let copy = copy.get()?;
+    let to = End {
+        kind: copy.dst_type,
+        host: copy.dst_host,
+        device: copy.dst_device,
+        array: copy.dst_array,
+        at: [copy.dst_x_bytes, copy.dst_y, 0],
+        pitch: copy.dst_pitch,
+        height: copy.height,
+    };
+    let from = End {
+        kind: copy.src_type,
+        host: copy.src_host,
+        device: copy.src_device,
+        array: copy.src_array,
+        at: [copy.src_x_bytes, copy.src_y, 0],
+        pitch: copy.src_pitch,
+        height: copy.height,
+    };
+    copy_box(machine, &[to, from], [copy.width_bytes, copy.height, 1], stream, wait)
+}
+
+pub fn three_dimensional(machine: &'static Machine, copy: In<Memcpy3d>, stream: u64, wait: bool) -> Result {
     let copy = copy.get()?;
     if copy.src_lod != 0 || copy.dst_lod != 0 {
         return Err(CudaError::INVALID_VALUE);
     }
-    let source = address_of(copy.src_type, copy.src_host, copy.src_device)?;
-    let target = address_of(copy.dst_type, copy.dst_host, copy.dst_device)?;
-    let (width, rows, slices) = (copy.width_bytes as u64, copy.height as u64, copy.depth as u64);
-    let narrow = |pitch: usize, height: usize| {
-        ((pitch as u64) < width && (rows > 1 || slices > 1)) || ((height as u64) < rows && slices > 1)
+    let to = End {
+        kind: copy.dst_type,
+        host: copy.dst_host,
+        device: copy.dst_device,
+        array: copy.dst_array,
+        at: [copy.dst_x_bytes, copy.dst_y, copy.dst_z],
+        pitch: copy.dst_pitch,
+        height: copy.dst_height,
     };
-    if narrow(copy.src_pitch, copy.src_height) || narrow(copy.dst_pitch, copy.dst_height) {
-        return Err(CudaError::INVALID_VALUE);
-    }
-    let source = side(source, copy.src_pitch, copy.src_height, copy.src_x_bytes, copy.src_y, copy.src_z);
-    let target = side(target, copy.dst_pitch, copy.dst_height, copy.dst_x_bytes, copy.dst_y, copy.dst_z);
-    let (source, target) = (source.ok_or(CudaError::INVALID_VALUE)?, target.ok_or(CudaError::INVALID_VALUE)?);
-    let shape = Shape { target, source, width, rows, slices };
-    issue(machine, shape, demand(copy.dst_type, copy.src_type), stream, false)
+    let from = End {
+        kind: copy.src_type,
+        host: copy.src_host,
+        device: copy.src_device,
+        array: copy.src_array,
+        at: [copy.src_x_bytes, copy.src_y, copy.src_z],
+        pitch: copy.src_pitch,
+        height: copy.src_height,
+    };
+    copy_box(machine, &[to, from], [copy.width_bytes, copy.height, copy.depth], stream, wait)
 }

@@ -13,7 +13,7 @@ pub mod word;
 
 use std::sync::Arc;
 
-pub use access::{Accessor, KernelMemory};
+pub use access::{Accessor, Intent, KernelMemory};
 pub use copy::{Copy, Shape};
 pub use fill::Fill;
 pub use mapping::Mapping;
@@ -166,8 +166,9 @@ fn note_removed(machine: &Machine, removed: &[Arc<Mapping>], how: &str) {
     }
 }
 
-/// Frees what `cuMemAlloc` handed out on a device.
+/// Frees what `cuMemAlloc` handed out on a device, and its arrays.
 pub fn free_all(machine: &Machine, device: usize) {
+    crate::array::free_all(machine, device);
     for mapping in machine.space.snapshot().iter() {
         if mapping.is_plain() && mapping.physical().is_some_and(|physical| physical.device == device) {
             drop(machine.space.remove(mapping.start, |other| other.id == mapping.id));

@@ -129,6 +129,11 @@ impl Space {
         })
     }
 
+    /// Maps physical memory where nobody but its owner finds it.
+    pub fn hide(&self, physical: Arc<Physical>, asked_bytes: u64) -> Result<Arc<Mapping>> {
+        Mapping::anywhere(physical, asked_bytes, false, &self.extents)
+    }
+
     /// Adds host memory: at `start`, or new.
     pub fn add_host(&self, start: Option<u64>, bytes: u64, flags: u32) -> Result<Arc<Mapping>> {
         self.change(|mappings| {

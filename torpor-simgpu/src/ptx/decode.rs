@@ -14,7 +14,8 @@ use super::syntax::{
     Function, InstructionSyntax, Kind, ModuleSyntax, Number, Operand, Type, Variable, VariableSpace,
 };
 use super::{
-    arithmetic, atomic, barrier, bits, compare, control, convert, half, memory, real, shuffle, transfer,
+    arithmetic, atomic, barrier, bits, compare, control, convert, half, memory, real, shuffle, texture,
+    transfer,
 };
 
 /// What a name stands for.
@@ -134,6 +135,7 @@ impl<'a> Decoder<'a> {
                 transfer::decode(self, opcode)
             }
             "ld" | "ldu" | "st" => memory::decode(self, opcode),
+            "tex" | "suld" | "sust" => texture::decode(self, opcode),
             "atom" | "red" => atomic::decode(self, opcode),
             "bar" | "barrier" => barrier::decode(self, opcode),
             "shfl" | "vote" | "match" | "redux" | "activemask" | "elect" => shuffle::decode(self, opcode),

@@ -57,7 +57,7 @@ impl Format for Bf16 {
 
 /// The value of an IEEE half, exactly.
 #[inline(always)]
-pub(super) fn f16_to_single(bits: u16) -> f32 {
+pub(crate) fn f16_to_single(bits: u16) -> f32 {
     let sign = u32::from(bits & 0x8000) << 16;
     let magnitude = u32::from(bits & 0x7fff);
     // Shifted into place, the value is too small by 2^112, subnormals included.

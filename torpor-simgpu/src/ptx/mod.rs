@@ -10,7 +10,7 @@
 //! thread and meet at barriers (`block.rs`); blocks spread over host threads (`launch.rs`). Every instruction is one
 //! function over the 32 lanes, chosen when the module is parsed (`decode.rs`).
 //!
-//! Limits: no textures or surfaces, no tensor-core or asynchronous-copy instructions, no recursion, no indirect calls,
+//! Limits: textures are read in one to three dimensions, with layers, and surfaces without formats; no tensor-core or asynchronous-copy instructions, no recursion, no indirect calls,
 //! no dynamic parallelism; `.target` is not checked. One file per family of instructions holds both their decoding
 //! and their meaning.
 
@@ -43,6 +43,7 @@ mod space;
 mod special;
 mod syntax;
 mod system;
+mod texture;
 mod transfer;
 mod variable;
 mod warp;
@@ -51,7 +52,8 @@ mod warp;
 mod tests;
 
 pub use error::{KernelFault, MemoryFault, Position, PtxError};
+pub(crate) use half::f16_to_single;
 pub use launch::{Launch, Statistics};
 pub use module::{Global, Kernel, Module, Parameter};
-pub use space::{Access, DeviceMemory, Window};
+pub use space::{Access, DeviceMemory, SurfacePlace, TexturePlace, Window};
 pub use system::System;

@@ -304,8 +304,10 @@ impl<'a> Parser<'a> {
                 Operand::Address(base, self.offset()?)
             };
             if self.accept(',') {
+                let at = if self.accept('{') { self.operands_until('}')? } else { Vec::new() };
                 while self.next()? != Token::Mark(']') {}
-                return Ok(Operand::Coordinates);
+                let name = if let Operand::Address(name, _) = operand { name } else { "" };
+                return Ok(Operand::Coordinates(name, at));
             }
             self.expect(']')?;
             return Ok(operand);

@@ -35,6 +35,32 @@ pub struct Window {
     pub host: NonNull<u8>,
 }
 
+/// Where a texture is read.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct TexturePlace {
+    /// Coordinates, as many as there are dimensions.
+    pub coordinates: [f32; 3],
+    /// The same as numbers of elements, if the instruction gives these.
+    pub elements: Option<[i32; 3]>,
+    /// How many there are.
+    pub dimensions: usize,
+    /// Which layer, of a layered one.
+    pub layer: Option<u32>,
+    /// Which level.
+    pub level: f32,
+}
+
+/// What a surface instruction reads or writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SurfacePlace {
+    /// The first byte of the row, the row, the slice or layer.
+    pub at: [i32; 3],
+    /// Bytes there.
+    pub bytes: usize,
+    /// What is outside is the nearest that is inside.
+    pub is_clamped: bool,
+}
+
 /// The device memory that a kernel reads and writes.
 ///
 /// A returned host address must be as aligned as the device address (up to 8 bytes), and must stay valid for reads
@@ -49,5 +75,21 @@ pub trait DeviceMemory: Sync {
     fn window(&self, address: u64, access: Access) -> Option<Window> {
         let _ = (address, access);
         None
+    }
+
+    /// The four channels that a texture has at a place, as bits; or the fault.
+    fn fetch(&self, texture: u64, place: &TexturePlace) -> Result<[u32; 4], MemoryFault> {
+        let _ = place;
+        Err(MemoryFault { address: texture, bytes: 0, access: Access::Read, reason: "there are no textures" })
+    }
+
+    /// Host address of a place of a surface, as aligned as its offset in the row; nothing if it lies outside.
+    fn surface(
+        &self,
+        surface: u64,
+        place: &SurfacePlace,
+        access: Access,
+    ) -> Result<Option<NonNull<u8>>, MemoryFault> {
+        Err(MemoryFault { address: surface, bytes: place.bytes, access, reason: "there are no surfaces" })
     }
 }

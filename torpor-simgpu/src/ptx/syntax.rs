@@ -112,8 +112,8 @@ pub(super) enum Operand<'a> {
     Pair(&'a str, &'a str),
     /// `!p`.
     Not(&'a str),
-    /// `[name, ...]`: only instructions that the interpreter lacks have it.
-    Coordinates,
+    /// `[name, {a, b}]`: a texture or surface, and where.
+    Coordinates(&'a str, Vec<Operand<'a>>),
 }
 
 /// An instruction.

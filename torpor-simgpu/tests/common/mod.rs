@@ -74,6 +74,24 @@ functions! {
     cuMemcpyPeerAsync(target: u64, target_context: u64, source: u64, source_context: u64, bytes: usize, stream: u64);
     cuMemcpy2DAsync_v2(copy: *const torpor_simgpu::abi::Memcpy2d, stream: u64);
     cuMemcpy3DAsync_v2(copy: *const torpor_simgpu::abi::Memcpy3d, stream: u64);
+    cuMemcpy2D_v2(copy: *const torpor_simgpu::abi::Memcpy2d);
+    cuMemcpy3D_v2(copy: *const torpor_simgpu::abi::Memcpy3d);
+    cuArray3DCreate_v2(array: *mut u64, descriptor: *const torpor_simgpu::abi::Array3dDescriptor);
+    cuArrayDestroy(array: u64);
+    cuArrayGetDescriptor_v2(descriptor: *mut torpor_simgpu::abi::ArrayDescriptor, array: u64);
+    cuArray3DGetDescriptor_v2(descriptor: *mut torpor_simgpu::abi::Array3dDescriptor, array: u64);
+    cuMipmappedArrayCreate(array: *mut u64, descriptor: *const torpor_simgpu::abi::Array3dDescriptor, levels: u32);
+    cuMipmappedArrayGetLevel(level: *mut u64, array: u64, number: u32);
+    cuMipmappedArrayDestroy(array: u64);
+    cuTexObjectCreate(texture: *mut u64, resource: *const torpor_simgpu::abi::ResourceDesc,
+        sampler: *const torpor_simgpu::abi::TextureDesc, view: *const torpor_simgpu::abi::ResourceViewDesc);
+    cuTexObjectDestroy(texture: u64);
+    cuTexObjectGetResourceDesc(resource: *mut torpor_simgpu::abi::ResourceDesc, texture: u64);
+    cuTexObjectGetTextureDesc(sampler: *mut torpor_simgpu::abi::TextureDesc, texture: u64);
+    cuTexObjectGetResourceViewDesc(view: *mut torpor_simgpu::abi::ResourceViewDesc, texture: u64);
+    cuSurfObjectCreate(surface: *mut u64, resource: *const torpor_simgpu::abi::ResourceDesc);
+    cuSurfObjectDestroy(surface: u64);
+    cuSurfObjectGetResourceDesc(resource: *mut torpor_simgpu::abi::ResourceDesc, surface: u64);
     cuMemsetD8Async(target: u64, pattern: u8, width: usize, stream: u64);
     cuMemsetD16Async(target: u64, pattern: u16, width: usize, stream: u64);
     cuMemsetD32Async(target: u64, pattern: u32, width: usize, stream: u64);

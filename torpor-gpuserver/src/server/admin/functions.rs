@@ -65,6 +65,8 @@ fn describe(
             (&mut function.hits, usage.hits),
             (&mut function.swaps, usage.swaps),
             (&mut function.fixed_images, usage.fixed_images.into()),
+            (&mut function.arrays, usage.arrays.into()),
+            (&mut function.array_bytes, usage.array_bytes),
             (&mut function.sharing_clients, usage.shares.into()),
             (pinned.entry(client.introduction.gpu).or_default(), usage.pinned_bytes),
         ] {
@@ -126,7 +128,10 @@ pub async fn unload(node: &Node, name: &str) -> Result<(), FunctionOrderError> {
     check_known(node, name)?;
     let clients = clients_of(node, name);
     let order = |client| to_worker::Body::Evict(Evict { client });
-    let gone = carry_out(node, name, &clients, order, |residency| residency.resident).await?;
+    let gone = carry_out(node, name, &clients, order, |residency| {
+        residency.resident.saturating_sub(residency.staying)
+    })
+    .await?;
     gone.map(drop).map_err(|residency| FunctionOrderError::NotUnloaded {
         name: name.to_owned(),
         resident: ByteSize(residency.resident),
@@ -255,6 +260,8 @@ fn tell(node: &Node, clients: &[Served], body: impl Fn(u64) -> to_worker::Body) 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Residency {
     resident: u64,
+    /// Of that, arrays: these leave with their clients alone.
+    staying: u64,
     allocated: u64,
 }
 
@@ -297,6 +304,7 @@ async fn residency(node: &Node, name: &str, clients: &[Served]) -> Option<Reside
     for Served { client, .. } in still_there(node, name, clients) {
         let usage = used.get(&client)?;
         sum.resident = sum.resident.saturating_add(usage.memory_bytes);
+        sum.staying = sum.staying.saturating_add(usage.array_bytes.min(usage.memory_bytes));
         sum.allocated = sum.allocated.saturating_add(usage::allocated_bytes(usage));
     }
     Some(sum)

@@ -21,7 +21,7 @@ fn figures(usage: &ClientUsage) -> Figures {
             Phase::Active => event::Phase::Active,
         },
         busy: usage.busy,
-        fixed: usage.fixed_images > 0 || usage.shares,
+        fixed: usage.fixed_images > 0 || usage.shares || usage.arrays > 0,
         resident_bytes: usage.memory_bytes,
         allocated_bytes: usage::allocated_bytes(usage),
         worked: Duration::from_micros(usage.worked_us),

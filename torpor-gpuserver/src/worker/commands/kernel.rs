@@ -101,7 +101,8 @@ impl KernelCommands for Session {
             return Err(CudaError::INVALID_VALUE);
         }
         let (variables, calls) = (kernel.variables, kernel.instance.speech.calls);
-        let hides_pointers = variables.hide_pointers() || self.residency.packs_addresses;
+        let hides_pointers =
+            variables.hide_pointers() || self.residency.packs_addresses || self.arrays.hide_pointers();
         let parameters = &self.kernels.scratch[attributes..];
         let group = match self.observes_reach() {
             true => group_of_launch(&self.space, &mut self.residency, parameters, hides_pointers)

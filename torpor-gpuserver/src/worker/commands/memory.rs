@@ -3,7 +3,7 @@
 //! Every address is checked against what the client may address before the driver sees it; every product and sum of
 //! numbers from the client is checked for overflow first.
 
-use crate::driver::{Box3d, Pitched, Place};
+use crate::driver::{Box3d, End, Pitched, Place};
 use crate::worker::objects::pending::Pending;
 use crate::worker::session::Session;
 use torpor_proto::command::{
@@ -107,7 +107,7 @@ impl MemoryCommands for Session {
         let group = self.group_of_copy(ends, (source.place, command.source), u64::MAX)?;
         let entered = self.enter(stream, group)?;
         // SAFETY: as in `copy`; the ranges reach from the first row to the end of the last one.
-        unsafe { entered.copy_box(destination, source, extent)? };
+        unsafe { entered.copy_box(End::Memory(destination), End::Memory(source), extent)? };
         let written = destination.pitch as u64 * destination.height as u64 * depth;
         self.follow_into_banks(stream, command.destination, written)?;
         note_staging(self, stream, [command.destination, command.source]);
@@ -142,14 +142,14 @@ impl MemoryCommands for Session {
 }
 
 /// The stream uses the staging area, if one of these addresses is there.
-fn note_staging(session: &mut Session, stream: u32, addresses: [u64; 2]) {
+pub(super) fn note_staging(session: &mut Session, stream: u32, addresses: [u64; 2]) {
     if addresses.iter().any(|&address| session.space.host.is_staging(address)) {
         session.streams.touch_staging(stream);
     }
 }
 
 /// One end of a strided copy, if all of it may be addressed.
-fn pitched(
+pub(super) fn pitched(
     session: &mut Session,
     address: u64,
     pitch: u64,
@@ -167,7 +167,7 @@ fn pitched(
 }
 
 /// From the first unit to the end of the last of `count` (not 0) pieces of `length` that begin `step` apart.
-fn span(step: u64, length: u64, count: u64) -> Option<u64> {
+pub(super) fn span(step: u64, length: u64, count: u64) -> Option<u64> {
     step.checked_mul(count - 1)?.checked_add(length)
 }
 

@@ -1,5 +1,6 @@
 //! What clients' commands do: one file per family, named as the client's and the protocol's.
 
+mod array;
 mod control;
 mod event;
 mod graph;

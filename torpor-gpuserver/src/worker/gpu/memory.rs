@@ -5,8 +5,9 @@
 //! they count towards the limit, and hold whatever was in them: whoever takes one overwrites all of it.
 
 mod client;
+pub(crate) mod kept;
 
-use crate::driver::{Device, PhysicalMemory};
+use crate::driver::{Device, PhysicalMemory, PinnedArray};
 use crate::policy::eviction::{self, Eviction, Resident};
 use crate::policy::sharing::{self, ActiveLimit};
 use crate::worker::gpu::memory::client::Client;
@@ -49,6 +50,8 @@ pub(crate) struct GpuMemory {
     device: Arc<Device>,
     limit_bytes: u64,
     eviction: Eviction,
+    /// What arrays are cleared with, once there is one.
+    zeroes: Mutex<Option<PinnedArray>>,
     state: Mutex<State>,
 }
 
@@ -63,7 +66,13 @@ impl GpuMemory {
             clients: HashMap::new(),
             uses: 0,
         };
-        Self { device: device.clone(), limit_bytes, eviction, state: Mutex::new(state) }
+        Self {
+            device: device.clone(),
+            limit_bytes,
+            eviction,
+            zeroes: Mutex::default(),
+            state: Mutex::new(state),
+        }
     }
 
     /// The most that all functions together may use.
@@ -200,25 +209,10 @@ impl GpuMemory {
     /// # Errors
     /// The driver's: `CUDA_ERROR_OUT_OF_MEMORY` if others than Torpor use the GPU, too.
     pub(crate) fn take(&self, bytes: u64) -> Result<PhysicalMemory, CudaError> {
-        let mut spare = Vec::new();
-        {
-            let mut state = lock(&self.state);
-            if let Some(physical) = state.take_from_pool(bytes) {
-                return Ok(physical);
-            }
-            while state.used_bytes + state.pool_bytes > state.available_bytes {
-                let Some(largest) = state.pool.last_key_value().map(|(&bytes, _)| bytes) else { break };
-                spare.extend(state.take_from_pool(largest));
-            }
+        if let Some(physical) = lock(&self.state).take_from_pool(bytes) {
+            return Ok(physical);
         }
-        drop(spare);
-        match PhysicalMemory::new(&self.device, bytes) {
-            Err(CudaError::OUT_OF_MEMORY) => {
-                self.trim();
-                PhysicalMemory::new(&self.device, bytes)
-            }
-            result => result,
-        }
+        self.make(|| PhysicalMemory::new(&self.device, bytes))
     }
 
     /// The driver has no memory for a piece of this size. Until a client ends, clients share what they have now, and no
@@ -267,7 +261,7 @@ impl State {
         let others = self.clients.values().filter(|client| client.link.client != except);
         let resident = |client: &Client| Resident {
             client: client.link.client,
-            bytes: client.bytes,
+            bytes: client.evictable_bytes(),
             last_used: client.last_used,
             next_turn: line.iter().position(|&waiting| waiting == client.link.client),
             heavy: client.is_heavy(),
@@ -292,6 +286,16 @@ impl State {
         }
         self.pool_bytes -= physical.as_ref().map_or(0, PhysicalMemory::bytes);
         physical
+    }
+
+    /// Kept pieces that are too much, beside what clients have.
+    fn take_surplus(&mut self) -> Vec<PhysicalMemory> {
+        let mut surplus = Vec::new();
+        while self.used_bytes + self.pool_bytes > self.available_bytes {
+            let Some(largest) = self.pool.last_key_value().map(|(&bytes, _)| bytes) else { break };
+            surplus.extend(self.take_from_pool(largest));
+        }
+        surplus
     }
 
     fn take_pool(&mut self) -> BTreeMap<u64, Vec<PhysicalMemory>> {

@@ -3,7 +3,9 @@
 use crate::driver::Place;
 use crate::worker::memory::host_range::HostMemory;
 use crate::worker::memory::segment::ClientSegment;
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use torpor_proto::error::CudaError;
 use torpor_proto::layout::{AddressRange, SEGMENT_GRANULE_BYTES};
 
@@ -18,6 +20,8 @@ pub(crate) struct AddressSpace {
     views: BTreeMap<u64, u64>,
     /// Length by address.
     globals: BTreeMap<u64, u64>,
+    /// What the client's arrays count as, which have no addresses.
+    pub(crate) array_bytes: Rc<Cell<u64>>,
     /// The client's host range.
     pub(crate) host: HostMemory,
 }
@@ -31,6 +35,7 @@ impl AddressSpace {
             segments: BTreeMap::new(),
             views: BTreeMap::new(),
             globals: BTreeMap::new(),
+            array_bytes: Rc::default(),
             host,
         }
     }
@@ -82,11 +87,16 @@ impl AddressSpace {
             return Err(CudaError::INVALID_VALUE);
         }
         self.check_unused(address, bytes)?;
-        // Neither sum can overflow: both are at most the arena's length.
-        if self.allocated_bytes + bytes > self.limit_bytes {
-            return Err(CudaError::OUT_OF_MEMORY);
-        }
-        Ok(())
+        self.check_limit(bytes)
+    }
+
+    /// Whether the client may have so much more.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR_OUT_OF_MEMORY` if not.
+    pub(crate) fn check_limit(&self, bytes: u64) -> Result<(), CudaError> {
+        let fits = self.allocated_bytes().saturating_add(bytes) <= self.limit_bytes;
+        if fits { Ok(()) } else { Err(CudaError::OUT_OF_MEMORY) }
     }
 
     /// Whether an object of this length may be mapped here.
@@ -251,9 +261,14 @@ impl AddressSpace {
         self.arena
     }
 
-    /// Bytes of all segments, resident or not.
+    /// Bytes of all segments, resident or not, and of arrays.
     pub(crate) fn allocated_bytes(&self) -> u64 {
-        self.allocated_bytes
+        self.allocated_bytes + self.array_bytes.get()
+    }
+
+    /// Whether everything is on the GPU.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.resident_bytes() >= self.allocated_bytes
     }
 
     /// Bytes of the segments that are on the GPU, and count as this client's there.

@@ -1,4 +1,4 @@
-//! Eviction: taking an idle client's memory off the GPU.
+//! Eviction: taking an idle client's memory off the GPU, but for its arrays, which stay.
 
 use crate::chunk::CHUNK_BYTES;
 use crate::worker::mailbox::Wish;
@@ -76,7 +76,10 @@ impl Session {
     /// ([`SharedSegment::usage`](crate::worker::gpu::ipc::segment::SharedSegment::usage)).
     pub(crate) fn tell_memory(&self) {
         let usage = &self.link.usage;
-        usage.memory_bytes.store(self.space.resident_alone_bytes(), Ordering::Relaxed);
+        let array_bytes = self.space.array_bytes.get();
+        usage.memory_bytes.store(self.space.resident_alone_bytes() + array_bytes, Ordering::Relaxed);
+        usage.array_bytes.store(array_bytes, Ordering::Relaxed);
+        usage.arrays.store(self.arrays.count(), Ordering::Relaxed);
         usage.allocated_bytes.store(self.space.allocated_bytes(), Ordering::Relaxed);
         let stored = self.space.segments().flat_map(|(_, segment)| segment.stored()).count();
         usage.host_bytes.store(stored as u64 * CHUNK_BYTES, Ordering::Relaxed);

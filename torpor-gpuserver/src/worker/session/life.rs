@@ -6,6 +6,7 @@ use crate::worker::memory::address_space::AddressSpace;
 use crate::worker::memory::arrivals::Arrivals;
 use crate::worker::memory::host_range::HostMemory;
 use crate::worker::memory::variable_room::VariableRoom;
+use crate::worker::objects::array::Arrays;
 use crate::worker::objects::graph::Graphs;
 use crate::worker::objects::image::Images;
 use crate::worker::objects::kernel::Kernels;
@@ -287,6 +288,7 @@ impl Session {
             streams,
             kernels: Kernels::new(),
             images: Images::new(),
+            arrays: Arrays::new(),
             residency,
             arrivals: Arrivals::new(),
             hashed: Identified::new(),

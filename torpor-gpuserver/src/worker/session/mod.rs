@@ -2,6 +2,7 @@
 //! stands in `life.rs`.
 
 mod allocation;
+mod arrays;
 pub(crate) mod checkpoint;
 pub(crate) mod code;
 pub(crate) mod dedup;
@@ -32,6 +33,7 @@ use crate::worker::mailbox::Link;
 use crate::worker::memory::address_space::AddressSpace;
 use crate::worker::memory::arrivals::Arrivals;
 use crate::worker::memory::variable_room::VariableRoom;
+use crate::worker::objects::array::Arrays;
 use crate::worker::objects::event::{ClientEvent, Epoch};
 use crate::worker::objects::graph::Graphs;
 use crate::worker::objects::image::Images;
@@ -91,6 +93,7 @@ pub(crate) struct Session {
     pub(crate) streams: Streams,
     pub(crate) kernels: Kernels,
     pub(crate) images: Images,
+    pub(crate) arrays: Arrays,
     pub(crate) residency: Residency,
     pub(crate) arrivals: Arrivals,
     pub(crate) hashed: Identified,

@@ -15,7 +15,7 @@ fn refusal(body: &str) -> PtxError {
 fn what_is_missing_is_named_at_load() {
     let missing = [
         "mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%f1,%f2,%f3,%f4}, {%r1,%r2}, {%r3}, {%f1,%f2,%f3,%f4};",
-        "tex.2d.v4.f32.f32 {%f1,%f2,%f3,%f4}, [%rd1, {%f5,%f6}];",
+        "tex.cube.v4.f32.f32 {%f1,%f2,%f3,%f4}, [%rd1, {%f5,%f6,%f7,%f7}];",
         "add.frob.u32 %r1, %r2, %r3;",
         "cp.async.ca.shared.global [%r1], [%rd1], 16;",
     ];
@@ -34,6 +34,12 @@ fn operands_that_do_not_fit_are_refused() {
     assert!(matches!(refusal("add.u32 %r1, %r2;"), PtxError::Operand { .. }));
     assert!(matches!(refusal("ld.global.u64 %r1, [%slot];"), PtxError::Operand { .. }));
     assert!(matches!(refusal("ld.param.u64 %rd1, [out+8];"), PtxError::Operand { .. }));
+    assert!(matches!(
+        refusal("tex.2d.v4.f32.f32 {%f1,%f2,%f3,%f4}, [%rd1, {%f5}];"),
+        PtxError::Operand { .. }
+    ));
+    assert!(matches!(refusal("suld.b.1d.v2.b32.trap {%r1}, [%rd1, {%r2}];"), PtxError::Operand { .. }));
+    assert!(matches!(refusal("sust.b.1d.b32.trap [%r1, {%r2}], {%r3};"), PtxError::Operand { .. }));
     assert!(matches!(refusal("mov.u32 %r1, nowhere;"), PtxError::UnknownName { .. }));
     assert!(matches!(refusal("bra NOWHERE;"), PtxError::UnknownName { .. }));
     assert!(matches!(refusal("call (%r1), printf, (%r2);"), PtxError::UnknownName { .. }));

@@ -14,6 +14,8 @@ const STUCK: Duration = Duration::from_secs(1);
 pub(super) struct Client {
     pub(super) link: Arc<Link>,
     pub(super) bytes: u64,
+    /// How much of it stays on the GPU while the client is there: its arrays.
+    pub(super) kept_bytes: u64,
     pub(super) last_used: u64,
     pub(super) active: bool,
     pub(super) pinned: bool,
@@ -29,6 +31,7 @@ impl Client {
         Self {
             link: link.clone(),
             bytes: 0,
+            kept_bytes: 0,
             last_used: 0,
             active: false,
             pinned,
@@ -48,8 +51,13 @@ impl Client {
         match self.active {
             true => self.needed_bytes(),
             false if self.pinned || self.is_stuck() => self.bytes,
-            false => 0,
+            false => self.kept_bytes,
         }
+    }
+
+    /// What evicting it frees.
+    pub(super) fn evictable_bytes(&self) -> u64 {
+        self.bytes.saturating_sub(self.kept_bytes)
     }
 
     /// Whether its memory takes longer to come back than its work takes.
@@ -63,6 +71,6 @@ impl Client {
     }
 
     pub(super) fn may_leave(&self) -> bool {
-        self.active && !self.pinned && self.bytes > 0
+        self.active && !self.pinned && self.evictable_bytes() > 0
     }
 }

@@ -135,5 +135,6 @@ impl Session {
             // Others change what it has, and would not make its state void.
             && !self.residency.shares
             && self.images.fixed() == 0
+            && self.arrays.is_empty()
     }
 }

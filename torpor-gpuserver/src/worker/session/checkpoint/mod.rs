@@ -5,7 +5,8 @@
 //! memory is saved in the host store, and what is left of it fits into a file ([`ClientState`]), each family's part made
 //! and read beside the family. The command that waits for its turn goes along; those behind it stay in the ring.
 //!
-//! Limits: a client with variables that the driver placed is no data, nor one that shares memory with others.
+//! Limits: a client with variables that the driver placed is no data, nor one with arrays, texture or surface objects, nor one
+//! that shares memory with others.
 
 mod cover;
 mod departure;

@@ -126,7 +126,7 @@ impl Session {
             self.refuse_release("it has its turn");
         }
         let began = Instant::now();
-        let missed = self.space.resident_bytes() < self.space.allocated_bytes();
+        let missed = !self.space.is_whole();
         let came = self.swap_in();
         let came = if came == Ok(true) { self.renew_banks().map(|()| true) } else { came };
         // Not earlier: waiting for others to leave is no part of the turn.

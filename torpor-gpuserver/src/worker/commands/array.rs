@@ -1,0 +1,217 @@
+//! Arrays, and the texture and surface objects through which kernels reach them.
+//!
+//! Handles of objects are the driver's own, because kernels use them as they are. What an object is over is checked here: an
+//! array of the client's, or memory that all lies in its segments.
+
+use super::memory::{note_staging, pitched, span};
+use crate::driver::{Box3d, End, Pitched, Place, SurfaceObject, TextureObject, TextureSource};
+use crate::worker::memory::arrivals::EVERYTHING;
+use crate::worker::objects::array::{ClientArray, Object};
+use crate::worker::objects::array_shape::element_bytes;
+use crate::worker::session::Session;
+use std::rc::Rc;
+use torpor_proto::command::{
+    ArrayCommands, ArrayCopy, ArrayCreate, ArrayDestroy, ArrayReply, CopyEnd, END_IN_ARRAY, END_IN_MEMORY,
+    HandleReply, Outcome, SurfaceCreate, SurfaceDestroy, TextureCreate, TextureDestroy, TextureResource,
+    Ticket,
+};
+use torpor_proto::error::CudaError;
+
+/// `CUresourcetype`
+const ARRAY: u32 = 0;
+const MIPMAPPED_ARRAY: u32 = 1;
+const LINEAR: u32 = 2;
+const PITCHED: u32 = 3;
+
+impl ArrayCommands for Session {
+    fn array_create(
+        &mut self,
+        command: ArrayCreate,
+        _: &[u8],
+        _: Ticket,
+    ) -> Result<Outcome<ArrayReply>, CudaError> {
+        self.check_new_array(command.array)?;
+        let bytes = self.make_array(&command)?;
+        self.tell_memory();
+        Ok(Outcome::done(ArrayReply { bytes }))
+    }
+
+    fn array_destroy(&mut self, command: ArrayDestroy, _: &[u8]) -> Result<(), CudaError> {
+        self.arrays.table.get(command.array)?;
+        self.drain()?;
+        drop(self.arrays.remove(command.array)?);
+        self.tell_memory();
+        Ok(())
+    }
+
+    fn array_copy(&mut self, command: ArrayCopy, _: &[u8]) -> Result<(), CudaError> {
+        let ArrayCopy { width_bytes, height, depth, stream, .. } = command;
+        let rows = (width_bytes, height, depth);
+        if command.destination.place != END_IN_ARRAY && command.source.place != END_IN_ARRAY {
+            return Err(CudaError::INVALID_VALUE);
+        }
+        if width_bytes == 0 || height == 0 || depth == 0 {
+            return self.streams.peek(stream).map(drop);
+        }
+        self.activate()?;
+        let to = Side::of(self, &command.destination, rows)?;
+        let from = Side::of(self, &command.source, rows)?;
+        if matches!(&to, Side::Memory(end, _) if end.place == Place::Host) {
+            self.residency.answered = true;
+        }
+        let ranges: Vec<_> = [&to, &from].into_iter().filter_map(Side::range).collect();
+        let group = self.group_of_ranges(&ranges);
+        let extent =
+            Box3d { width_bytes: width_bytes as usize, height: height as usize, depth: depth as usize };
+        let entered = self.enter(stream, group)?;
+        // SAFETY: boxes in arrays lie in these, ranges in memory were found in the client's segments, variables or locked
+        // memory; both stay until the client's streams are idle.
+        unsafe { entered.copy_box(to.end(), from.end(), extent)? };
+        if let Some((address, bytes)) = to.range() {
+            self.follow_into_banks(stream, address, bytes)?;
+        }
+        let address = |side: &Side| side.range().map_or(0, |(address, _)| address);
+        note_staging(self, stream, [address(&to), address(&from)]);
+        Ok(())
+    }
+
+    fn texture_create(
+        &mut self,
+        command: TextureCreate,
+        _: &[u8],
+        _: Ticket,
+    ) -> Result<Outcome<HandleReply>, CudaError> {
+        self.check_new_object()?;
+        let TextureCreate { resource, sampler, view } = command;
+        let over = match resource.kind {
+            ARRAY | MIPMAPPED_ARRAY => Some(self.arrays.table.get(resource.array)?.clone()),
+            _ => {
+                // The driver may look at the memory.
+                self.activate()?;
+                self.bring_up_to(EVERYTHING)?;
+                check_memory(self, &resource)?;
+                None
+            }
+        };
+        let source = source(&resource, over.as_deref())?;
+        let object = TextureObject::new(&self.shared.device, source, sampler, &view)?;
+        let handle = object.handle();
+        self.arrays.textures.insert(handle, Object { object, over });
+        self.tell_memory();
+        Ok(Outcome::done(HandleReply { handle }))
+    }
+
+    fn texture_destroy(&mut self, command: TextureDestroy, _: &[u8]) -> Result<(), CudaError> {
+        if !self.arrays.textures.contains_key(&command.handle) {
+            return Err(CudaError::INVALID_VALUE);
+        }
+        self.drain()?;
+        drop(self.arrays.textures.remove(&command.handle));
+        self.tell_memory();
+        Ok(())
+    }
+
+    fn surface_create(
+        &mut self,
+        command: SurfaceCreate,
+        _: &[u8],
+        _: Ticket,
+    ) -> Result<Outcome<HandleReply>, CudaError> {
+        self.check_new_object()?;
+        let over = self.arrays.table.get(command.array)?.clone();
+        if !over.shape.is_for_surfaces() {
+            return Err(CudaError::INVALID_VALUE);
+        }
+        let object = SurfaceObject::new(&self.shared.device, &over.array, command.level)?;
+        let handle = object.handle();
+        self.arrays.surfaces.insert(handle, Object { object, over: Some(over) });
+        self.tell_memory();
+        Ok(Outcome::done(HandleReply { handle }))
+    }
+
+    fn surface_destroy(&mut self, command: SurfaceDestroy, _: &[u8]) -> Result<(), CudaError> {
+        if !self.arrays.surfaces.contains_key(&command.handle) {
+            return Err(CudaError::INVALID_VALUE);
+        }
+        self.drain()?;
+        drop(self.arrays.surfaces.remove(&command.handle));
+        self.tell_memory();
+        Ok(())
+    }
+}
+
+/// One end of a copy, all of which is the client's.
+enum Side {
+    /// With the length of the range.
+    Memory(Pitched, u64),
+    Array(Rc<ClientArray>, CopyEnd),
+}
+
+impl Side {
+    fn of(session: &mut Session, end: &CopyEnd, rows: (u64, u64, u64)) -> Result<Self, CudaError> {
+        match end.place {
+            END_IN_ARRAY => {
+                let array = session.arrays.table.get(end.array)?.clone();
+                array.shape.check_box(end, rows)?;
+                Ok(Self::Array(array, *end))
+            }
+            END_IN_MEMORY => {
+                let memory = pitched(session, end.address, end.pitch, end.height, rows)?;
+                let all_rows = span(memory.height as u64, rows.1, rows.2);
+                let bytes = all_rows.and_then(|all| span(end.pitch, rows.0, all));
+                Ok(Self::Memory(memory, bytes.ok_or(CudaError::INVALID_VALUE)?))
+            }
+            _ => Err(CudaError::INVALID_VALUE),
+        }
+    }
+
+    /// Its memory, if it has an address.
+    fn range(&self) -> Option<(u64, u64)> {
+        match self {
+            Self::Memory(end, bytes) => Some((end.address, *bytes)),
+            Self::Array(..) => None,
+        }
+    }
+
+    fn end(&self) -> End<'_> {
+        match self {
+            Self::Memory(end, _) => End::Memory(*end),
+            Self::Array(array, end) => End::Array {
+                array: &array.array,
+                level: end.level,
+                x_bytes: end.x_bytes as usize,
+                y: end.y as usize,
+                z: end.z as usize,
+            },
+        }
+    }
+}
+
+/// Whether all memory that a texture could read is the client's.
+fn check_memory(session: &mut Session, resource: &TextureResource) -> Result<(), CudaError> {
+    let &TextureResource { kind, format, channels, address, width, height, pitch, .. } = resource;
+    let element = element_bytes(format, channels).ok_or(CudaError::INVALID_VALUE)?;
+    let bytes = match kind {
+        LINEAR if width >= element => Some(width),
+        PITCHED if width > 0 && height > 0 => {
+            let row_bytes = width.checked_mul(element).ok_or(CudaError::INVALID_VALUE)?;
+            span(pitch, row_bytes, height).filter(|_| pitch >= row_bytes)
+        }
+        _ => None,
+    };
+    session.space.locate(address, bytes.ok_or(CudaError::INVALID_VALUE)?).map(drop)
+}
+
+fn source<'a>(
+    resource: &TextureResource,
+    over: Option<&'a ClientArray>,
+) -> Result<TextureSource<'a>, CudaError> {
+    let &TextureResource { kind, level, format, channels, address, width, height, pitch, .. } = resource;
+    Ok(match (kind, over) {
+        (ARRAY, Some(over)) => TextureSource::Level(&over.array, level),
+        (MIPMAPPED_ARRAY, Some(over)) if over.shape.is_mipmapped() => TextureSource::Levels(&over.array),
+        (LINEAR, None) => TextureSource::Linear { address, format, channels, bytes: width },
+        (PITCHED, None) => TextureSource::Pitched { address, format, channels, width, height, pitch },
+        _ => return Err(CudaError::INVALID_VALUE),
+    })
+}

@@ -1,0 +1,81 @@
+//! Memory that the driver takes itself and that stays on the GPU while its client is there: that of arrays.
+
+use super::GpuMemory;
+use crate::driver::PinnedArray;
+use crate::worker::sync::lock;
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use torpor_proto::error::CudaError;
+
+/// Bytes of [`GpuMemory::zeroes`].
+pub(crate) const ZERO_BYTES: u64 = 4 << 20;
+
+/// A client's part of the GPU's memory that does not leave; given up when dropped.
+#[derive(Debug)]
+pub(crate) struct KeptBytes {
+    memory: Arc<GpuMemory>,
+    client: u64,
+    bytes: u64,
+    /// What the client has of this kind.
+    all_bytes: Rc<Cell<u64>>,
+}
+
+impl KeptBytes {
+    /// What a client reserved stays on the GPU from now on.
+    pub(crate) fn of_reserved(
+        memory: &Arc<GpuMemory>,
+        client: u64,
+        bytes: u64,
+        all_bytes: &Rc<Cell<u64>>,
+    ) -> Self {
+        if let Some(client) = lock(&memory.state).clients.get_mut(&client) {
+            client.kept_bytes += bytes;
+        }
+        all_bytes.set(all_bytes.get() + bytes);
+        Self { memory: memory.clone(), client, bytes, all_bytes: all_bytes.clone() }
+    }
+}
+
+impl Drop for KeptBytes {
+    fn drop(&mut self) {
+        self.all_bytes.set(self.all_bytes.get() - self.bytes);
+        let mut state = lock(&self.memory.state);
+        if let Some(client) = state.clients.get_mut(&self.client) {
+            client.kept_bytes -= self.bytes;
+        }
+        state.subtract(self.client, self.bytes);
+        state.wake_waiting();
+    }
+}
+
+impl GpuMemory {
+    /// Has the driver take memory that was reserved, for which pieces that are kept for the next one may have to go.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub(crate) fn make<T>(&self, make: impl Fn() -> Result<T, CudaError>) -> Result<T, CudaError> {
+        let surplus = lock(&self.state).take_surplus();
+        drop(surplus);
+        match make() {
+            Err(CudaError::OUT_OF_MEMORY) => {
+                self.trim();
+                make()
+            }
+            made => made,
+        }
+    }
+
+    /// Page-locked zeroes that the GPU reads at this address: what has no address is cleared by copies.
+    ///
+    /// # Errors
+    /// The driver's, the first time.
+    pub(crate) fn zeroes(&self) -> Result<u64, CudaError> {
+        let mut zeroes = lock(&self.zeroes);
+        let array = match zeroes.take() {
+            Some(array) => array,
+            None => PinnedArray::new(&self.device, (ZERO_BYTES / 8) as usize)?,
+        };
+        Ok(zeroes.insert(array).device_address(0))
+    }
+}
