@@ -6,7 +6,7 @@ mod support;
 
 use server_support::server::Server;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use support::torpor;
 
@@ -22,8 +22,23 @@ fn graphs_that_copy_pageable_memory_are_evicted_and_moved_between_steps_and_in_t
     assert_eq!(said.last().map(String::as_str), Some("graph copies passed"), "{said:?}");
 }
 
+#[test]
+fn graphs_have_the_page_locked_memory_of_those_that_are_gone() {
+    let home = tempfile::tempdir().unwrap();
+    let mut command = torpor(home.path());
+    command.args(["run", "--private", "--driver", "simulated", "--pinned-limit", "64MiB", "--", "python3"]);
+    let output = command.arg(script("graph_staging.py")).output().unwrap();
+    let (printed, errors) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(printed.contains("graph staging passed"), "{}\n{printed}\n{errors}", output.status);
+}
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/torch").join(name)
+}
+
 /// Runs a program that waits behind each of its steps, where its memory or itself goes elsewhere; gives what it said.
-fn moved_between_steps(script: &str) -> Vec<String> {
+fn moved_between_steps(name: &str) -> Vec<String> {
     let home = tempfile::tempdir().unwrap();
     let server = Server::start_by(|directory| {
         let mut command = torpor(home.path());
@@ -37,12 +52,11 @@ fn moved_between_steps(script: &str) -> Vec<String> {
             command.args(arguments).arg("--directory").arg(server.directory.path()).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     };
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/torch").join(script);
     let mut program = torpor(home.path())
         .args(["run", "--function", "f", "--directory"])
         .arg(server.directory.path())
         .args(["--", "python3"])
-        .arg(script)
+        .arg(script(name))
         .arg("wait")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -1,6 +1,6 @@
 //! Launchable graphs.
 
-use super::pageable::Staging;
+use super::pageable::OwnStaging;
 use super::piece::{self, Piece, USE_NODE_PRIORITY};
 use super::program::{Part, parts};
 use super::snapshot::{Handover, Snapshot};
@@ -38,7 +38,7 @@ struct State {
     recorded: Arc<[u32]>,
     /// Memory that each launch gives to the program, and takes.
     memory: Arc<Handover>,
-    staging: Option<Arc<Staging>>,
+    staging: Option<OwnStaging>,
     order: Option<LaunchOrder>,
 }
 
@@ -310,12 +310,12 @@ impl GraphExec {
 }
 
 /// Staging for a graph, if it needs any: what it has, if that is enough.
-fn staging_for(snapshot: &Snapshot, own: Option<Arc<Staging>>) -> CudaResult<Option<Arc<Staging>>> {
+fn staging_for(snapshot: &Snapshot, own: Option<OwnStaging>) -> CudaResult<Option<OwnStaging>> {
     let bytes = snapshot.staged_bytes()?;
     match own {
         Some(own) if own.bytes() >= bytes => Ok(Some(own)),
         _ if bytes == 0 => Ok(None),
-        _ => Staging::new(bytes).map(Some),
+        _ => OwnStaging::new(bytes).map(Some),
     }
 }
 

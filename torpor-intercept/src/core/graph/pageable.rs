@@ -36,9 +36,12 @@ enum Way {
 
 /// Page-locked memory of a launchable graph, and of its launches until they are done.
 #[derive(Debug)]
-pub(super) struct Staging {
+struct Staging {
     range: AddressRange,
 }
+
+/// A launchable graph's part in its staging.
+pub(super) struct OwnStaging(Arc<Staging>);
 
 /// Gives the nodes of one graph their places, one after the other.
 pub(super) struct Places<'a> {
@@ -112,31 +115,44 @@ impl PageableCopy {
     }
 }
 
-/// Pieces of staging that are on their way back.
-static RETURNING: Mutex<usize> = Mutex::new(0);
+/// Pieces of staging whose graphs are gone and which are not given back yet.
+static LEFT: Mutex<usize> = Mutex::new(0);
 static RETURNED: Condvar = Condvar::new();
 
-/// How long who finds no room waits for these: what they wait for may wait for who waits.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long who finds no room waits for one of these: what that waits for may wait for who waits.
+const PATIENCE: Duration = Duration::from_secs(5);
 
-fn returning() -> MutexGuard<'static, usize> {
-    RETURNING.lock().unwrap_or_else(PoisonError::into_inner)
+fn left() -> MutexGuard<'static, usize> {
+    LEFT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Staging {
+impl OwnStaging {
     /// # Errors
     /// `OUT_OF_MEMORY`.
-    pub(super) fn new(bytes: u64) -> CudaResult<Arc<Self>> {
+    pub(super) fn new(bytes: u64) -> CudaResult<Self> {
         let client = client()?;
-        let range = client.lock_host(bytes).or_else(|_| {
-            drop(RETURNED.wait_timeout_while(returning(), PATIENCE, |pieces| *pieces > 0));
-            client.lock_host(bytes)
-        })?;
-        Ok(Arc::new(Self { range }))
+        loop {
+            let before = *left();
+            match client.lock_host(bytes) {
+                Err(CudaError::OUT_OF_MEMORY) if before > 0 => {
+                    let waited = RETURNED.wait_timeout_while(left(), PATIENCE, |left| *left >= before);
+                    if waited.unwrap_or_else(PoisonError::into_inner).1.timed_out() {
+                        return Err(CudaError::OUT_OF_MEMORY);
+                    }
+                }
+                found => return Ok(Self(Arc::new(Staging { range: found? }))),
+            }
+        }
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        self.range.bytes
+        self.0.range.bytes
+    }
+}
+
+impl Drop for OwnStaging {
+    fn drop(&mut self) {
+        *left() += 1;
     }
 }
 
@@ -148,20 +164,19 @@ impl Drop for Staging {
         let give_back = move || {
             // The process may be ending and the server gone: there is nobody to give it back to.
             let _ = host_function::wait_for_all().and_then(|()| client()?.unlock_host(address));
-            *returning() -= 1;
+            *left() -= 1;
             RETURNED.notify_all();
         };
-        *returning() += 1;
         if !helper_thread::start(thread, give_back) {
             // The process keeps it.
-            *returning() -= 1;
+            *left() -= 1;
         }
     }
 }
 
 impl<'a> Places<'a> {
-    pub(super) fn of(staging: Option<&'a Arc<Staging>>) -> Self {
-        Self { staging, used_bytes: 0 }
+    pub(super) fn of(staging: Option<&'a OwnStaging>) -> Self {
+        Self { staging: staging.map(|own| &own.0), used_bytes: 0 }
     }
 
     fn take(&mut self, bytes: u64) -> CudaResult<u64> {

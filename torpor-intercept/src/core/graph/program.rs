@@ -5,7 +5,7 @@
 //! launched when the functions before it have returned.
 
 use super::dag::{EdgeData, NodeId};
-use super::pageable::{Half, HostCopy, Places, Staging};
+use super::pageable::{Half, HostCopy, OwnStaging, Places};
 use super::snapshot::Snapshot;
 use super::work::{HostCall, Work};
 use crate::core::CudaResult;
@@ -55,7 +55,7 @@ enum Step<'a> {
 ///
 /// # Errors
 /// `NOT_SUPPORTED` for host functions or pageable memory that depend on a condition, `INVALID_VALUE` for a cycle.
-pub(super) fn parts(snapshot: &Snapshot, staging: Option<&Arc<Staging>>) -> CudaResult<Vec<Part>> {
+pub(super) fn parts(snapshot: &Snapshot, staging: Option<&OwnStaging>) -> CudaResult<Vec<Part>> {
     let mut nodes = Vec::new();
     flatten(snapshot, &[], &mut Places::of(staging), &mut nodes)?;
     let phases = phases(&nodes);
