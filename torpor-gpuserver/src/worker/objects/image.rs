@@ -8,6 +8,7 @@ use crate::worker::objects::variables::{Own, Placed};
 use std::sync::Arc;
 use torpor_proto::control::migration;
 use torpor_proto::error::CudaError;
+use torpor_proto::image::relocate::Relocatable;
 
 /// Images of a client.
 const LIMIT: u32 = 65_536;
@@ -27,11 +28,18 @@ pub(crate) struct Images {
     pub(crate) uploads: Uploads,
     /// A bank of constants is not filled yet.
     pub(crate) has_stale_banks: bool,
+    /// What a parked command has found out of an image.
+    pub(crate) parked_layout: Option<(Arc<Image>, Relocatable)>,
 }
 
 impl Images {
     pub(crate) fn new() -> Self {
-        Self { table: Table::new(LIMIT), uploads: Uploads::default(), has_stale_banks: false }
+        Self {
+            table: Table::new(LIMIT),
+            uploads: Uploads::default(),
+            has_stale_banks: false,
+            parked_layout: None,
+        }
     }
 
     /// What the client has, for another worker. `None` if it has variables that the driver placed, which no other worker could

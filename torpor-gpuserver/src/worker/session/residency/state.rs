@@ -21,8 +21,6 @@ pub(crate) struct Residency {
     pub(in crate::worker::session) active: bool,
     /// It has its turn and work, and is counted for that.
     pub(in crate::worker::session) uses_gpu: bool,
-    /// It waits for its turn.
-    pub(in crate::worker::session) waiting: bool,
     /// It comes because the operator wants it, not for a command.
     pub(in crate::worker::session) loading: bool,
     /// How it is known that there is a request.
@@ -69,7 +67,6 @@ impl Residency {
         Self {
             active: false,
             uses_gpu: false,
-            waiting: false,
             loading: false,
             origin: Origin::Inferred,
             tenure: Tenure::new(),
