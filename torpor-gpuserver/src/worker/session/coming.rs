@@ -302,8 +302,10 @@ impl Session {
         }
     }
 
-    /// What a client that waits for memory does for others: those that are to leave for it may need its slots.
+    /// What a client that waits for memory does meanwhile: it brings what has its memory already and may be left of a swap-in, and
+    /// then lends its slots, which those that are to leave for it may need.
     fn look_around(&mut self) -> Result<(), Halt> {
+        self.bring_up_to(EVERYTHING)?;
         self.lend_lease()?;
         self.attend(Standing::Active)
     }
