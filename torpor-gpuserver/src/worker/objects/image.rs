@@ -6,7 +6,6 @@ use crate::worker::objects::image_upload::Uploads;
 use crate::worker::objects::table::Table;
 use crate::worker::objects::variables::{Own, Placed};
 use std::sync::Arc;
-use torpor_proto::control::migration;
 use torpor_proto::error::CudaError;
 use torpor_proto::image::relocate::Relocatable;
 
@@ -40,24 +39,6 @@ impl Images {
             has_stale_banks: false,
             parked_layout: None,
         }
-    }
-
-    /// What the client has, for another worker. `None` if it has variables that the driver placed, which no other worker could
-    /// give it.
-    pub(crate) fn save(&self) -> Option<Vec<migration::Image>> {
-        let images = self.table.iter().map(|(id, known)| {
-            let ClientImage { image, own, .. } = &**known;
-            let (hash, bytes) = (image.hash().to_vec(), image.bytes());
-            let (variables, managed_variables) = match own {
-                Own::Nothing => (None, None),
-                Own::Placed(placed) => {
-                    (Some(placed.block.address), placed.managed.map(|managed| managed.address))
-                }
-                Own::Fixed { .. } => return None,
-            };
-            Some(migration::Image { id, hash, bytes, variables, managed_variables })
-        });
-        images.collect()
     }
 
     /// Everything that is at the client's own addresses.

@@ -53,7 +53,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use torpor_proto::channel::Channel;
 use torpor_proto::command::{Dispatched, dispatch};
-use torpor_proto::control::migration::ClientState;
+use torpor_proto::control::migration::Checkpoint;
 use torpor_proto::error::CudaError;
 use torpor_proto::ring::{Malformed, Record};
 
@@ -94,7 +94,7 @@ pub(crate) struct Session {
     pub(crate) shared: Arc<Shared>,
     pub(crate) link: Arc<Link>,
     /// The client's state, once it is to go to another worker.
-    pub(crate) released: Option<ClientState>,
+    pub(crate) released: Option<Checkpoint>,
     pub(crate) failures: u32,
 }
 

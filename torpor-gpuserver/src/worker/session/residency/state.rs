@@ -3,7 +3,6 @@
 use crate::worker::rate_limited::Seldom;
 use crate::worker::session::swap_in::SwapIn;
 use crate::worker::session::tenure::Tenure;
-use torpor_proto::control::migration;
 use torpor_proto::control::worker::Writeback;
 
 /// How it is known that a client has a request.
@@ -88,33 +87,6 @@ impl Residency {
             exhaustions: Seldom::default(),
             unsaved: Seldom::default(),
         }
-    }
-
-    /// What is to be known at another worker.
-    pub(crate) fn save(&self) -> migration::Residency {
-        migration::Residency {
-            settled: self.settled,
-            answered: self.answered,
-            packs_addresses: self.packs_addresses,
-            order: self.order.clone(),
-        }
-    }
-
-    /// What was known at another worker. The lease was given back there.
-    pub(crate) fn restore(&mut self, saved: migration::Residency) {
-        let migration::Residency { settled, answered, packs_addresses, order } = saved;
-        *self = Self {
-            settled,
-            answered,
-            packs_addresses,
-            order,
-            whole: self.whole,
-            shares: self.shares,
-            may_seek: self.may_seek,
-            lease_lost: true,
-            unidentified: true,
-            ..Self::new(self.writeback)
-        };
     }
 
     /// Whether everything is to come, for the operator.
