@@ -205,5 +205,5 @@ fn a_client_that_allocates_while_its_memory_is_still_on_its_way_lends_its_slots_
     client.allocate((SEGMENTS + 8) * 2 * MIB, 2 * MIB).expect("the other one leaves");
     assert_eq!(client.words(segments[0], 1), [0x3232_3232]);
     assert_eq!(client.words(segments[SEGMENTS as usize + 7], 1), [0x1818_1818]);
-    assert!(!server.said("that are not idle"), "{}", server.log());
+    assert!(!server.said("functions that are not idle"), "{}", server.log());
 }

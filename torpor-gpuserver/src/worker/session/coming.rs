@@ -139,31 +139,42 @@ impl Session {
     /// is not wanted any more, [`Halt::Lost`], [`Halt::Interrupted`].
     pub(crate) fn come(&mut self, coming: &mut Coming) -> Result<Progress, Halt> {
         loop {
-            let tried = match &mut coming.stage {
+            let step = match &mut coming.stage {
                 Stage::Beginning => {
                     // The command may have asked for memory already.
                     coming.short = self.is_active().then(Instant::now);
-                    self.set_out(coming.errand)
+                    self.set_out(coming.errand)?
                 }
-                Stage::InLine(line) => self.stand_in_line(coming.errand, line),
+                Stage::InLine(line) => self.stand_in_line(coming.errand, line)?,
                 Stage::Arriving(arriving) => {
                     let room = self.arrive_whole(arriving, coming.short);
-                    self.after_try(&mut coming.short, room, |session| session.begin_tenure(arriving))
+                    match self.follow(room, &mut coming.short)? {
+                        Room::Granted => Step::On(Stage::Beside),
+                        Room::Later => Step::Again(WAITING_NAP),
+                        Room::StepBack => Step::On(self.line_up()),
+                    }
                 }
                 Stage::Beside => {
-                    let need = coming.need();
+                    let (need, short) = (coming.need(), coming.short);
                     let room = self.get_beside(need);
-                    let waited = coming.short;
-                    self.after_try(&mut coming.short, room, |session| {
-                        if let Some(since) = waited {
-                            session.residency.tenure.begin(since.elapsed());
+                    match self.follow(room, &mut coming.short)? {
+                        Room::Granted => {
+                            if let Some(since) = short {
+                                self.residency.tenure.begin(since.elapsed());
+                            }
+                            Step::Done(if let Need::Room(bytes) = need {
+                                Some(Met::Room(bytes))
+                            } else {
+                                None
+                            })
                         }
-                        Step::Done(if let Need::Room(bytes) = need { Some(Met::Room(bytes)) } else { None })
-                    })
+                        Room::Later => Step::Again(WAITING_NAP),
+                        Room::StepBack => Step::On(self.line_up()),
+                    }
                 }
-                Stage::Seeking => self.await_sought(),
+                Stage::Seeking => self.await_sought()?,
             };
-            match tried? {
+            match step {
                 Step::On(stage) => coming.stage = stage,
                 Step::Again(nap) => return Ok(Progress::After(nap)),
                 Step::Done(met) => return Ok(Progress::Arrived(met)),
@@ -247,22 +258,20 @@ impl Session {
         self.deny(Wish::ReleaseWaiting, Standing::Active);
     }
 
-    /// Begins to bring all that is missing, once there is room for it.
+    /// Begins to bring all that is missing, once there is room for it. The turn is measured from then on: waiting for others to
+    /// leave is no part of it.
     fn arrive_whole(&mut self, arriving: &mut Arriving, short: Option<Instant>) -> Result<Room, Halt> {
         let came = self.swap_in(&mut arriving.missing, short);
         let came = if came == Ok(Room::Granted) { self.renew_banks().map(|()| Room::Granted) } else { came };
+        if came != Ok(Room::Later) {
+            let cost = if arriving.missed { arriving.since.elapsed() } else { Duration::ZERO };
+            self.residency.tenure.begin(cost);
+            self.note_gpu_use();
+        }
         if came.is_err() {
-            self.begin_tenure(arriving);
             self.give_up_turn();
         }
         came
-    }
-
-    fn begin_tenure(&mut self, arriving: &Arriving) -> Step {
-        // Not earlier: waiting for others to leave is no part of the turn.
-        self.residency.tenure.begin(if arriving.missed { arriving.since.elapsed() } else { Duration::ZERO });
-        self.note_gpu_use();
-        Step::On(Stage::Beside)
     }
 
     fn get_beside(&mut self, need: Need) -> Result<Room, Halt> {
@@ -273,33 +282,21 @@ impl Session {
         }
     }
 
-    /// What follows from a try to get memory.
-    fn after_try(
-        &mut self,
-        short: &mut Option<Instant>,
-        room: Result<Room, Halt>,
-        granted: impl FnOnce(&mut Self) -> Step,
-    ) -> Result<Step, Halt> {
+    /// Does what follows from a try to get memory: looks around before the next one, or gives the turn up.
+    fn follow(&mut self, room: Result<Room, Halt>, short: &mut Option<Instant>) -> Result<Room, Halt> {
         if room == Ok(Room::Later) {
             short.get_or_insert_with(Instant::now);
-            return match self.look_around() {
-                Ok(()) => Ok(Step::Again(WAITING_NAP)),
-                Err(halt) => {
-                    self.shared.memory.wait_no_longer(self.link.client);
-                    self.end_shortage(short);
-                    self.give_up_turn();
-                    Err(halt)
-                }
-            };
+            let Err(halt) = self.look_around() else { return room };
+            self.shared.memory.wait_no_longer(self.link.client);
+            self.end_shortage(short);
+            self.give_up_turn();
+            return Err(halt);
         }
         self.end_shortage(short);
-        match room? {
-            Room::Granted => Ok(granted(self)),
-            Room::Later | Room::StepBack => {
-                self.step_back()?;
-                Ok(Step::On(self.line_up()))
-            }
+        if room == Ok(Room::StepBack) {
+            self.step_back()?;
         }
+        room
     }
 
     /// What a client that waits for memory does meanwhile: it brings what has its memory already and may be left of a swap-in, and
