@@ -55,6 +55,11 @@ enum Stage {
     Beside,
     /// The server looks for what another client has exported.
     Seeking,
+    /// Others are given a moment.
+    Aside {
+        /// It is over with the next try.
+        waited: bool,
+    },
 }
 
 #[derive(Debug)]
@@ -173,6 +178,11 @@ impl Session {
                     }
                 }
                 Stage::Seeking => self.await_sought()?,
+                Stage::Aside { waited: true } => Step::Done(None),
+                Stage::Aside { waited } => {
+                    *waited = true;
+                    self.stand_aside()?
+                }
             };
             match step {
                 Step::On(stage) => coming.stage = stage,
@@ -193,6 +203,7 @@ impl Session {
                 self.shared.tell(from_worker::Body::Seek(Seek { client: self.link.client, exporter }));
                 Ok(Step::On(Stage::Seeking))
             }
+            Errand::Command(Need::Others) => Ok(Step::On(Stage::Aside { waited: false })),
             Errand::Command(_) if self.is_active() => Ok(Step::On(Stage::Beside)),
             errand => {
                 self.residency.loading = errand == Errand::Load;
@@ -276,7 +287,7 @@ impl Session {
 
     fn get_beside(&mut self, need: Need) -> Result<Room, Halt> {
         match need {
-            Need::Turn | Need::Export(_) => Ok(Room::Granted),
+            Need::Turn | Need::Export(_) | Need::Others => Ok(Room::Granted),
             Need::Room(bytes) => self.try_reserve(bytes),
             Need::Segment(home) => self.enter_segment(home),
         }
@@ -323,6 +334,13 @@ impl Session {
         self.tell_phase(Phase::Idle);
         self.deny(Wish::ReleaseWaiting, Standing::Idle);
         attended.map(|()| Step::Done(Some(Met::Export)))
+    }
+
+    /// Gives others what they may need to be done: slots, and of a client without a turn all that they want.
+    fn stand_aside(&mut self) -> Result<Step, Halt> {
+        self.lend_lease()?;
+        self.attend(if self.is_active() { Standing::Active } else { Standing::Waiting })?;
+        Ok(Step::Again(WAITING_NAP))
     }
 
     /// The operator wants all of its memory here, whose turn it is, and nothing else.

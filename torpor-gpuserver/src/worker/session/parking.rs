@@ -15,6 +15,8 @@ pub(crate) enum Need {
     Segment(u64),
     /// What this client has exported, which may be served elsewhere; that needs no turn.
     Export(u64),
+    /// Another session to be done with a segment that the client has together with others; that needs no turn either.
+    Others,
 }
 
 /// What became of a need, for the command that is executed again.

@@ -14,6 +14,7 @@ use crate::worker::memory::segment::{Backing, ClientSegment, Membership};
 use crate::worker::session::Session;
 use crate::worker::session::coming::Room;
 use crate::worker::session::halt::Halt;
+use crate::worker::session::parking::Need;
 use std::sync::Arc;
 use torpor_proto::control::migration::Origin;
 use torpor_proto::error::CudaError;
@@ -76,12 +77,10 @@ impl Session {
         // Chunks that it has not referred to may be in files, and a lease says that none of its are.
         self.give_lease_back();
         let client = self.link.client;
-        loop {
-            match segment.join(client, &self.shared.store) {
-                Ok(()) => break,
-                Err(NotJoined::Refused) => return Err(CudaError::INVALID_VALUE.into()),
-                Err(NotJoined::Busy) => self.wait_around()?,
-            }
+        match segment.join(client, &self.shared.store) {
+            Ok(()) => {}
+            Err(NotJoined::Refused) => return Err(CudaError::INVALID_VALUE.into()),
+            Err(NotJoined::Busy) => return Err(self.parking.park(Need::Others)),
         }
         let membership = Membership::new(segment, client, Origin::Import);
         Ok(self.space.import(home, ClientSegment::imported(membership))?)
@@ -223,14 +222,16 @@ impl Session {
     }
 
     /// Before a shared segment is given up: nobody moves it, and the store has nothing of it for this client any more.
+    ///
+    /// # Errors
+    /// [`Halt::Parked`] while a session does move it.
     pub(crate) fn give_up_shared(&mut self, home: u64) -> Result<(), Halt> {
         let Some(segment) = self.shared_segment(home) else { return Ok(()) };
-        while !segment.give_up(self.link.client, &self.shared.store) {
-            // Who moves it may need the slots.
-            self.lend_lease()?;
-            self.wait_around()?;
+        if segment.give_up(self.link.client, &self.shared.store) {
+            Ok(())
+        } else {
+            Err(self.parking.park(Need::Others))
         }
-        Ok(())
     }
 
     /// Whether other clients have any of its memory, too.
