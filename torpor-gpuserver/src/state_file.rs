@@ -1,4 +1,4 @@
-//! A client's state ([`ClientState`]) as it is handed from worker to worker: sealed shared memory that begins with a word which
+//! A client's state ([`Checkpoint`]) as it is handed from worker to worker: sealed shared memory that begins with a word which
 //! says whether it still holds.
 //!
 //! A state holds until something happens to the client that it does not tell of. The session that serves the client makes it
@@ -10,14 +10,17 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use torpor_proto::control::Message;
-use torpor_proto::control::migration::ClientState;
+use torpor_proto::control::migration::Checkpoint;
+use torpor_proto::control::{CHECKPOINT_FORM, Message};
 use torpor_proto::mapping::{Mapping, check_sealed, create_sealed};
 
 /// The longest state: more than the records of all graphs and the chunks of all memory that a client can have.
 const MAX_BYTES: u64 = 2 << 30;
 
 const WORD_BYTES: u64 = size_of::<u64>() as u64;
+
+/// Before the message: whether it holds, and what form it has.
+const HEAD_BYTES: u64 = 2 * WORD_BYTES;
 
 /// The word of a state that holds; all others are those of void ones.
 const HOLDS: u64 = u64::from_le_bytes(*b"it holds");
@@ -26,10 +29,11 @@ const HOLDS: u64 = u64::from_le_bytes(*b"it holds");
 ///
 /// # Errors
 /// The kernel's.
-pub(crate) fn write(state: &ClientState) -> io::Result<OwnedFd> {
+pub(crate) fn write(state: &Checkpoint) -> io::Result<OwnedFd> {
     let bytes = state.encode_to_vec();
-    let file = File::from(create_sealed("torpor-client", WORD_BYTES + bytes.len() as u64)?);
-    file.write_all_at(&bytes, WORD_BYTES)?;
+    let file = File::from(create_sealed("torpor-client", HEAD_BYTES + bytes.len() as u64)?);
+    file.write_all_at(&bytes, HEAD_BYTES)?;
+    file.write_all_at(&CHECKPOINT_FORM.to_ne_bytes(), WORD_BYTES)?;
     file.write_all_at(&HOLDS.to_ne_bytes(), 0)?;
     Ok(file.into())
 }
@@ -37,18 +41,23 @@ pub(crate) fn write(state: &ClientState) -> io::Result<OwnedFd> {
 /// Reads a state.
 ///
 /// # Errors
-/// `InvalidData` if it is none, `FileTooLarge`, or the kernel's.
-pub(crate) fn read(file: &OwnedFd) -> io::Result<ClientState> {
+/// `InvalidData` if it is none, or none of this release, `FileTooLarge`, or the kernel's.
+pub(crate) fn read(file: &OwnedFd) -> io::Result<Checkpoint> {
     let file = File::from(file.try_clone()?);
     let bytes = file.metadata()?.len();
     check_sealed(&file, bytes)?;
     if bytes > MAX_BYTES {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
-    let encoded_bytes = bytes.checked_sub(WORD_BYTES).ok_or(io::ErrorKind::InvalidData)?;
+    let encoded_bytes = bytes.checked_sub(HEAD_BYTES).ok_or(io::ErrorKind::InvalidData)?;
+    let mut form = [0; WORD_BYTES as usize];
+    file.read_exact_at(&mut form, WORD_BYTES)?;
+    if u64::from_ne_bytes(form) != CHECKPOINT_FORM {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a worker of another release wrote it"));
+    }
     let mut encoded = vec![0; encoded_bytes as usize];
-    file.read_exact_at(&mut encoded, WORD_BYTES)?;
-    ClientState::decode(encoded.as_slice()).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    file.read_exact_at(&mut encoded, HEAD_BYTES)?;
+    Checkpoint::decode(encoded.as_slice()).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// Whether a state holds. Once the worker that could make it void is dead, the answer is the last.
@@ -98,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_state_holds_until_whoever_has_its_pledge_makes_it_void() {
-        let state = ClientState { words_taken: 7, ..ClientState::default() };
+        let state = Checkpoint { words_taken: 7, ..Checkpoint::default() };
         let file = write(&state).unwrap();
         assert!(holds(&file));
         assert_eq!(read(&file).unwrap(), state);
@@ -107,6 +116,14 @@ mod tests {
         pledge.make_void();
         assert!(!holds(&file));
         assert_eq!(read(&file).unwrap(), state);
+    }
+
+    #[test]
+    fn a_state_of_another_form_is_not_read() {
+        let file = write(&Checkpoint { words_taken: 7, ..Checkpoint::default() }).unwrap();
+        let other = (CHECKPOINT_FORM + 1).to_ne_bytes();
+        rustix::io::pwrite(&file, &other, WORD_BYTES).unwrap();
+        assert_eq!(read(&file).unwrap_err().to_string(), "a worker of another release wrote it");
     }
 
     #[test]

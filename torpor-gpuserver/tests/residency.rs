@@ -13,8 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use torpor_proto::command::{ArrayCopy, ArrayCreate, CopyEnd, END_IN_ARRAY, END_IN_MEMORY, MemoryFree};
 use torpor_proto::control::admin::{
-    Function, LoadFunctionRequest, ReportStoreRequest, UnloadFunctionRequest,
+    EnsureFunctionRequest, Function, LoadFunctionRequest, ReportStoreRequest, Terms, UnloadFunctionRequest,
 };
+use torpor_proto::error::CudaError;
 
 const MIB: u64 = 1 << 20;
 
@@ -239,7 +240,7 @@ fn memory_that_cannot_be_brought_for_once_is_right_afterwards() {
     client.upload(address, &[7; 5000]);
     unload(&server, "f");
     client.add_step(address + MIB, 1, 0);
-    assert_eq!(client.settle(), Err(torpor_proto::error::CudaError::INVALID_VALUE));
+    assert_eq!(client.settle(), Err(CudaError::INVALID_VALUE));
     let is_right = client.download(address, 5001) == [[7; 5000].as_slice(), &[0]].concat();
     assert!(is_right, "what was in the memory before is seen");
     assert_eq!(server.gpus()[0].worker_restarts, 0);
@@ -307,4 +308,28 @@ fn a_client_in_the_middle_of_a_copy_keeps_its_turn_between_the_pieces() {
     let turns = function(&server, "f").requests - before;
     assert!(turns <= 2 + began.elapsed().as_secs(), "{turns} turns for one copy");
     assert_eq!(client.download(address, 1), [29]);
+}
+
+#[test]
+fn room_that_a_command_waited_for_and_may_not_have_after_all_is_there_for_others() {
+    let (server, _settings) = start_with("", "", &["--host-pool", "64MiB", "--gpu-limit", "8MiB"]);
+    let Attached { mut client, lifeline: _lifeline } = attach(&server, "f");
+    let Attached { client: mut other, lifeline: _other } = attach(&server, "other");
+    client.allocate(0, 2 * MIB).unwrap();
+    other.load_kernels();
+    other.allocate(0, 4 * MIB).unwrap();
+    other.spin();
+    eventually("the other has the GPU", || function(&server, "other").state == "active");
+    std::thread::scope(|scope| {
+        let allocation = scope.spawn(|| client.allocate(2 * MIB, 4 * MIB).map(drop));
+        eventually("there is no room meanwhile", || function(&server, "f").state == "waiting");
+        let terms = Terms { memory_limit_bytes: Some(2 * MIB), slo_ms: None };
+        let request = EnsureFunctionRequest { name: "f".to_owned(), terms: Some(terms) };
+        server.admin(async |mut api| api.ensure_function(request).await).unwrap();
+        // Who has left has heard of its limit.
+        unload(&server, "f");
+        other.stop_spinning();
+        assert_eq!(allocation.join().unwrap(), Err(CudaError::OUT_OF_MEMORY));
+    });
+    assert_eq!(other.allocate(4 * MIB, 4 * MIB).map(drop), Ok(()));
 }

@@ -23,11 +23,15 @@ const MIB: u64 = 1 << 20;
 const SEGMENTS: u64 = 16;
 
 fn start() -> Server {
+    start_with(&["--host-pool", "64MiB", "--host-slab", "32MiB"])
+}
+
+fn start_with(settings: &[&str]) -> Server {
     Server::start_by(|directory| {
         let mut command = Command::new(served::PROGRAM);
         command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(served::driver());
         command.args(["--gpus", "0", "--pinned-limit", "8MiB", "--staging", "4MiB", "--log", "debug"]);
-        command.args(["--host-pool", "64MiB", "--host-slab", "32MiB"]);
+        command.args(settings);
         command.env("TORPOR_GPUSERVER", served::PROGRAM).env("TORPOR_SIMGPU_TIME", "real");
         command.env("TORPOR_SIMGPU_PROFILE", "h200:host_gbps=0.1");
         command.stdin(Stdio::null()).stdout(Stdio::null());
@@ -41,14 +45,22 @@ fn record(client: &mut Client, event: u32, stream: u32) {
 
 /// Segments that are all ones.
 fn allocate_ones(client: &mut Client, count: u64) -> Vec<u64> {
+    allocate_filled(client, count, |_| 1)
+}
+
+fn allocate_filled(client: &mut Client, count: u64, value: impl Fn(u32) -> u32) -> Vec<u64> {
     let segments: Vec<u64> =
         (0..count).map(|segment| client.allocate(segment * 2 * MIB, 2 * MIB).unwrap()).collect();
-    for &address in &segments {
-        let ones = Fill { address, width: 2 * MIB, height: 1, value: 1, element_bytes: 1, ..Fill::default() };
-        client.post(ones, &[]);
+    for (&address, value) in segments.iter().zip((0..).map(value)) {
+        fill(client, address, value);
     }
     client.settle().unwrap();
     segments
+}
+
+fn fill(client: &mut Client, address: u64, value: u32) {
+    let fill = Fill { address, width: 2 * MIB, height: 1, value, element_bytes: 1, ..Fill::default() };
+    client.post(fill, &[]);
 }
 
 fn unload(server: &Server, name: &str) {
@@ -223,4 +235,24 @@ fn an_upload_and_what_depends_on_it_is_done_while_other_memory_is_still_on_its_w
     assert_eq!(client.words(first, 11), [vec![0x0202_0205; 10], vec![0x0202_0202]].concat());
     assert_eq!(client.words(last, 11), [vec![0x0101_0104; 10], vec![0x0101_0101]].concat());
     assert_eq!(client.words(first + MIB, 1), [0x0101_0101]);
+}
+
+#[test]
+fn a_client_that_allocates_while_its_memory_is_still_on_its_way_lends_its_slots_to_who_leaves_for_it() {
+    let spill = tempfile::tempdir().unwrap();
+    let spill = spill.path().to_str().unwrap();
+    // The pool has room for the first alone, and the GPU for both.
+    let pool = ["--host-pool", "48MiB", "--host-slab", "16MiB", "--gpu-limit", "52MiB", "--cover", "false"];
+    let server = start_with(&[&pool[..], &["--spill-dir", spill]].concat());
+    let Attached { mut client, lifeline: _lifeline } = attach(&server, "f");
+    let Attached { client: mut other, lifeline: _other } = attach(&server, "other");
+    // More than may be under way at once, and no two equal.
+    let segments = allocate_filled(&mut client, SEGMENTS + 8, |segment| segment + 1);
+    unload(&server, "f");
+    allocate_filled(&mut other, 2, |segment| segment + 100);
+    fill(&mut client, segments[0], 50);
+    client.allocate((SEGMENTS + 8) * 2 * MIB, 2 * MIB).expect("the other one leaves");
+    assert_eq!(client.words(segments[0], 1), [0x3232_3232]);
+    assert_eq!(client.words(segments[SEGMENTS as usize + 7], 1), [0x1818_1818]);
+    assert!(!server.said("functions that are not idle"), "{}", server.log());
 }

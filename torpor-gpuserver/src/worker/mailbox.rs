@@ -1,5 +1,9 @@
 //! How a session is reached from outside its thread: what others want of it, and what it tells of itself.
 
+mod wish;
+
+pub(crate) use wish::{Answer, Standing, Wish};
+
 use crate::policy::due::due;
 use crate::worker::cost::{Counts, ToldRequests};
 use crate::worker::sync::lock;
@@ -96,28 +100,6 @@ pub(crate) struct LinkUsage {
     pub(crate) arrays: AtomicU32,
     /// Device memory of the arrays.
     pub(crate) array_bytes: AtomicU64,
-}
-
-/// What others want of a session; each is one bit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub(crate) enum Wish {
-    /// Leave the GPU if idle: somebody needs the room.
-    Evict = 1,
-    /// Leave the GPU as soon as idle: the operator wants it.
-    Unload = 2,
-    /// Come to the GPU: the operator wants it.
-    Load = 4,
-    /// Look at the settings.
-    Settings = 8,
-    /// Let go of the host store's slots while idle.
-    Lease = 16,
-    /// Be given up for another worker, as soon as idle or waiting for a turn.
-    Release = 32,
-    /// The same, but only while it waits for its turn.
-    ReleaseWaiting = 64,
-    /// Come to the GPU: a request begins, as whoever passes it on says.
-    Request = 128,
 }
 
 impl LinkUsage {

@@ -90,26 +90,20 @@ fn views_of(session: &Session, home: u64) -> Result<Vec<u64>, CudaError> {
 }
 
 /// Becomes active and reserves memory for an object that has none.
-fn reserve_for_view(session: &mut Session, home: u64, bytes: u64) -> Result<(), CudaError> {
-    loop {
-        session.activate()?;
-        if !views_of(session, home)?.is_empty() {
-            // It may be about to come without the new view.
-            session.spare_swap_in(home)?;
-        }
-        let (has_memory, is_shared) = session
-            .space
-            .segment_of(home)
-            .map_or((false, false), |(_, segment)| (segment.backing.is_some(), segment.shared.is_some()));
-        let reserved = match is_shared {
-            _ if has_memory => true,
-            true => session.enter_segment(home)?,
-            false => session.reserve_memory(bytes)?,
-        };
-        if reserved {
-            return Ok(());
-        }
-        session.step_back()?;
+fn reserve_for_view(session: &mut Session, home: u64, bytes: u64) -> Result<(), Halt> {
+    session.activate()?;
+    if !views_of(session, home)?.is_empty() {
+        // It may be about to come without the new view.
+        session.spare_swap_in(home)?;
+    }
+    let (has_memory, is_shared) = session
+        .space
+        .segment_of(home)
+        .map_or((false, false), |(_, segment)| (segment.backing.is_some(), segment.shared.is_some()));
+    match is_shared {
+        _ if has_memory => Ok(()),
+        true => session.activate_in(home),
+        false => session.activate_with(bytes),
     }
 }
 

@@ -8,7 +8,6 @@ use crate::driver::Device;
 use crate::worker::sync::lock;
 use std::collections::HashMap;
 use std::sync::Mutex;
-use torpor_proto::control::migration;
 use torpor_proto::error::CudaError;
 
 /// `CU_LIMIT_STACK_SIZE`, of each thread that the GPU can run at once.
@@ -76,11 +75,11 @@ impl ContextLimits {
         Ok(())
     }
 
-    /// What a client wants, for another worker.
-    pub(crate) fn save(&self, client: u64) -> Vec<migration::Limit> {
+    /// What a client wants: limits and their values.
+    pub(crate) fn wanted_by(&self, client: u64) -> Vec<(u32, u64)> {
         let state = lock(&self.state);
         let own = state.wanted.iter().filter(|((known, _), _)| *known == client);
-        own.map(|(&(_, limit), &value)| migration::Limit { limit, value }).collect()
+        own.map(|(&(_, limit), &value)| (limit, value)).collect()
     }
 
     /// A client is gone. What the context has stays.

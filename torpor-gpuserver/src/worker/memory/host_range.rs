@@ -15,7 +15,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use torpor_proto::control::migration;
 use torpor_proto::error::CudaError;
 use torpor_proto::layout::{AddressRange, PAGE_BYTES};
 use torpor_proto::mapping::Mapping;
@@ -158,11 +157,9 @@ impl HostMemory {
             .map_err(|_| CudaError::OPERATING_SYSTEM)
     }
 
-    /// What was locked beside the staging area, for another worker.
-    pub(crate) fn save(&self) -> Vec<migration::HostPiece> {
-        let piece =
-            |(&address, locked): (&u64, &Locked)| migration::HostPiece { address, bytes: locked.bytes };
-        self.locked.iter().map(piece).collect()
+    /// What was locked beside the staging area: addresses and lengths.
+    pub(crate) fn locked(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.locked.iter().map(|(&address, locked)| (address, locked.bytes))
     }
 
     /// Bytes that are page-locked.

@@ -7,8 +7,6 @@ use crate::driver::ExecutableGraph;
 use crate::worker::objects::event::ClientEvent;
 use crate::worker::objects::table::Table;
 use std::rc::Rc;
-use torpor_proto::control::migration;
-use torpor_proto::error::CudaError;
 use torpor_proto::image::DriverCalls;
 
 /// Graphs of a client.
@@ -42,30 +40,6 @@ pub(crate) struct Graphs {
 impl Graphs {
     pub(crate) fn new() -> Self {
         Self { table: Table::new(LIMIT), words: 0 }
-    }
-
-    /// What the client has, for another worker.
-    pub(crate) fn save(&self) -> Vec<migration::Graph> {
-        let graphs = self.table.iter().map(|(id, graph)| migration::Graph {
-            id,
-            words: graph.words.clone(),
-            next: graph.next.clone(),
-            flags: graph.flags,
-        });
-        graphs.collect()
-    }
-
-    /// What the client had at another worker. Each is made launchable when it is first launched here: the driver looks at
-    /// addresses, and the client's memory is not on this GPU yet.
-    pub(crate) fn restore(graphs: Vec<migration::Graph>) -> Result<Self, CudaError> {
-        let mut restored = Self::new();
-        for migration::Graph { id, words, next, flags } in graphs {
-            restored.words += words.len() + next.len();
-            restored
-                .table
-                .insert(id, Box::new(ClientGraph { words, next, flags, ..ClientGraph::default() }))?;
-        }
-        Ok(restored)
     }
 }
 

@@ -6,8 +6,8 @@ use crate::worker::objects::image_upload::Uploads;
 use crate::worker::objects::table::Table;
 use crate::worker::objects::variables::{Own, Placed};
 use std::sync::Arc;
-use torpor_proto::control::migration;
 use torpor_proto::error::CudaError;
+use torpor_proto::image::relocate::Relocatable;
 
 /// Images of a client.
 const LIMIT: u32 = 65_536;
@@ -27,29 +27,18 @@ pub(crate) struct Images {
     pub(crate) uploads: Uploads,
     /// A bank of constants is not filled yet.
     pub(crate) has_stale_banks: bool,
+    /// What a parked command has found out of an image.
+    pub(crate) parked_layout: Option<(Arc<Image>, Relocatable)>,
 }
 
 impl Images {
     pub(crate) fn new() -> Self {
-        Self { table: Table::new(LIMIT), uploads: Uploads::default(), has_stale_banks: false }
-    }
-
-    /// What the client has, for another worker. `None` if it has variables that the driver placed, which no other worker could
-    /// give it.
-    pub(crate) fn save(&self) -> Option<Vec<migration::Image>> {
-        let images = self.table.iter().map(|(id, known)| {
-            let ClientImage { image, own, .. } = &**known;
-            let (hash, bytes) = (image.hash().to_vec(), image.bytes());
-            let (variables, managed_variables) = match own {
-                Own::Nothing => (None, None),
-                Own::Placed(placed) => {
-                    (Some(placed.block.address), placed.managed.map(|managed| managed.address))
-                }
-                Own::Fixed { .. } => return None,
-            };
-            Some(migration::Image { id, hash, bytes, variables, managed_variables })
-        });
-        images.collect()
+        Self {
+            table: Table::new(LIMIT),
+            uploads: Uploads::default(),
+            has_stale_banks: false,
+            parked_layout: None,
+        }
     }
 
     /// Everything that is at the client's own addresses.

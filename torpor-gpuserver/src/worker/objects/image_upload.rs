@@ -4,7 +4,6 @@ use crate::worker::gpu::images::ImageHash;
 use crate::worker::memory::host_range::HostMemory;
 use std::collections::HashMap;
 use torpor_proto::command::ImageUpload;
-use torpor_proto::control::migration;
 use torpor_proto::error::CudaError;
 use torpor_proto::image::MAX_IMAGE_BYTES;
 
@@ -23,24 +22,20 @@ pub(crate) struct Uploads {
 }
 
 impl Uploads {
-    /// What has arrived so far, for another worker, and how many bytes the client has uploaded in its life.
-    pub(crate) fn save(&self) -> (Vec<migration::Upload>, u64) {
-        let upload = |(hash, contents): (&ImageHash, &Vec<u8>)| migration::Upload {
-            hash: hash.to_vec(),
-            contents: contents.clone(),
-        };
-        (self.under_way.iter().map(upload).collect(), self.lifetime_bytes)
+    /// Those of which so much has arrived.
+    pub(crate) fn new(under_way: Vec<(ImageHash, Vec<u8>)>, lifetime_bytes: u64) -> Self {
+        let under_way_bytes = under_way.iter().map(|(_, contents)| contents.len() as u64).sum();
+        Self { under_way: under_way.into_iter().collect(), under_way_bytes, lifetime_bytes }
     }
 
-    /// What had arrived at another worker.
-    pub(crate) fn restore(uploads: Vec<migration::Upload>, lifetime_bytes: u64) -> Result<Self, CudaError> {
-        let mut restored = Self { lifetime_bytes, ..Self::default() };
-        for migration::Upload { hash, contents } in uploads {
-            let hash = ImageHash::try_from(hash.as_slice()).map_err(|_| CudaError::INVALID_VALUE)?;
-            restored.under_way_bytes += contents.len() as u64;
-            restored.under_way.insert(hash, contents);
-        }
-        Ok(restored)
+    /// What has arrived of each so far.
+    pub(crate) fn under_way(&self) -> impl Iterator<Item = (&ImageHash, &[u8])> {
+        self.under_way.iter().map(|(hash, contents)| (hash, contents.as_slice()))
+    }
+
+    /// How many bytes the client has uploaded in its life.
+    pub(crate) fn lifetime_bytes(&self) -> u64 {
+        self.lifetime_bytes
     }
 
     /// Adds a piece. Returns the image with its last piece. After an error the image must be begun anew.

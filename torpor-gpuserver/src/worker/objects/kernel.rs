@@ -92,17 +92,6 @@ impl Kernels {
         Ok(())
     }
 
-    /// What the client has, for another worker.
-    pub(crate) fn save(&self) -> Vec<migration::Kernel> {
-        let kernels = self.table.iter().map(|(id, kernel)| migration::Kernel {
-            id,
-            image: kernel.image,
-            name: kernel.name.clone(),
-            settings: kernel.settings.save(),
-        });
-        kernels.collect()
-    }
-
     /// The client sets something of a kernel.
     ///
     /// # Errors

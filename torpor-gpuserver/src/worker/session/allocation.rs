@@ -6,6 +6,7 @@ use crate::worker::gpu::memory::Reserved;
 use crate::worker::gpu::pinned_budget::PinnedShare;
 use crate::worker::memory::segment::Backing;
 use crate::worker::session::Session;
+use crate::worker::session::coming::Room;
 use crate::worker::session::halt::Halt;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -77,50 +78,52 @@ impl Session {
         Ok(())
     }
 
-    /// Waits until so much of the GPU's memory is this client's. False if others that are active wait for memory, too, and this
-    /// client has to [step back](Self::step_back) for one of them to get some.
-    pub(crate) fn reserve_memory(&mut self, bytes: u64) -> Result<bool, Halt> {
-        let began = Instant::now();
-        let (reserved, waited) = self.wait_for_memory(bytes);
-        if waited {
-            self.shared.turns.want_no_memory(self.link.client);
-            if reserved == Ok(true) {
-                self.residency.tenure.begin(began.elapsed());
-            }
+    /// Whether so much of the GPU's memory is this client's now. If not, others are to make room for it, and it asks again.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR_OUT_OF_MEMORY` if nobody can.
+    pub(crate) fn try_reserve(&mut self, bytes: u64) -> Result<Room, Halt> {
+        let (link, memory) = (&self.link, &self.shared.memory);
+        match memory.reserve(link.client, bytes, &self.shared.turns) {
+            Reserved::Granted => return Ok(Room::Granted),
+            Reserved::StepBack => return Ok(Room::StepBack),
+            Reserved::Later => return Ok(Room::Later),
+            Reserved::Exhausted => {}
         }
-        reserved
+        if let Some(untold) = self.residency.exhaustions.tell(Instant::now()) {
+            tracing::error!(
+                client = link.client,
+                function = %link.function,
+                untold,
+                "no room on the GPU: {bytes} bytes are needed, functions may use {} in all, and nothing else can be \
+                 evicted",
+                memory.limit_bytes()
+            );
+        }
+        Err(Halt::Refused(CudaError::OUT_OF_MEMORY))
     }
 
-    /// Also whether it had to wait.
-    fn wait_for_memory(&mut self, bytes: u64) -> (Result<bool, Halt>, bool) {
-        let (link, shared) = (self.link.clone(), self.shared.clone());
+    /// Waits until so much is this client's, in the middle of something that cannot be begun again.
+    fn reserve_again(&mut self, bytes: u64) -> Result<(), Halt> {
         let mut waited = false;
-        loop {
-            match shared.memory.reserve(link.client, bytes, &shared.turns) {
-                Reserved::Granted => return (Ok(true), waited),
-                Reserved::StepBack => return (Ok(false), waited),
-                Reserved::Later => {
+        let reserved = loop {
+            match self.try_reserve(bytes) {
+                Ok(Room::Granted) => break Ok(()),
+                Ok(Room::StepBack) => break Err(Halt::Refused(CudaError::OUT_OF_MEMORY)),
+                Ok(Room::Later) => {
                     waited = true;
-                    if let Err(error) = self.wait_around() {
-                        shared.memory.wait_no_longer(link.client);
-                        return (Err(error), waited);
+                    if let Err(halt) = self.wait_around() {
+                        self.shared.memory.wait_no_longer(self.link.client);
+                        break Err(halt);
                     }
                 }
-                Reserved::Exhausted => {
-                    if let Some(untold) = self.residency.exhaustions.tell(Instant::now()) {
-                        tracing::error!(
-                            client = link.client,
-                            function = %link.function,
-                            untold,
-                            "no room on the GPU: {bytes} bytes are needed, functions may use {} in all, and nothing else \
-                             can be evicted",
-                            shared.memory.limit_bytes()
-                        );
-                    }
-                    return (Err(Halt::Refused(CudaError::OUT_OF_MEMORY)), waited);
-                }
+                Err(halt) => break Err(halt),
             }
+        };
+        if waited {
+            self.shared.turns.want_no_memory(self.link.client);
         }
+        reserved
     }
 
     /// Puts reserved physical memory behind a segment; the reservation is used up, whatever comes of it. The memory holds
@@ -150,9 +153,7 @@ impl Session {
                     }
                     // Somebody else has what should be there: others of ours must leave instead.
                     memory.lower_limit(bytes);
-                    if !self.reserve_memory(bytes)? {
-                        return Err(error.into());
-                    }
+                    self.reserve_again(bytes)?;
                 }
             }
         }

@@ -10,7 +10,6 @@ use crate::worker::session::halt::Halt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
-use torpor_proto::control::migration;
 use torpor_proto::error::CudaError;
 
 impl Session {
@@ -87,33 +86,5 @@ impl Session {
         };
         self.kernels.table.insert(id, Box::new(kernel))?;
         Ok(loaded)
-    }
-
-    /// Gives the client the images that it had at another worker.
-    pub(crate) fn restore_images(&mut self, images: Vec<migration::Image>) -> Result<(), CudaError> {
-        for migration::Image { id, hash, bytes, variables, managed_variables } in images {
-            let hash = ImageHash::try_from(hash.as_slice()).map_err(|_| CudaError::INVALID_VALUE)?;
-            // A lower limit takes nothing away from a client that is moved.
-            if !self.know_image(id, (hash, bytes), u64::MAX)? {
-                return Err(CudaError::FILE_NOT_FOUND);
-            }
-            if let Some(address) = variables {
-                let image = self.images.table.get(id)?.image.clone();
-                self.images.table.get_mut(id)?.own =
-                    Own::Placed(Box::new(self.restore_variables(&image, address, managed_variables)?));
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes the kernels that the client had at another worker; its images are there.
-    pub(crate) fn restore_kernels(&mut self, kernels: Vec<migration::Kernel>) -> Result<(), CudaError> {
-        for migration::Kernel { id, image, name, settings } in kernels {
-            self.take_kernel(image, id, &name)?;
-            for migration::KernelSetting { attribute, value } in settings {
-                self.kernels.set(id, attribute, value)?;
-            }
-        }
-        Ok(())
     }
 }

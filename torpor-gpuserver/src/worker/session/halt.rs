@@ -1,7 +1,8 @@
 //! What stops a session in the middle of something, and whose fault that is. CUDA's codes are chosen where a client is
 //! answered.
 
-use crate::worker::session::{Session, Stop, WATCH_NAP};
+use crate::worker::session::pause::WATCH_NAP;
+use crate::worker::session::{Session, Stop};
 use std::time::Instant;
 use torpor_proto::error::CudaError;
 
@@ -12,6 +13,8 @@ pub(crate) enum Halt {
     Interrupted,
     /// Whoever wanted it does not any more.
     Unwanted,
+    /// A command needs something first, and is executed again then; it has done nothing.
+    Parked,
     /// One call is refused, which harms neither the context nor other clients: whoever wanted it is told, or tries again.
     Refused(CudaError),
     /// The context is lost, and the worker ends.
@@ -35,7 +38,8 @@ impl From<Halt> for CudaError {
     fn from(halt: Halt) -> Self {
         match halt {
             Halt::Interrupted => Self::DEINITIALIZED,
-            Halt::Unwanted => Self::NOT_READY,
+            // No client hears it.
+            Halt::Unwanted | Halt::Parked => Self::NOT_READY,
             Halt::Refused(error) | Halt::Lost(error) => error,
         }
     }
@@ -45,7 +49,7 @@ impl Session {
     /// Whether it is one call's fault alone: the driver is asked, since a context that is lost may be noticed by any code.
     pub(crate) fn is_refusal(&self, halt: Halt) -> bool {
         match halt {
-            Halt::Interrupted | Halt::Lost(_) => false,
+            Halt::Interrupted | Halt::Parked | Halt::Lost(_) => false,
             Halt::Unwanted | Halt::Refused(_) => {
                 matches!(self.streams.neutral().query(), Ok(()) | Err(CudaError::NOT_READY))
             }

@@ -15,10 +15,12 @@ use crate::worker::objects::table::Table;
 use crate::worker::session::checkpoint::Cover;
 use crate::worker::session::dedup::Identified;
 use crate::worker::session::halt::Halt;
+use crate::worker::session::parking::Parking;
+use crate::worker::session::pause::{BUSY_NAP, IDLE_NAP, WATCH_NAP};
 use crate::worker::session::printing::Printing;
 use crate::worker::session::residency::Residency;
 use crate::worker::session::watchdog::Overstay;
-use crate::worker::session::{BUSY_NAP, IDLE_NAP, Session, Stop, WATCH_NAP};
+use crate::worker::session::{Session, Stop};
 use crate::worker::streams::Streams;
 use crate::worker::sync::lock;
 use std::mem::ManuallyDrop;
@@ -290,6 +292,7 @@ impl Session {
             images: Images::new(),
             arrays: Arrays::new(),
             residency,
+            parking: Parking::default(),
             arrivals: Arrivals::new(),
             hashed: Identified::new(),
             cover: Cover::default(),

@@ -1,17 +1,21 @@
 //! A session: the thread that reads one client's ring, and everything the client has on the GPU. How it begins and ends
-//! stands in `life.rs`.
+//! stands in `life.rs`, how it spends its life in `machine.rs`.
 
 mod allocation;
 mod arrays;
 pub(crate) mod checkpoint;
 pub(crate) mod code;
+mod coming;
 pub(crate) mod dedup;
 mod eviction;
 pub(crate) mod halt;
 mod lease;
 pub(crate) mod life;
+mod machine;
 mod managed;
 mod pace;
+mod parking;
+mod pause;
 pub(crate) mod printing;
 pub(crate) mod reach;
 pub(crate) mod residency;
@@ -43,29 +47,17 @@ use crate::worker::objects::table::Table;
 use crate::worker::session::checkpoint::Cover;
 use crate::worker::session::dedup::Identified;
 use crate::worker::session::halt::Halt;
+use crate::worker::session::parking::{Need, Parking};
 use crate::worker::session::printing::Printing;
 use crate::worker::session::residency::Residency;
-use crate::worker::session::sleep::Sleep;
 use crate::worker::streams::Streams;
-use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
 use torpor_proto::channel::Channel;
 use torpor_proto::command::{Dispatched, dispatch};
-use torpor_proto::control::migration::ClientState;
+use torpor_proto::control::migration::Checkpoint;
 use torpor_proto::error::CudaError;
-use torpor_proto::ring::{Consumer, Malformed, Record};
-
-/// How long a session keeps its core while it waits for the GPU alone. Longer than most requests take.
-const WATCH: Duration = Duration::from_millis(20);
-/// Then, between two looks at the GPU.
-pub(crate) const WATCH_NAP: Duration = Duration::from_micros(50);
-/// Between two looks at a GPU for which nobody waits.
-pub(crate) const BUSY_NAP: Duration = Duration::from_millis(1);
-/// Between two looks at everything when there is nothing to do; whoever wants the session wakes it.
-pub(crate) const IDLE_NAP: Duration = Duration::from_millis(100);
+use torpor_proto::ring::{Malformed, Record};
 
 /// Failed commands that are logged, per client.
 const LOGGED_FAILURES: u32 = 16;
@@ -95,6 +87,7 @@ pub(crate) struct Session {
     pub(crate) images: Images,
     pub(crate) arrays: Arrays,
     pub(crate) residency: Residency,
+    pub(crate) parking: Parking,
     pub(crate) arrivals: Arrivals,
     pub(crate) hashed: Identified,
     pub(crate) cover: Cover,
@@ -104,101 +97,11 @@ pub(crate) struct Session {
     pub(crate) shared: Arc<Shared>,
     pub(crate) link: Arc<Link>,
     /// The client's state, once it is to go to another worker.
-    pub(crate) released: Option<ClientState>,
+    pub(crate) released: Option<Checkpoint>,
     pub(crate) failures: u32,
 }
 
 impl Session {
-    /// Executes a command that was taken from the ring before, if there is one, then reads the ring until something ends
-    /// that.
-    pub(crate) fn serve(&mut self, first: Option<Record>) -> Stop {
-        match self.read_ring(first) {
-            Err(stop) => stop,
-        }
-    }
-
-    fn read_ring(&mut self, first: Option<Record>) -> Result<Infallible, Stop> {
-        let link = self.link.clone();
-        let channel: &Channel = link.channel.get().expect("set when the session was opened");
-        let (mut consumer, mut sleep) = (Consumer::resume(channel.ring()), Sleep::new(Instant::now()));
-        let mut record = Record::default();
-        let mut idle_since = Some(Instant::now());
-        let mut commands = link.usage.commands.load(Ordering::Relaxed);
-        if let Some(first) = first {
-            self.begin_work();
-            self.uncover();
-            self.execute(&first, channel)?;
-        }
-        loop {
-            if let Some(stop) = self.interrupted() {
-                return Err(stop);
-            }
-            match self.share_the_gpu() {
-                // It may have become data: nothing more is taken from the ring.
-                Err(Halt::Interrupted) => continue,
-                shared => self.go_on(shared, "waiting for its work to end")?,
-            }
-            let brought = self.keep_bringing(idle_since.is_none());
-            self.go_on(brought, "bringing its memory")?;
-            let taken = consumer
-                .pop(channel.ring(), &channel.words, &mut record)
-                .map_err(|malformed| Stop::Fault(malformed.to_string()))?;
-            if taken {
-                commands += 1;
-                link.usage.commands.store(commands, Ordering::Relaxed);
-                if idle_since.take().is_some() {
-                    self.begin_work();
-                    // Before anything of it is executed.
-                    self.uncover();
-                }
-                self.execute(&record, channel)?;
-            }
-            self.poll().map_err(|halt| self.lose(halt, "waiting for the GPU"))?;
-            if taken {
-                // A refusal leaves the GPU further behind until the next checkpoint.
-                let caught_up = self.catch_up();
-                self.go_on(caught_up, "waiting for the GPU to catch up")?;
-                continue;
-            }
-            let idle = idle_since.get_or_insert_with(Instant::now).elapsed();
-            // Its memory comes piece by piece, each posted here: a nap between two would leave the bus without work.
-            let coming = self.is_coming();
-            let waiting = coming || self.is_waiting();
-            let rests = match if waiting { Ok(false) } else { self.rest(idle) } {
-                Ok(rests) => rests,
-                Err(Halt::Interrupted) => continue,
-                Err(halt) => return Err(self.lose(halt, "leaving the GPU")),
-            };
-            if idle < self.shared.tuning.spin {
-                std::hint::spin_loop();
-            } else if coming || (waiting && idle < WATCH) {
-                std::thread::yield_now();
-            } else if waiting {
-                sleep.sleep(&consumer, channel.ring(), WATCH_NAP);
-            } else if rests {
-                self.end_work();
-                let covered = self.cover(idle);
-                self.go_on(covered, "saving its state")?;
-                match self.identify(idle) {
-                    Ok(true) | Err(Halt::Interrupted) => {}
-                    // What cannot be identified is kept all the same.
-                    Ok(false) | Err(_) => {
-                        self.tell_cover();
-                        let nap = self.nap_until_covered(idle, IDLE_NAP);
-                        sleep.sleep(&consumer, channel.ring(), nap);
-                    }
-                }
-            } else {
-                let is_busy = self.check().map_err(|halt| self.lose(halt, "running posted work"))?;
-                if !is_busy {
-                    self.end_work();
-                }
-                let nap = if is_busy { BUSY_NAP } else { self.nap(idle) };
-                sleep.sleep(&consumer, channel.ring(), nap);
-            }
-        }
-    }
-
     #[inline]
     fn interrupted(&self) -> Option<Stop> {
         if self.link.is_stopping() {
@@ -210,17 +113,16 @@ impl Session {
         }
     }
 
-    fn execute(&mut self, record: &Record, channel: &Channel) -> Result<(), Stop> {
+    /// Executes a record. Returns what it needs first, if it has done nothing for lack of that.
+    fn execute(&mut self, record: &Record, channel: &Channel) -> Result<Option<Need>, Stop> {
         let slot = record.header().slot;
         if self.pending.is_due(slot) {
             return Err(Stop::Fault(format!("completion slot {slot} is used again before its answer")));
         }
         let dispatched =
             dispatch(self, record).map_err(|malformed: Malformed| Stop::Fault(malformed.to_string()))?;
-        if let Some(state) = &mut self.released {
-            // It waited for its turn, and is executed where that comes.
-            state.waiting_command = record.words().to_vec();
-            return Err(Stop::Released);
+        if let Some(need) = self.parking.take_need() {
+            return Ok(Some(need));
         }
         let (name, result) = match dispatched {
             Dispatched::Posted(name, result) => {
@@ -245,15 +147,15 @@ impl Session {
                 };
                 (name, result)
             }
-            Dispatched::Pending(..) => return Ok(()),
+            Dispatched::Pending(..) => return Ok(None),
         };
         match result {
             Err(error) if error.is_sticky() => Err(self.lose(error.into(), name)),
             Err(error) if error != CudaError::NOT_READY => {
                 self.log_failure(name, error);
-                Ok(())
+                Ok(None)
             }
-            _ => Ok(()),
+            _ => Ok(None),
         }
     }
 

@@ -34,9 +34,9 @@ pub(crate) struct Printing {
 }
 
 impl Printing {
-    /// What the client has not taken, for another worker.
-    pub(crate) fn save(&self) -> Vec<u8> {
-        self.text.clone()
+    /// What the client has not taken.
+    pub(crate) fn untaken(&self) -> &[u8] {
+        &self.text
     }
 
     /// A stream's number may be another stream's soon.

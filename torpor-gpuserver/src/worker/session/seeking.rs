@@ -1,63 +1,32 @@
 //! Seeking: a client wants what another one has exported, which another GPU's worker serves. The server brings them together; until
-//! then the client waits as one that waits for its turn, and if it is moved, its command goes along and is executed there.
+//! then its command is parked as one that waits for its turn, and if the client is moved, it goes along and is executed there.
 
 use crate::worker::gpu::ipc::{Exports, Secret};
-use crate::worker::mailbox::Wish;
 use crate::worker::session::Session;
 use crate::worker::session::halt::Halt;
+use crate::worker::session::parking::Need;
 use std::sync::Arc;
-use std::time::Duration;
-use torpor_proto::control::worker::{Phase, Seek, from_worker};
 use torpor_proto::error::CudaError;
-
-/// Between two looks at what others want meanwhile; whoever wants something wakes the session.
-const NAP: Duration = Duration::from_millis(5);
 
 impl Session {
     /// What a client of the function has exported with this secret.
     ///
     /// # Errors
-    /// [`Halt::Refused`] with `CUDA_ERROR_INVALID_VALUE` if there is none that this client could have; [`Halt::Interrupted`] also if
-    /// it is elsewhere, and this client goes there; [`Halt::Lost`].
+    /// [`Halt::Refused`] with `CUDA_ERROR_INVALID_VALUE` if there is none that this client could have; [`Halt::Parked`] if it may be
+    /// elsewhere.
     pub(crate) fn find_export<T>(
         &mut self,
         exports: impl Fn(&Self) -> &Exports<T>,
         secret: Secret,
         exporter: u64,
     ) -> Result<Arc<T>, Halt> {
-        let find = |session: &Self| exports(session).find(secret, &session.link.function);
-        if let Some(found) = find(self) {
+        if let Some(found) = exports(self).find(secret, &self.link.function) {
             return Ok(found);
         }
-        if self.residency.may_seek && self.shared.link(exporter).is_none() {
-            self.seek(exporter)?;
+        let is_elsewhere = self.residency.may_seek && self.shared.link(exporter).is_none();
+        if is_elsewhere && !self.parking.has_sought() {
+            return Err(self.parking.park(Need::Export(exporter)));
         }
-        find(self).ok_or(Halt::Refused(CudaError::INVALID_VALUE))
-    }
-
-    fn seek(&mut self, exporter: u64) -> Result<(), Halt> {
-        let link = self.link.clone();
-        if self.is_active() {
-            self.step_back()?;
-        }
-        link.take_sought();
-        self.residency.waiting = true;
-        self.tell_phase(Phase::Waiting);
-        self.shared.tell(from_worker::Body::Seek(Seek { client: link.client, exporter }));
-        let sought = loop {
-            if link.take_sought() {
-                break Ok(());
-            }
-            if let Err(halt) = self.attend() {
-                break Err(halt);
-            }
-            std::thread::park_timeout(NAP);
-        };
-        self.residency.waiting = false;
-        self.tell_phase(Phase::Idle);
-        if link.take(Wish::ReleaseWaiting) {
-            self.refuse_release("it waits no longer");
-        }
-        sought
+        Err(Halt::Refused(CudaError::INVALID_VALUE))
     }
 }

@@ -12,7 +12,9 @@ use crate::worker::gpu::ipc::tenancy::NotJoined;
 use crate::worker::memory::arrivals::EVERYTHING;
 use crate::worker::memory::segment::{Backing, ClientSegment, Membership};
 use crate::worker::session::Session;
+use crate::worker::session::coming::Room;
 use crate::worker::session::halt::Halt;
+use crate::worker::session::parking::Need;
 use std::sync::Arc;
 use torpor_proto::control::migration::Origin;
 use torpor_proto::error::CudaError;
@@ -75,39 +77,37 @@ impl Session {
         // Chunks that it has not referred to may be in files, and a lease says that none of its are.
         self.give_lease_back();
         let client = self.link.client;
-        loop {
-            match segment.join(client, &self.shared.store) {
-                Ok(()) => break,
-                Err(NotJoined::Refused) => return Err(CudaError::INVALID_VALUE.into()),
-                Err(NotJoined::Busy) => self.wait_around()?,
-            }
+        match segment.join(client, &self.shared.store) {
+            Ok(()) => {}
+            Err(NotJoined::Refused) => return Err(CudaError::INVALID_VALUE.into()),
+            Err(NotJoined::Busy) => return Err(self.parking.park(Need::Others)),
         }
         let membership = Membership::new(segment, client, Origin::Import);
         Ok(self.space.import(home, ClientSegment::imported(membership))?)
     }
 
-    /// Maps all shared segments that the client can reach, or all of them if the operator wants it. False if the client has to
-    /// give its turn up first, see [`Self::reserve_memory`].
+    /// Maps all shared segments that the client can reach, or all of them if the operator wants it, as far as there is room.
     ///
     /// # Errors
     /// As [`Self::swap_in`].
-    pub(crate) fn enter_shared(&mut self) -> Result<bool, Halt> {
+    pub(crate) fn enter_shared(&mut self) -> Result<Room, Halt> {
         let is_missing = |segment: &ClientSegment| {
             let is_wanted = segment.is_reachable() || self.residency.is_loading();
             segment.shared.is_some() && segment.backing.is_none() && is_wanted
         };
         let missing = self.space.segments().filter(|(_, segment)| is_missing(segment));
         for home in missing.map(|(home, _)| home).collect::<Vec<_>>() {
-            if !self.enter_segment(home)? {
-                return Ok(false);
+            let entered = self.enter_segment(home)?;
+            if entered != Room::Granted {
+                return Ok(entered);
             }
         }
-        Ok(true)
+        Ok(Room::Granted)
     }
 
     /// Maps a shared segment, and brings it if it is not there. Results as [`Self::enter_shared`]'s.
-    pub(crate) fn enter_segment(&mut self, home: u64) -> Result<bool, Halt> {
-        let Some(segment) = self.shared_segment(home) else { return Ok(true) };
+    pub(crate) fn enter_segment(&mut self, home: u64) -> Result<Room, Halt> {
+        let Some(segment) = self.shared_segment(home) else { return Ok(Room::Granted) };
         let client = self.link.client;
         loop {
             match segment.enter(client) {
@@ -117,11 +117,14 @@ impl Session {
                     if mapped.is_err() {
                         segment.let_go(client);
                     }
-                    return mapped.map(|()| true);
+                    return mapped.map(|()| Room::Granted);
                 }
-                Found::Busy => self.wait_around()?,
-                Found::Absent if !self.reserve_memory(segment.bytes())? => return Ok(false),
+                Found::Busy => return Ok(Room::Later),
                 Found::Absent => {
+                    let reserved = self.try_reserve(segment.bytes())?;
+                    if reserved != Room::Granted {
+                        return Ok(reserved);
+                    }
                     let Some(chunks) = segment.begin_bringing(client) else {
                         self.shared.memory.unreserve(client, segment.bytes());
                         continue;
@@ -132,7 +135,7 @@ impl Session {
                         Err(halt) => (chunks, Err(halt)),
                     };
                     segment.end_bringing(client, chunks, brought.as_ref().ok().cloned());
-                    return brought.map(|_| true);
+                    return brought.map(|_| Room::Granted);
                 }
             }
         }
@@ -215,12 +218,16 @@ impl Session {
     }
 
     /// Before a shared segment is given up: nobody moves it, and the store has nothing of it for this client any more.
+    ///
+    /// # Errors
+    /// [`Halt::Parked`] while a session does move it.
     pub(crate) fn give_up_shared(&mut self, home: u64) -> Result<(), Halt> {
         let Some(segment) = self.shared_segment(home) else { return Ok(()) };
-        while !segment.give_up(self.link.client, &self.shared.store) {
-            self.wait_around()?;
+        if segment.give_up(self.link.client, &self.shared.store) {
+            Ok(())
+        } else {
+            Err(self.parking.park(Need::Others))
         }
-        Ok(())
     }
 
     /// Whether other clients have any of its memory, too.

@@ -12,6 +12,7 @@ use crate::worker::gpu::host_store::{Chunk, Content};
 use crate::worker::memory::arrivals::EVERYTHING;
 use crate::worker::memory::units::Units;
 use crate::worker::session::Session;
+use crate::worker::session::coming::Room;
 use crate::worker::session::halt::Halt;
 use crate::worker::session::pace::Pace;
 use crate::worker::work_time::micros;
@@ -25,6 +26,9 @@ use torpor_proto::error::CudaError;
 /// How much may be under way at once: enough to keep the bus busy while the session does something else, and little enough
 /// for the client's own copies not to queue behind all of its memory.
 const UNDER_WAY_BYTES: u64 = 32 << 20;
+
+/// Segments that are to be brought, with their lengths.
+pub(crate) type Missing = Vec<(u64, u64)>;
 
 /// A segment that is to be brought.
 #[derive(Clone, Copy, Debug)]
@@ -54,24 +58,36 @@ pub(crate) struct SwapIn {
 }
 
 impl Session {
-    /// Begins to bring what is not there. False if the client has to give its turn up first, see [`Self::reserve_memory`].
+    /// Begins to bring what is not there, once there is room for that. `missing`: what it is, as the last try found. `short`: since when
+    /// others are to make room.
     ///
     /// # Errors
     /// `CUDA_ERROR_OUT_OF_MEMORY` if there is no room, `CUDA_ERROR_OPERATING_SYSTEM` if the host store does not have what was
     /// given to it, or the context's.
-    pub(crate) fn swap_in(&mut self) -> Result<bool, Halt> {
-        if !self.enter_shared()? {
-            return Ok(false);
-        }
-        let missing = self.missing();
+    pub(crate) fn swap_in(
+        &mut self,
+        missing: &mut Option<Missing>,
+        short: Option<Instant>,
+    ) -> Result<Room, Halt> {
+        let missing = match missing {
+            Some(missing) => missing,
+            None => {
+                let entered = self.enter_shared()?;
+                if entered != Room::Granted {
+                    return Ok(entered);
+                }
+                missing.insert(self.missing())
+            }
+        };
         let bytes: u64 = missing.iter().map(|&(_, bytes)| bytes).sum();
         if bytes == 0 {
             self.link.usage.hits.fetch_add(1, Ordering::Relaxed);
-            return Ok(true);
+            return Ok(Room::Granted);
         }
-        let asked = Instant::now();
-        if !self.reserve_memory(bytes)? {
-            return Ok(false);
+        let asked = short.unwrap_or_else(Instant::now);
+        let reserved = self.try_reserve(bytes)?;
+        if reserved != Room::Granted {
+            return Ok(reserved);
         }
         self.link.usage.swaps.fetch_add(1, Ordering::Relaxed);
         // Only now: those that left for this one may have needed the slots.
@@ -80,7 +96,7 @@ impl Session {
             return Err(self.store_failed(&error));
         }
         let began = Instant::now();
-        let incoming = self.plan(&missing);
+        let incoming = self.plan(missing);
         let groups = incoming.iter().map(|one| (one.address, one.group)).collect();
         self.space.spread_arrivals(&groups);
         self.residency.swap_in = Some(SwapIn {
@@ -99,13 +115,13 @@ impl Session {
         // Shared memory may lead to the rest, and does not say so.
         let is_whole = self.residency.whole || self.space.is_shared();
         if self.shared.tuning.swap.is_pipelined() && !is_whole {
-            return self.bring_next().map(|()| true);
+            return self.bring_next().map(|()| Room::Granted);
         }
         self.bring_up_to(EVERYTHING)?;
         let fence = self.streams.fence_setup()?;
         self.wait_for(Vec::from_iter(fence))?;
         self.arrivals.complete();
-        Ok(true)
+        Ok(Room::Granted)
     }
 
     /// Which segment comes in which group.
@@ -273,7 +289,7 @@ impl Session {
 
     /// Segments that are not resident and can be reached (all of them, if the operator wants it), with their lengths: first those that the last request touched, in
     /// its order, each followed by what it leads to, because whoever waits for one waits for the other.
-    fn missing(&self) -> Vec<(u64, u64)> {
+    fn missing(&self) -> Missing {
         let (mut seen, mut missing) = (HashSet::new(), Vec::new());
         let units = Units::of(&self.space);
         let others = self.space.segments().map(|(address, _)| address);

@@ -11,6 +11,9 @@ use torpor_proto::error::CudaError;
 use torpor_proto::image::relocate::{Bases, Immovable, Relocatable};
 use torpor_proto::layout::AddressRange;
 
+/// A block, the one of managed variables, and the code for them.
+type PlacedCode = ((AddressRange, Option<AddressRange>), Option<Arc<Instance>>);
+
 impl Session {
     /// Variables for an image that has none for this client yet. `wanted` is the one that it has asked for, if it has.
     ///
@@ -18,7 +21,7 @@ impl Session {
     /// `CUDA_ERROR_NOT_FOUND` if there is no such variable, `CUDA_ERROR_OUT_OF_MEMORY`, the driver's.
     pub(crate) fn own_variables(&mut self, image: &Arc<Image>, wanted: Option<&str>) -> Result<Own, Halt> {
         let mut is_managed = false;
-        let obstacle = match image.relocatable(&self.shared.device)? {
+        let obstacle = match self.layout_of(image)? {
             Err(obstacle) => obstacle,
             Ok(layout) => {
                 if wanted.is_some_and(|name| layout.variable(name).is_none()) {
@@ -27,9 +30,17 @@ impl Session {
                 is_managed = layout.managed_bytes() > 0;
                 match layout.obstacle().filter(|_| layout.has_kernels()).cloned() {
                     Some(obstacle) => obstacle,
-                    None => match self.place(image, layout)? {
-                        Ok(placed) => return Ok(Own::Placed(Box::new(placed))),
-                        Err(obstacle) => obstacle,
+                    None => match self.place(image, &layout) {
+                        Ok(Ok((blocks, instance))) => {
+                            return Ok(Own::Placed(Box::new(Placed::new(blocks, layout, instance))));
+                        }
+                        Ok(Err(obstacle)) => obstacle,
+                        Err(halt) => {
+                            if halt == Halt::Parked {
+                                self.images.parked_layout = Some((image.clone(), layout));
+                            }
+                            return Err(halt);
+                        }
                     },
                 }
             }
@@ -64,15 +75,27 @@ impl Session {
         Ok(Own::Fixed { instance, told: Vec::new() })
     }
 
+    /// What an image's variables are like. Finding out may have the driver compile, so a parked command leaves that for itself.
+    fn layout_of(&mut self, image: &Arc<Image>) -> Result<Result<Relocatable, Immovable>, CudaError> {
+        match self.images.parked_layout.take() {
+            Some((parked, layout)) if Arc::ptr_eq(&parked, image) => Ok(Ok(layout)),
+            _ => image.relocatable(&self.shared.device),
+        }
+    }
+
     /// Makes a block with its first contents. The inner error is the driver's, of the code.
-    fn place(&mut self, image: &Arc<Image>, layout: Relocatable) -> Result<Result<Placed, Immovable>, Halt> {
+    fn place(
+        &mut self,
+        image: &Arc<Image>,
+        layout: &Relocatable,
+    ) -> Result<Result<PlacedCode, Immovable>, Halt> {
         self.activate()?;
-        let (block, segment) = self.variables.take(block_bytes(&layout)).ok_or(CudaError::OUT_OF_MEMORY)?;
-        let managed = self.take_managed(&layout).inspect_err(|_| {
+        let (block, segment) = self.variables.take(block_bytes(layout)).ok_or(CudaError::OUT_OF_MEMORY)?;
+        let managed = self.take_managed(layout).inspect_err(|_| {
             self.variables.release(block.address);
         })?;
         let bases = bases(block, managed);
-        let instance = match self.load_relocated(image, &layout, bases) {
+        let instance = match self.load_relocated(image, layout, bases) {
             Ok(instance) => instance,
             Err(error) => {
                 self.variables.release(block.address);
@@ -84,13 +107,13 @@ impl Session {
                 };
             }
         };
-        let filled = self.fill_block(block, segment, (&layout, bases));
-        if let Err(halt) = filled.and_then(|()| Ok(self.fill_managed(&layout, bases)?)) {
+        let filled = self.fill_block(block, segment, (layout, bases));
+        if let Err(halt) = filled.and_then(|()| Ok(self.fill_managed(layout, bases)?)) {
             self.release_block(block.address)?;
             self.release_managed(managed)?;
             return Err(halt);
         }
-        Ok(Ok(Placed::new((block, managed), layout, instance)))
+        Ok(Ok(((block, managed), instance)))
     }
 
     fn load_relocated(

@@ -2,8 +2,9 @@
 
 use crate::worker::gpu::fence::Fence;
 use crate::worker::objects::pending::{Kept, Pending};
+use crate::worker::session::Session;
 use crate::worker::session::halt::Halt;
-use crate::worker::session::{Session, WATCH_NAP};
+use crate::worker::session::pause::WATCH_NAP;
 use std::time::Instant;
 
 impl Session {

@@ -1,61 +1,77 @@
 //! What others want of a session (`mailbox`), done by its own thread while it is idle or waits.
 
-use crate::worker::mailbox::Wish;
-use crate::worker::memory::arrivals::EVERYTHING;
+use crate::worker::mailbox::{Answer, Standing, Wish};
 use crate::worker::session::Session;
+use crate::worker::session::coming::Errand;
 use crate::worker::session::halt::Halt;
 use crate::worker::session::residency::Origin;
 use std::sync::atomic::Ordering;
 use torpor_proto::control::worker::Settings;
 
 impl Session {
-    /// Does what others want of an idle session.
-    pub(crate) fn grant_wishes(&mut self) -> Result<(), Halt> {
-        let link = self.link.clone();
-        self.renew_settings();
-        if link.wishes(Wish::Unload) {
-            link.fulfil(Wish::Unload);
-            self.settle()?;
-            self.evict()?;
-            self.shared.memory.trim();
-        }
-        if link.wishes(Wish::Evict) {
-            link.fulfil(Wish::Evict);
-            self.evict()?;
-        }
-        if link.wishes(Wish::Lease) {
-            self.lend_lease()?;
-        }
-        let (wanted, wanted_waiting) = (link.take(Wish::Release), link.take(Wish::ReleaseWaiting));
-        if wanted || (wanted_waiting && self.residency.waiting) {
-            self.depart()?;
-        } else if wanted_waiting {
-            self.refuse_release("it waits no longer");
-        }
-        // Whoever waits for its turn comes anyway.
-        if link.wishes(Wish::Load) && !self.residency.waiting {
-            self.residency.loading = true;
-            let loaded = self.activate().and_then(|()| self.bring_up_to(EVERYTHING));
-            self.residency.loading = false;
-            match loaded {
-                Ok(()) => self.give_up_turn(),
-                // The memory stays where it is; who asked for it sees that.
-                Err(error) if self.is_refusal(error) => {}
-                // It may be released: then it is loaded where it goes.
-                Err(error) => return Err(error),
-            }
-            link.fulfil(Wish::Load);
-        }
-        if !self.residency.waiting && link.take(Wish::Request) && link.told.is_any() {
-            self.residency.origin = Origin::Told;
-            match self.activate() {
-                Ok(()) => {}
-                // Its first command tries again.
-                Err(error) if self.is_refusal(error) => self.residency.origin = Origin::Inferred,
-                Err(error) => return Err(error),
+    /// Does what others want of a session that stands like that, as far as it can without coming to the GPU.
+    pub(crate) fn grant_wishes(&mut self, standing: Standing) -> Result<(), Halt> {
+        for wish in Wish::ALL {
+            if self.link.wishes(wish) {
+                match wish.answer(standing) {
+                    Answer::Now => self.grant(wish)?,
+                    Answer::Denied(_) => self.deny(wish, standing),
+                    Answer::Comes | Answer::Later => {}
+                }
             }
         }
         Ok(())
+    }
+
+    fn grant(&mut self, wish: Wish) -> Result<(), Halt> {
+        let link = self.link.clone();
+        match wish {
+            Wish::Settings => self.renew_settings(),
+            Wish::Unload => {
+                link.fulfil(Wish::Unload);
+                self.settle()?;
+                self.evict()?;
+                self.shared.memory.trim();
+            }
+            Wish::Evict => {
+                link.fulfil(Wish::Evict);
+                self.evict()?;
+            }
+            Wish::Lease => self.lend_lease()?,
+            Wish::Release | Wish::ReleaseWaiting => {
+                // One answer is enough for both.
+                let wanted = [Wish::Release, Wish::ReleaseWaiting].map(|release| link.take(release));
+                if wanted.contains(&true) {
+                    self.depart()?;
+                }
+            }
+            Wish::Request => {
+                link.fulfil(Wish::Request);
+                self.residency.origin = Origin::Told;
+            }
+            // It comes, see `errand`.
+            Wish::Load => {}
+        }
+        Ok(())
+    }
+
+    /// Tells whoever wants this why it cannot be, if that is so and nobody else has heard it.
+    pub(crate) fn deny(&self, wish: Wish, standing: Standing) {
+        if let Answer::Denied(reason) = wish.answer(standing)
+            && self.link.take(wish)
+        {
+            self.refuse_release(reason);
+        }
+    }
+
+    /// What else than a command an idle client comes to the GPU for.
+    pub(crate) fn errand(&self) -> Option<Errand> {
+        let comes = |wish: Wish| self.link.wishes(wish) && wish.answer(Standing::Idle) == Answer::Comes;
+        if comes(Wish::Load) {
+            return Some(Errand::Load);
+        }
+        let is_told = comes(Wish::Request) && self.link.take(Wish::Request) && self.link.told.is_any();
+        is_told.then_some(Errand::Request)
     }
 
     /// Takes over what is new in the settings.

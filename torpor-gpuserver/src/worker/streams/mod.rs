@@ -20,7 +20,6 @@ use crate::worker::streams::congestion::CHECKPOINT;
 use crate::worker::streams::live::Live;
 use crate::worker::streams::watched::Watched;
 use std::sync::Arc;
-use torpor_proto::control::migration;
 use torpor_proto::error::CudaError;
 
 /// The number of the legacy default stream.
@@ -85,15 +84,10 @@ impl Streams {
         self.table.insert(id, Entry { blocking, priority, live: None })
     }
 
-    /// What the client declared, for another worker.
-    pub(crate) fn save(&self) -> Vec<migration::Stream> {
+    /// What the client has declared.
+    pub(crate) fn declared(&self) -> impl Iterator<Item = (u32, bool, i32)> {
         let declared = self.table.iter().filter(|&(id, _)| id != LEGACY);
-        let stream = |(id, entry): (u32, &Entry)| migration::Stream {
-            id,
-            blocking: entry.blocking,
-            priority: entry.priority,
-        };
-        declared.map(stream).collect()
+        declared.map(|(id, entry)| (id, entry.blocking, entry.priority))
     }
 
     /// The stream to post something to, once it waits for what it must.

@@ -63,7 +63,7 @@ impl Session {
         if self.cover.next.is_some_and(|next| now < next) {
             return Ok(());
         }
-        let written = match self.client_state()? {
+        let written = match self.take_checkpoint()? {
             Some(state) => state_file::write(&state),
             None => return Ok(()),
         };

@@ -5,7 +5,7 @@ use crate::worker::session::Session;
 use crate::worker::session::halt::Halt;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
-use torpor_proto::control::migration::ClientState;
+use torpor_proto::control::migration::Checkpoint;
 use torpor_proto::control::worker::{NotReleased, from_worker};
 use torpor_proto::ring::Record;
 
@@ -27,7 +27,7 @@ const NAP: Duration = Duration::from_micros(10);
 /// What comes of a client that is to go.
 enum Departure {
     /// It is data.
-    Goes(Box<ClientState>),
+    Goes(Box<Checkpoint>),
     /// It stays, and why.
     Stays(&'static str),
 }
@@ -82,11 +82,11 @@ impl Session {
         if !self.depart_shared() {
             return Ok(Departure::Stays(SHARES));
         }
-        let state = self.client_state();
-        if !matches!(state, Ok(Some(_))) {
+        let checkpoint = self.take_checkpoint();
+        if !matches!(checkpoint, Ok(Some(_))) {
             self.stay_shared();
         }
-        Ok(state?.map_or(Departure::Stays(FIXED), |state| Departure::Goes(Box::new(state))))
+        Ok(checkpoint?.map_or(Departure::Stays(FIXED), |checkpoint| Departure::Goes(Box::new(checkpoint))))
     }
 
     /// The state as it is handed on. If that cannot be, the client stays, and the command is returned that was taken from

@@ -16,37 +16,43 @@ mod state;
 pub(in crate::worker::session) use state::Origin;
 pub(crate) use state::Residency;
 
-use crate::worker::mailbox::Wish;
+use crate::worker::mailbox::{Standing, Wish};
 use crate::worker::session::Session;
+use crate::worker::session::coming::{Errand, Room};
 use crate::worker::session::halt::Halt;
+use crate::worker::session::parking::Need;
 use crate::worker::session::tenure::GRACE;
 use crate::worker::session::watchdog::Overstay;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
-use torpor_proto::control::worker::{Phase, Waiting, Writeback, from_worker, happened};
+use std::time::Duration;
+use torpor_proto::control::worker::{Phase, Writeback, happened};
 
 /// A client that has got an answer and then nothing to do for so long has had its first request.
 const SETTLING: Duration = Duration::from_secs(1);
 
-/// Between two looks around of a session that waits for its turn or for memory and has answers to give meanwhile; whoever
-/// gives them up wakes it.
-const WAITING_NAP: Duration = Duration::from_millis(5);
+/// Between two looks around of a session that waits for another one in the middle of something.
+const AROUND_NAP: Duration = Duration::from_millis(5);
 
-/// How long a client has waited for its turn when the server hears of it, which may move it to another GPU...
-const FIRST_WORD: Duration = Duration::from_micros(200);
-/// ...and how long until it hears of it again.
-const NEXT_WORD: Duration = Duration::from_millis(50);
+/// How a session rests that has nothing to execute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// With its turn.
+    Holds,
+    /// Without.
+    Away,
+    /// It does not: it sets out for the GPU.
+    Sets(Errand),
+}
 
 impl Session {
-    /// Waits for a turn and brings the client's memory to the GPU, if it has none yet. Whatever needs the client's memory
-    /// calls this first.
+    /// What needs the client's memory calls this before it does anything: unless the client is active, the command is
+    /// [parked](crate::worker::session::parking) until it is.
     ///
     /// # Errors
-    /// [`Halt::Refused`] with `CUDA_ERROR_OUT_OF_MEMORY` if there is no room, [`Halt::Unwanted`] if it is only to be loaded and
-    /// nobody wants that any more, [`Halt::Lost`], [`Halt::Interrupted`].
+    /// [`Halt::Parked`]; as [`Self::come`], if that was in vain.
     #[inline]
     pub(crate) fn activate(&mut self) -> Result<(), Halt> {
-        if self.residency.active { Ok(()) } else { self.take_turn(0) }
+        if self.residency.active { Ok(()) } else { Err(self.parking.park(Need::Turn)) }
     }
 
     /// As [`Self::activate`], and reserves memory for something new beside all that the client has.
@@ -54,15 +60,20 @@ impl Session {
     /// # Errors
     /// As [`Self::activate`].
     pub(crate) fn activate_with(&mut self, new_bytes: u64) -> Result<(), Halt> {
-        loop {
-            if !self.residency.active {
-                self.take_turn(new_bytes)?;
-            }
-            if self.reserve_memory(new_bytes)? {
-                return Ok(());
-            }
-            self.step_back()?;
-        }
+        self.parking.hear()?;
+        let reserved = self.residency.active
+            && (self.parking.take_room(new_bytes) || self.try_reserve(new_bytes)? == Room::Granted);
+        if reserved { Ok(()) } else { Err(self.parking.park(Need::Room(new_bytes))) }
+    }
+
+    /// As [`Self::activate`], and maps the shared segment that is at home there.
+    ///
+    /// # Errors
+    /// As [`Self::activate`].
+    pub(crate) fn activate_in(&mut self, home: u64) -> Result<(), Halt> {
+        self.parking.hear()?;
+        let is_there = self.residency.active && self.enter_segment(home)? == Room::Granted;
+        if is_there { Ok(()) } else { Err(self.parking.park(Need::Segment(home))) }
     }
 
     /// Gives the turn up though there is work: others begin at once, also if that work never ends, and this client goes on when
@@ -79,81 +90,24 @@ impl Session {
         Ok(())
     }
 
-    #[cold]
-    fn take_turn(&mut self, new_bytes: u64) -> Result<(), Halt> {
-        while !self.begin_turn(new_bytes)? {
-            self.step_back()?;
-        }
-        Ok(())
-    }
-
-    /// False if the client's memory has no room after all.
-    fn begin_turn(&mut self, new_bytes: u64) -> Result<bool, Halt> {
-        let (link, shared) = (self.link.clone(), self.shared.clone());
-        self.tell_phase(Phase::Waiting);
-        let (since, mut told, mut nap) = (Instant::now(), 0, FIRST_WORD);
-        let joins = |limit, active| shared.memory.join(link.client, new_bytes, limit, active);
-        while !shared.turns.take(&link, joins) {
-            if since.elapsed() >= FIRST_WORD + NEXT_WORD * told && shared.waiting_words.pass() {
-                shared.tell(from_worker::Body::Waiting(Waiting { client: link.client }));
-                told += 1;
-            }
-            self.residency.waiting = true;
-            let attended = self.attend();
-            self.residency.waiting = false;
-            // Else what was wanted first would be done last: the memory would come after it was to leave.
-            let moot = (self.residency.loading && !link.wishes(Wish::Load))
-                || (self.residency.origin == Origin::Told && !link.told.is_any());
-            if let Err(error) = attended.and(if moot { Err(Halt::Unwanted) } else { Ok(()) }) {
-                shared.turns.give_up(link.client);
-                self.tell_phase(Phase::Idle);
-                return Err(error);
-            }
-            std::thread::park_timeout(nap);
-            // Whose turn it is is woken; this is for answers that are due, and for a neighbour that fell asleep just before
-            // it was told that somebody waits.
-            nap = (2 * nap).min(if self.is_waiting() { WAITING_NAP } else { NEXT_WORD });
-        }
-        let waited_us = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
-        link.usage.waited_us.fetch_add(waited_us, Ordering::Relaxed);
-        self.residency.active = true;
-        self.residency.has_changed |= !self.residency.loading;
-        self.residency.answered = false;
-        link.usage.requests.fetch_add(1, Ordering::Relaxed);
-        self.tell_phase(Phase::Active);
-        // SYNC POINT turn
-        if link.take(Wish::ReleaseWaiting) {
-            self.refuse_release("it has its turn");
-        }
-        let began = Instant::now();
-        let missed = !self.space.is_whole();
-        let came = self.swap_in();
-        let came = if came == Ok(true) { self.renew_banks().map(|()| true) } else { came };
-        // Not earlier: waiting for others to leave is no part of the turn.
-        self.residency.tenure.begin(if missed { began.elapsed() } else { Duration::ZERO });
-        if came.is_err() {
-            self.give_up_turn();
-        }
-        self.note_gpu_use();
-        came
-    }
-
-    /// What a session does while it waits for others: what they want of it, and answers that are due.
+    /// Waits a moment for another session in the middle of something: answers that are due go out, and what others want waits,
+    /// but for what that session may need.
     pub(crate) fn wait_around(&mut self) -> Result<(), Halt> {
-        self.attend()?;
+        self.attend(Standing::Active)?;
         self.lend_lease()?;
-        std::thread::park_timeout(WAITING_NAP);
+        std::thread::park_timeout(AROUND_NAP);
         Ok(())
     }
 
-    pub(in crate::worker::session) fn attend(&mut self) -> Result<(), Halt> {
+    /// What a session does between two looks at what it waits for.
+    pub(crate) fn attend(&mut self, standing: Standing) -> Result<(), Halt> {
         if self.is_interrupted() {
             return Err(Halt::Interrupted);
         }
         self.poll()?;
         self.lend_pen()?;
-        if !self.residency.active && self.link.has_wishes() {
-            self.grant_wishes()?;
+        if standing != Standing::Active && self.link.has_wishes() {
+            self.grant_wishes(standing)?;
         }
         Ok(())
     }
@@ -202,35 +156,38 @@ impl Session {
             return Ok(());
         }
         self.step_back()?;
-        if is_to_leave { self.grant_wishes() } else { Ok(()) }
+        if is_to_leave { self.grant_wishes(Standing::Idle) } else { Ok(()) }
     }
 
-    /// Looks at a session that has had nothing to do for a while. True if it has the GPU no more.
+    /// Looks at a session that has had nothing to do for a while.
     ///
     /// # Errors
-    /// The context's.
-    pub(crate) fn rest(&mut self, idle: Duration) -> Result<bool, Halt> {
+    /// The context's; [`Halt::Interrupted`].
+    pub(crate) fn rest(&mut self, idle: Duration) -> Result<Rest, Halt> {
         if self.residency.active {
-            if self.link.take(Wish::Request) {
-                self.residency.origin = Origin::Told;
+            if self.link.has_wishes() {
+                self.grant_wishes(Standing::Active)?;
             }
             let tenure = self.residency.tenure;
             let patience = match self.is_wanted() {
                 false => self.linger(),
                 // Between two pieces of a copy it only waits for a CPU, or for pages of its own.
-                true if self.is_copying() && !tenure.is_overdue() => return Ok(false),
+                true if self.is_copying() && !tenure.is_overdue() => return Ok(Rest::Holds),
                 // Else what was just brought for it would leave before it is used.
-                true if tenure.awaits_first_command(idle) => return Ok(false),
+                true if tenure.awaits_first_command(idle) => return Ok(Rest::Holds),
                 true => tenure.patience(self.residency.answered, || self.shared.cpus.delay()),
             };
             if idle < patience || self.check()? {
-                return Ok(false);
+                return Ok(Rest::Holds);
             }
             self.note_done();
             self.give_up_turn();
         }
         if self.link.has_wishes() {
-            self.grant_wishes()?;
+            self.grant_wishes(Standing::Idle)?;
+            if let Some(errand) = self.errand() {
+                return Ok(Rest::Sets(errand));
+            }
         }
         let settles = self.residency.writeback == Writeback::Never && !self.residency.settled;
         if settles && self.residency.answered && idle >= SETTLING {
@@ -238,8 +195,7 @@ impl Session {
             self.residency.answered = false;
             self.settle()?;
         }
-        // It may have come for a request that somebody told of.
-        Ok(!self.residency.active)
+        Ok(Rest::Away)
     }
 
     /// How long an idle client keeps its turn while nobody wants it: to the end of a request that was told of.
@@ -256,14 +212,14 @@ impl Session {
         self.residency.origin == Origin::Told && self.is_swapping_in()
     }
 
-    /// How long a session that has its turn and nothing to do may sleep.
-    pub(crate) fn nap(&self, idle: Duration) -> Duration {
-        let patience = match self.is_wanted() {
+    /// After how much time without a command a session that has its turn, and has had none for so long, looks whether that is to
+    /// end.
+    pub(crate) fn patience(&self, idle: Duration) -> Duration {
+        match self.is_wanted() {
             false => self.linger(),
-            true if self.is_copying() => return GRACE,
+            true if self.is_copying() => idle + GRACE,
             true => GRACE,
-        };
-        patience.saturating_sub(idle).clamp(Duration::from_micros(100), Duration::from_millis(100))
+        }
     }
 
     fn is_copying(&self) -> bool {
@@ -290,7 +246,7 @@ impl Session {
     }
 
     /// Whoever has its turn and work uses the GPU.
-    fn note_gpu_use(&mut self) {
+    pub(crate) fn note_gpu_use(&mut self) {
         let uses = self.residency.active && self.link.work.is_working();
         if std::mem::replace(&mut self.residency.uses_gpu, uses) == uses {
             return;

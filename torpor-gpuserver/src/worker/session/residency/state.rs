@@ -3,7 +3,6 @@
 use crate::worker::rate_limited::Seldom;
 use crate::worker::session::swap_in::SwapIn;
 use crate::worker::session::tenure::Tenure;
-use torpor_proto::control::migration;
 use torpor_proto::control::worker::Writeback;
 
 /// How it is known that a client has a request.
@@ -21,8 +20,6 @@ pub(crate) struct Residency {
     pub(in crate::worker::session) active: bool,
     /// It has its turn and work, and is counted for that.
     pub(in crate::worker::session) uses_gpu: bool,
-    /// It waits for its turn.
-    pub(in crate::worker::session) waiting: bool,
     /// It comes because the operator wants it, not for a command.
     pub(in crate::worker::session) loading: bool,
     /// How it is known that there is a request.
@@ -69,7 +66,6 @@ impl Residency {
         Self {
             active: false,
             uses_gpu: false,
-            waiting: false,
             loading: false,
             origin: Origin::Inferred,
             tenure: Tenure::new(),
@@ -91,33 +87,6 @@ impl Residency {
             exhaustions: Seldom::default(),
             unsaved: Seldom::default(),
         }
-    }
-
-    /// What is to be known at another worker.
-    pub(crate) fn save(&self) -> migration::Residency {
-        migration::Residency {
-            settled: self.settled,
-            answered: self.answered,
-            packs_addresses: self.packs_addresses,
-            order: self.order.clone(),
-        }
-    }
-
-    /// What was known at another worker. The lease was given back there.
-    pub(crate) fn restore(&mut self, saved: migration::Residency) {
-        let migration::Residency { settled, answered, packs_addresses, order } = saved;
-        *self = Self {
-            settled,
-            answered,
-            packs_addresses,
-            order,
-            whole: self.whole,
-            shares: self.shares,
-            may_seek: self.may_seek,
-            lease_lost: true,
-            unidentified: true,
-            ..Self::new(self.writeback)
-        };
     }
 
     /// Whether everything is to come, for the operator.

@@ -1,0 +1,54 @@
+//! Memory as data: which segments and objects there are, what of the host store is in them, and what is page-locked.
+
+use super::saved::Saved;
+use crate::chunk::CHUNK_BYTES;
+use crate::worker::memory::address_space::AddressSpace;
+use crate::worker::memory::host_range::HostMemory;
+use crate::worker::session::Session;
+use crate::worker::session::halt::Halt;
+use torpor_proto::control::migration;
+
+impl Saved for AddressSpace {
+    const NAME: &'static str = "device memory";
+    type State = Vec<migration::Segment>;
+
+    fn save(session: &mut Session) -> Result<Self::State, Halt> {
+        Ok(session.space.segments().map(|(address, segment)| segment.save(address)).collect())
+    }
+
+    /// Up to the GPU's limit: the client's may be less by now than what it has.
+    fn restore(session: &mut Session, state: Self::State) -> Result<(), Halt> {
+        session.space.set_limit_bytes(session.shared.memory.limit_bytes());
+        for migration::Segment { address, chunks, object, shared } in state {
+            session.space.allocate(address, chunks.len() as u64 * CHUNK_BYTES)?;
+            if let Some(object) = object {
+                session.space.set_views(address, object.views);
+            }
+            if let Some((_, segment)) = session.space.segment_of_mut(address) {
+                segment.restore(chunks);
+            }
+            if let Some(shared) = shared {
+                session.restore_shared(address, &shared)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Saved for HostMemory {
+    const NAME: &'static str = "page-locked memory";
+    type State = Vec<migration::HostPiece>;
+
+    /// What was locked beside the staging area.
+    fn save(session: &mut Session) -> Result<Self::State, Halt> {
+        let locked = session.space.host.locked();
+        Ok(locked.map(|(address, bytes)| migration::HostPiece { address, bytes }).collect())
+    }
+
+    fn restore(session: &mut Session, state: Self::State) -> Result<(), Halt> {
+        for migration::HostPiece { address, bytes } in state {
+            session.lock_host(address, bytes)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,65 @@
+//! Streams and events as data. What is left of an event's record is its time.
+
+use super::saved::Saved;
+use crate::driver::Event;
+use crate::worker::gpu::ipc::Secret;
+use crate::worker::objects::event::{ClientEvent, Epoch};
+use crate::worker::session::Session;
+use crate::worker::session::halt::Halt;
+use crate::worker::streams::Streams;
+use std::rc::Rc;
+use torpor_proto::control::migration;
+
+impl Saved for Streams {
+    const NAME: &'static str = "streams";
+    type State = Vec<migration::Stream>;
+
+    fn save(session: &mut Session) -> Result<Self::State, Halt> {
+        let declared = session.streams.declared();
+        let stream = |(id, blocking, priority)| migration::Stream { id, blocking, priority };
+        Ok(declared.map(stream).collect())
+    }
+
+    fn restore(session: &mut Session, state: Self::State) -> Result<(), Halt> {
+        for migration::Stream { id, blocking, priority } in state {
+            session.streams.declare(id, blocking, priority)?;
+        }
+        Ok(())
+    }
+}
+
+impl Saved for ClientEvent {
+    const NAME: &'static str = "events";
+    type State = Vec<migration::Event>;
+
+    fn save(session: &mut Session) -> Result<Self::State, Halt> {
+        let timed = session.events.iter().any(|(_, event)| event.has_time());
+        let epoch = if timed { Some(session.take_time()?) } else { None };
+        Ok(session.events.iter().map(|(id, event)| event.save(id, epoch.as_ref())).collect())
+    }
+
+    fn restore(session: &mut Session, state: Self::State) -> Result<(), Halt> {
+        if state.iter().any(|event| event.reached_ns.is_some()) {
+            session.epoch = Some(session.take_time()?);
+        }
+        for saved in state {
+            let event = Self::restore(&session.shared.device, &saved)?;
+            if let Ok(secret) = <[u64; 2]>::try_from(&saved.secret[..]) {
+                session.export_event(&event, Secret(secret))?;
+            }
+            session.events.insert(saved.id, Rc::new(event))?;
+        }
+        Ok(())
+    }
+}
+
+impl Session {
+    /// Takes the time. Waits until the setup stream is idle.
+    fn take_time(&mut self) -> Result<Epoch, Halt> {
+        let event = Event::new(&self.shared.device, 0)?;
+        event.record(self.streams.enter_setup(), 0)?;
+        let fence = self.streams.fence_setup()?;
+        self.wait_for(Vec::from_iter(fence))?;
+        Ok(Epoch::now(event))
+    }
+}
