@@ -228,7 +228,7 @@ impl Session {
             self.begin_turn(line.since);
             return Ok(Step::On(Stage::Arriving(Arriving {
                 since: Instant::now(),
-                missed: self.space.resident_bytes() < self.space.allocated_bytes(),
+                missed: !self.space.is_whole(),
                 missing: None,
             })));
         }
