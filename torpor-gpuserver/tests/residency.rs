@@ -318,6 +318,8 @@ fn room_that_a_command_waited_for_and_may_not_have_after_all_is_there_for_others
     client.allocate(0, 2 * MIB).unwrap();
     other.load_kernels();
     other.allocate(0, 4 * MIB).unwrap();
+    // One that still has its turn would wait for the room alone.
+    eventually("its turn is over", || function(&server, "f").state == "idle");
     other.spin();
     eventually("the other has the GPU", || function(&server, "other").state == "active");
     std::thread::scope(|scope| {

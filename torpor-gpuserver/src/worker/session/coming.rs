@@ -12,7 +12,7 @@ use crate::worker::session::residency::Origin;
 use crate::worker::session::swap_in::Missing;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use torpor_proto::control::worker::{Phase, Seek, Waiting, from_worker};
+use torpor_proto::control::worker::{Phase, Waiting, from_worker};
 
 /// Between two looks around of a session that waits for its turn or for memory and has answers to give meanwhile; whoever
 /// gives them up wakes it.
@@ -177,7 +177,8 @@ impl Session {
                         Room::StepBack => Step::On(self.line_up()),
                     }
                 }
-                Stage::Seeking => self.await_sought()?,
+                Stage::Seeking if self.has_sought()? => Step::Done(Some(Met::Export)),
+                Stage::Seeking => Step::Again(WAITING_NAP),
                 Stage::Aside { waited: true } => Step::Done(None),
                 Stage::Aside { waited } => {
                     *waited = true;
@@ -195,12 +196,7 @@ impl Session {
     fn set_out(&mut self, errand: Errand) -> Result<Step, Halt> {
         match errand {
             Errand::Command(Need::Export(exporter)) => {
-                if self.is_active() {
-                    self.step_back()?;
-                }
-                self.link.take_sought();
-                self.tell_phase(Phase::Waiting);
-                self.shared.tell(from_worker::Body::Seek(Seek { client: self.link.client, exporter }));
+                self.seek(exporter)?;
                 Ok(Step::On(Stage::Seeking))
             }
             Errand::Command(Need::Others) => Ok(Step::On(Stage::Aside { waited: false })),
@@ -322,18 +318,6 @@ impl Session {
         if short.take().is_some() {
             self.shared.turns.want_no_memory(self.link.client);
         }
-    }
-
-    /// Whether the server has brought the two together, or knows that it cannot.
-    fn await_sought(&mut self) -> Result<Step, Halt> {
-        let is_sought = self.link.take_sought();
-        let attended = if is_sought { Ok(()) } else { self.attend(Standing::Waiting) };
-        if !is_sought && attended.is_ok() {
-            return Ok(Step::Again(WAITING_NAP));
-        }
-        self.tell_phase(Phase::Idle);
-        self.deny(Wish::ReleaseWaiting, Standing::Idle);
-        attended.map(|()| Step::Done(Some(Met::Export)))
     }
 
     /// Gives others what they may need to be done: slots, and of a client without a turn all that they want.
