@@ -7,7 +7,7 @@
 //! Libraries find NVRTC's functions by `dlsym`, which is this library's (`lookup.rs`) and gives them those of `functions.rs`. A program
 //! whose code was found is not compiled, unless it is asked for something else than code: then NVRTC compiles it, late.
 //!
-//! Only programs of encoded sources are kept ([`program::Source`]): they come from NVIDIA's libraries and stand for themselves, while a
+//! Only programs of encoded sources are kept (`program.rs`): they come from NVIDIA's libraries and stand for themselves, while a
 //! plain source may include files that change.
 
 mod functions;
