@@ -201,6 +201,11 @@ impl Node {
             );
             detached.await;
         }
+        // What it left where it was before has its addresses, which are the next client's.
+        for other in self.gpus.iter().enumerate().filter(|&(other, _)| other != gpu).map(|(_, gpu)| gpu) {
+            // A worker that is ending keeps nothing.
+            let _ = other.orders.send(Order::Forget { client: id.0 });
+        }
         self.store.forget(id);
         self.clients().release(id);
         self.events().tell(What::ClientLeft { client: id.0 });

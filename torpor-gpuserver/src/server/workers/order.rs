@@ -67,6 +67,11 @@ pub enum Order {
         /// Told when the worker holds nothing of it any more, or keeps it; dropped if the client is gone.
         done: oneshot::Sender<Result<OwnedFd, NotReleased>>,
     },
+    /// A client will not come back that another worker has served last.
+    Forget {
+        /// Which.
+        client: u64,
+    },
     /// Hear something about a client that has no answer.
     Tell {
         /// Which.

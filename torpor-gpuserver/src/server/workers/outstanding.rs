@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use torpor_proto::channel::MappedChannel;
 use torpor_proto::control::worker::{
-    ClientUsage, Cost, Detach, Follow, Mark, Release, ReportUsage, RequestPoint, ToWorker, Usage,
+    ClientUsage, Cost, Detach, Follow, Forget, Mark, Release, ReportUsage, RequestPoint, ToWorker, Usage,
     from_worker, to_worker,
 };
 use torpor_proto::error::CudaError;
@@ -78,6 +78,7 @@ impl Served {
                 self.detaching.insert(client, done);
                 (to_worker::Body::Detach(Detach { client }), Attachment::Nothing)
             }
+            Order::Forget { client } => (to_worker::Body::Forget(Forget { client }), Attachment::Nothing),
             // A client that went meanwhile needs nothing.
             Order::Tell { client, body } => {
                 self.channels.contains_key(&client).then_some(())?;

@@ -1,5 +1,6 @@
 //! What the sessions of a worker share.
 
+pub(crate) mod anteroom;
 pub(crate) mod console;
 pub(crate) mod context_limits;
 pub(crate) mod cpu;
@@ -18,6 +19,7 @@ pub(crate) mod throttle;
 pub(crate) mod tuning;
 
 use crate::driver::{Device, PinnedWords};
+use crate::worker::gpu::anteroom::Anteroom;
 use crate::worker::gpu::console::Console;
 use crate::worker::gpu::context_limits::ContextLimits;
 use crate::worker::gpu::cpu::CpuLine;
@@ -28,7 +30,7 @@ use crate::worker::gpu::images::ImageStore;
 use crate::worker::gpu::ipc::Ipc;
 use crate::worker::gpu::memory::GpuMemory;
 use crate::worker::gpu::pen::Pen;
-use crate::worker::gpu::pinned_budget::PinnedBudget;
+use crate::worker::gpu::pinned_budget::{PinnedBudget, PinnedRefusal, PinnedShare};
 use crate::worker::gpu::run_queue::Turns;
 use crate::worker::gpu::throttle::Throttle;
 use crate::worker::gpu::tuning::Tuning;
@@ -74,6 +76,8 @@ pub(crate) struct Shared {
     pub(crate) console: Option<Arc<Console>>,
     /// Page-locked host memory of clients.
     pub(crate) pinned: Arc<PinnedBudget>,
+    /// What clients left that may come back.
+    pub(crate) anteroom: Anteroom,
     /// Who waits for a CPU.
     pub(crate) cpus: CpuLine,
     /// The kernel that digests chunks.
@@ -86,7 +90,7 @@ pub(crate) struct Shared {
     pub(crate) saving: Mutex<()>,
     /// Words of sessions that ended, for the next ones: giving page-locked memory back would wait for the whole GPU.
     pub(crate) words: Mutex<Vec<PinnedWords>>,
-    /// Host ranges that released sessions are still giving back.
+    /// Addresses that released sessions are still giving back, on the GPU and of the host.
     pub(crate) departing: Mutex<Vec<AddressRange>>,
     /// How often work went on without a turn.
     pub(crate) overstays: AtomicU64,
@@ -121,6 +125,7 @@ impl Shared {
             console,
             cpus: CpuLine::new(),
             pinned: PinnedBudget::new(tuning.pinned_limit_bytes),
+            anteroom: Anteroom::new(tuning.pinned_limit_bytes),
             device,
             images,
             store: Store::new(server.clone()),
@@ -177,17 +182,41 @@ impl Shared {
         Ok(link)
     }
 
-    /// Forgets a session that has ended, then tells the server unless it knows.
-    pub(crate) fn delist(&self, client: u64, tell: bool) {
+    /// Forgets a session that has given its client up, but for the memory that it has not given back yet.
+    pub(crate) fn delist_released(&self, client: u64) {
         self.pen.give_up(client);
         self.limits.forget(client);
-        self.memory.leave(client);
         self.turns.give_up(client);
         self.gpu_time.end(client);
         self.links().remove(&client);
+    }
+
+    /// Forgets a session that has ended, then tells the server unless it knows.
+    pub(crate) fn delist(&self, client: u64, tell: bool) {
+        self.memory.leave(client);
+        self.delist_released(client);
         if tell {
             self.tell(from_worker::Body::Detached(Detached { client }));
         }
+    }
+
+    /// Takes a part of the page-locked memory, for which what clients left that are elsewhere may have to go.
+    ///
+    /// # Errors
+    /// [`PinnedRefusal`].
+    pub(crate) fn take_pinned(
+        &self,
+        function: &str,
+        function_limit_bytes: u64,
+        bytes: u64,
+    ) -> Result<PinnedShare, PinnedRefusal> {
+        let take = || self.pinned.take(function, function_limit_bytes, bytes);
+        take().or_else(|refusal| if self.anteroom.clear() { take() } else { Err(refusal) })
+    }
+
+    /// Whether a session that was released still gives back what others are to have.
+    pub(crate) fn is_departing(&self, ranges: &[AddressRange]) -> bool {
+        lock(&self.departing).iter().any(|departing| ranges.iter().any(|range| departing.overlaps(*range)))
     }
 
     /// The session of a client.

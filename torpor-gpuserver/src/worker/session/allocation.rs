@@ -178,9 +178,9 @@ impl Session {
     pub(crate) fn pinned_share(&mut self, bytes: u64) -> Result<PinnedShare, CudaError> {
         // A client that is never idle has not been told of a new limit.
         self.renew_settings();
-        let (link, budget) = (&self.link, &self.shared.pinned);
+        let link = &self.link;
         let limit_bytes = link.pinned_limit_bytes.load(Ordering::Relaxed);
-        budget.take(&link.function, limit_bytes, bytes).map_err(|refusal| {
+        self.shared.take_pinned(&link.function, limit_bytes, bytes).map_err(|refusal| {
             if let Some(untold) = self.residency.refusals.tell(Instant::now()) {
                 tracing::warn!(client = link.client, untold, "{refusal}");
             }
@@ -203,7 +203,8 @@ impl Session {
         unlocked
     }
 
-    fn tell_pinned(&self) {
+    /// Notes how much is page-locked.
+    pub(crate) fn tell_pinned(&self) {
         self.link.usage.pinned_bytes.store(self.space.host.locked_bytes(), Ordering::Relaxed);
     }
 }

@@ -25,7 +25,7 @@ impl Session {
     /// Takes the client's memory off the GPU, unless it cannot be saved now. What others have mapped, too, stays there as theirs.
     pub(crate) fn evict(&mut self) -> Result<(), Halt> {
         // What another client has unmapped meanwhile has become this one's again.
-        while self.space.segments().any(|(_, segment)| segment.is_resident() || segment.backing.is_some()) {
+        while self.has_memory() {
             let saving = self.begin_leaving_shared()?;
             let snapshot = if saving.is_some() { self.snapshot() } else { Ok(None) };
             let is_saved = matches!(snapshot, Ok(Some(_)));
@@ -38,38 +38,69 @@ impl Session {
             let unmap_us = micros(began.elapsed());
             self.end_leaving_shared(&saving.unwrap_or_default(), is_saved);
             let Some(snapshot) = snapshot? else {
-                self.shared.memory.set_stuck(self.link.client);
-                // Who asked again meanwhile has its answer, too.
-                self.link.fulfil(Wish::Evict);
+                self.stay_unsaved();
                 return Ok(());
             };
-            let Snapshot { digested_bytes, digest_us, copied_back_bytes, copy_us } = snapshot;
-            tracing::debug!(
-                client = self.link.client,
-                function = %self.link.function,
+            self.tell_evicted(bytes, snapshot, unmap_us);
+            self.tell_memory();
+        }
+        Ok(())
+    }
+
+    /// Saves all of the client's memory, as [`Self::evict`] does, and leaves on the GPU what nobody shares: it is given back when
+    /// the client is gone. False if it cannot be saved now.
+    pub(crate) fn save_whole(&mut self) -> Result<bool, Halt> {
+        if self.space.segments().any(|(_, segment)| segment.shared.is_some()) {
+            self.evict()?;
+            return Ok(self.space.resident_bytes() == 0);
+        }
+        if !self.has_memory() {
+            return Ok(true);
+        }
+        let bytes = self.space.resident_bytes();
+        let Some(snapshot) = self.snapshot()? else {
+            self.stay_unsaved();
+            return Ok(false);
+        };
+        self.tell_evicted(bytes, snapshot, 0);
+        Ok(true)
+    }
+
+    fn has_memory(&self) -> bool {
+        self.space.segments().any(|(_, segment)| segment.is_resident() || segment.backing.is_some())
+    }
+
+    fn stay_unsaved(&self) {
+        self.shared.memory.set_stuck(self.link.client);
+        // Who asked again meanwhile has its answer, too.
+        self.link.fulfil(Wish::Evict);
+    }
+
+    fn tell_evicted(&self, bytes: u64, snapshot: Snapshot, unmap_us: u64) {
+        let Snapshot { digested_bytes, digest_us, copied_back_bytes, copy_us } = snapshot;
+        tracing::debug!(
+            client = self.link.client,
+            function = %self.link.function,
+            bytes,
+            digested_bytes,
+            digest_us,
+            copied_back_bytes,
+            copy_us,
+            unmap_us,
+            "evicted"
+        );
+        self.shared.tell_followers(self.link.client, || {
+            happened::What::Evicted(Evicted {
+                // The server knows which it is.
+                gpu: 0,
                 bytes,
                 digested_bytes,
                 digest_us,
                 copied_back_bytes,
                 copy_us,
                 unmap_us,
-                "evicted"
-            );
-            self.shared.tell_followers(self.link.client, || {
-                happened::What::Evicted(Evicted {
-                    // The server knows which it is.
-                    gpu: 0,
-                    bytes,
-                    digested_bytes,
-                    digest_us,
-                    copied_back_bytes,
-                    copy_us,
-                    unmap_us,
-                })
-            });
-            self.tell_memory();
-        }
-        Ok(())
+            })
+        });
     }
 
     /// Notes how much memory the client has, and where. What others may have too is not among it, but as allocated

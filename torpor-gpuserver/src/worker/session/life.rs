@@ -23,6 +23,7 @@ use crate::worker::session::watchdog::Overstay;
 use crate::worker::session::{Session, Stop};
 use crate::worker::streams::Streams;
 use crate::worker::sync::lock;
+use crate::worker::work_time::micros;
 use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -39,7 +40,7 @@ use torpor_proto::ring::Record;
 /// Events of a client; the client's library counts to the same.
 const EVENT_LIMIT: u32 = 1 << 16;
 
-/// Between two looks at a host range that a released session is still giving back.
+/// Between two looks at what a released session is still giving back.
 const DEPARTURE_NAP: Duration = Duration::from_millis(1);
 
 /// How long a client's work may go on after the client is gone, before the server is told that it is detached anyway. Not so the
@@ -50,14 +51,13 @@ const FAREWELL: Duration = Duration::from_millis(800);
 const PANICKED: &str = "the worker made a mistake with it; its log has a panic";
 
 /// What became of a session.
-#[derive(Debug)]
 enum End {
     /// The server does not know yet that it is over.
     Untold,
     /// It does.
     Told,
-    /// It goes on elsewhere, from this state. What is page-locked here is given back afterwards: that waits for the whole GPU.
-    Released(OwnedFd, Box<HostMemory>),
+    /// It goes on elsewhere, from this state. What it had here is given back afterwards, as nobody need wait for that.
+    Released(OwnedFd, Box<Session>),
 }
 
 /// Starts the thread of a new client.
@@ -89,13 +89,15 @@ pub(crate) fn start(shared: &Arc<Shared>, attach: Attach, descriptors: Vec<Owned
             End::Untold
         });
         match end {
-            End::Released(state, host) => {
-                let range = host.range();
-                lock(&shared.departing).push(range);
-                shared.delist(client, false);
+            End::Released(state, session) => {
+                let ranges = [session.space.host.range(), link.arena];
+                lock(&shared.departing).extend(ranges);
+                shared.delist_released(client);
                 shared.server.tell_released(client, &state);
-                drop(host);
-                lock(&shared.departing).retain(|departing| *departing != range);
+                let host = session.into_host();
+                shared.memory.leave(client);
+                shared.anteroom.keep(client, host);
+                lock(&shared.departing).retain(|departing| !ranges.contains(departing));
             }
             end => shared.delist(client, matches!(end, End::Untold)),
         }
@@ -149,6 +151,7 @@ fn live(
     brought: Brought,
     serve: impl Fn(&mut Session, Option<Record>) -> Stop,
 ) -> End {
+    let began = Instant::now();
     let mut session = match Session::open(shared, link, attach, brought.channel, brought.host) {
         Ok(session) => session,
         Err(reason) => {
@@ -162,13 +165,14 @@ fn live(
     let resumed = unless_panicking(&mut session, resume).unwrap_or_else(|| Err(PANICKED.to_owned()));
     let stop = match resumed {
         Ok(mut command) => {
+            tracing::debug!(client = link.client, took_us = micros(began.elapsed()), "is served");
             shared.tell(from_worker::Body::Attached(Attached { client: link.client }));
             loop {
                 let served = unless_panicking(&mut session, |session| serve(session, command.take()));
                 match served.unwrap_or_else(|| Stop::Fault(PANICKED.to_owned())) {
                     Stop::Released => match session.write_state() {
                         // Its work is done, so nothing of it is in use.
-                        Ok(state) => return End::Released(state, Box::new(session.space.into_host())),
+                        Ok(state) => return End::Released(state, Box::new(session)),
                         Err(unreleased) => command = unreleased,
                     },
                     stop => break stop,
@@ -259,19 +263,26 @@ impl Session {
         let range = AddressRange { address: attach.host_address, bytes: attach.host_bytes };
         check_sealed(&host, range.bytes)
             .map_err(|error| format!("its host range cannot be used: {error}"))?;
-        while lock(&shared.departing).iter().any(|departing| departing.overlaps(range))
-            && !link.is_stopping()
-            && shared.lost().is_none()
-        {
+        while shared.is_departing(&[range, link.arena]) && !link.is_stopping() && shared.lost().is_none() {
             std::thread::park_timeout(DEPARTURE_NAP);
         }
         link.pinned_limit_bytes.store(attach.pinned_limit_bytes, Ordering::Relaxed);
         link.slo_ms.store(attach.slo_ms, Ordering::Relaxed);
         link.image_limit_bytes.store(attach.image_limit_bytes, Ordering::Relaxed);
-        let share = shared.pinned.take(&link.function, attach.pinned_limit_bytes, attach.staging_bytes);
-        let share = share.map_err(|refusal| refusal.to_string())?;
-        let host = HostMemory::new(shared, link, host, (range, attach.staging_bytes), share)
-            .map_err(|error| format!("its host range cannot be mapped at {:#x}: {error}", range.address))?;
+        let host = match shared.anteroom.take(link.client, &host, range, attach.staging_bytes) {
+            Some(mut kept) => {
+                kept.hand_to(link);
+                kept
+            }
+            None => {
+                let (limit_bytes, staging_bytes) = (attach.pinned_limit_bytes, attach.staging_bytes);
+                let share = shared.take_pinned(&link.function, limit_bytes, staging_bytes);
+                let share = share.map_err(|refusal| refusal.to_string())?;
+                HostMemory::new(shared, link, host, (range, staging_bytes), share).map_err(|error| {
+                    format!("its host range cannot be mapped at {:#x}: {error}", range.address)
+                })?
+            }
+        };
         link.usage.pinned_bytes.store(host.locked_bytes(), Ordering::Relaxed);
         let _ = link.channel.set(channel);
         let limit_bytes = attach.memory_limit_bytes.min(shared.memory.limit_bytes());
@@ -304,6 +315,11 @@ impl Session {
             released: None,
             failures: 0,
         })
+    }
+
+    /// Gives everything back but the host range. Its work is done.
+    fn into_host(self) -> HostMemory {
+        self.space.into_host()
     }
 
     /// Gives everything back. True if the server was told before, because the client's work does not end.

@@ -3,8 +3,9 @@
 use crate::state_file;
 use crate::worker::session::Session;
 use crate::worker::session::halt::Halt;
+use crate::worker::work_time::micros;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use torpor_proto::control::migration::Checkpoint;
 use torpor_proto::control::worker::{NotReleased, from_worker};
 use torpor_proto::ring::Record;
@@ -67,6 +68,7 @@ impl Session {
         if self.shares_memory() || self.shares_events() {
             return Ok(Departure::Stays(SHARES));
         }
+        let began = Instant::now();
         self.drain()?;
         while !self.pending.is_empty() {
             if self.is_interrupted() {
@@ -75,8 +77,10 @@ impl Session {
             self.poll()?;
             std::thread::sleep(NAP);
         }
-        self.evict()?;
-        if self.space.resident_bytes() > 0 {
+        let drained = Instant::now();
+        let is_saved = self.save_whole()?;
+        let saved = Instant::now();
+        if !is_saved {
             return Ok(Departure::Stays(UNSAVED));
         }
         if !self.depart_shared() {
@@ -86,6 +90,13 @@ impl Session {
         if !matches!(checkpoint, Ok(Some(_))) {
             self.stay_shared();
         }
+        tracing::debug!(
+            client = self.link.client,
+            drain_us = micros(drained - began),
+            save_us = micros(saved - drained),
+            checkpoint_us = micros(saved.elapsed()),
+            "became data"
+        );
         Ok(checkpoint?.map_or(Departure::Stays(FIXED), |checkpoint| Departure::Goes(Box::new(checkpoint))))
     }
 

@@ -41,14 +41,19 @@ impl Saved for HostMemory {
 
     /// What was locked beside the staging area.
     fn save(session: &mut Session) -> Result<Self::State, Halt> {
-        let locked = session.space.host.locked();
-        Ok(locked.map(|(address, bytes)| migration::HostPiece { address, bytes }).collect())
+        Ok(session.space.host.locked().collect())
     }
 
+    /// What was locked when the client was here before, and has not been unlocked since, is locked.
     fn restore(session: &mut Session, state: Self::State) -> Result<(), Halt> {
-        for migration::HostPiece { address, bytes } in state {
-            session.lock_host(address, bytes)?;
+        session.space.host.keep_locked(&state);
+        for migration::HostPiece { address, bytes, number } in state {
+            if !session.space.host.is_lock(address) {
+                let share = session.pinned_share(bytes)?;
+                session.space.host.lock_as(address, bytes, number, share)?;
+            }
         }
+        session.tell_pinned();
         Ok(())
     }
 }

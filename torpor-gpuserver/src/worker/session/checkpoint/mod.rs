@@ -35,8 +35,10 @@ use crate::worker::session::halt::Halt;
 use crate::worker::session::printing::Printing;
 use crate::worker::session::residency::Residency;
 use crate::worker::streams::Streams;
+use crate::worker::work_time::micros;
 use saved::Saved;
 use std::os::fd::OwnedFd;
+use std::time::Instant;
 use torpor_proto::control::migration::Checkpoint;
 use torpor_proto::control::worker::Attach;
 use torpor_proto::error::CudaError;
@@ -124,8 +126,16 @@ impl Session {
     }
 
     fn restore<K: Saved>(&mut self, state: K::State) -> Result<(), String> {
+        let began = Instant::now();
         K::restore(self, state)
-            .map_err(|halt| format!("its {} cannot be made here: {}", K::NAME, CudaError::from(halt)))
+            .map_err(|halt| format!("its {} cannot be made here: {}", K::NAME, CudaError::from(halt)))?;
+        tracing::debug!(
+            client = self.link.client,
+            took_us = micros(began.elapsed()),
+            "has its {} again",
+            K::NAME
+        );
+        Ok(())
     }
 
     fn words_taken(&self) -> u64 {
