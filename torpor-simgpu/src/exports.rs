@@ -17,7 +17,7 @@ use crate::entry::{call, call_always};
 use crate::error::{CudaError, describe};
 use crate::launch::Request;
 use crate::memory::copy::Demand;
-use crate::memory::{Shape, allocate, copy, fill, host, pointer};
+use crate::memory::{Shape, allocate, copy, copy_box, fill, host, pointer};
 use crate::stream::value;
 use crate::tensor_map::Tensor;
 use crate::{
@@ -195,8 +195,8 @@ exports! {
     call cuMemcpyDtoDAsync_v2 = "cuMemcpyDtoDAsync" 3020 (target: u64, source: u64, bytes: usize, stream: u64) |m| copy::issue(m, line(target, source, bytes), Demand::BothOnDevice, stream, false);
     call cuMemcpyAsync = "cuMemcpyAsync" 4000 (target: u64, source: u64, bytes: usize, stream: u64) |m| copy::issue(m, line(target, source, bytes), Demand::Any, stream, false);
     call cuMemcpyPeerAsync = "cuMemcpyPeerAsync" 4000 (target: u64, target_context: u64, source: u64, source_context: u64, bytes: usize, stream: u64) |m| copy::peer(m, (target, target_context), (source, source_context), bytes, stream);
-    call cuMemcpy2DAsync_v2 = "cuMemcpy2DAsync" 3020 (request: In<Memcpy2d>, stream: u64) |m| copy::two_dimensional(m, request, stream, false);
-    call cuMemcpy3DAsync_v2 = "cuMemcpy3DAsync" 3020 (request: In<Memcpy3d>, stream: u64) |m| copy::three_dimensional(m, request, stream, false);
+    call cuMemcpy2DAsync_v2 = "cuMemcpy2DAsync" 3020 (request: In<Memcpy2d>, stream: u64) |m| copy_box::two_dimensional(m, request, stream, false);
+    call cuMemcpy3DAsync_v2 = "cuMemcpy3DAsync" 3020 (request: In<Memcpy3d>, stream: u64) |m| copy_box::three_dimensional(m, request, stream, false);
 
     // Memory: fills
     call cuMemsetD8_v2 = "cuMemsetD8" 3020 (target: u64, pattern: u8, width: usize) |m| fill::issue(m, row(target, pattern.into(), 1, width), 0, true);
