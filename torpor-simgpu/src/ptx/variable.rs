@@ -2,7 +2,7 @@
 
 use super::error::PtxError;
 use super::lexer::Token;
-use super::parser::Parser;
+use super::cursor::Parser;
 use super::syntax::{Initial, Kind, Number, Type, Variable, VariableSpace};
 
 /// More bytes than any variable may have: a bound on what text can make us allocate.
