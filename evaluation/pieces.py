@@ -51,6 +51,8 @@ PIECES = [
     Piece("launch-cost", "a launch", "launch-cost/run", "", "--rounds 2", tools=("nvcc",)),
     Piece("microbench", "calls of the driver", "microbench/run", "", "--rounds 2", "--simulated --rounds 1"),
     Piece("programs", "unmodified programs", "conformance/run", "--jobs 4", "--remoted-only --jobs 9"),
+    Piece("containers", "PyTorch in containers without a GPU, without an engine", "containers/run", "", "", "--simulated",
+          tools=("unshare", "pivot_root")),
     Piece("operators", "PyTorch's operators, bit by bit", "operators/run", "--minutes 9", "--samples 1 --minutes 4 samples"),
     Piece("mixed", "several ways into CUDA in one process", "mixed/run", tools=("nvcc",)),
     Piece("state", "state is kept over evictions", "state/run", "", "--steps 5", "--simulated --steps 5"),

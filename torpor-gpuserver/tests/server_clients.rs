@@ -2,22 +2,15 @@
 
 mod server_support;
 
-use rustix::process::{Pid, Signal, kill_process};
 use server_support::client::{self, Client, connect, hello, take_memory};
-use server_support::fake_worker::{
-    self, BREAKS_PROTOCOL, BUSY_AGAIN, COMES_TO_A_LOSS, COVERED, DEADLY, DIES, IGNORED, LOSES_CONTEXT,
-    LOSES_CONTEXT_AND_STAYS,
-};
-use server_support::server::{self, Server, eventually};
-use std::fs::{self, File};
+use server_support::fake_worker::{self, BREAKS_PROTOCOL, IGNORED};
+use server_support::server::{Server, eventually};
+use std::fs;
 use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use torpor_proto::PROTOCOL_VERSION;
 use torpor_proto::control::client::{Welcome, answer};
-use torpor_proto::control::event::{Event, event::What};
 use torpor_proto::directory::ServerDirectory;
 use torpor_proto::error::CudaError;
 use torpor_proto::layout::{AddressRange, DEVICE_WINDOW, HOST_WINDOW, host_range_bytes};
@@ -29,14 +22,6 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_torpor-gpuserver");
 #[test]
 fn fake_worker() {
     fake_worker::serve_if_asked();
-}
-
-fn signal(pid: u32, signal: Signal) {
-    kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), signal).unwrap();
-}
-
-fn is_alive(pid: u32) -> bool {
-    std::path::Path::new(&format!("/proc/{pid}/exe")).exists()
 }
 
 #[test]
@@ -223,108 +208,6 @@ fn a_client_that_speaks_is_dropped() {
 }
 
 #[test]
-fn a_worker_that_dies_fails_its_clients_and_nobody_else() {
-    let server = Server::start(PROGRAM, &[]);
-    let (victim, bystander) = (server.function(DIES), server.function("bystander"));
-    let mut safe = connect(&bystander);
-    let mut lost = connect(&victim);
-    eventually("the client fails", || lost.channel.sticky_error() == Some(CudaError::LAUNCH_FAILED));
-    assert!(!lost.is_dropped(), "a failed client keeps its lifeline");
-    assert!(server.clients().iter().any(|client| client.function == DIES && client.state == "failed"));
-    eventually("the worker is back", || {
-        let gpus = server.gpus();
-        gpus.iter().all(|gpu| gpu.state == "ready")
-            && gpus.iter().map(|gpu| gpu.worker_restarts).sum::<u64>() == 1
-    });
-    assert_eq!(safe.channel.sticky_error(), None);
-    assert!(!safe.is_dropped());
-    drop(lost);
-    eventually("the failed client is gone", || server.clients().len() == 1);
-    let (_first, _second) = (connect(&bystander), connect(&bystander));
-    assert_eq!(server.clients().len(), 3);
-}
-
-#[test]
-fn a_lost_context_fails_its_clients_with_its_code() {
-    let server = Server::start(PROGRAM, &["--gpus", "1"]);
-    let bystander = connect(&server.function("bystander"));
-    let lost = connect(&server.function(LOSES_CONTEXT));
-    for client in [&lost, &bystander] {
-        eventually("the client fails", || client.channel.sticky_error() == Some(CudaError::ILLEGAL_ADDRESS));
-    }
-    assert!(server.said("CUDA_ERROR_ILLEGAL_ADDRESS (700): the kernel read nonsense"));
-}
-
-/// How often it is told that a client goes on at another worker, since its own died.
-fn times_served_again(server: &Server) -> usize {
-    let is_it = |event: &Event| matches!(&event.what, Some(What::Moved(it)) if it.why == "lost");
-    server.events().iter().filter(|event| is_it(event)).count()
-}
-
-#[test]
-fn a_worker_that_stays_though_its_context_is_lost_gets_no_more_clients_and_is_killed() {
-    let server = Server::start(PROGRAM, &["--gpus", "0"]);
-    let worker = server.gpus()[0].worker_pid;
-    let lost = connect(&server.function(LOSES_CONTEXT_AND_STAYS));
-    eventually("the client fails", || lost.channel.sticky_error() == Some(CudaError::ILLEGAL_ADDRESS));
-    let gpu = &server.gpus()[0];
-    assert!(gpu.worker_pid != worker || gpu.state != "ready", "{gpu:?}");
-    eventually("it is killed", || !is_alive(worker));
-    eventually("another one serves", || server.gpus()[0].state == "ready");
-    connect(&server.function("next"));
-}
-
-#[test]
-fn a_client_that_comes_to_a_worker_whose_context_is_just_lost_is_served_by_the_next_one() {
-    let losses = tempfile::NamedTempFile::new().unwrap();
-    let server = Server::start_by(|directory| {
-        let mut command = server::command(PROGRAM, directory, &["--gpus", "0"]);
-        command.env("TORPOR_FAKE_LOSSES", losses.path());
-        command
-    });
-    let function = server.function(COMES_TO_A_LOSS);
-    fs::write(&losses, "..").unwrap();
-    let client = connect(&function);
-    assert_eq!((client.channel.sticky_error(), server.gpus()[0].worker_restarts), (None, 2));
-    assert_eq!(server.clients().len(), 1);
-    // A client that comes to nothing else is what ends them.
-    fs::write(&losses, "....").unwrap();
-    let welcome = hello(&function, PROTOCOL_VERSION).unwrap();
-    let reason = take_memory(&function, &welcome).err().unwrap();
-    assert!(reason.contains("its GPU's worker died"), "{reason}");
-    assert_eq!(fs::read(&losses).unwrap().len(), 1);
-    eventually("nothing is left of it", || server.clients().len() == 1);
-}
-
-#[test]
-fn a_client_whose_state_holds_survives_its_worker_and_one_whose_does_not_is_told() {
-    let server = Server::start(PROGRAM, &["--gpus", "0"]);
-    let (survivor, busy) = (connect(&server.function(COVERED)), connect(&server.function(BUSY_AGAIN)));
-    for restarts in 1..=2 {
-        signal(server.gpus()[0].worker_pid, Signal::KILL);
-        eventually("the client is served again", || times_served_again(&server) == restarts);
-    }
-    assert_eq!(busy.channel.sticky_error(), Some(CudaError::LAUNCH_FAILED));
-    assert_eq!(survivor.channel.sticky_error(), None);
-    assert_eq!(server.gpus()[0].worker_restarts, 2);
-    drop((survivor, busy));
-    eventually("nobody is left", || server.clients().is_empty());
-}
-
-#[test]
-fn a_client_that_kills_whoever_makes_it_again_kills_three_workers_and_the_others_survive_them() {
-    let server = Server::start(PROGRAM, &["--gpus", "0"]);
-    let (survivor, deadly) = (connect(&server.function(COVERED)), connect(&server.function(DEADLY)));
-    signal(server.gpus()[0].worker_pid, Signal::KILL);
-    eventually("it is given up", || deadly.channel.sticky_error() == Some(CudaError::LAUNCH_FAILED));
-    let is_given_up = |event: &Event| matches!(&event.what, Some(What::ClientFailed(it)) if it.reason.contains("each of 3 workers died"));
-    assert!(server.events().iter().any(is_given_up), "{}", server.log());
-    eventually("a worker is there", || server.gpus()[0].state == "ready");
-    eventually("the other is served again", || times_served_again(&server) > 0);
-    assert_eq!((survivor.channel.sticky_error(), server.gpus()[0].worker_restarts), (None, 4));
-}
-
-#[test]
 fn a_client_that_breaks_the_protocol_fails_alone() {
     let server = Server::start(PROGRAM, &["--gpus", "0"]);
     let safe = connect(&server.function("bystander"));
@@ -341,126 +224,4 @@ fn a_client_that_its_worker_ignores_learns_it_in_time() {
     let reason = take_memory(&function, &welcome).map(drop).unwrap_err();
     assert!(reason.contains("did not answer"), "{reason}");
     connect(&server.function("bystander"));
-}
-
-#[test]
-fn a_directory_has_one_server() {
-    let server = Server::start(PROGRAM, &[]);
-    let second = server::command(PROGRAM, &server.directory, &[]).stderr(Stdio::piped()).output().unwrap();
-    assert!(!second.status.success());
-    let complaint = String::from_utf8(second.stderr).unwrap();
-    assert!(complaint.contains("another server already listens"), "{complaint}");
-    connect(&server.directory.function("default"));
-}
-
-#[test]
-fn a_server_that_ends_fails_its_clients_ends_its_workers_and_removes_its_sockets() {
-    type End = fn(&Server);
-    let ends: [End; 2] = [|server| signal(server.pid(), Signal::TERM), Server::shut_down];
-    for end in ends {
-        let mut server = Server::start(PROGRAM, &[]);
-        let mut client = connect(&server.directory.function("default"));
-        let workers: Vec<u32> = server.gpus().iter().map(|gpu| gpu.worker_pid).collect();
-        end(&server);
-        assert!(server.wait().success());
-        assert_eq!(client.channel.sticky_error(), Some(CudaError::DEVICE_UNAVAILABLE));
-        assert!(client.is_dropped());
-        assert!(workers.iter().all(|&worker| !is_alive(worker)));
-        assert!(!server.directory.admin_socket().exists());
-        assert!(!server.directory.function("default").control_socket().exists());
-    }
-}
-
-#[test]
-fn a_server_that_is_killed_takes_its_workers_along_and_leaves_room_for_the_next() {
-    let mut server = Server::start(PROGRAM, &[]);
-    let mut client = connect(&server.directory.function("default"));
-    let workers: Vec<u32> = server.gpus().iter().map(|gpu| gpu.worker_pid).collect();
-    signal(server.pid(), Signal::KILL);
-    server.wait();
-    eventually("the client notices", || client.is_dropped());
-    eventually("the workers are gone", || workers.iter().all(|&worker| !is_alive(worker)));
-    let mut next = server::command(PROGRAM, &server.directory, &[]).stderr(Stdio::null()).spawn().unwrap();
-    eventually("another serves", || UnixStream::connect(server.directory.admin_socket()).is_ok());
-    connect(&server.directory.function("default"));
-    next.kill().unwrap();
-    next.wait().unwrap();
-}
-
-#[test]
-fn a_container_s_mount_outlives_the_server() {
-    type End = fn(&Server);
-    let ends: [End; 2] = [|server| signal(server.pid(), Signal::KILL), Server::shut_down];
-    for end in ends {
-        let mut server = Server::start(PROGRAM, &[]);
-        let function = server.function("mounted");
-        // What a bind mount is: the directory itself, whatever becomes of its name.
-        let directory = File::open(function.path()).unwrap();
-        let mount = tempfile::tempdir().unwrap();
-        fs::create_dir(mount.path().join("functions")).unwrap();
-        let inside = ServerDirectory::new(mount.path()).function("mounted");
-        symlink(format!("/proc/self/fd/{}", directory.as_raw_fd()), inside.path()).unwrap();
-        connect(&inside);
-        end(&server);
-        server.wait();
-        let mut next =
-            server::command(PROGRAM, &server.directory, &[]).stderr(Stdio::null()).spawn().unwrap();
-        eventually("another serves", || UnixStream::connect(server.directory.admin_socket()).is_ok());
-        connect(&inside);
-        assert!(server.functions().iter().any(|function| function.name == "mounted"));
-        next.kill().unwrap();
-        next.wait().unwrap();
-    }
-}
-
-#[test]
-fn a_function_whose_directory_was_deleted_is_made_again() {
-    let server = Server::start(PROGRAM, &[]);
-    let function = server.function("f");
-    let mut served = connect(&function);
-    fs::remove_dir_all(function.path()).unwrap();
-    connect(&server.function("f"));
-    // A socket is enough.
-    fs::remove_file(function.lifeline_socket()).unwrap();
-    connect(&server.function("f"));
-    assert!(!served.is_dropped(), "who was served is served");
-    assert_eq!(server.times_said("making them again"), 2);
-}
-
-#[test]
-fn an_admin_socket_that_was_removed_is_there_again() {
-    let server = Server::start(PROGRAM, &[]);
-    fs::remove_file(server.directory.admin_socket()).unwrap();
-    eventually("it is there again", || UnixStream::connect(server.directory.admin_socket()).is_ok());
-    assert_eq!(server.gpus().len(), 2);
-}
-
-#[test]
-fn a_worker_that_is_stopped_is_told_of_until_it_goes_on() {
-    let server = Server::start(PROGRAM, &[]);
-    let worker = server.gpus()[1].worker_pid;
-    signal(worker, Signal::STOP);
-    eventually("it is seen", || server.gpus()[1].state == "unresponsive");
-    assert!(server.gpus()[1].trouble.contains("the worker has not answered for"));
-    assert_eq!(server.gpus()[0].state, "ready");
-    eventually("it is in the log", || server.said("the worker has not answered for"));
-    // The next clients go where somebody answers.
-    let clients = [(); 4].map(|()| connect(&server.directory.function("default")));
-    assert_eq!(server.gpus()[0].clients, 4);
-    signal(worker, Signal::CONT);
-    eventually("it goes on", || server.gpus()[1].state == "ready");
-    assert_eq!((server.gpus()[1].trouble.as_str(), server.gpus()[1].worker_restarts), ("", 0));
-    eventually("that is in the log too", || server.said("answer again"));
-    assert_eq!(server.times_said("the worker has not answered for"), 1);
-    drop(clients);
-}
-
-#[test]
-fn a_function_name_that_leaves_the_directory_is_refused() {
-    let server = Server::start(PROGRAM, &[]);
-    let request =
-        torpor_proto::control::admin::EnsureFunctionRequest { name: "../evil".to_owned(), terms: None };
-    let refused = server.admin(async |mut api| api.ensure_function(request).await).unwrap_err();
-    assert_eq!(refused.code(), tonic::Code::InvalidArgument);
-    assert!(!server.directory.path().join("evil").exists());
 }

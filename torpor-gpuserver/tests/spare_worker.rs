@@ -8,6 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use served::{Attached, attach};
 use server_support::client::connect;
 use server_support::fake_worker::{self, COVERED, DIES};
+use server_support::process::is_alive;
 use server_support::server::{self, Server, eventually};
 use std::process::{Command, Stdio};
 use torpor_proto::error::CudaError;
@@ -60,10 +61,6 @@ fn wait_for_spare(server: &Server) -> u32 {
 
 fn kill(pid: u32) {
     kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::KILL).unwrap();
-}
-
-fn is_alive(pid: u32) -> bool {
-    std::path::Path::new(&format!("/proc/{pid}/exe")).exists()
 }
 
 fn wait_until_covered(server: &Server, name: &str) {

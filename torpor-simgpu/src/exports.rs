@@ -17,7 +17,7 @@ use crate::entry::{call, call_always};
 use crate::error::{CudaError, describe};
 use crate::launch::Request;
 use crate::memory::copy::Demand;
-use crate::memory::{Shape, allocate, copy, fill, host, pointer};
+use crate::memory::{Shape, allocate, copy, copy_box, fill, host, pointer};
 use crate::stream::value;
 use crate::tensor_map::Tensor;
 use crate::{
@@ -81,6 +81,7 @@ macro_rules! exports {
 }
 
 mod arrays;
+mod find;
 
 /// All functions.
 pub fn table() -> &'static [Export] {
@@ -127,7 +128,7 @@ exports! {
         None => { text.set_if_wanted(std::ptr::null()); Err(CudaError::INVALID_VALUE) }
     };
     always cuGetProcAddress_v2 = "cuGetProcAddress" 12000 (symbol: Text, function: Out<*const c_void>, version: i32, flags: u64, status: Out<u32>) |_|
-        proc_address(&symbol.get()?, function, version, flags, status);
+        find::proc_address(&symbol.get()?, function, version, flags, status);
 
     // Device
     call cuDeviceGetCount = "cuDeviceGetCount" 2000 (count: Out<i32>) |m| device::count(m, count);
@@ -195,8 +196,8 @@ exports! {
     call cuMemcpyDtoDAsync_v2 = "cuMemcpyDtoDAsync" 3020 (target: u64, source: u64, bytes: usize, stream: u64) |m| copy::issue(m, line(target, source, bytes), Demand::BothOnDevice, stream, false);
     call cuMemcpyAsync = "cuMemcpyAsync" 4000 (target: u64, source: u64, bytes: usize, stream: u64) |m| copy::issue(m, line(target, source, bytes), Demand::Any, stream, false);
     call cuMemcpyPeerAsync = "cuMemcpyPeerAsync" 4000 (target: u64, target_context: u64, source: u64, source_context: u64, bytes: usize, stream: u64) |m| copy::peer(m, (target, target_context), (source, source_context), bytes, stream);
-    call cuMemcpy2DAsync_v2 = "cuMemcpy2DAsync" 3020 (request: In<Memcpy2d>, stream: u64) |m| copy::two_dimensional(m, request, stream, false);
-    call cuMemcpy3DAsync_v2 = "cuMemcpy3DAsync" 3020 (request: In<Memcpy3d>, stream: u64) |m| copy::three_dimensional(m, request, stream, false);
+    call cuMemcpy2DAsync_v2 = "cuMemcpy2DAsync" 3020 (request: In<Memcpy2d>, stream: u64) |m| copy_box::two_dimensional(m, request, stream, false);
+    call cuMemcpy3DAsync_v2 = "cuMemcpy3DAsync" 3020 (request: In<Memcpy3d>, stream: u64) |m| copy_box::three_dimensional(m, request, stream, false);
 
     // Memory: fills
     call cuMemsetD8_v2 = "cuMemsetD8" 3020 (target: u64, pattern: u8, width: usize) |m| fill::issue(m, row(target, pattern.into(), 1, width), 0, true);
@@ -303,37 +304,6 @@ exports! {
         tensor_map::im2col(m, map, Tensor { data_type, rank, address, dimensions, strides, element_strides, modes: [interleave, swizzle, promotion, fill] }, (lower, upper), channels, pixels);
     call cuTensorMapEncodeIm2colWide = "cuTensorMapEncodeIm2colWide" 12080 (_map: Out<TensorMap>, _data_type: u32, _rank: u32, _address: u64, _dimensions: In<u64>, _strides: In<u64>, _lower: i32, _upper: i32, _channels: u32, _pixels: u32, _element_strides: In<u32>, _interleave: u32, _mode: u32, _swizzle: u32, _promotion: u32, _fill: u32) |_|
         Err(CudaError::NOT_SUPPORTED);
-}
-
-/// `CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM`.
-const PER_THREAD_DEFAULT_STREAM: u64 = 2;
-
-/// Finds the newest variant of a function that a program built for CUDA `version` knows.
-fn proc_address(
-    name: &str,
-    function: Out<*const c_void>,
-    version: i32,
-    flags: u64,
-    status: Out<u32>,
-) -> crate::error::Result {
-    const FOUND: u32 = 0;
-    const NOT_FOUND: u32 = 1;
-    const TOO_OLD: u32 = 2;
-    if flags > PER_THREAD_DEFAULT_STREAM {
-        return Err(CudaError::INVALID_VALUE);
-    }
-    let per_thread = flags & PER_THREAD_DEFAULT_STREAM != 0;
-    let variants: Vec<&Export> = table()
-        .iter()
-        .filter(|export| export.name == name && !(per_thread && export.has_thread_variant))
-        .collect();
-    let newest = variants.iter().filter(|export| export.since <= version).max_by_key(|export| export.since);
-    status.set_if_wanted(match newest {
-        Some(_) => FOUND,
-        None if variants.is_empty() => NOT_FOUND,
-        None => TOO_OLD,
-    });
-    function.set(newest.map_or(std::ptr::null(), |export| export.address as *const c_void))
 }
 
 #[cfg(test)]

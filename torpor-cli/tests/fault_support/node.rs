@@ -4,6 +4,7 @@ use super::client::Client;
 use crate::server_support::server::{Server, eventually};
 use crate::support::torpor;
 use std::fs;
+use std::path::Path;
 use std::process::{Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -99,4 +100,15 @@ impl Node {
         let log = fs::read_to_string(self.reports.path().join("log")).unwrap_or_default();
         log.lines().filter(|line| !line.ends_with(" time")).collect::<Vec<_>>().join("\n")
     }
+}
+
+/// Panics unless the log has a line with all these words.
+pub fn assert_said(node: &Node, words: &[&str]) {
+    let log = node.server.log();
+    assert!(log.lines().any(|line| words.iter().all(|word| line.contains(word))), "{words:?} in {log}");
+}
+
+/// A path, as flags and settings have it.
+pub fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
 }

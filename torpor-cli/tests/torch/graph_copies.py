@@ -3,34 +3,16 @@ writes the program's memory in its order. After each step it says so and, if it 
 runs it may move its memory meanwhile."""
 import ctypes
 import faulthandler
-import sys
 import threading
 from ctypes import byref, c_char, c_int, c_size_t, c_uint, c_uint64, c_void_p
 
+from driver_calls import begin, call, made, step
+from driver_structures import Conditional, Copy, End, HostParams, UpdateInfo
+
 faulthandler.dump_traceback_later(100, exit=True)
-waits = len(sys.argv) > 1
-cuda, runtime = ctypes.CDLL("libcuda.so.1"), ctypes.CDLL(None)
 N = 1000
 BYTES = c_size_t(4 * N)
 kept = []
-
-
-def call(name, *arguments, expected=0):
-    code = getattr(runtime if name.startswith("cuda") else cuda, name)(*arguments)
-    assert code == expected, (name, code)
-
-
-def made(name, *arguments, kind=c_void_p):
-    place = kind()
-    call(name, byref(place), *arguments)
-    return place
-
-
-def step(name):
-    print(name, flush=True)
-    if waits:
-        assert sys.stdin.readline()
-
 
 PTX = b""".version 7.0
 .target sm_70
@@ -46,23 +28,12 @@ DONE: ret;
 }
 """
 
-call("cuInit", 0)
-context = made("cuDevicePrimaryCtxRetain", 0)
-call("cuCtxSetCurrent", context)
+context = begin()
 module = made("cuModuleLoadData", PTX)
 add = made("cuModuleGetFunction", module, b"add")
 stream, other = made("cuStreamCreate", 1), made("cuStreamCreate", 1)
 Words = c_uint * N
 Function = ctypes.CFUNCTYPE(None, c_void_p)
-
-
-class End(ctypes.Structure):
-    _fields_ = [("x", c_size_t), ("y", c_size_t), ("z", c_size_t), ("lod", c_size_t), ("type", c_uint), ("host", c_void_p),
-                ("device", c_uint64), ("array", c_void_p), ("reserved", c_void_p), ("pitch", c_size_t), ("height", c_size_t)]
-
-
-class Copy(ctypes.Structure):
-    _fields_ = [("source", End), ("destination", End), ("width", c_size_t), ("height", c_size_t), ("depth", c_size_t)]
 
 
 class End2D(ctypes.Structure):
@@ -77,19 +48,6 @@ class Copy2D(ctypes.Structure):
 class CopyNode(ctypes.Structure):
     _fields_ = [("type", c_uint), ("reserved", c_uint * 3), ("flags", c_int), ("more", c_int), ("context", c_void_p), ("copy", Copy),
                 ("rest", c_uint64 * 2)]
-
-
-class Conditional(ctypes.Structure):
-    _fields_ = [("type", c_uint), ("reserved", c_uint * 3), ("handle", c_uint64), ("kind", c_uint), ("size", c_uint),
-                ("graphs", ctypes.POINTER(c_void_p)), ("context", c_void_p), ("rest", c_uint64 * 26)]
-
-
-class UpdateInfo(ctypes.Structure):
-    _fields_ = [("result", c_uint), ("node", c_void_p), ("source", c_void_p)]
-
-
-class HostParams(ctypes.Structure):
-    _fields_ = [("function", c_void_p), ("data", c_void_p)]
 
 
 # Of the runtime.

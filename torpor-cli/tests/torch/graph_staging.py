@@ -1,28 +1,15 @@
 """Graphs that copy more pageable memory, one after the other, than the process may have page-locked at once: each has the room of
 the one before when that is over, and one that is too large is out of memory."""
-import ctypes
 import faulthandler
 from ctypes import byref, c_char, c_size_t, c_uint64, c_void_p
 
+from driver_calls import begin, call, made
+
 faulthandler.dump_traceback_later(100, exit=True)
-cuda = ctypes.CDLL("libcuda.so.1")
 BYTES = 40 << 20
 OUT_OF_MEMORY = 2
 
-
-def call(name, *arguments, expected=0):
-    code = getattr(cuda, name)(*arguments)
-    assert code == expected, (name, code)
-
-
-def made(name, *arguments, kind=c_void_p):
-    place = kind()
-    call(name, byref(place), *arguments)
-    return place
-
-
-call("cuInit", 0)
-call("cuCtxSetCurrent", made("cuDevicePrimaryCtxRetain", 0))
+begin()
 stream = made("cuStreamCreate", 1)
 device = made("cuMemAlloc_v2", c_size_t(BYTES), kind=c_uint64)
 source, result = (c_char * BYTES)(), (c_char * BYTES)()

@@ -1,35 +1,14 @@
 """Graphs that a program builds and edits node by node, or captures, through the driver's functions. After each step it says so
 and, if it is told to wait, waits for a line: whoever runs it may move its memory meanwhile."""
 import ctypes
-import sys
 import tempfile
 import threading
 from ctypes import byref, c_int, c_size_t, c_uint, c_uint64, c_void_p
 
-waits = len(sys.argv) > 1
-cuda = ctypes.CDLL("libcuda.so.1")
+from driver_calls import begin, call, made, step
+from driver_structures import Conditional, Copy, End, HostParams, UpdateInfo
+
 handles = []  # what the driver has addresses of stays where it is
-
-
-def check(code, expected=0):
-    assert code == expected, code
-
-
-def call(name, *arguments, expected=0):
-    check(getattr(cuda, name)(*arguments), expected)
-
-
-def made(name, *arguments, kind=c_void_p):
-    place = kind()
-    call(name, byref(place), *arguments)
-    return place
-
-
-def step(name):
-    print(name, flush=True)
-    if waits:
-        assert sys.stdin.readline()
-
 
 PTX = b""".version 7.0
 .target sm_70
@@ -60,9 +39,7 @@ DONE: ret;
 }
 """
 
-call("cuInit", 0)
-context = made("cuDevicePrimaryCtxRetain", 0)
-call("cuCtxSetCurrent", context)
+context = begin()
 module = made("cuModuleLoadData", PTX)
 add, double, counter = (made("cuModuleGetFunction", module, name) for name in (b"add", b"double", b"step"))
 N = 1000
@@ -81,28 +58,6 @@ class KernelParams(ctypes.Structure):
 class FillParams(ctypes.Structure):
     _fields_ = [("address", c_uint64), ("pitch", c_size_t), ("value", c_uint), ("element", c_uint),
                 ("width", c_size_t), ("height", c_size_t)]
-
-
-class End(ctypes.Structure):
-    _fields_ = [("x", c_size_t), ("y", c_size_t), ("z", c_size_t), ("lod", c_size_t), ("type", c_uint), ("host", c_void_p),
-                ("device", c_uint64), ("array", c_void_p), ("reserved", c_void_p), ("pitch", c_size_t), ("height", c_size_t)]
-
-
-class Copy(ctypes.Structure):
-    _fields_ = [("source", End), ("destination", End), ("width", c_size_t), ("height", c_size_t), ("depth", c_size_t)]
-
-
-class Conditional(ctypes.Structure):
-    _fields_ = [("type", c_uint), ("reserved", c_uint * 3), ("handle", c_uint64), ("kind", c_uint), ("size", c_uint),
-                ("graphs", ctypes.POINTER(c_void_p)), ("context", c_void_p), ("rest", c_uint64 * 26)]
-
-
-class UpdateInfo(ctypes.Structure):
-    _fields_ = [("result", c_uint), ("node", c_void_p), ("source", c_void_p)]
-
-
-class HostParams(ctypes.Structure):
-    _fields_ = [("function", c_void_p), ("data", c_void_p)]
 
 
 def kernel_params(function, *values):

@@ -2,29 +2,17 @@
 import ctypes as c
 import os
 from ctypes import byref
+
+from driver_calls import begin, call, cuda, made
 from leaving import away
 
-cuda = c.CDLL("libcuda.so.1")
 u64, size, i32 = c.c_uint64, c.c_size_t, c.c_int
 INVALID, OUT_OF_MEMORY, INVALID_DEVICE, CAPTURE_UNSUPPORTED, CAPTURE_INVALIDATED = 1, 2, 101, 900, 901
 GLOBAL, HOST, SINGLE = 1, 2, 4
 CPU, NOWHERE = -1, -2
 PAGE = 4096
 
-
-def call(name, *arguments, expected=0):
-    code = getattr(cuda, name)(*arguments)
-    assert code == expected, (name, code, expected)
-
-
-def made(name, *arguments, kind=c.c_void_p):
-    place = kind()
-    call(name, byref(place), *arguments)
-    return place
-
-
-call("cuInit", 0)
-call("cuCtxSetCurrent", made("cuDevicePrimaryCtxRetain", 0))
+begin()
 for attribute in (83, 89):  # managed memory; concurrent access
     assert made("cuDeviceGetAttribute", attribute, 0, kind=i32).value == 1
 

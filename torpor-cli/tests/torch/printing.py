@@ -4,20 +4,11 @@ import ctypes
 import sys
 from ctypes import byref, c_int, c_size_t, c_uint, c_uint64, c_void_p
 
+from driver_calls import begin, call, cuda, made
+
 name, action = sys.argv[1:3]
-cuda, libc = ctypes.CDLL("libcuda.so.1"), ctypes.CDLL(None)
+libc = ctypes.CDLL(None)
 THREADS, TURNS = 8, 20
-
-
-def call(function, *arguments, expected=0):
-    code = getattr(cuda, function)(*arguments)
-    assert code == expected, (function, code)
-
-
-def made(function, *arguments, kind=c_void_p):
-    place = kind()
-    call(function, byref(place), *arguments)
-    return place
 
 
 def text(string):
@@ -55,8 +46,7 @@ PTX = f"""
 }}
 """.encode()
 
-call("cuInit", 0)
-call("cuCtxSetCurrent", made("cuDevicePrimaryCtxRetain", 0))
+begin()
 module = made("cuModuleLoadData", PTX)
 speak, fail = (made("cuModuleGetFunction", module, kernel) for kernel in (b"speak", b"fail"))
 stream = made("cuStreamCreate", 1)

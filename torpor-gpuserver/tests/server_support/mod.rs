@@ -7,5 +7,6 @@ pub mod eventually;
 pub mod fake_store;
 pub mod fake_worker;
 pub mod follower;
+pub mod process;
 pub mod ring;
 pub mod server;

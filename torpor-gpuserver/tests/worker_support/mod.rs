@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test program uses its own part of this module")]
 
 pub mod client;
+pub mod contents;
 pub mod kernels;
 
 pub use client::Client;

@@ -1,4 +1,4 @@
-//! The commands, by family.
+//! The commands, by family: one list, which is one enum, one decoder and one trait for each family, and so longer than other files.
 
 use super::declare::{arm, commands, kind, signature};
 use super::plain::*;

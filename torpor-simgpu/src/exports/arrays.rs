@@ -6,7 +6,7 @@ use crate::abi::{
     TextureDesc,
 };
 use crate::entry::call;
-use crate::memory::copy;
+use crate::memory::copy_box;
 use crate::{array, texture};
 
 #[rustfmt::skip]
@@ -28,6 +28,6 @@ exports! {
     call cuSurfObjectDestroy = "cuSurfObjectDestroy" 5000 (handle: u64) |m| texture::destroy_surface(m, handle);
     call cuSurfObjectGetResourceDesc = "cuSurfObjectGetResourceDesc" 5000 (resource: Out<ResourceDesc>, handle: u64) |m| texture::surface_resource(m, resource, handle);
 
-    call cuMemcpy2D_v2 = "cuMemcpy2D" 3020 (request: In<Memcpy2d>) |m| copy::two_dimensional(m, request, 0, true);
-    call cuMemcpy3D_v2 = "cuMemcpy3D" 3020 (request: In<Memcpy3d>) |m| copy::three_dimensional(m, request, 0, true);
+    call cuMemcpy2D_v2 = "cuMemcpy2D" 3020 (request: In<Memcpy2d>) |m| copy_box::two_dimensional(m, request, 0, true);
+    call cuMemcpy3D_v2 = "cuMemcpy3D" 3020 (request: In<Memcpy3d>) |m| copy_box::three_dimensional(m, request, 0, true);
 }

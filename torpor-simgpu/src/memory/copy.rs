@@ -1,10 +1,11 @@
-//! `cuMemcpy…`: moving bytes, in one, two or three dimensions, between host and devices.
+//! `cuMemcpy…`: moving bytes between host and devices.
 
 use std::sync::Arc;
 
 use super::access::{Accessor, Intent};
+use super::shape::{Shape, Side};
 use super::space::{cover, find, touches};
-use crate::abi::{In, Memcpy2d, Memcpy3d};
+use crate::abi::In;
 use crate::array::Array;
 use crate::capture::{self, CaptureStatus};
 use crate::clock::{Route, copy_cost};
@@ -17,69 +18,6 @@ use crate::stream;
 
 /// A pageable source of up to this many bytes is read when the copy is issued; a larger one before the call returns.
 const STAGED_BYTES: u64 = 64 << 10;
-
-/// One side of a copy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Side {
-    /// Where it starts.
-    pub address: u64,
-    /// From one row to the next.
-    pub pitch: u64,
-    /// From one slice to the next.
-    pub slice: u64,
-}
-
-/// What is copied where.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Shape {
-    /// To where.
-    pub target: Side,
-    /// From where.
-    pub source: Side,
-    /// Bytes of a row.
-    pub width: u64,
-    /// Rows of a slice.
-    pub rows: u64,
-    /// Slices.
-    pub slices: u64,
-}
-
-impl Side {
-    /// Bytes from the start to the end of the last row, if that can be said.
-    fn extent(&self, shape: &Shape) -> Option<u64> {
-        let rows = shape.rows.checked_sub(1)?.checked_mul(self.pitch)?;
-        let slices = shape.slices.checked_sub(1)?.checked_mul(self.slice)?;
-        let extent = rows.checked_add(slices)?.checked_add(shape.width)?;
-        self.address.checked_add(extent)?;
-        Some(extent)
-    }
-
-    fn row(&self, slice: u64, row: u64) -> u64 {
-        self.address + slice * self.slice + row * self.pitch
-    }
-}
-
-impl Shape {
-    /// `bytes` in a line.
-    pub fn line(target: u64, source: u64, bytes: u64) -> Self {
-        let side = |address| Side { address, pitch: bytes, slice: bytes };
-        Self { target: side(target), source: side(source), width: bytes, rows: 1, slices: 1 }
-    }
-
-    fn bytes(&self) -> u64 {
-        self.width.saturating_mul(self.rows).saturating_mul(self.slices)
-    }
-
-    fn rows(&self) -> impl Iterator<Item = (u64, u64)> {
-        let rows = self.rows;
-        (0..self.slices).flat_map(move |slice| (0..rows).map(move |row| (slice, row)))
-    }
-
-    /// Calls `visit` with start and length of every row that is written.
-    pub fn each_target_row(&self, mut visit: impl FnMut(u64, u64)) {
-        self.rows().for_each(|(slice, row)| visit(self.target.row(slice, row), self.width));
-    }
-}
 
 /// What kind of memory a side is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,7 +107,7 @@ pub fn issue(machine: &'static Machine, shape: Shape, demand: Demand, stream: u6
 }
 
 /// As [`issue`], where sides may be arrays, in which they lie.
-fn issue_with(
+pub(super) fn issue_with(
     machine: &'static Machine,
     shape: Shape,
     arrays: Arrays,
@@ -277,121 +215,4 @@ pub fn peer(
     context::find_or_current(machine, target.1)?;
     context::find_or_current(machine, source.1)?;
     issue(machine, Shape::line(target.0, source.0, bytes as u64), Demand::BothOnDevice, stream, false)
-}
-
-/// One side of a box.
-struct End {
-    kind: u32,
-    host: u64,
-    device: u64,
-    array: u64,
-    /// In bytes, rows and slices.
-    at: [usize; 3],
-    pitch: usize,
-    height: usize,
-}
-
-impl End {
-    /// `CU_MEMORYTYPE_HOST`, `…_DEVICE`, `…_ARRAY`, `…_UNIFIED`.
-    fn find(&self, machine: &Machine, lengths: [u64; 3]) -> Result<(Side, Option<Arc<Array>>)> {
-        let [x, y, z] = self.at.map(|number| number as u64);
-        let [width, rows, slices] = lengths;
-        let address = match self.kind {
-            1 => self.host,
-            2 | 4 => self.device,
-            3 => {
-                let array = machine.arrays.find(self.array)?;
-                if !array.holds([x, y, z], lengths) {
-                    return Err(CudaError::INVALID_VALUE);
-                }
-                let address = array.start() + z * array.slice() + y * array.pitch() + x;
-                return Ok((Side { address, pitch: array.pitch(), slice: array.slice() }, Some(array)));
-            }
-            _ => return Err(CudaError::INVALID_VALUE),
-        };
-        let (pitch, height) = (self.pitch as u64, self.height as u64);
-        let is_narrow = (pitch < width && (rows > 1 || slices > 1)) || (height < rows && slices > 1);
-        let slice = pitch.checked_mul(height).filter(|_| !is_narrow);
-        let side = slice.and_then(|slice| {
-            let offset = z.checked_mul(slice)?.checked_add(y.checked_mul(pitch)?)?.checked_add(x)?;
-            Some(Side { address: address.checked_add(offset)?, pitch, slice })
-        });
-        Ok((side.ok_or(CudaError::INVALID_VALUE)?, None))
-    }
-}
-
-fn demand(target: u32, source: u32) -> Demand {
-    match (target, source) {
-        (2, 2) => Demand::BothOnDevice,
-        (2, _) => Demand::TargetOnDevice,
-        (_, 2) => Demand::SourceOnDevice,
-        _ => Demand::Any,
-    }
-}
-
-/// Copies a box of bytes, rows and slices from the second side to the first.
-fn copy_box(
-    machine: &'static Machine,
-    [to, from]: &[End; 2],
-    lengths: [usize; 3],
-    stream: u64,
-    wait: bool,
-) -> Result {
-    let lengths @ [width, rows, slices] = lengths.map(|length| length as u64);
-    if lengths.contains(&0) {
-        return stream::find(machine, stream).map(drop);
-    }
-    let ((target, to_array), (source, from_array)) =
-        (to.find(machine, lengths)?, from.find(machine, lengths)?);
-    let shape = Shape { target, source, width, rows, slices };
-    issue_with(machine, shape, [to_array, from_array], demand(to.kind, from.kind), stream, wait)
-}
-
-pub fn two_dimensional(machine: &'static Machine, copy: In<Memcpy2d>, stream: u64, wait: bool) -> Result {
-    let copy = copy.get()?;
-    let to = End {
-        kind: copy.dst_type,
-        host: copy.dst_host,
-        device: copy.dst_device,
-        array: copy.dst_array,
-        at: [copy.dst_x_bytes, copy.dst_y, 0],
-        pitch: copy.dst_pitch,
-        height: copy.height,
-    };
-    let from = End {
-        kind: copy.src_type,
-        host: copy.src_host,
-        device: copy.src_device,
-        array: copy.src_array,
-        at: [copy.src_x_bytes, copy.src_y, 0],
-        pitch: copy.src_pitch,
-        height: copy.height,
-    };
-    copy_box(machine, &[to, from], [copy.width_bytes, copy.height, 1], stream, wait)
-}
-
-pub fn three_dimensional(machine: &'static Machine, copy: In<Memcpy3d>, stream: u64, wait: bool) -> Result {
-    let copy = copy.get()?;
-    if copy.src_lod != 0 || copy.dst_lod != 0 {
-        return Err(CudaError::INVALID_VALUE);
-    }
-    let to = End {
-        kind: copy.dst_type,
-        host: copy.dst_host,
-        device: copy.dst_device,
-        array: copy.dst_array,
-        at: [copy.dst_x_bytes, copy.dst_y, copy.dst_z],
-        pitch: copy.dst_pitch,
-        height: copy.dst_height,
-    };
-    let from = End {
-        kind: copy.src_type,
-        host: copy.src_host,
-        device: copy.src_device,
-        array: copy.src_array,
-        at: [copy.src_x_bytes, copy.src_y, copy.src_z],
-        pitch: copy.src_pitch,
-        height: copy.src_height,
-    };
-    copy_box(machine, &[to, from], [copy.width_bytes, copy.height, copy.depth], stream, wait)
 }

@@ -3,21 +3,24 @@
 mod access;
 pub mod allocate;
 pub mod copy;
+pub mod copy_box;
 pub mod fill;
 pub mod host;
 mod mapping;
 mod physical;
 pub mod pointer;
+mod shape;
 mod space;
 pub mod word;
 
 use std::sync::Arc;
 
 pub use access::{Accessor, Intent, KernelMemory};
-pub use copy::{Copy, Shape};
+pub use copy::Copy;
 pub use fill::Fill;
 pub use mapping::Mapping;
 pub use physical::{Budget, Physical};
+pub use shape::Shape;
 pub use space::{Space, cover, find};
 pub use word::{Condition, Word};
 

@@ -23,6 +23,7 @@ mod block;
 mod compare;
 mod control;
 mod convert;
+mod cursor;
 mod decode;
 mod error;
 mod function;

@@ -1,8 +1,8 @@
 //! Declarations: `.global .align 4 .f32 x[4] = {...};`, `.reg .b32 %r<10>;`, `.param .u64 p`.
 
+use super::cursor::Parser;
 use super::error::PtxError;
 use super::lexer::Token;
-use super::parser::Parser;
 use super::syntax::{Initial, Kind, Number, Type, Variable, VariableSpace};
 
 /// More bytes than any variable may have: a bound on what text can make us allocate.

@@ -1,20 +1,15 @@
 //! The settings file, as it is written.
 
 use crate::server::admin::suggestions::nearest;
-use crate::server::settings::choice::Writeback;
+use crate::server::settings::function_section::FunctionSection;
 use crate::server::settings::read::{in_time, read_text};
 use crate::server::settings::sections::{MemorySection, SchedulerSection};
-use crate::server::settings::text::{
-    FunctionName, Percentile, device_memory_limit, kernel_timeout, milliseconds,
-};
+use crate::server::settings::server_section::ServerSection;
+use crate::server::settings::text::FunctionName;
 use crate::server::settings::watch::Stamp;
-use crate::server::size::ByteSize;
-use crate::server::time::Time;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
-use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -35,81 +30,6 @@ pub struct SettingsFile {
     pub defaults: FunctionSection,
     /// What functions say.
     pub functions: BTreeMap<FunctionName, FunctionSection>,
-}
-
-/// `[server]`
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ServerSection {
-    /// Where the router takes requests.
-    pub listen: Option<SocketAddr>,
-    /// Where it shows its page.
-    pub page: Option<SocketAddr>,
-    /// The Unix socket on which the router is asked about itself.
-    pub admin_socket: Option<PathBuf>,
-    /// A file with one API key a line; without it requests need none.
-    pub api_keys_file: Option<PathBuf>,
-    /// The chain of certificates that the front shows, PEM.
-    pub tls_cert: Option<PathBuf>,
-    /// Its key, PEM.
-    pub tls_key: Option<PathBuf>,
-    /// How long requests under way may take when the router ends.
-    pub drain_timeout: Option<Time>,
-    /// Connections that clients may have open at once.
-    pub max_connections: Option<NonZeroUsize>,
-}
-
-/// `[defaults]` and `[functions.NAME]`
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct FunctionSection {
-    /// Device memory that each client may allocate.
-    #[serde(deserialize_with = "device_memory_limit")]
-    pub memory_limit: Option<ByteSize>,
-    /// Processes of the function at a time.
-    pub max_clients: Option<NonZeroU32>,
-    /// Page-locked host memory that they may have on one GPU, staging included.
-    pub pinned_limit: Option<ByteSize>,
-    /// Code that they may use on one GPU, each image counted once.
-    pub image_limit: Option<ByteSize>,
-    /// The latency objective of a request.
-    #[serde(deserialize_with = "milliseconds")]
-    pub slo_ms: Option<NonZeroU32>,
-    /// The part of the requests that should keep it.
-    pub slo_percentile: Option<Percentile>,
-    /// What becomes of writes when a client gives its GPU up.
-    pub writeback: Option<Writeback>,
-    /// Whether it is never evicted to make room.
-    pub pinned: Option<bool>,
-    /// The program that answers its requests over HTTP on the port of `$PORT`, and its arguments.
-    pub command: Option<Vec<String>>,
-    /// Where processes that somebody else starts answer its requests, `HOST:PORT` each; instead of a command.
-    pub endpoints: Option<Vec<String>>,
-    /// Environment of the program, beside the router's.
-    pub env: Option<BTreeMap<String, String>>,
-    /// Processes that the router keeps running without a request.
-    pub min_instances: Option<usize>,
-    /// Processes that the router starts at most.
-    pub max_instances: Option<NonZeroUsize>,
-    /// Requests that one process answers at the same time.
-    pub concurrency: Option<NonZeroUsize>,
-    /// Requests that become one for its program, at most; none if its program does not take batches.
-    pub batch_size: Option<NonZeroUsize>,
-    /// How long the first of them waits for others.
-    pub batch_window: Option<Time>,
-    /// Requests that may wait for a process; more are refused.
-    pub max_queue: Option<usize>,
-    /// How long a request may take in all.
-    pub timeout: Option<Time>,
-    /// How long a process above `min_instances` goes on without a request.
-    pub keep_alive: Option<Time>,
-    /// How long a process may take until it is healthy.
-    pub start_timeout: Option<Time>,
-    /// Where a process says that it is healthy.
-    pub health_path: Option<String>,
-    /// How long a kernel may run.
-    #[serde(deserialize_with = "kernel_timeout")]
-    pub kernel_timeout: Option<Time>,
 }
 
 /// Why a settings file is none.
@@ -194,8 +114,12 @@ mod tests {
     use crate::policy::eviction::Eviction;
     use crate::policy::placement::Placement;
     use crate::policy::sharing::ActiveLimit;
-    use crate::server::settings::choice::Policy;
+    use crate::server::settings::choice::{Policy, Writeback};
+    use crate::server::settings::text::Percentile;
+    use crate::server::size::ByteSize;
+    use crate::server::time::Time;
     use proptest::prelude::*;
+    use std::num::{NonZeroU32, NonZeroUsize};
 
     fn parse(text: &str) -> Result<SettingsFile, String> {
         SettingsFile::parse(text, Path::new("torpor.toml")).map_err(|error| error.to_string())

@@ -1,7 +1,8 @@
 //! What holds for each function, when file and flags have been heard.
 
 use crate::server::settings::choice::Writeback;
-use crate::server::settings::file::{FunctionSection, SettingsFile};
+use crate::server::settings::file::SettingsFile;
+use crate::server::settings::function_section::FunctionSection;
 use crate::server::settings::terms::Terms;
 use crate::server::size::ByteSize;
 use std::collections::BTreeMap;

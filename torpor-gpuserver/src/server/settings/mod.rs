@@ -9,11 +9,13 @@ mod clients;
 pub(in crate::server) mod declare;
 mod file;
 mod function;
+mod function_section;
 mod live;
 mod lowered;
 mod read;
 mod reload;
 mod sections;
+mod server_section;
 mod terms;
 mod text;
 mod watch;
@@ -24,10 +26,12 @@ pub(super) use clients::{
     image_limit_bytes, may_be_on, memory_limit_bytes, memory_limit_bytes_anywhere, memory_limit_bytes_on,
     settings_of, tell_worker, tell_workers,
 };
-pub use file::{FileError, FunctionSection, ServerSection, SettingsFile};
+pub use file::{FileError, SettingsFile};
 pub use function::{FunctionSettings, LimitAboveGpu, Settings};
+pub use function_section::FunctionSection;
 pub(super) use live::{Live, Pin};
 pub use sections::{MemorySection, SchedulerSection};
+pub use server_section::ServerSection;
 pub(super) use terms::{Terms, TermsError, agree, recall};
 pub use text::{FunctionName, Percentile, device_memory};
 pub use watch::Stamp;

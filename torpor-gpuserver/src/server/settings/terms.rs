@@ -5,8 +5,9 @@
 
 use crate::server::node::Node;
 use crate::server::settings::clients::tell_workers;
-use crate::server::settings::file::{FileError, FunctionSection, SettingsFile};
+use crate::server::settings::file::{FileError, SettingsFile};
 use crate::server::settings::function::{FunctionSettings, LimitAboveGpu};
+use crate::server::settings::function_section::FunctionSection;
 use crate::server::settings::lowered::{TooLow, too_low};
 use crate::server::settings::text::{FunctionName, enough};
 use crate::server::size::ByteSize;

@@ -8,6 +8,7 @@ pub(crate) mod order;
 mod outbox;
 pub(crate) mod outstanding;
 pub(crate) mod process;
+mod serving;
 pub(crate) mod socket;
 mod spare;
 pub(crate) mod status;

@@ -8,23 +8,20 @@ use crate::gpu_limit::gpu_limit_bytes;
 use crate::policy::event::What;
 use crate::server::clients::ClientId;
 use crate::server::scheduler::{Orphan, Words};
-use crate::server::store::{Store, WorkerId};
+use crate::server::store::Store;
 use crate::server::workers::gpu::stopped;
 use crate::server::workers::gpu_time::GpuTimes;
-use crate::server::workers::heartbeat::{HEARTBEAT, Heartbeat};
 use crate::server::workers::learned::Learned;
-use crate::server::workers::order::{Attachment, NotServed, Order, Outgoing};
-use crate::server::workers::outbox::send_all;
-use crate::server::workers::outstanding::{Served, fault_code};
+use crate::server::workers::order::{NotServed, Order};
+use crate::server::workers::outstanding::Served;
 use crate::server::workers::process::{LAST_WORDS, Recipe, StartError, WorkerProcess};
+use crate::server::workers::serving::End;
 use crate::server::workers::spare::{Spare, Standby};
 use crate::server::workers::status::{State, Status};
-use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
-use torpor_proto::control::worker::{FromWorker, Ping, ToWorker, from_worker, to_worker};
+use tokio::time::{Instant, sleep_until};
 use torpor_proto::error::CudaError;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -32,12 +29,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// A worker that served as long as this was healthy; the pauses begin anew.
 const HEALTHY: Duration = Duration::from_secs(30);
-
-/// How long a worker whose context is lost may take to end: its sessions have 100 ms to tell their clients.
-const FAULT_GRACE: Duration = Duration::from_millis(250);
-
-/// How long one that is killed may take to end, until it is given up.
-const KILL_GRACE: Duration = Duration::from_secs(2);
 
 /// Keeps one worker running.
 pub(super) struct Supervisor {
@@ -56,12 +47,6 @@ pub(super) struct Supervisor {
     /// Somebody was served by the worker.
     pub(super) has_served: bool,
     pub(super) spare: Spare,
-}
-
-/// Why a worker serves no longer.
-enum End {
-    Stopped,
-    Died(String),
 }
 
 impl Supervisor {
@@ -198,109 +183,6 @@ impl Supervisor {
         }
     }
 
-    async fn serve(
-        &mut self,
-        worker: &WorkerProcess,
-        at_store: WorkerId,
-        outbox: &mpsc::UnboundedSender<Outgoing>,
-        outgoing: mpsc::UnboundedReceiver<Outgoing>,
-    ) -> End {
-        let mut sending = pin!(send_all(&worker.socket, outgoing));
-        let (mut deadline, mut is_killed) = (None, false);
-        let mut heartbeat = Heartbeat::default();
-        let mut looks = interval(HEARTBEAT);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                message = worker.socket.receive_all::<FromWorker>() => match message {
-                    Ok(Some((FromWorker { body: Some(body) }, descriptors))) => {
-                        self.log(&body);
-                        if let from_worker::Body::DeviceFault(fault) = &body {
-                            self.lost_context = Some(fault_code(fault.code));
-                            fault.ran_ahead.iter().for_each(|function| self.learned.ran_ahead(function));
-                            deadline.get_or_insert(Instant::now() + FAULT_GRACE);
-                            // It serves no client any more, though it is still there.
-                            self.publish(|status| status.state = State::Starting);
-                        }
-                        if let from_worker::Body::Pong(pong) = &body {
-                            let driver_silent = Duration::from_millis(pong.driver_silent_ms);
-                            heartbeat.hear(driver_silent, std::time::Instant::now());
-                            self.note_silence(&heartbeat);
-                            if pong.working > 1 {
-                                self.words.events.tell(What::Crowded { gpu: self.at });
-                            }
-                        }
-                        match self.store.hear(at_store, body) {
-                            Some(from_worker::Body::Released(released)) => {
-                                let Some(state) = descriptors.into_iter().next() else {
-                                    return End::Died(self.describe("it gave a client up without its state"));
-                                };
-                                self.served.released(released.client, state);
-                            }
-                            Some(from_worker::Body::Covered(covered)) => {
-                                let state = descriptors.into_iter().next();
-                                state.into_iter().for_each(|state| self.served.covered(covered.client, state));
-                            }
-                            Some(from_worker::Body::Happened(happened)) => {
-                                self.words.events.tell_turn(self.at, happened);
-                            }
-                            Some(from_worker::Body::Waiting(waiting)) => {
-                                self.words.events.tell(What::Waiting { client: waiting.client });
-                            }
-                            Some(from_worker::Body::Usage(mut usage)) => {
-                                let times = std::mem::take(&mut usage.times);
-                                self.times(|known| known.hear(times));
-                                self.served.hear(from_worker::Body::Usage(usage));
-                            }
-                            Some(from_worker::Body::Seek(seek)) => {
-                                // Nobody hears it when the server is ending.
-                                let _ = self.words.seeking.send((ClientId(seek.client), ClientId(seek.exporter)));
-                            }
-                            // It is about to end, and the client is asked for at the next one.
-                            Some(from_worker::Body::Attached(_)) if self.lost_context.is_some() => {}
-                            Some(body) => {
-                                self.has_served |= matches!(body, from_worker::Body::Attached(_));
-                                self.served.hear(body);
-                            }
-                            None => {}
-                        }
-                    }
-                    Ok(Some((FromWorker { body: None }, _))) => {}
-                    Ok(None) => return End::Died(self.describe("it closed its socket")),
-                    Err(error) => return End::Died(self.describe(&format!("its socket failed: {error}"))),
-                },
-                order = self.inbox.recv() => match order {
-                    Some(order) => {
-                        if let Some(message) = self.served.order(order) {
-                            // The receiver is in `sending`, which is over only when this is.
-                            let _ = outbox.send(message);
-                        }
-                    }
-                    None => return End::Stopped,
-                },
-                _ = looks.tick() => {
-                    if heartbeat.look(std::time::Instant::now()) {
-                        let message = ToWorker { body: Some(to_worker::Body::Ping(Ping {})) };
-                        // The receiver is in `sending`, as below.
-                        let _ = outbox.send(Outgoing { message, attachment: Attachment::Nothing });
-                    }
-                    self.note_silence(&heartbeat);
-                }
-                error = &mut sending => {
-                    return End::Died(self.describe(&format!("it takes no messages: {error}")));
-                }
-                _ = stopped(&mut self.stop) => return End::Stopped,
-                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
-                    if is_killed {
-                        return End::Died(self.describe("it did not end"));
-                    }
-                    worker.kill();
-                    (is_killed, deadline) = (true, Some(Instant::now() + KILL_GRACE));
-                }
-            }
-        }
-    }
-
     /// Waits before the next worker, and refuses what is asked meanwhile. True if the server is ending.
     async fn rest(&mut self, pause: Duration, reason: &str) -> bool {
         let until = Instant::now() + pause;
@@ -320,61 +202,11 @@ impl Supervisor {
         }
     }
 
-    /// Tells when worker or driver fall silent, and when they answer again.
-    fn note_silence(&self, heartbeat: &Heartbeat) {
-        let silence = heartbeat.silence(std::time::Instant::now());
-        let (before, pid) = {
-            let status = self.status.borrow();
-            (status.silence, status.worker_pid)
-        };
-        match (before.map(|before| before.who), silence.map(|silence| silence.who)) {
-            (before, now) if before == now => return,
-            (_, Some(_)) => {
-                let said = silence.map(|silence| silence.to_string()).unwrap_or_default();
-                tracing::error!(gpu = self.index, pid, "{said}");
-            }
-            (_, None) => tracing::info!(gpu = self.index, pid, "worker and driver answer again"),
-        }
-        self.publish(|status| status.silence = silence);
-    }
-
-    fn describe(&self, what: &str) -> String {
-        match self.lost_context {
-            Some(error) => format!("its context is lost: {error}; {what}"),
-            None => what.to_owned(),
-        }
-    }
-
-    fn log(&self, body: &from_worker::Body) {
-        match body {
-            from_worker::Body::ClientFault(fault) => {
-                let (client, reason) = (fault.client, fault.reason.clone());
-                self.words.events.tell(What::ClientFailed { client, reason });
-                tracing::warn!(
-                    gpu = self.index,
-                    client = fault.client,
-                    "client served no longer: {}",
-                    fault.reason
-                );
-            }
-            from_worker::Body::DeviceFault(fault) => {
-                let (clients, error) = (self.served.count(), fault_code(fault.code));
-                tracing::error!(
-                    gpu = self.index,
-                    clients,
-                    "the GPU's context is lost, {error}: {}",
-                    fault.reason
-                );
-            }
-            _ => {}
-        }
-    }
-
-    fn times(&self, change: impl FnOnce(&mut GpuTimes)) {
+    pub(super) fn times(&self, change: impl FnOnce(&mut GpuTimes)) {
         change(&mut self.times.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    fn publish(&self, change: impl FnOnce(&mut Status)) {
+    pub(super) fn publish(&self, change: impl FnOnce(&mut Status)) {
         self.status.send_modify(change);
     }
 }

@@ -17,6 +17,8 @@
 mod audit;
 mod identity;
 mod lease;
+#[cfg(test)]
+mod model;
 mod moves;
 mod shared_memory;
 #[cfg(test)]

@@ -1,0 +1,147 @@
+//! Images: code that is uploaded, found, kept and refused.
+
+mod worker_support;
+
+use torpor_proto::command::{ImageKernels, ImageLoad, ImageLoadReply, ImageUnload, ImageUpload, Ping};
+use torpor_proto::control::worker::{Attach, Begin};
+use torpor_proto::error::CudaError;
+use worker_support::Worker;
+use worker_support::client::hash;
+use worker_support::kernels::{PTX, image};
+
+const MIB: u64 = 1 << 20;
+
+#[test]
+fn a_kernel_runs_for_two_clients_and_is_uploaded_once() {
+    let mut worker = Worker::start();
+    let mut first = worker.attach(0);
+    first.load_kernels();
+    assert_eq!(std::fs::read_dir(worker.images()).unwrap().count(), 1);
+    let mut second = worker.attach(1);
+    let contents = image();
+    let load = ImageLoad { image: 1, reserved: 0, bytes: contents.len() as u64, hash: hash(&contents) };
+    assert_eq!(second.ask(load), Ok(ImageLoadReply { known: 1 }));
+    let parameters = second.resolve(1, 1, "add_step").unwrap();
+    let expected: Vec<u8> = [0_u32, 8, 8, 4].iter().flat_map(|number| number.to_le_bytes()).collect();
+    assert_eq!(parameters, expected, "offset and length of each parameter");
+    for client in [&mut first, &mut second] {
+        let address = client.allocate(0, 2 * MIB).unwrap();
+        client.add_step(address, 1000, 0);
+        client.add_step(address, 999, 0);
+        client.settle().unwrap();
+        let words = client.words(address, 1001);
+        assert_eq!((words[0], words[998], words[999], words[1000]), (6, 6, 3, 0));
+    }
+    assert_eq!(first.resolve(1, 9, "no_such_kernel"), Err(CudaError::NOT_FOUND));
+    assert_eq!(first.resolve(7, 9, "add_step"), Err(CudaError::INVALID_HANDLE));
+    assert_eq!(first.resolve(1, 1, "add_step"), Err(CudaError::INVALID_VALUE), "the number is in use");
+    assert_eq!(first.resolve(1, 1 << 20, "add_step"), Err(CudaError::OUT_OF_MEMORY));
+    let (reply, names) = first.ask_all(ImageKernels { image: 1, first: 0 }, &[]).unwrap();
+    assert_eq!((reply.total, reply.count), (6, 6));
+    let mut names: Vec<_> = names.split(|&byte| byte == 0).filter(|name| !name.is_empty()).collect();
+    names.sort_unstable();
+    assert_eq!(
+        names,
+        [b"add_step".as_slice(), b"add_through", b"add_through_map", b"add_through_tables", b"poke", b"spin"]
+    );
+    let (reply, names) = first.ask_all(ImageKernels { image: 1, first: u32::MAX }, &[]).unwrap();
+    assert_eq!((reply.total, reply.count, names.len()), (6, 0, 0));
+    first.post(ImageUnload { image: 1, reserved: 0 }, &[]);
+    first.settle().unwrap();
+    first.add_step(first.arena.address, 10, 0);
+    assert_eq!(first.settle(), Err(CudaError::INVALID_HANDLE), "its kernels go with an image");
+    second.add_step(second.arena.address, 10, 0);
+    second.settle().unwrap();
+}
+
+#[test]
+fn another_worker_finds_the_image_in_its_file() {
+    let mut worker = Worker::start();
+    worker.attach(0).load_kernels();
+    let name = std::fs::read_dir(worker.images()).unwrap().next().unwrap().unwrap();
+    let mut other = Worker::start();
+    std::fs::copy(name.path(), other.images().join(name.file_name())).unwrap();
+    let mut client = other.attach(0);
+    let contents = image();
+    let load = ImageLoad { image: 1, reserved: 0, bytes: contents.len() as u64, hash: hash(&contents) };
+    assert_eq!(client.ask(load), Ok(ImageLoadReply { known: 1 }));
+    client.resolve(1, 1, "add_step").unwrap();
+}
+
+#[test]
+fn images_that_nobody_uses_leave_the_gpu() {
+    let unlike = |number: u32| [format!("{PTX}// {number}").as_bytes(), b"\0"].concat();
+    let limit = 3 * unlike(0).len() as u64;
+    let mut worker = Worker::start_told(&[], Begin { code_limit_bytes: limit, ..Worker::begin_message() });
+    let mut client = worker.attach(0);
+    client.load_kernels();
+    let address = client.allocate(0, 2 * MIB).unwrap();
+    for number in 0..10 {
+        client.load_image(2, &unlike(number)).unwrap();
+        client.resolve(2, 20, "add_step").unwrap();
+        client.post(ImageUnload { image: 2, reserved: 0 }, &[]);
+        client.settle().unwrap();
+    }
+    let loaded = worker.usage().code_bytes;
+    assert!((1..=limit).contains(&loaded), "{loaded} bytes are loaded, {limit} may be");
+    client.add_step(address, 1, 0);
+    assert_eq!(client.words(address, 1), [3], "what is used stays");
+}
+
+#[test]
+fn a_function_uses_as_much_code_as_it_may() {
+    let unlike = |number: u32| [format!("{PTX}// {number}").as_bytes(), b"\0"].concat();
+    let limit = unlike(0).len() as u64 * 5 / 2;
+    let mut worker = Worker::start();
+    let [mut client, mut other] = [0, 1].map(|slot| {
+        let attach = Attach { image_limit_bytes: limit, ..Worker::attach_message(slot) };
+        worker.attach_as(attach)
+    });
+    client.load_image(1, &unlike(1)).unwrap();
+    client.load_image(2, &unlike(2)).unwrap();
+    other.load_image(1, &unlike(1)).unwrap();
+    assert_eq!(other.load_image(2, &unlike(3)), Err(CudaError::OUT_OF_MEMORY), "both are of one function");
+    let used = worker.usage().clients[0].function_image_bytes;
+    assert_eq!(used, 2 * unlike(0).len() as u64);
+    client.post(ImageUnload { image: 2, reserved: 0 }, &[]);
+    client.settle().unwrap();
+    other.load_image(2, &unlike(3)).unwrap();
+}
+
+#[test]
+fn bad_images_are_refused_before_the_driver_sees_them() {
+    let mut worker = Worker::start();
+    let mut client = worker.attach(0);
+    let container =
+        [0xba55_ed50_u32.to_le_bytes().to_vec(), vec![1, 0, 16, 0], 4096_u64.to_le_bytes().to_vec()];
+    let truncated_container = container.concat();
+    let truncated_elf = [b"\x7fELF\x02\x01\x01".as_slice(), &[0; 100]].concat();
+    for contents in [truncated_container.as_slice(), &truncated_elf, PTX.as_bytes(), b"\x01\x02\x03\x04"] {
+        assert_eq!(client.load_image(1, contents), Err(CudaError::INVALID_IMAGE), "{:?}", &contents[..4]);
+    }
+    let contents = image();
+    let total_bytes = contents.len() as u64;
+    let source = client.write_host(0, &contents);
+    let whole = ImageUpload { hash: hash(&contents), total_bytes, offset: 0, source, bytes: total_bytes };
+    let host_end = client.host.end();
+    for (wrong, error) in [
+        (ImageUpload { hash: [1, 2, 3, 4], ..whole }, CudaError::INVALID_IMAGE),
+        (ImageUpload { offset: 8, bytes: 8, ..whole }, CudaError::INVALID_VALUE),
+        (ImageUpload { bytes: total_bytes + 1, ..whole }, CudaError::INVALID_VALUE),
+        (ImageUpload { offset: u64::MAX, ..whole }, CudaError::INVALID_VALUE),
+        (ImageUpload { bytes: u64::MAX, total_bytes: u64::MAX, ..whole }, CudaError::OUT_OF_MEMORY),
+        (ImageUpload { source: host_end - 1, ..whole }, CudaError::INVALID_VALUE),
+        (ImageUpload { source: 0x1000, ..whole }, CudaError::INVALID_VALUE),
+        (ImageUpload { source: client.arena.address, ..whole }, CudaError::INVALID_VALUE),
+    ] {
+        client.post(wrong, &[]);
+        assert_eq!(client.settle(), Err(error), "{wrong:?}");
+    }
+    assert_eq!(std::fs::read_dir(worker.images()).unwrap().count(), 0);
+    client.load_image(1, &contents).unwrap();
+    // PTX that is whole but makes no sense is for the driver to refuse.
+    client.load_image(2, b".version 8.0\n.target sm_80\n.address_size 64\nnonsense!\n\0").unwrap();
+    assert!(client.resolve(2, 9, "nonsense").is_err());
+    client.ask(Ping {}).unwrap();
+    assert_eq!(client.load_image(65_536, &contents), Err(CudaError::OUT_OF_MEMORY));
+}
