@@ -3,9 +3,30 @@
 //! Positions count the bytes that were ever staged. SYNC POINT `staging`: the client announces its sleep in `waiting`,
 //! fences, and looks at `released` once more; the worker releases, fences, and looks at `waiting`. One of the two sees the
 //! other.
+//!
+//! What was staged stays until something else is staged there, so the next worker can read it again if this one dies. SYNC POINT
+//! `reserve`: the client says up to where it is about to overwrite, and looks at `released` once more; the next worker takes
+//! `released` back, and looks how far was reserved. One of the two sees the other.
 
+use crate::layout::AddressRange;
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence, futex_wait, futex_wake};
 use std::time::Duration;
+
+/// Bytes of one download, of which the area for downloads is a multiple, as is that for uploads.
+pub const DOWNLOAD_BYTES: u64 = 1 << 20;
+
+/// Where a client of this staging area stages uploads: its first half.
+#[must_use]
+pub fn upload_area(staging: AddressRange) -> AddressRange {
+    AddressRange { address: staging.address, bytes: staging.bytes / 2 / DOWNLOAD_BYTES * DOWNLOAD_BYTES }
+}
+
+/// Where its downloads arrive, piece by piece, each of which is held until its bytes were copied out.
+#[must_use]
+pub fn download_area(staging: AddressRange) -> AddressRange {
+    let AddressRange { address, bytes } = upload_area(staging);
+    AddressRange { address: address + bytes, bytes }
+}
 
 /// The part of a channel that is about staging.
 #[derive(Debug, Default)]
@@ -16,6 +37,8 @@ pub struct Staging {
     waiting: AtomicU32,
     /// Threads of the client that are in the middle of a copy of pageable memory.
     copying: AtomicU32,
+    /// Bytes up to this position may be overwritten by now.
+    reserved: AtomicU64,
 }
 
 impl Staging {
@@ -34,6 +57,31 @@ impl Staging {
     #[must_use]
     pub fn released(&self) -> u64 {
         self.released.load(Ordering::Acquire)
+    }
+
+    /// Client: it is about to stage bytes up to this position, of an area of so many bytes. False if what is there is not free after
+    /// all: then nothing may be written.
+    #[must_use]
+    pub fn reserve(&self, position: u64, area_bytes: u64) -> bool {
+        let before = self.reserved.load(Ordering::Relaxed);
+        self.reserved.store(position, Ordering::Relaxed);
+        // SYNC POINT reserve
+        fence(Ordering::SeqCst);
+        let is_free = position - self.released.load(Ordering::Acquire).min(position) <= area_bytes;
+        if !is_free {
+            self.reserved.store(before, Ordering::Relaxed);
+        }
+        is_free
+    }
+
+    /// Worker: what was staged behind this position is to be read again, and is not free from now on. False if it may have been
+    /// overwritten in an area of so many bytes.
+    #[must_use]
+    pub fn take_back(&self, position: u64, area_bytes: u64) -> bool {
+        self.released.store(position, Ordering::Relaxed);
+        // SYNC POINT reserve
+        fence(Ordering::SeqCst);
+        self.reserved.load(Ordering::Acquire).saturating_sub(position) <= area_bytes
     }
 
     /// Client: sleeps until more than `known` is free again, for `timeout` at most. May return early: look again.
@@ -85,6 +133,29 @@ mod tests {
     }
 
     #[test]
+    fn what_was_staged_can_be_taken_back_until_something_else_is_staged_there() {
+        let staging = Staging::default();
+        assert!(staging.reserve(60, 100));
+        staging.release(60);
+        assert!(staging.reserve(100, 100), "nothing is overwritten");
+        assert!(staging.take_back(0, 100));
+        assert!(!staging.reserve(110, 100), "the first ten bytes are to be read again");
+        assert!(staging.take_back(0, 100), "nothing was written");
+        staging.release(60);
+        assert!(staging.reserve(110, 100));
+        assert!(!staging.take_back(0, 100));
+        assert!(staging.take_back(10, 100));
+    }
+
+    #[test]
+    fn both_areas_are_whole_pieces_of_the_staging_area() {
+        let staging = AddressRange { address: 1 << 30, bytes: 7 * DOWNLOAD_BYTES };
+        let (up, down) = (upload_area(staging), download_area(staging));
+        assert_eq!((up.address, up.bytes), (1 << 30, 3 * DOWNLOAD_BYTES));
+        assert_eq!((down.address, down.bytes), ((1 << 30) + 3 * DOWNLOAD_BYTES, 3 * DOWNLOAD_BYTES));
+    }
+
+    #[test]
     fn a_copy_lasts_as_long_as_one_of_the_threads_makes_one() {
         let staging = Staging::default();
         let (first, second) = (staging.begin_copy(), staging.begin_copy());
@@ -99,6 +170,20 @@ mod tests {
 mod model {
     use super::*;
     use loom::sync::Arc;
+
+    #[test]
+    fn what_is_read_again_is_not_overwritten_meanwhile() {
+        loom::model(|| {
+            let staging = Arc::new(Staging::default());
+            staging.release(1);
+            let theirs = staging.clone();
+            // An area of one byte, which is overwritten with the second.
+            let client = loom::thread::spawn(move || theirs.reserve(2, 1));
+            let is_whole = staging.take_back(0, 1);
+            let overwrites = client.join().unwrap();
+            assert!(!(is_whole && overwrites));
+        });
+    }
 
     #[test]
     fn who_waits_for_staging_is_always_woken() {

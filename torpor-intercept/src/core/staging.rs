@@ -14,9 +14,10 @@ use std::time::Duration;
 use torpor_proto::command::{Copy, StagingMark, StreamSynchronize};
 use torpor_proto::error::CudaError;
 use torpor_proto::layout::AddressRange;
+use torpor_proto::staging::{DOWNLOAD_BYTES, download_area, upload_area};
 
 /// Bytes of one download: large enough for nine tenths of the bus's rate, small enough to overlap.
-const CHUNK_BYTES: u64 = 1 << 20;
+const CHUNK_BYTES: u64 = DOWNLOAD_BYTES;
 
 /// Bytes of one upload at most: several threads fill it.
 const UPLOAD_BYTES: u64 = 2 << 20;
@@ -54,20 +55,16 @@ pub(super) struct Downloads {
 
 impl Uploads {
     pub(super) fn new(staging: AddressRange) -> Self {
-        let bytes = staging.bytes / 2 / CHUNK_BYTES * CHUNK_BYTES;
-        Self {
-            area: AddressRange { address: staging.address, bytes },
-            most_bytes: UPLOAD_BYTES.min(bytes / 2),
-            progress: Mutex::default(),
-        }
+        let area = upload_area(staging);
+        Self { area, most_bytes: UPLOAD_BYTES.min(area.bytes / 2), progress: Mutex::default() }
     }
 }
 
 impl Downloads {
     pub(super) fn new(staging: AddressRange) -> Self {
-        let half = staging.bytes / 2 / CHUNK_BYTES * CHUNK_BYTES;
-        let area = AddressRange { address: staging.address + half, bytes: half };
-        let chunks = (0..half / CHUNK_BYTES).map(|index| area.address + index * CHUNK_BYTES).rev().collect();
+        let area = download_area(staging);
+        let chunks =
+            (0..area.bytes / CHUNK_BYTES).map(|index| area.address + index * CHUNK_BYTES).rev().collect();
         Self { area, free: Mutex::new(chunks), freed: Condvar::new() }
     }
 
@@ -162,7 +159,8 @@ impl Client {
         let mut attempts = 0;
         loop {
             let released = staging.released();
-            if progress.position + taken - released <= area.bytes {
+            let position = progress.position + taken;
+            if position - released <= area.bytes && staging.reserve(position, area.bytes) {
                 break;
             }
             if progress.marked < progress.position {

@@ -89,7 +89,11 @@ fn answer_words<R: Pod>(reply: &R) -> Vec<u64> {
     words
 }
 
-fn decode<C: Command>(record: &Record) -> Result<(C, &[u8]), Malformed> {
+/// A record as the command that it is: its fixed and its variable part.
+///
+/// # Errors
+/// [`Malformed`] if it is not as long as that, or has a slot where it should have none.
+pub fn decode<C: Command>(record: &Record) -> Result<(C, &[u8]), Malformed> {
     let header = record.header();
     let has_slot = usize::from(header.slot) < crate::completion::SLOTS;
     let slot_fits = match C::KIND {

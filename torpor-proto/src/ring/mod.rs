@@ -10,9 +10,13 @@
 //!   more; the producer publishes `tail`, fences, and looks at `consumer_sleeping`. One of the two sees the other.
 //!   `producer_waiting` does the same for a producer that waits for space.
 //!
+//! What was taken stays readable until the producer has come round ([`taken_since`]). That is seen as of a sequence lock: the
+//! producer's fence of `sleep` stands between the `tail` of one record and the words of the next.
+//!
 //! The consumer copies a record out once and believes nothing: counts that cannot be are [`Malformed`].
 
 mod consumer;
+mod history;
 #[cfg(all(test, loom))]
 mod model;
 mod producer;
@@ -21,6 +25,7 @@ mod record;
 mod tests;
 
 pub use consumer::{Consumer, wake_consumer};
+pub use history::{HistoryError, Taken, taken_since};
 pub use producer::Producer;
 pub use record::{HEADER_WORDS, Header, MAX_RECORD_WORDS, Malformed, NO_SLOT, Record, encode_record};
 
