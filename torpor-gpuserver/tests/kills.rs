@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use server_support::server::{Server, eventually};
 use std::cell::Cell;
 use std::process::{Command, Stdio};
+use torpor_proto::command::Ping;
 
 const CLIENTS: usize = 3;
 /// Nodes side by side: they mostly wait.
@@ -55,7 +56,8 @@ fn kill_worker(server: &Server, programs: &mut [Program], gpu: usize, at_rest: b
     });
     let mut survivors = 0;
     for (number, (program, was_there)) in programs.iter_mut().zip(there).enumerate() {
-        if let Some(error) = program.client.channel.sticky_error() {
+        // Who was in a request is told when it is found that it cannot do it again.
+        if let Err(error) = program.client.ask(Ping {}) {
             assert!(!at_rest, "a covered client is told {error}: {}", server.log());
             *program = Program::start(server, number);
         } else {

@@ -39,8 +39,8 @@ pub(crate) struct Link {
     pub(crate) slo_ms: AtomicU32,
     /// For [`ClientUsage`].
     pub(crate) usage: LinkUsage,
-    /// The server has all that the client is: it survives this worker.
-    pub(crate) covered: AtomicBool,
+    /// The server has what leads to all that the client is: it survives this worker.
+    pub(crate) survives: AtomicBool,
     /// The swap-in during which a kernel was launched that waited for a part of the memory alone, while that kernel may not
     /// have ended; 0 for none.
     pub(crate) ran_ahead: AtomicU64,
@@ -129,7 +129,7 @@ impl Link {
             image_limit_bytes: AtomicU64::new(u64::MAX),
             slo_ms: AtomicU32::new(0),
             usage: LinkUsage::default(),
-            covered: AtomicBool::new(false),
+            survives: AtomicBool::new(false),
             ran_ahead: AtomicU64::new(0),
             may_assert: AtomicBool::new(false),
             assertions: Mutex::default(),

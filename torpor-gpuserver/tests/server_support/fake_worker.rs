@@ -118,7 +118,7 @@ pub fn serve_if_asked() {
                 if attach.function == COMES_TO_A_LOSS && take_loss() {
                     mapped.fail(CudaError::ILLEGAL_ADDRESS);
                     let reason = "another one's kernel read nonsense".to_owned();
-                    let fault = DeviceFault { code: 700, reason, ran_ahead: Vec::new() };
+                    let fault = DeviceFault { code: 700, reason, ..DeviceFault::default() };
                     say(from_worker::Body::DeviceFault(fault));
                     // Too late: it is about to end.
                     say(from_worker::Body::Attached(Attached { client }));
@@ -145,7 +145,7 @@ pub fn serve_if_asked() {
                         say(from_worker::Body::DeviceFault(DeviceFault {
                             code: 700,
                             reason,
-                            ran_ahead: Vec::new(),
+                            ..DeviceFault::default()
                         }));
                         if attach.function == LOSES_CONTEXT {
                             return;

@@ -12,6 +12,7 @@ use torpor_proto::control::worker::Attach;
 use torpor_proto::error::CudaError;
 use torpor_proto::layout::AddressRange;
 use torpor_proto::ring::{NO_SLOT, Producer};
+use torpor_proto::staging::{DOWNLOAD_BYTES, download_area, upload_area};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -31,6 +32,8 @@ pub struct Client {
     producer: Producer,
     next_slot: u16,
     marks: u64,
+    staging: AddressRange,
+    staged: u64,
 }
 
 impl Client {
@@ -45,6 +48,8 @@ impl Client {
             producer: Producer::new(),
             next_slot: 0,
             marks: 0,
+            staging: AddressRange { address: attach.host_address, bytes: attach.staging_bytes },
+            staged: 0,
         }
     }
 
@@ -102,6 +107,8 @@ impl Client {
         let began = Instant::now();
         let slot = &self.channel.slots[usize::from(slot)];
         while !slot.is_done() && slot.sleep(Duration::from_millis(100)) == Waited::TimedOut {
+            // The server answers nobody.
+            self.channel.sticky_error().map_or(Ok(()), Err)?;
             assert!(began.elapsed() < PATIENCE, "no answer");
         }
         let mut words = Vec::new();
@@ -164,19 +171,55 @@ impl Client {
         self.post(Copy { destination, source, bytes, stream, reserved: 0 }, &[]);
     }
 
+    /// Stages bytes for an upload, as the shim does: behind those before, until the area is full.
+    pub fn stage(&mut self, bytes: &[u8]) -> u64 {
+        let (area, length) = (upload_area(self.staging), bytes.len() as u64);
+        let offset = self.staged % area.bytes;
+        let skipped = if offset + length > area.bytes { area.bytes - offset } else { 0 };
+        let (position, began) = (self.staged + skipped + length, Instant::now());
+        let is_free = |client: &Self| {
+            let staging = client.channel.staging();
+            position - staging.released() <= area.bytes && staging.reserve(position, area.bytes)
+        };
+        if !is_free(self) {
+            self.post(StagingMark { sequence: self.staged }, &[]);
+            while !is_free(self) {
+                assert!(began.elapsed() < PATIENCE, "the staging area stays full");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        let offset = (self.staged + skipped) % area.bytes;
+        self.staged = position;
+        self.write_host(offset, bytes)
+    }
+
     /// Copies bytes to the device through the staging area.
     pub fn upload(&mut self, address: u64, bytes: &[u8]) {
-        let staged = self.write_host(0, bytes);
-        self.copy(address, staged, bytes.len() as u64, 0);
-        self.settle().unwrap();
+        let most_bytes = upload_area(self.staging).bytes as usize;
+        for (address, piece) in (address..).step_by(most_bytes).zip(bytes.chunks(most_bytes)) {
+            let staged = self.stage(piece);
+            self.copy(address, staged, piece.len() as u64, 0);
+            self.settle().unwrap();
+        }
     }
 
     /// Copies bytes from the device through the staging area.
     pub fn download(&mut self, address: u64, bytes: usize) -> Vec<u8> {
-        let staged = self.host.address;
-        self.copy(staged, address, bytes as u64, 0);
-        self.settle().unwrap();
-        self.read_host(0, bytes)
+        let piece_bytes = download_area(self.staging).bytes as usize;
+        let mut downloaded = Vec::with_capacity(bytes);
+        while downloaded.len() < bytes {
+            let (from, length) =
+                (address + downloaded.len() as u64, piece_bytes.min(bytes - downloaded.len()));
+            self.copy(self.piece(0), from, length as u64, 0);
+            self.settle().unwrap();
+            downloaded.extend(self.read_host(self.piece(0) - self.host.address, length));
+        }
+        downloaded
+    }
+
+    /// Where a piece of a download arrives.
+    pub fn piece(&self, number: u64) -> u64 {
+        download_area(self.staging).address + number * DOWNLOAD_BYTES
     }
 
     /// Posts a staging mark and returns its number.
@@ -194,7 +237,7 @@ impl Client {
             return Ok(());
         }
         for (index, piece) in contents.chunks(64 << 10).enumerate() {
-            let source = self.write_host(0, piece);
+            let source = self.stage(piece);
             let offset = (index * (64 << 10)) as u64;
             let total_bytes = contents.len() as u64;
             self.post(ImageUpload { hash, total_bytes, offset, source, bytes: piece.len() as u64 }, &[]);

@@ -9,9 +9,10 @@ mod figures;
 mod gathering;
 pub(crate) mod moves;
 mod recovery;
+mod trial;
 
 pub(crate) use events::Teller;
-pub(crate) use recovery::Orphan;
+pub(crate) use recovery::{Bereaved, Orphan};
 
 use crate::policy::decider::{Decider, Decision};
 use crate::policy::event::{Event, What};
@@ -34,7 +35,7 @@ pub(crate) struct Words {
     /// Of what happens.
     pub(crate) events: Teller,
     /// A worker died, and this client did not.
-    pub(crate) orphans: UnboundedSender<Orphan>,
+    pub(crate) orphans: UnboundedSender<Bereaved>,
     /// The first wants what the second has exported, which another GPU's worker serves.
     pub(crate) seeking: UnboundedSender<(ClientId, ClientId)>,
 }
@@ -43,7 +44,7 @@ pub(crate) struct Words {
 #[derive(Debug)]
 pub(crate) struct Ear {
     inbox: Inbox,
-    orphans: UnboundedReceiver<Orphan>,
+    orphans: UnboundedReceiver<Bereaved>,
     seeking: UnboundedReceiver<(ClientId, ClientId)>,
 }
 

@@ -2,24 +2,29 @@
 //! GPU gets none.
 //!
 //! What a client posts meanwhile waits in its ring. A client that is with none of the workers counts as one that is being moved,
-//! so that nobody else moves it, and whoever lets go of it finds that nobody has it.
+//! so that nobody else moves it, and whoever lets go of it finds that nobody has it. One that was in a request is there when it has
+//! done again what it did since its state was written.
 //!
-//! A client was not running when its worker died. But making it anew may be what kills the next one: of those that a worker was
-//! making when it died, each is made alone from then on, and not more often than [`MOST_DEATHS`] allows.
+//! Making it anew, or what it does again, may be what kills the next worker. Those whose kernels may have ended their worker are made
+//! anew one at a time, and are told when a worker is lost to them again ([`Trial`]). Of others that a worker was making when it
+//! died, each is made alone from then on, and not more often than [`MOST_DEATHS`] allows.
 
 use crate::policy::event::{What, Why};
 use crate::server::clients::ClientId;
 use crate::server::node::Node;
 use crate::server::scheduler::moves;
+use crate::server::scheduler::trial::{Outcome, Standing, Trial};
 use crate::server::settings;
-use crate::server::workers::order::{NotServed, Order};
+use crate::server::workers::order::{Death, NotServed, Order};
 use crate::server::workers::status::State;
+use std::collections::HashSet;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use torpor_proto::error::CudaError;
 
 /// How long a client waits for a worker: longer than a busy node with many GPUs takes to start one.
@@ -30,6 +35,36 @@ const LOOK: Duration = Duration::from_millis(5);
 
 /// Workers that may die while they make a client anew: with the first one, it may have been another client's fault.
 const MOST_DEATHS: u32 = 3;
+
+/// How long a client may take to do again what it did while others wait for it: then it does it beside them.
+const ALONE: Duration = Duration::from_secs(5);
+
+/// Workers that may be lost while a suspect is made anew, if others were at it that may have been it, too.
+const MOST_DOUBTS: u32 = 2;
+
+/// Those that are made anew.
+#[derive(Debug, Default)]
+struct Bench {
+    /// Held while one is made alone.
+    alone: Mutex<()>,
+    /// Those that have taken too long for that.
+    overdue: std::sync::Mutex<HashSet<u64>>,
+}
+
+impl Bench {
+    fn overdue(&self) -> MutexGuard<'_, HashSet<u64>> {
+        self.overdue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Those of a worker's clients that survive it.
+#[derive(Debug)]
+pub(crate) struct Bereaved {
+    /// Them.
+    pub(crate) orphans: Vec<Orphan>,
+    /// How it died.
+    pub(crate) death: Arc<Death>,
+}
 
 /// A client whose worker died.
 #[derive(Debug)]
@@ -51,24 +86,61 @@ enum LostError {
     Deadly,
     #[error("the GPU's worker does not take it: {0}")]
     Refused(NotServed),
+    /// With this error.
+    #[error("its kernels ended their worker: {0}")]
+    Culprit(CudaError),
     /// Nobody need be told.
     #[error("the process is gone")]
     Gone,
 }
 
 /// Takes care of orphans until nobody tells of any.
-pub(super) async fn run(node: Arc<Node>, mut orphans: UnboundedReceiver<Orphan>) {
-    let alone = Arc::new(Mutex::new(()));
-    while let Some(orphan) = orphans.recv().await {
-        tokio::spawn(care(node.clone(), orphan, alone.clone()));
+pub(super) async fn run(node: Arc<Node>, mut bereaved: UnboundedReceiver<Bereaved>) {
+    let bench = Arc::new(Bench::default());
+    while let Some(Bereaved { orphans, death }) = bereaved.recv().await {
+        let clients: Vec<u64> = orphans.iter().map(|orphan| orphan.client.0).collect();
+        let (trial, order) = Trial::of(&death, &clients);
+        let (mut suspects, others): (Vec<_>, Vec<_>) =
+            orphans.into_iter().partition(|orphan| order.contains(&orphan.client.0));
+        suspects.sort_by_key(|orphan| order.iter().position(|&client| client == orphan.client.0));
+        for orphan in others {
+            tokio::spawn(care(node.clone(), orphan, Standing::Innocent, bench.clone()));
+        }
+        if !suspects.is_empty() {
+            tokio::spawn(hold(node.clone(), trial, suspects, bench.clone()));
+        }
     }
 }
 
-async fn care(node: Arc<Node>, orphan: Orphan, alone: Arc<Mutex<()>>) {
+/// Holds a trial.
+async fn hold(node: Arc<Node>, mut trial: Trial, suspects: Vec<Orphan>, bench: Arc<Bench>) {
+    for orphan in suspects {
+        let standing = trial.next();
+        let tried = tokio::spawn(care(node.clone(), orphan, standing, bench.clone()));
+        let outcome = match standing {
+            // Nobody need wait for it.
+            Standing::Innocent => Outcome::Cleared,
+            Standing::Suspect | Standing::Guilty => match timeout(ALONE, tried).await {
+                Ok(Ok(outcome)) => outcome,
+                Ok(Err(_)) | Err(_) => Outcome::Open,
+            },
+        };
+        trial.note(outcome);
+    }
+}
+
+/// Takes care of one. Returns what that says of it, if it is a suspect.
+async fn care(node: Arc<Node>, orphan: Orphan, standing: Standing, bench: Arc<Bench>) -> Outcome {
     let Orphan { client: id, state, error } = orphan;
     let began = Instant::now();
-    let Some(gpu) = claim(&node, id).await else { return };
-    let restored = restore(&node, id, gpu, &state, &alone).await;
+    let Some(gpu) = claim(&node, id).await else { return Outcome::Open };
+    let restored = match standing {
+        Standing::Guilty => Err(LostError::Culprit(error)),
+        Standing::Innocent | Standing::Suspect => {
+            restore(&node, id, (gpu, &state), standing == Standing::Suspect, &bench).await
+        }
+    };
+    bench.overdue().remove(&id.0);
     let (client, took) = (id.0, began.elapsed());
     let memory = node.clients().get_mut(id).and_then(|served| {
         served.moving_to = None;
@@ -81,16 +153,25 @@ async fn care(node: Arc<Node>, orphan: Orphan, alone: Arc<Mutex<()>>) {
         served.memory().cloned()
     });
     let took_ms = took.as_millis();
+    let fail = |lost: LostError, error: CudaError| {
+        tracing::error!(client, took_ms, "client lost: {lost}");
+        memory.into_iter().for_each(|memory| memory.channel.fail(error));
+        node.store().forget(id);
+    };
     match restored {
         Ok(gpu) => {
             settings::tell_workers(&node);
             tracing::info!(client, gpu, took_ms, "the client goes on at another worker");
+            Outcome::Cleared
         }
-        Err(LostError::Gone) => {}
+        Err(LostError::Gone) => Outcome::Open,
+        Err(lost @ LostError::Culprit(error)) => {
+            fail(lost, error);
+            Outcome::Convicted
+        }
         Err(lost) => {
-            tracing::error!(client, took_ms, "client lost: {lost}");
-            memory.into_iter().for_each(|memory| memory.channel.fail(error));
-            node.store().forget(id);
+            fail(lost, error);
+            Outcome::Open
         }
     }
 }
@@ -119,26 +200,51 @@ async fn claim(node: &Node, id: ClientId) -> Option<usize> {
 async fn restore(
     node: &Node,
     id: ClientId,
-    was_on: usize,
-    state: &Arc<OwnedFd>,
-    alone: &Mutex<()>,
+    (was_on, state): (usize, &Arc<OwnedFd>),
+    mut is_suspect: bool,
+    bench: &Bench,
 ) -> Result<usize, LostError> {
-    let (deadline, mut deaths) = (Instant::now() + PATIENCE, 0);
+    let (deadline, mut deaths, mut doubts) = (Instant::now() + PATIENCE, 0, 0);
     loop {
-        let _one_at_a_time = if deaths > 0 { Some(alone.lock().await) } else { None };
+        let one_at_a_time = if is_suspect || deaths > 0 { Some(bench.alone.lock().await) } else { None };
         let gpu = ready_gpu(node, id, was_on, deadline).await?;
+        // Not before: others that heard of the last worker's end have asked by now.
+        bench.overdue().remove(&id.0);
+        let mut attaching = pin!(moves::attach(node, id, gpu, state));
+        let attached = match timeout(ALONE, &mut attaching).await {
+            Ok(attached) => attached,
+            Err(_) => {
+                drop(one_at_a_time);
+                bench.overdue().insert(id.0);
+                attaching.await
+            }
+        };
+        let was_overdue = bench.overdue().contains(&id.0);
         // Its process is gone, or the server is ending.
-        let attached = moves::attach(node, id, gpu, state).await.map_err(|_| LostError::Gone)?;
+        let attached = attached.map_err(|_| LostError::Gone)?;
         let Err(refused) = attached else { return Ok(gpu) };
         match refused {
             // It was gone again before it heard of the client.
             NotServed::NoWorker(_) => {}
-            NotServed::Died(_) => {
-                deaths += 1;
-                if deaths >= MOST_DEATHS {
-                    return Err(LostError::Deadly);
+            NotServed::Died(death) => match death.fault {
+                Some(error) if death.accuses(id.0) => {
+                    doubts += u32::from(is_suspect && !was_overdue);
+                    let is_certain =
+                        doubts > 0 && !death.suspects.iter().any(|other| bench.overdue().contains(other));
+                    if is_certain || doubts >= MOST_DOUBTS || death.culprit.is_some() {
+                        return Err(LostError::Culprit(error));
+                    }
+                    is_suspect = true;
                 }
-            }
+                // Another client's.
+                Some(_) if !death.suspects.is_empty() => {}
+                _ => {
+                    deaths += 1;
+                    if deaths >= MOST_DEATHS {
+                        return Err(LostError::Deadly);
+                    }
+                }
+            },
             NotServed::Refused(_) => {
                 // It holds the client's addresses until it says that it does not.
                 let _ = node.gpus()[gpu].ask(|done| Order::Detach { client: id.0, done }).await;

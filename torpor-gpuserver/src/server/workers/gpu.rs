@@ -65,6 +65,7 @@ impl Gpu {
             stop,
             served: Served::default(),
             lost_context: None,
+            accused: (Vec::new(), None),
             has_served: false,
             spare,
         };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use torpor_proto::channel::MappedChannel;
 use torpor_proto::control::worker::{Attach, Cost, ToWorker, Usage, to_worker};
+use torpor_proto::error::CudaError;
 
 /// The shared memory of a client.
 #[derive(Debug)]
@@ -29,7 +30,36 @@ pub enum NotServed {
     NoWorker(String),
     /// It died while it was asked, for this client's sake or another's.
     #[error("{0}")]
-    Died(String),
+    Died(Arc<Death>),
+}
+
+/// The end of a worker.
+#[derive(Debug, Default, thiserror::Error)]
+#[error("{reason}")]
+pub struct Death {
+    /// For people.
+    pub reason: String,
+    /// What its context was lost with, if it was.
+    pub fault: Option<CudaError>,
+    /// Clients any of which may have lost it, the most suspicious last.
+    pub suspects: Vec<u64>,
+    /// Who has lost it, where that is known.
+    pub culprit: Option<u64>,
+}
+
+impl Death {
+    /// Of which nothing else is known.
+    #[must_use]
+    pub fn of(reason: impl Into<String>) -> Arc<Self> {
+        Arc::new(Self { reason: reason.into(), ..Self::default() })
+    }
+
+    /// Whether it may be this client's fault, as far as the worker knows.
+    #[must_use]
+    pub fn accuses(&self, client: u64) -> bool {
+        self.fault.is_some()
+            && self.culprit.map_or_else(|| self.suspects.contains(&client), |it| it == client)
+    }
 }
 
 /// A worker keeps a client.

@@ -1,6 +1,6 @@
 //! What one worker has been asked and has not answered yet, whose channels fail with it, and who survives it.
 
-use crate::server::workers::order::{Attachment, NotReleased, NotServed, Order, Outgoing};
+use crate::server::workers::order::{Attachment, Death, NotReleased, NotServed, Order, Outgoing};
 use crate::state_file;
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
@@ -219,11 +219,11 @@ impl Served {
     }
 
     /// The worker's process is gone, and with it all it held: nobody need wait for it.
-    pub fn bury(&mut self, reason: &str) {
+    pub fn bury(&mut self, death: &Arc<Death>) {
         self.channels.clear();
         self.states.clear();
         for (_, Attaching { done, .. }) in self.attaching.drain() {
-            let _ = done.send(Err(NotServed::Died(reason.to_owned())));
+            let _ = done.send(Err(NotServed::Died(death.clone())));
         }
         for (_, done) in self.detaching.drain() {
             let _ = done.send(());
@@ -301,7 +301,7 @@ mod tests {
         assert_eq!(first.sticky_error(), None);
         served.fail(CudaError::LAUNCH_FAILED);
         assert_eq!(second.sticky_error(), None);
-        served.bury("died");
+        served.bury(&Death::of("died"));
         assert_eq!(buried.try_recv().unwrap().unwrap_err().to_string(), "died");
     }
 
@@ -359,7 +359,7 @@ mod tests {
         assert_eq!(channel.sticky_error(), Some(CudaError::ILLEGAL_ADDRESS));
         let (done, mut detached) = oneshot::channel();
         served.order(Order::Detach { client: 1, done });
-        served.bury("died");
+        served.bury(&Death::of("died"));
         detached.try_recv().unwrap();
         let (done, mut detached) = oneshot::channel();
         assert!(served.order(Order::Detach { client: 1, done }).is_none());

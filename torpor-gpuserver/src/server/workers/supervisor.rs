@@ -7,12 +7,12 @@
 use crate::gpu_limit::gpu_limit_bytes;
 use crate::policy::event::What;
 use crate::server::clients::ClientId;
-use crate::server::scheduler::{Orphan, Words};
+use crate::server::scheduler::{Bereaved, Orphan, Words};
 use crate::server::store::Store;
 use crate::server::workers::gpu::stopped;
 use crate::server::workers::gpu_time::GpuTimes;
 use crate::server::workers::learned::Learned;
-use crate::server::workers::order::{NotServed, Order};
+use crate::server::workers::order::{Death, NotServed, Order};
 use crate::server::workers::outstanding::Served;
 use crate::server::workers::process::{LAST_WORDS, Recipe, StartError, WorkerProcess};
 use crate::server::workers::serving::End;
@@ -44,6 +44,8 @@ pub(super) struct Supervisor {
     pub(super) stop: watch::Receiver<bool>,
     pub(super) served: Served,
     pub(super) lost_context: Option<CudaError>,
+    /// Who may have lost it, the most suspicious last, and who has, as the worker says.
+    pub(super) accused: (Vec<u64>, Option<u64>),
     /// Somebody was served by the worker.
     pub(super) has_served: bool,
     pub(super) spare: Spare,
@@ -89,12 +91,13 @@ impl Supervisor {
             worker.dismiss().await;
         }
         self.inbox.close();
-        self.served.bury("the server is ending");
+        self.served.bury(&Death::of("the server is ending"));
     }
 
     /// One worker, from its start to its end.
     async fn live(&mut self) -> Result<End, StartError> {
         (self.lost_context, self.has_served) = (None, false);
+        self.accused = (Vec::new(), None);
         let (mut worker, device) = match self.spare.take().await {
             Some(Standby { worker, device }) => (worker, device),
             None => (WorkerProcess::spawn(&self.recipe, self.index).await?, None),
@@ -115,7 +118,7 @@ impl Supervisor {
             Ok(device) => device,
             Err(error) => {
                 let _ = worker.epitaph(LAST_WORDS).await;
-                self.served.bury(&error.to_string());
+                self.served.bury(&Death::of(error.to_string()));
                 return Err(error);
             }
         };
@@ -154,7 +157,10 @@ impl Supervisor {
                 let patience = if self.lost_context.is_some() { Duration::ZERO } else { LAST_WORDS };
                 let reason = format!("{reason}; {}", worker.epitaph(patience).await);
                 self.words.events.tell(What::WorkerLost { gpu: self.at, reason: reason.clone() });
-                self.bereave(error);
+                let (suspects, culprit) = std::mem::take(&mut self.accused);
+                let what = "its GPU's worker died".to_owned();
+                let death = Death { reason: what, fault: self.lost_context, suspects, culprit };
+                self.bereave(Arc::new(death), error);
                 Ok(End::Died(reason))
             }
         }
@@ -162,7 +168,7 @@ impl Supervisor {
 
     /// The worker's process is gone, and with it all that it held. Whose state holds goes on at the next one; nobody reads or
     /// writes the others' chunks any more, and nobody will: their memory on the GPU is gone too.
-    fn bereave(&mut self, error: CudaError) {
+    fn bereave(&mut self, death: Arc<Death>, error: CudaError) {
         let survivors = self.served.survivors();
         // Those that took a command while the worker was ending.
         self.served.fail(error);
@@ -176,11 +182,11 @@ impl Supervisor {
                 }
             }
         }
-        self.served.bury("its GPU's worker died");
-        for (client, state) in survivors {
-            // Whoever hears it is gone when the server is ending.
-            let _ = self.words.orphans.send(Orphan { client: ClientId(client), state, error });
-        }
+        self.served.bury(&death);
+        let orphan = |(client, state)| Orphan { client: ClientId(client), state, error };
+        let orphans = survivors.into_iter().map(orphan).collect();
+        // Whoever hears it is gone when the server is ending.
+        let _ = self.words.orphans.send(Bereaved { orphans, death });
     }
 
     /// Waits before the next worker, and refuses what is asked meanwhile. True if the server is ending.

@@ -37,6 +37,7 @@ use crate::worker::gpu::tuning::Tuning;
 use crate::worker::mailbox::{Link, Wish};
 use crate::worker::server_socket::ServerSocket;
 use crate::worker::sync::lock;
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -262,8 +263,9 @@ impl Shared {
         CudaError::check(self.lost.load(Ordering::Acquire)).err()
     }
 
-    /// The context is lost: every client fails that is not covered, the server is told, and the worker ends.
-    pub(crate) fn lose(&self, error: CudaError, reason: String) {
+    /// The context is lost: every client fails that does not survive that, the server is told, and the worker ends. `culprit`: whose
+    /// fault it is, where that is known.
+    pub(crate) fn lose(&self, error: CudaError, reason: String, culprit: Option<u64>) {
         // Others who meet the same error wait here: the end of a client must not be what the server hears first.
         let _one_at_a_time = lock(&self.losing);
         if self.lost().is_some() {
@@ -273,13 +275,30 @@ impl Shared {
         if error == CudaError::ASSERT {
             self.tell_assertions();
         }
-        self.fail_uncovered_clients(error);
+        let suspects = self.suspects();
+        let culprit = match suspects[..] {
+            [alone] if culprit.is_none() => Some(alone),
+            _ => culprit,
+        };
+        // It is told, whatever its state leads to.
+        if let Some(channel) =
+            culprit.and_then(|culprit| self.link(culprit)).as_ref().and_then(|link| link.channel.get())
+        {
+            channel.fail(error);
+        }
+        self.fail_lost_clients(error);
         let ran_ahead = if error == CudaError::ILLEGAL_ADDRESS { self.ran_ahead() } else { Vec::new() };
-        self.tell(from_worker::Body::DeviceFault(DeviceFault { code: error.0, reason, ran_ahead }));
+        self.tell(from_worker::Body::DeviceFault(DeviceFault {
+            code: error.0,
+            reason,
+            ran_ahead,
+            suspects,
+            culprit,
+        }));
         // SYNC POINT lost
         self.lost.store(error.0, Ordering::Release);
         // Again, for who came meanwhile.
-        self.fail_uncovered_clients(error);
+        self.fail_lost_clients(error);
         self.server.stop_hearing();
     }
 
@@ -310,12 +329,20 @@ impl Shared {
         }
     }
 
-    /// One that is covered goes on at the next worker, unless its session takes a command before it hears of this: then it fails
-    /// there.
-    fn fail_uncovered_clients(&self, error: CudaError) {
+    /// Who has its turn and work, any of which may have ended the context: those first that have had most turns.
+    fn suspects(&self) -> Vec<u64> {
+        let links = self.links();
+        let may_run = |link: &&Arc<Link>| link.work.is_working() && link.turn.is_working();
+        let mut working: Vec<_> = links.values().filter(may_run).collect();
+        working.sort_by_key(|link| Reverse(link.usage.requests.load(Ordering::Relaxed)));
+        working.into_iter().map(|link| link.client).collect()
+    }
+
+    /// One whose state holds goes on at the next worker.
+    fn fail_lost_clients(&self, error: CudaError) {
         for link in self.links().values() {
             if let Some(channel) = link.channel.get()
-                && !link.covered.load(Ordering::Relaxed)
+                && !link.survives.load(Ordering::Relaxed)
             {
                 channel.fail(error);
             }

@@ -68,6 +68,11 @@ pub(crate) struct HostMemory {
 }
 
 impl HostMemory {
+    /// What of the range is for staging.
+    pub(crate) fn staging(&self) -> AddressRange {
+        self.staging_range
+    }
+
     /// Maps the range and begins to page-lock the staging area.
     pub(crate) fn new(
         shared: &Shared,

@@ -30,6 +30,8 @@ pub(crate) enum Pending {
     Event(Ticket, Arc<Event>),
     /// Kernels that ran while memory was on its way have ended, when the fences are reached.
     CaughtUp(Arc<Link>, Vec<Fence>),
+    /// All that the client had done before its last worker died is done again, when the fences are reached.
+    DoneAgain(Vec<Fence>),
     /// Something that the GPU still uses until the fences are reached.
     Keep(#[expect(dead_code, reason = "kept for its drop alone")] Kept, Vec<Fence>),
 }
@@ -55,6 +57,10 @@ pub(crate) struct PendingWork {
     list: Vec<Pending>,
     /// One bit for each completion slot with an answer that is due, so there are never more of these than slots.
     due: u64,
+    /// Whose answer is not given: the client has it.
+    hushed: u64,
+    /// [`Pending::DoneAgain`] is over.
+    is_done_again: bool,
     /// How many are [`Pending::Keep`].
     kept: usize,
     /// In the order of their sequence numbers: one is released only when those before it are.
@@ -71,6 +77,8 @@ impl PendingWork {
         Self {
             list: Vec::new(),
             due: 0,
+            hushed: 0,
+            is_done_again: false,
             kept: 0,
             marks: VecDeque::new(),
             events_looked_at: now,
@@ -90,7 +98,7 @@ impl PendingWork {
         match &pending {
             Pending::Answer(ticket, _) | Pending::Event(ticket, _) => self.due |= bit(ticket.0),
             Pending::Keep(..) => self.kept += 1,
-            Pending::CaughtUp(..) => {}
+            Pending::CaughtUp(..) | Pending::DoneAgain(_) => {}
         }
         self.list.push(pending);
     }
@@ -108,6 +116,16 @@ impl PendingWork {
     #[inline]
     pub(crate) fn is_due(&self, slot: u16) -> bool {
         self.due & bit(slot) != 0
+    }
+
+    /// The client has the next answer in this completion slot, and no other one comes meanwhile.
+    pub(crate) fn hush(&mut self, slot: u16) {
+        self.hushed = bit(slot);
+    }
+
+    /// The client is given all answers.
+    pub(crate) fn hush_nobody(&mut self) {
+        self.hushed = 0;
     }
 
     /// Whether no more may be kept or marked before the GPU has come on.
@@ -129,6 +147,7 @@ impl PendingWork {
         if look_at_events {
             self.events_looked_at = now;
         }
+        let mut lost = false;
         self.list.retain_mut(|pending| match pending {
             Pending::Answer(ticket, waiting) => {
                 let done = fences.all_reached(waiting);
@@ -143,6 +162,11 @@ impl PendingWork {
                 }
                 match event.query() {
                     Err(CudaError::NOT_READY) => true,
+                    // Whether the client is told is not said here.
+                    Err(error) if error.is_sticky() => {
+                        lost = true;
+                        true
+                    }
                     result => {
                         self.answers.push((*ticket, result));
                         false
@@ -156,13 +180,18 @@ impl PendingWork {
                 }
                 !done
             }
+            Pending::DoneAgain(waiting) => {
+                let done = fences.all_reached(waiting);
+                self.is_done_again |= done;
+                !done
+            }
             Pending::Keep(_, waiting) => {
                 let done = fences.all_reached(waiting);
                 self.kept -= usize::from(done);
                 !done
             }
         });
-        let check = now.duration_since(self.checked) >= CHECK_PERIOD;
+        let check = lost || now.duration_since(self.checked) >= CHECK_PERIOD;
         if check {
             self.checked = now;
         }
@@ -175,11 +204,23 @@ impl PendingWork {
         !self.answers.is_empty()
     }
 
-    /// Gives the answers that are due.
-    pub(crate) fn give_answers(&mut self, channel: &Channel) {
+    /// Whether [`Pending::DoneAgain`] is over since this was asked last.
+    pub(crate) fn take_done_again(&mut self) -> bool {
+        std::mem::take(&mut self.is_done_again)
+    }
+
+    /// Whether an answer that can be given is an error.
+    pub(crate) fn has_errors(&self) -> bool {
+        self.answers.iter().any(|(_, status)| status.is_err())
+    }
+
+    /// Gives the answers that are due, each by `giving`, which knows its slot.
+    pub(crate) fn give_answers(&mut self, channel: &Channel, giving: impl Fn(u16, &dyn Fn())) {
         for (ticket, status) in self.answers.drain(..) {
             self.due &= !bit(ticket.0);
-            answer(channel, ticket, status);
+            if self.hushed & bit(ticket.0) == 0 {
+                giving(ticket.0, &|| answer(channel, ticket, status));
+            }
         }
     }
 

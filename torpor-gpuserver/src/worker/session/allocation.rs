@@ -164,7 +164,11 @@ impl Session {
     pub(crate) fn unback(&mut self, address: u64) -> Result<(), Halt> {
         if let Err(halt) = self.wait_for_setup() {
             if halt != Halt::Interrupted {
-                self.shared.lose(halt.into(), format!("client {}, taking memory back", self.link.client));
+                self.shared.lose(
+                    halt.into(),
+                    format!("client {}, taking memory back", self.link.client),
+                    None,
+                );
             }
             return Err(halt);
         }

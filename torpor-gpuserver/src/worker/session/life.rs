@@ -31,7 +31,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use torpor_proto::channel::{Channel, MappedChannel};
-use torpor_proto::control::worker::{Attach, Attached, ClientFault, Detached, from_worker};
+use torpor_proto::control::worker::{Attach, ClientFault, Detached, from_worker};
 use torpor_proto::error::CudaError;
 use torpor_proto::layout::{AddressRange, DEVICE_WINDOW, HOST_WINDOW, PAGE_BYTES, SEGMENT_GRANULE_BYTES};
 use torpor_proto::mapping::check_sealed;
@@ -166,7 +166,9 @@ fn live(
     let stop = match resumed {
         Ok(mut command) => {
             tracing::debug!(client = link.client, took_us = micros(began.elapsed()), "is served");
-            shared.tell(from_worker::Body::Attached(Attached { client: link.client }));
+            if session.replay.is_none() {
+                session.tell_attached();
+            }
             loop {
                 let served = unless_panicking(&mut session, |session| serve(session, command.take()));
                 match served.unwrap_or_else(|| Stop::Fault(PANICKED.to_owned())) {
@@ -189,8 +191,7 @@ fn live(
     let (detached, lost) = (matches!(stop, Stop::Detached), matches!(stop, Stop::Lost(_)));
     match stop {
         Stop::Detached | Stop::Released => {}
-        // It goes on at the next worker.
-        Stop::Lost(_) if session.is_covered() => {}
+        Stop::Lost(_) if session.survives() => {}
         Stop::Lost(error) => {
             session.pending.clear();
             let channel = session.link.channel.get();
@@ -201,6 +202,7 @@ fn live(
             });
         }
         Stop::Fault(reason) => fault(shared, link, reason),
+        Stop::Unrepeatable(why) => session.tell_unrepeatable(&why),
     }
     let told = session.close();
     if !detached {
@@ -216,7 +218,7 @@ fn refuse(shared: &Shared, link: &Link, reason: String) -> bool {
     let is_lost = |error: &CudaError| matches!(Halt::from(*error), Halt::Lost(_));
     let lost = shared.lost().or_else(|| shared.device.memory_info().err().filter(is_lost));
     match lost {
-        Some(error) => shared.lose(error, format!("client {} comes: {reason}", link.client)),
+        Some(error) => shared.lose(error, format!("client {} comes: {reason}", link.client), None),
         None => shared.tell(from_worker::Body::ClientFault(ClientFault { client: link.client, reason })),
     }
     lost.is_some()
@@ -307,6 +309,7 @@ impl Session {
             arrivals: Arrivals::new(),
             hashed: Identified::new(),
             cover: Cover::default(),
+            replay: None,
             variables: VariableRoom::new(link.arena.for_variables()),
             managed_variables: VariableRoom::new(range.for_managed_variables()),
             space: AddressSpace::new(link.arena, limit_bytes, host),

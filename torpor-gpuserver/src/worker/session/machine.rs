@@ -16,6 +16,7 @@ use crate::worker::session::coming::{Coming, Errand, Progress};
 use crate::worker::session::halt::Halt;
 use crate::worker::session::parking::Met;
 use crate::worker::session::pause::{IDLE_NAP, Pause, Quiet, holding_nap, pause};
+use crate::worker::session::replay::replayable::How;
 use crate::worker::session::residency::{Origin, Rest};
 use crate::worker::session::sleep::Sleep;
 use crate::worker::session::{Session, Stop};
@@ -42,6 +43,8 @@ struct Commands<'a> {
     consumer: Consumer,
     sleep: Sleep,
     last: Record,
+    /// Where it ends in the ring, and how it is executed.
+    at: (u64, How),
     taken: u64,
     told: &'a AtomicU64,
 }
@@ -53,6 +56,7 @@ impl Commands<'_> {
         let popped = self.consumer.pop(self.channel.ring(), &self.channel.words, &mut self.last);
         let taken = popped.map_err(|malformed| Stop::Fault(malformed.to_string()))?;
         if taken {
+            self.at = (self.consumer.words_taken(), How::Afresh);
             self.taken += 1;
             self.told.store(self.taken, Ordering::Relaxed);
         }
@@ -76,6 +80,8 @@ impl Session {
             consumer: Consumer::resume(channel.ring()),
             sleep: Sleep::new(Instant::now()),
             last: Record::default(),
+            // Of the first one.
+            at: (Consumer::resume(channel.ring()).words_taken(), How::Afresh),
             taken: told.load(Ordering::Relaxed),
             told,
         };
@@ -127,6 +133,12 @@ impl Session {
         }
         let brought = self.keep_bringing(commands_follow);
         self.go_on(brought, "bringing its memory")?;
+        if self.replay.is_some()
+            && let Some((taken, how)) = self.next_again()?
+        {
+            (commands.last, commands.at) = (taken.record, (taken.end, how));
+            return Ok(true);
+        }
         commands.take()
     }
 
@@ -134,14 +146,14 @@ impl Session {
     fn wake_for(&mut self, commands: &mut Commands<'_>) -> Result<State, Stop> {
         self.begin_work();
         // Before anything of it is executed.
-        self.uncover();
+        self.outgrow_cover();
         self.execute_last(commands)
     }
 
     /// Executes the command that was taken last, and does what is due behind it.
     #[inline]
     fn execute_last(&mut self, commands: &Commands<'_>) -> Result<State, Stop> {
-        if let Some(need) = self.execute(&commands.last, commands.channel)? {
+        if let Some(need) = self.execute(&commands.last, commands.channel, commands.at)? {
             return Ok(State::Coming(Box::new(Coming::new(Errand::Command(need))), None));
         }
         self.poll().map_err(|halt| self.lose(halt, "waiting for the GPU"))?;

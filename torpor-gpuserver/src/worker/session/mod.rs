@@ -18,6 +18,7 @@ mod parking;
 mod pause;
 pub(crate) mod printing;
 pub(crate) mod reach;
+pub(crate) mod replay;
 pub(crate) mod residency;
 mod save_ahead;
 mod seeking;
@@ -49,6 +50,8 @@ use crate::worker::session::dedup::Identified;
 use crate::worker::session::halt::Halt;
 use crate::worker::session::parking::{Need, Parking};
 use crate::worker::session::printing::Printing;
+use crate::worker::session::replay::Replay;
+use crate::worker::session::replay::replayable::{How, Unrepeatable};
 use crate::worker::session::residency::Residency;
 use crate::worker::streams::Streams;
 use std::rc::Rc;
@@ -73,6 +76,8 @@ pub(crate) enum Stop {
     Fault(String),
     /// Another worker is to serve it.
     Released,
+    /// It cannot be what it was when its last worker died.
+    Unrepeatable(Unrepeatable),
 }
 
 /// A client's session. Fields are dropped in this order: users of things before the things.
@@ -91,6 +96,8 @@ pub(crate) struct Session {
     pub(crate) arrivals: Arrivals,
     pub(crate) hashed: Identified,
     pub(crate) cover: Cover,
+    /// What is to be done again before anything new.
+    pub(crate) replay: Option<Replay>,
     pub(crate) space: AddressSpace,
     pub(crate) variables: VariableRoom,
     pub(crate) managed_variables: VariableRoom,
@@ -113,20 +120,36 @@ impl Session {
         }
     }
 
-    /// Executes a record. Returns what it needs first, if it has done nothing for lack of that.
-    fn execute(&mut self, record: &Record, channel: &Channel) -> Result<Option<Need>, Stop> {
+    /// Executes a record, which ends there in the ring. Returns what it needs first, if it has done nothing for lack of that.
+    fn execute(
+        &mut self,
+        record: &Record,
+        channel: &Channel,
+        (end, how): (u64, How),
+    ) -> Result<Option<Need>, Stop> {
         let slot = record.header().slot;
         if self.pending.is_due(slot) {
             return Err(Stop::Fault(format!("completion slot {slot} is used again before its answer")));
         }
+        if how != How::Afresh {
+            return self.do_again(record, how);
+        }
+        self.cover.note_slot(slot, end);
         let dispatched =
             dispatch(self, record).map_err(|malformed: Malformed| Stop::Fault(malformed.to_string()))?;
         if let Some(need) = self.parking.take_need() {
             return Ok(Some(need));
         }
         let (name, result) = match dispatched {
+            Dispatched::Posted(name, Err(error)) if self.must_succeed() => {
+                return Err(self.differs(name, error));
+            }
             Dispatched::Posted(name, result) => {
-                if let Err(error) = result {
+                if let Err(error) = result
+                    && !error.is_sticky()
+                {
+                    // The client hears of it once.
+                    self.uncover();
                     channel.defer(error);
                 }
                 (name, result)
@@ -137,11 +160,16 @@ impl Session {
                 let slot = &channel.slots[usize::from(ticket.0)];
                 let result = match answer {
                     Ok((words, tail)) => {
-                        slot.complete(Ok(()), &words, &tail);
+                        self.cover.answer(channel, ticket.0, || slot.complete(Ok(()), &words, &tail));
                         Ok(())
                     }
+                    // Who does not survive this worker is answered when the session ends.
+                    Err(error) if error.is_sticky() => Err(error),
                     Err(error) => {
-                        slot.complete(Err(error), &[], &[]);
+                        if error != CudaError::NOT_READY {
+                            self.uncover();
+                        }
+                        self.cover.answer(channel, ticket.0, || slot.complete(Err(error), &[], &[]));
                         Err(error)
                     }
                 };
@@ -173,7 +201,7 @@ impl Session {
 
     fn lose(&self, halt: Halt, what: &str) -> Stop {
         let error = halt.into();
-        self.shared.lose(error, format!("client {}, {what}", self.link.client));
+        self.shared.lose(error, format!("client {}, {what}", self.link.client), None);
         Stop::Lost(self.shared.lost().unwrap_or(error))
     }
 

@@ -235,6 +235,8 @@ impl Session {
         if count == 0 {
             return Ok(Vec::new());
         }
+        // What the client refers to from now on is not what its state tells of.
+        self.uncover();
         let reserved = self.shared.store.reserve(self.link.client, count, room, &|| self.is_interrupted());
         // Who is refused does not hear whether the lease is gone.
         self.residency.lease_lost |= reserved.as_ref().map_or(true, |(_, lease_lost)| *lease_lost);

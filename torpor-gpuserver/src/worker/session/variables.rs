@@ -32,6 +32,10 @@ impl Session {
                     Some(obstacle) => obstacle,
                     None => match self.place(image, &layout) {
                         Ok(Ok((blocks, instance))) => {
+                            if blocks.1.is_some() {
+                                // Its kernels reach memory that the program writes from now on.
+                                self.uncover();
+                            }
                             return Ok(Own::Placed(Box::new(Placed::new(blocks, layout, instance))));
                         }
                         Ok(Err(obstacle)) => obstacle,

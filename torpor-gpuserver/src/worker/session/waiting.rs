@@ -27,8 +27,14 @@ impl Session {
         let check = self.pending.poll(&self.streams.fences, channel);
         if self.pending.has_answers() {
             self.read_text_if_due()?;
+            if self.pending.has_errors() {
+                self.uncover();
+            }
             let channel = self.link.channel.get().expect("set when the session was opened");
-            self.pending.give_answers(channel);
+            self.pending.give_answers(channel, |slot, answer| self.cover.answer(channel, slot, answer));
+        }
+        if self.pending.take_done_again() {
+            self.tell_attached();
         }
         if check {
             self.check()?;

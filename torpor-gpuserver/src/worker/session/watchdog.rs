@@ -58,6 +58,6 @@ impl Session {
             "a kernel of function {function} (client {client}) has run for longer than its kernel_timeout of {timeout:?}, \
              which only the end of this GPU's worker ends"
         );
-        self.shared.lose(CudaError::LAUNCH_FAILED, reason);
+        self.shared.lose(CudaError::LAUNCH_FAILED, reason, Some(*client));
     }
 }

@@ -1,16 +1,19 @@
 //! Covering: the memory of an idle client is saved, if it is on the GPU, and the server is given the client's state, without the
 //! client's end here. If this worker dies while the state holds, the next one goes on from it, and the client does not notice.
 //!
-//! What the state does not tell of makes it void first: the client's next command, and whatever else changes which chunks of the
-//! host store the client refers to.
+//! A client that does something again is no longer covered, but its state holds on: whatever commands it posts from then on are done
+//! again by the next worker (`replay`). What cannot be done again makes the state void first, and so does whatever else changes which
+//! chunks of the host store the client refers to.
 
 use crate::state_file::{self, Pledge};
 use crate::worker::session::Session;
 use crate::worker::session::halt::Halt;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use torpor_proto::channel::Channel;
+use torpor_proto::completion::SLOTS;
+use torpor_proto::ring::Consumer;
 
 /// How long a client has been idle before its state is written: a request may be about to come.
 const IDLE: Duration = Duration::from_millis(20);
@@ -26,28 +29,84 @@ const PART: u32 = 20;
 pub(crate) struct Cover {
     /// Of the last state: it stays mapped until the next one, since unmapping it would hold a request up.
     pledge: Option<Pledge>,
+    /// Of each completion slot, where in the ring its last command ends.
+    ends: Ends,
+    /// It is what the client is.
+    is_current: bool,
     /// Not earlier is another one written.
     next: Option<Instant>,
     /// Not earlier is memory saved for one.
     next_save: Option<Instant>,
 }
 
+/// Where the last command of each completion slot ends.
+#[derive(Debug)]
+struct Ends([u64; SLOTS]);
+
+impl Default for Ends {
+    fn default() -> Self {
+        Self([0; SLOTS])
+    }
+}
+
+impl Cover {
+    /// A command that ends there in the ring is answered in this slot, if that is one.
+    #[inline]
+    pub(crate) fn note_slot(&mut self, slot: u16, end: u64) {
+        if let Some(last) = self.ends.0.get_mut(usize::from(slot)) {
+            *last = end;
+        }
+    }
+
+    /// Answers the last command of a completion slot, by `answer`; the next worker knows that it was.
+    pub(crate) fn answer(&self, channel: &Channel, slot: u16, answer: impl FnOnce()) {
+        match (&self.pledge, self.ends.0.get(usize::from(slot))) {
+            (Some(pledge), Some(&end)) => {
+                let taken = Consumer::resume(channel.ring()).words_taken();
+                pledge.answer(slot, (end, taken), answer);
+            }
+            _ => answer(),
+        }
+    }
+}
+
 impl Session {
     /// Whether what the server has is what the client is.
     #[inline]
     pub(crate) fn is_covered(&self) -> bool {
-        self.link.covered.load(Ordering::Relaxed)
+        self.cover.is_current
     }
 
-    /// The client is about to become something else. By one load and a branch, if it is not covered.
+    /// Whether the client goes on at the next worker if this one ends.
+    pub(crate) fn survives(&self) -> bool {
+        let is_told = self.link.channel.get().is_some_and(|channel| channel.sticky_error().is_some());
+        self.link.survives.load(Ordering::Relaxed) && !is_told
+    }
+
+    /// The client is about to do something that can be done again. By one load and a branch, if it is not covered.
     #[inline]
-    pub(crate) fn uncover(&mut self) {
+    pub(crate) fn outgrow_cover(&mut self) {
         if self.is_covered() {
+            if let Some(pledge) = &self.cover.pledge {
+                pledge.outgrow();
+            }
+            self.cover.is_current = false;
+            self.link.usage.covered.store(false, Ordering::Relaxed);
+            if !self.shared.tuning.cover {
+                // Nobody wants it to survive more than its move.
+                self.uncover();
+            }
+        }
+    }
+
+    /// The client is about to become what its state does not lead to.
+    pub(crate) fn uncover(&mut self) {
+        self.outgrow_cover();
+        if self.link.survives.load(Ordering::Relaxed) {
             if let Some(pledge) = &self.cover.pledge {
                 pledge.make_void();
             }
-            self.link.covered.store(false, Ordering::Relaxed);
-            self.link.usage.covered.store(false, Ordering::Relaxed);
+            self.link.survives.store(false, Ordering::Relaxed);
         }
     }
 
@@ -72,7 +131,7 @@ impl Session {
             if bytes > MOST_BYTES {
                 return Err(io::ErrorKind::FileTooLarge.into());
             }
-            self.keep_cover(&file)?;
+            self.keep_cover(Pledge::of(&file)?);
             self.shared.server.tell_covered(self.link.client, &file);
             Ok(())
         });
@@ -111,10 +170,10 @@ impl Session {
     }
 
     /// From now on the client is covered by this state, which the server has or is about to have.
-    pub(super) fn keep_cover(&mut self, file: &OwnedFd) -> io::Result<()> {
-        self.cover.pledge = Some(Pledge::of(file)?);
-        self.link.covered.store(true, Ordering::Relaxed);
-        Ok(())
+    pub(super) fn keep_cover(&mut self, pledge: Pledge) {
+        self.cover.pledge = Some(pledge);
+        self.cover.is_current = true;
+        self.link.survives.store(true, Ordering::Relaxed);
     }
 
     /// Tells people that the client is covered, once none of its chunks may turn out to be another client's as well: that makes the

@@ -20,7 +20,7 @@ mod shared_memory;
 
 pub(crate) use cover::Cover;
 
-use crate::state_file;
+use crate::state_file::{self, Pledge};
 use crate::worker::gpu::context_limits::ContextLimits;
 use crate::worker::mailbox::{LinkUsage, Wish};
 use crate::worker::memory::address_space::AddressSpace;
@@ -71,6 +71,8 @@ impl Session {
             load_wanted: self.link.wishes(Wish::Load),
             text: self.save::<Printing>()?,
             limits: self.save::<ContextLimits>()?,
+            // Nothing is on its way, so that is where the last mark was.
+            staged: self.link.channel.get().map_or(0, |channel| channel.staging().released()),
         }))
     }
 
@@ -81,13 +83,17 @@ impl Session {
     pub(crate) fn resume(&mut self, file: OwnedFd, attach: &Attach) -> Result<Option<Record>, String> {
         let unreadable = |error| format!("its state cannot be read: {error}");
         let checkpoint = state_file::read(&file).map_err(unreadable)?;
-        if checkpoint.words_taken != self.words_taken() {
-            return Err("commands of it were executed since its state was written".to_owned());
-        }
-        let command = match &checkpoint.waiting_command[..] {
+        let mut command = match &checkpoint.waiting_command[..] {
             [] => None,
             words => Some(Record::from_words(words).map_err(|error| error.to_string())?),
         };
+        let pledge = Pledge::of(&file).map_err(unreadable)?;
+        // Its last worker may have been killed before it said so.
+        if pledge.is_outgrown() || checkpoint.words_taken != self.words_taken() {
+            let replay = self.plan_replay(&checkpoint, command.take(), &pledge.answers());
+            self.replay = Some(replay.map_err(|why| format!("it was in a request: {why}"))?);
+        }
+        self.keep_cover(pledge);
         let load_wanted = checkpoint.load_wanted;
         self.restore_checkpoint(checkpoint)?;
         // It may be less by now than what the client has.
@@ -97,7 +103,6 @@ impl Session {
             self.link.ask(Wish::Load);
         }
         self.tell_memory();
-        self.keep_cover(&file).map_err(unreadable)?;
         if self.residency.shares {
             // Others may have what it has from now on.
             self.uncover();

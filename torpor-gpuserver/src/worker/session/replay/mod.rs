@@ -1,0 +1,157 @@
+//! Doing again what a client posted since its state was written: it was in a request when its worker died, and goes on here as if
+//! nothing had happened. Its records are still in its ring, and the rule ([`replayable`]) says which of them are executed and how.
+//!
+//! They are commands as all others are; only where they come from, and what becomes of their answers, differs.
+
+pub(crate) mod replayable;
+
+use crate::state_file::Answers;
+use crate::worker::objects::pending::Pending;
+use crate::worker::session::halt::Halt;
+use crate::worker::session::parking::Need;
+use crate::worker::session::{Session, Stop};
+use replayable::{Client, How, Reach, Step, Unrepeatable, plan};
+use std::collections::{HashMap, VecDeque};
+use torpor_proto::command::{Dispatched, dispatch};
+use torpor_proto::control::migration::{Checkpoint, Chunk, Graph};
+use torpor_proto::control::worker::{Attached, ClientFault, from_worker};
+use torpor_proto::error::CudaError;
+use torpor_proto::ring::{Record, Taken, taken_since};
+use torpor_proto::staging::upload_area;
+
+/// What a session is about, for people.
+const AGAIN: &str = "doing again what it did";
+
+/// What is left to be done again.
+#[derive(Debug)]
+pub(crate) struct Replay(VecDeque<(Taken, Step)>);
+
+impl Replay {
+    /// Whether the last of it has been begun, which the dead worker may not have executed.
+    fn is_at_its_end(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Session {
+    /// What was done since a state was written, if that was anything. `waiting`: what was to be done first.
+    ///
+    /// # Errors
+    /// [`Unrepeatable`].
+    pub(super) fn plan_replay(
+        &self,
+        state: &Checkpoint,
+        waiting: Option<Record>,
+        answers: &Answers,
+    ) -> Result<Replay, Unrepeatable> {
+        let channel = self.link.channel.get().expect("set when the session was opened");
+        let mut log = taken_since(channel.ring(), &channel.words, state.words_taken)?;
+        if let Some(record) = waiting {
+            log.insert(0, Taken { record, end: state.words_taken });
+        }
+        let (host, staging) = (self.space.host.range(), self.space.host.staging());
+        if !channel.staging().take_back(state.staged, upload_area(staging).bytes) {
+            return Err(Unrepeatable::Staged);
+        }
+        let mut client = Client { host, staging, answers, graphs: HashMap::new() };
+        let leads_to_host = |chunk: &Chunk| {
+            chunk.stored.as_ref().is_some_and(|stored| client.reach(&stored.pointers) == Reach::Host)
+        };
+        if state.images.iter().any(|image| image.managed_variables.is_some())
+            || state.segments.iter().flat_map(|segment| &segment.chunks).any(leads_to_host)
+        {
+            return Err(Unrepeatable::ReachesHost);
+        }
+        let reaches = |graph: &Graph| (graph.id, client.reach(&graph.words).max(client.reach(&graph.next)));
+        client.graphs = state.graphs.iter().map(reaches).collect();
+        let plan = plan(&log, &mut client)?;
+        tracing::debug!(
+            client = self.link.client,
+            commands = log.len(),
+            "what it posted since its state is done again"
+        );
+        Ok(Replay(log.into_iter().zip(plan).collect()))
+    }
+
+    /// The next command that is done again. `None` if that was all: once its work is done, the client is what it was, and the server
+    /// hears so.
+    #[cold]
+    pub(super) fn next_again(&mut self) -> Result<Option<(Taken, How)>, Stop> {
+        if let Some((taken, Step { waits, how })) =
+            self.replay.as_mut().and_then(|replay| replay.0.pop_front())
+        {
+            if waits {
+                self.drain_again()?;
+            }
+            return Ok(Some((taken, how)));
+        }
+        self.replay = None;
+        // A fault of it is still to come, perhaps.
+        let fences = self.streams.fence_all().map_err(|error| self.lose(error.into(), AGAIN))?;
+        self.pending.push(Pending::DoneAgain(fences));
+        Ok(None)
+    }
+
+    /// The server hears that the client is served here.
+    pub(super) fn tell_attached(&self) {
+        self.shared.tell(from_worker::Body::Attached(Attached { client: self.link.client }));
+    }
+
+    /// Does a command again whose answer the client has.
+    #[cold]
+    pub(super) fn do_again(&mut self, record: &Record, how: How) -> Result<Option<Need>, Stop> {
+        match how {
+            How::Skip => {}
+            How::Afresh | How::Quietly => {
+                let slot = record.header().slot;
+                self.pending.hush(slot);
+                let dispatched =
+                    dispatch(self, record).map_err(|malformed| Stop::Fault(malformed.to_string()))?;
+                if let Some(need) = self.parking.take_need() {
+                    return Ok(Some(need));
+                }
+                match dispatched {
+                    Dispatched::Pending(..) => {
+                        while self.pending.is_due(slot) {
+                            self.drain_again()?;
+                        }
+                    }
+                    Dispatched::Posted(name, Err(error)) | Dispatched::Answer(name, _, Err(error)) => {
+                        return Err(self.differs(name, error));
+                    }
+                    Dispatched::Posted(..) | Dispatched::Answer(..) => {}
+                }
+                self.pending.hush_nobody();
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a posted command must not fail: it did not the first time.
+    pub(super) fn must_succeed(&self) -> bool {
+        self.replay.as_ref().is_some_and(|replay| !replay.is_at_its_end())
+    }
+
+    /// A command fails that did not the first time.
+    pub(super) fn differs(&self, name: &'static str, error: CudaError) -> Stop {
+        match Halt::from(error) {
+            Halt::Lost(_) => self.lose(error.into(), name),
+            _ => Stop::Unrepeatable(Unrepeatable::Differs(name)),
+        }
+    }
+
+    /// The server tells the client, of the fault that ended its last worker.
+    pub(super) fn tell_unrepeatable(&self, why: &Unrepeatable) {
+        let (client, reason) = (self.link.client, format!("it was in a request: {why}"));
+        self.shared.tell(from_worker::Body::ClientFault(ClientFault { client, reason }));
+    }
+
+    fn drain_again(&mut self) -> Result<(), Stop> {
+        let drained = self.drain().and_then(|()| self.poll());
+        match (drained, self.interrupted()) {
+            (Ok(()), _) => Ok(()),
+            (Err(_), Some(stop)) => Err(stop),
+            (Err(halt), None) => Err(self.lose(halt, AGAIN)),
+        }
+    }
+}

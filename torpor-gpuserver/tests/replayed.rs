@@ -1,0 +1,313 @@
+//! A fault costs its own function alone, also while others are in a request: they do again at the next worker what they did since they
+//! were saved, and do not notice. Who cannot is told.
+
+mod served;
+mod server_support;
+mod worker_support;
+
+use rustix::process::{Pid, Signal, kill_process};
+use served::{Attached, attach};
+use server_support::server::{Server, eventually};
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+use torpor_proto::command::{
+    ContextSynchronize, Copy, EventCreate, EventRecord, GraphAppend, GraphInstantiate, GraphLaunch, HostLock,
+    MemoryAllocate, MemoryFree, Ping, StreamCreate, StreamSynchronize,
+};
+use torpor_proto::error::CudaError;
+use worker_support::Client;
+use worker_support::kernels::{add_step_parameters, launch, record};
+
+const MIB: u64 = 1 << 20;
+const STAGING_BYTES: u64 = 4 * MIB;
+const COUNT: u32 = 100;
+const BYTES: usize = COUNT as usize * 4;
+
+/// An address that is nobody's.
+const NOWHERE: u64 = 0x1000;
+
+fn start(settings: &str) -> (Server, tempfile::NamedTempFile) {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(settings.as_bytes()).unwrap();
+    let server = Server::start_by(|directory| {
+        let mut command = Command::new(served::PROGRAM);
+        command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(served::driver());
+        command.args(["--pinned-limit", "8MiB", "--staging", "4MiB", "--log", "debug"]);
+        command.args(["--host-pool", "128MiB", "--host-slab", "16MiB"]).arg("--config").arg(file.path());
+        command.env("TORPOR_SIMGPU_DEVICES", "1").env("TORPOR_GPUSERVER", served::PROGRAM);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command
+    });
+    (server, file)
+}
+
+/// A client of a function of its own, with state on the GPU that its requests change.
+struct Program {
+    client: Client,
+    name: String,
+    /// [`COUNT`] words.
+    data: u64,
+    /// Of a kernel that runs until it is not 0.
+    flag: u64,
+    _lifeline: UnixStream,
+}
+
+impl Program {
+    fn start(server: &Server, name: &str) -> Self {
+        let Attached { mut client, lifeline } = attach(server, name);
+        client.load_kernels();
+        client.post(StreamCreate { stream: 1, flags: 1, priority: 0, reserved: 0 }, &[]);
+        let data = client.allocate(0, 4 * MIB).unwrap();
+        client.upload(data, &[1; BYTES]);
+        let program = Self { client, name: name.to_owned(), data, flag: data + 2 * MIB, _lifeline: lifeline };
+        program.wait_until_covered(server);
+        program
+    }
+
+    fn wait_until_covered(&self, server: &Server) {
+        eventually("it is covered", || server.listed(&self.name).covered_clients == 1);
+    }
+
+    /// Posts a part of a request: an upload, and work on the state and on it. Its result lies at `data`.
+    fn begin_request(&mut self, input: u32) {
+        let staged = self.client.stage(&input.to_le_bytes().repeat(COUNT as usize));
+        let upload = self.data + MIB;
+        self.client.copy(upload, staged, BYTES as u64, 1);
+        self.client.add_step(upload, COUNT, 1);
+        self.client.add_step(self.data, COUNT, 1);
+        self.client.copy(self.data, upload, 4, 1);
+    }
+
+    /// Posts a kernel that runs until [`Self::let_go`].
+    fn hold(&mut self) {
+        self.client.launch_at(2, self.flag, 1);
+    }
+
+    fn let_go(&mut self) {
+        let staged = self.client.stage(&1_u32.to_le_bytes());
+        self.client.copy(self.flag, staged, 4, 0);
+    }
+
+    /// Asks for the result.
+    fn ask(&mut self) -> u16 {
+        let destination = self.client.piece(0);
+        let bytes = BYTES as u64;
+        self.client.post(Copy { destination, source: self.data, bytes, stream: 1, reserved: 0 }, &[]);
+        self.client.ask_later(StreamSynchronize { stream: 1, reserved: 0 }, &[])
+    }
+
+    /// The result after a request with this input, which so many came before.
+    fn expect(&mut self, slot: u16, input: u32, before: u32) {
+        self.client.await_slot(slot).unwrap();
+        let first = input + 3;
+        let rest = 0x0101_0101 + 3 * (before + 1);
+        let found = self.client.read_host(self.client.piece(0) - self.client.host.address, BYTES);
+        let words: Vec<u32> =
+            found.chunks(4).map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect();
+        assert_eq!(words, [vec![first], vec![rest; COUNT as usize - 1]].concat());
+        assert_eq!(self.client.channel.take_deferred_error(), None);
+    }
+
+    fn error(&self) -> Option<CudaError> {
+        self.client.channel.sticky_error()
+    }
+
+    /// Its last command has been executed.
+    fn wait_until_executed(&self) {
+        eventually("it is executed", || self.client.channel.ring().is_drained());
+    }
+}
+
+fn restarts(server: &Server) -> u64 {
+    server.gpus()[0].worker_restarts
+}
+
+/// Kills the worker.
+fn kill_worker(server: &Server) {
+    let before = restarts(server);
+    let pid = Pid::from_raw(server.gpus()[0].worker_pid.cast_signed()).unwrap();
+    kill_process(pid, Signal::KILL).unwrap();
+    eventually("it is dead", || restarts(server) > before);
+}
+
+#[test]
+fn who_is_in_a_request_beside_a_fault_does_not_notice() {
+    let (server, _settings) = start("");
+    let mut others: Vec<_> = (0..3).map(|number| Program::start(&server, &format!("f{number}"))).collect();
+    let mut faulty = Program::start(&server, "faulty");
+    let slots: Vec<u16> = (0..)
+        .zip(&mut others)
+        .map(|(number, other)| {
+            other.begin_request(number);
+            other.hold();
+            other.ask()
+        })
+        .collect();
+    others.iter().for_each(Program::wait_until_executed);
+    faulty.client.launch_at(3, NOWHERE, 0);
+    eventually("the worker has ended", || restarts(&server) > 0);
+    // What they post meanwhile comes behind.
+    others.iter_mut().for_each(Program::let_go);
+    for ((number, other), slot) in (0..).zip(&mut others).zip(slots) {
+        other.expect(slot, number, 0);
+        other.begin_request(7);
+        let slot = other.ask();
+        other.expect(slot, 7, 1);
+        assert_eq!(other.error(), None);
+    }
+    eventually("the culprit is told", || faulty.error() == Some(CudaError::ILLEGAL_ADDRESS));
+    others.iter().for_each(|other| assert_eq!(other.error(), None));
+}
+
+#[test]
+fn what_was_answered_already_is_done_again_without_a_word() {
+    let (server, _settings) = start("");
+    let mut program = Program::start(&server, "f");
+    let room = program.client.arena.address + 64 * MIB;
+    for round in 0..5 {
+        // Busy: it is not idle for long enough to be saved in between.
+        program.begin_request(round);
+        program.client.ask(MemoryAllocate { address: room, bytes: 2 * MIB }).unwrap();
+        program.client.add_step(room, COUNT, 1);
+        program.client.ask(StreamSynchronize { stream: 1, reserved: 0 }).unwrap();
+        program.client.post(MemoryFree { address: room }, &[]);
+        let slot = program.ask();
+        program.expect(slot, round, round);
+    }
+    // What the program has is its own: it is not written once more.
+    let seen = program.client.piece(0) - program.client.host.address;
+    program.client.write_host(seen, &[0xee; BYTES]);
+    kill_worker(&server);
+    program.client.ask(Ping {}).unwrap();
+    program.client.ask(ContextSynchronize {}).unwrap();
+    assert_eq!(program.client.read_host(seen, BYTES), [0xee; BYTES]);
+    program.begin_request(9);
+    let slot = program.ask();
+    program.expect(slot, 9, 5);
+    assert_eq!(program.error(), None);
+}
+
+#[test]
+fn page_locked_memory_and_graphs_are_done_again_as_long_as_nobody_was_told() {
+    let (server, _settings) = start("");
+    let mut program = Program::start(&server, "f");
+    let (data, client) = (program.data, &mut program.client);
+    let pinned = client.host.address + STAGING_BYTES;
+    client.ask(HostLock { address: pinned, bytes: MIB }).unwrap();
+    let parameters = add_step_parameters(data, COUNT);
+    let mut records = Vec::new();
+    record(&mut records, launch(1, 7, 2, 64, parameters.len()), &parameters);
+    client.post(GraphAppend { graph: 1, reserved: 0 }, bytemuck::cast_slice(&records));
+    client.ask(GraphInstantiate { graph: 1, reserved: 0, flags: 0 }).unwrap();
+    program.wait_until_covered(&server);
+    let client = &mut program.client;
+    client.write_host(STAGING_BYTES, &[2; BYTES]);
+    client.copy(data, pinned, BYTES as u64, 1);
+    client.post(EventCreate { event: 1, flags: 0 }, &[]);
+    client.post(EventRecord { event: 1, stream: 1, ..EventRecord::default() }, &[]);
+    client.post(GraphLaunch { graph: 1, stream: 1 }, &[]);
+    client.copy(pinned + 4096, data, BYTES as u64, 1);
+    program.hold();
+    let waiting = program.client.ask_later(ContextSynchronize {}, &[]);
+    program.wait_until_executed();
+    kill_worker(&server);
+    program.let_go();
+    program.client.await_slot(waiting).unwrap();
+    let word = (0x0202_0202_u32 + 3).to_le_bytes();
+    assert_eq!(program.client.read_host(STAGING_BYTES + 4096, BYTES), word.repeat(COUNT as usize));
+    assert_eq!(program.error(), None);
+}
+
+#[test]
+fn who_dies_with_worker_after_worker_does_the_same_again_each_time() {
+    let (server, _settings) = start("");
+    let mut program = Program::start(&server, "f");
+    program.begin_request(4);
+    program.hold();
+    let slot = program.ask();
+    program.wait_until_executed();
+    kill_worker(&server);
+    eventually("it does it again", || server.gpus()[0].state == "ready");
+    kill_worker(&server);
+    program.let_go();
+    program.expect(slot, 4, 0);
+    program.wait_until_covered(&server);
+    kill_worker(&server);
+    program.begin_request(5);
+    let slot = program.ask();
+    program.expect(slot, 5, 1);
+    assert_eq!(program.error(), None);
+}
+
+#[test]
+fn a_kernel_that_never_ends_is_not_begun_again_and_its_neighbours_are() {
+    let (server, _settings) = start("[functions.endless]\nkernel_timeout = '1s'");
+    let (mut endless, mut other) = (Program::start(&server, "endless"), Program::start(&server, "other"));
+    other.begin_request(1);
+    other.hold();
+    let slot = other.ask();
+    endless.hold();
+    let waiting = endless.client.ask_later(ContextSynchronize {}, &[]);
+    assert_eq!(endless.client.await_slot(waiting), Err(CudaError::LAUNCH_TIMEOUT));
+    eventually("the worker has ended", || restarts(&server) == 1);
+    other.let_go();
+    other.expect(slot, 1, 0);
+    assert_eq!((other.error(), restarts(&server)), (None, 1));
+}
+
+#[test]
+fn who_takes_long_to_do_it_again_is_not_taken_for_the_culprit() {
+    let (server, _settings) = start("");
+    let (mut slow, mut faulty) = (Program::start(&server, "slow"), Program::start(&server, "faulty"));
+    slow.begin_request(1);
+    slow.hold();
+    let slot = slow.ask();
+    slow.wait_until_executed();
+    faulty.client.launch_at(3, NOWHERE, 0);
+    // It is not among those that are done yet, so the culprit is tried beside it.
+    eventually("the culprit is told", || faulty.error() == Some(CudaError::ILLEGAL_ADDRESS));
+    slow.let_go();
+    slow.expect(slot, 1, 0);
+    assert_eq!(slow.error(), None);
+}
+
+#[test]
+fn who_cannot_do_it_again_is_told_what_the_fault_was() {
+    let (server, _settings) = start("");
+    let (mut program, mut faulty) = (Program::start(&server, "f"), Program::start(&server, "faulty"));
+    // Its kernel reads what the program writes meanwhile.
+    program.client.spin();
+    let waiting = program.client.ask_later(ContextSynchronize {}, &[]);
+    program.wait_until_executed();
+    faulty.client.launch_at(3, NOWHERE, 0);
+    eventually("both are told", || [&program, &faulty].iter().all(|told| told.error().is_some()));
+    assert_eq!(program.error(), Some(CudaError::ILLEGAL_ADDRESS));
+    assert!(!program.client.is_answered(waiting));
+    assert!(server.said("its kernels reach page-locked memory"));
+}
+
+#[test]
+fn who_has_heard_of_an_error_is_told() {
+    let (server, _settings) = start("");
+    let mut program = Program::start(&server, "f");
+    program.begin_request(1);
+    // Nothing of its own is there.
+    program.client.copy(program.data + 32 * MIB, program.data, 4, 1);
+    assert!(program.client.settle().is_err());
+    kill_worker(&server);
+    eventually("it is told", || program.error() == Some(CudaError::LAUNCH_FAILED));
+}
+
+#[test]
+fn whose_uploads_are_overwritten_is_told() {
+    let (server, _settings) = start("");
+    let mut program = Program::start(&server, "f");
+    // More than half of the staging area, which is what uploads have.
+    for part in 0..5 {
+        program.client.upload(program.data, &vec![part; MIB as usize / 2]);
+    }
+    kill_worker(&server);
+    eventually("it is told", || program.error() == Some(CudaError::LAUNCH_FAILED));
+    assert!(server.said("what it uploaded is overwritten"));
+}
