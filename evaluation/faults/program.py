@@ -1,10 +1,11 @@
 """A function for run: it keeps state on its GPU, does what its standard input says, and says what came of it, with its time.
 
-    program.py NAME MIB [graph]
+    program.py NAME MIB [graph] [mapped]
 
 ready PID; then, for each line:
   answer          one request: adds to every word of the state, and compares all of it: answer TIME ok|WRONG, or error TIME CODE
-  begin           posts work that lasts until `end` says so: begun TIME
+  begin           posts a request whose first kernel lasts until `end` says so: begun TIME. It waits for a word on the GPU, or, if the
+                  program was told `mapped`, for one in page-locked memory
   end             ends that, waits for it: answer or error, as above
   fault KIND      illegal, misaligned, assert or endless: fault TIME CODE once every later call fails
 Times are of the machine's monotonic clock. It is plain CUDA driver API, so that it runs on a simulated GPU too.
@@ -86,7 +87,7 @@ def say(*words):
 class Function:
     """What the program has on its GPU."""
 
-    def __init__(self, name, mib, in_a_graph):
+    def __init__(self, name, mib, words):
         call("cuInit", 0)
         call("cuCtxSetCurrent", made("cuDevicePrimaryCtxRetain", 0))
         module = made("cuModuleLoadData", PTX)
@@ -98,9 +99,14 @@ class Function:
         # Every function's state is its own: none has another one's chunks.
         self.first = sum(name.encode()) * 7919
         call("cuMemsetD32_v2", self.data, ctypes.c_uint(self.first), ctypes.c_size_t(self.words))
-        self.flag = made("cuMemHostAlloc", ctypes.c_size_t(4096), ctypes.c_uint(0))
+        self.mapped = "mapped" in words
+        if self.mapped:
+            self.flag = made("cuMemHostAlloc", ctypes.c_size_t(4096), ctypes.c_uint(0)).value
+        else:
+            self.flag = made("cuMemAlloc_v2", ctypes.c_size_t(4096), kind=ctypes.c_uint64).value
+            self.other_stream = made("cuStreamCreate", 1)
         self.answers, self.graph = 0, None
-        if in_a_graph:
+        if "graph" in words:
             call("cuStreamBeginCapture_v2", self.stream, 2)
             self.add()
             graph = ctypes.c_void_p()
@@ -130,14 +136,24 @@ class Function:
         expected = (self.first + STEP * self.answers) & 0xFFFFFFFF
         return bytes(found) == array.array("I", [expected]).tobytes() * self.words
 
+    def say_in_flag(self, value):
+        if self.mapped:
+            ctypes.c_uint.from_address(self.flag).value = value
+        else:
+            word = ctypes.c_uint(value)
+            call("cuMemcpyHtoDAsync_v2", ctypes.c_uint64(self.flag), ctypes.byref(word), ctypes.c_size_t(4), self.other_stream)
+
     def begin(self):
-        ctypes.c_uint.from_address(self.flag.value).value = 0
-        self.launch("wait", 1, 1, ctypes.c_uint64(self.flag.value))
+        self.say_in_flag(0)
+        if not self.mapped:
+            call("cuStreamSynchronize", self.other_stream)
+        self.launch("wait", 1, 1, ctypes.c_uint64(self.flag))
+        self.add()
+        self.answers += 1
 
     def end(self):
-        ctypes.c_uint.from_address(self.flag.value).value = 1
-        call("cuStreamSynchronize", self.stream)
-        return self.answer()
+        self.say_in_flag(1)
+        return self.is_right()
 
     def fault(self, kind):
         """Does it, and returns the code that every later call gives."""
@@ -156,7 +172,7 @@ class Function:
 
 
 def main():
-    function = Function(sys.argv[1], int(sys.argv[2]), sys.argv[3:] == ["graph"])
+    function = Function(sys.argv[1], int(sys.argv[2]), sys.argv[3:])
     say("ready", os.getpid())
     for line in sys.stdin:
         verb, *words = line.split()
