@@ -10,6 +10,7 @@ pub(crate) mod gpu_time;
 pub(crate) mod host_store;
 pub(crate) mod images;
 pub(crate) mod ipc;
+mod loss;
 pub(crate) mod memory;
 pub(crate) mod pen;
 pub(crate) mod pinned_budget;
@@ -37,12 +38,11 @@ use crate::worker::gpu::tuning::Tuning;
 use crate::worker::mailbox::{Link, Wish};
 use crate::worker::server_socket::ServerSocket;
 use crate::worker::sync::lock;
-use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
-use torpor_proto::control::worker::{ClientUsage, Detached, DeviceFault, Happened, from_worker, happened};
+use torpor_proto::control::worker::{ClientUsage, Detached, Happened, from_worker, happened};
 use torpor_proto::error::CudaError;
 use torpor_proto::layout::AddressRange;
 
@@ -263,91 +263,10 @@ impl Shared {
         CudaError::check(self.lost.load(Ordering::Acquire)).err()
     }
 
-    /// The context is lost: every client fails that does not survive that, the server is told, and the worker ends. `culprit`: whose
-    /// fault it is, where that is known.
-    pub(crate) fn lose(&self, error: CudaError, reason: String, culprit: Option<u64>) {
-        // Others who meet the same error wait here: the end of a client must not be what the server hears first.
-        let _one_at_a_time = lock(&self.losing);
-        if self.lost().is_some() {
-            return;
-        }
-        tracing::error!("the GPU's context is lost, {error}: {reason}");
-        if error == CudaError::ASSERT {
-            self.tell_assertions();
-        }
-        let suspects = self.suspects();
-        let culprit = match suspects[..] {
-            [alone] if culprit.is_none() => Some(alone),
-            _ => culprit,
-        };
-        // It is told, whatever its state leads to.
-        if let Some(channel) =
-            culprit.and_then(|culprit| self.link(culprit)).as_ref().and_then(|link| link.channel.get())
-        {
-            channel.fail(error);
-        }
-        self.fail_lost_clients(error);
-        let ran_ahead = if error == CudaError::ILLEGAL_ADDRESS { self.ran_ahead() } else { Vec::new() };
-        self.tell(from_worker::Body::DeviceFault(DeviceFault {
-            code: error.0,
-            reason,
-            ran_ahead,
-            suspects,
-            culprit,
-        }));
-        // SYNC POINT lost
-        self.lost.store(error.0, Ordering::Release);
-        // Again, for who came meanwhile.
-        self.fail_lost_clients(error);
-        self.server.stop_hearing();
-    }
-
     /// Whether another client's work goes on without a turn, and began to do so before this one's, if this one's does.
     pub(crate) fn overstays_before(&self, link: &Link) -> bool {
         let number = |link: &Link| link.overstays.load(Ordering::Relaxed).checked_sub(1).unwrap_or(u64::MAX);
         self.links().values().any(|other| number(other) < number(link))
-    }
-
-    /// Functions with kernels that may have run before all of their memory was there.
-    fn ran_ahead(&self) -> Vec<String> {
-        let links = self.links();
-        let ahead = links.values().filter(|link| link.ran_ahead.load(Ordering::Relaxed) != 0);
-        ahead.map(|link| link.function.clone()).collect()
-    }
-
-    /// Leaves what the driver says of a failed assertion to those whose kernels it may have been.
-    fn tell_assertions(&self) {
-        let Some(console) = &self.console else { return };
-        // It fails, and the driver has said all by then.
-        let _ = self.device.synchronize();
-        let text = console.assertions();
-        for link in self.links().values() {
-            let own = text.split_inclusive(|&byte| byte == b'\n').filter(|line| link.may_have_said(line));
-            if let Some(channel) = link.channel.get() {
-                channel.leave_last_words(&own.flatten().copied().collect::<Vec<u8>>());
-            }
-        }
-    }
-
-    /// Who has its turn and work, any of which may have ended the context: those first that have had most turns.
-    fn suspects(&self) -> Vec<u64> {
-        let links = self.links();
-        let may_run = |link: &&Arc<Link>| link.work.is_working() && link.turn.is_working();
-        let mut working: Vec<_> = links.values().filter(may_run).collect();
-        working.sort_by_key(|link| Reverse(link.usage.requests.load(Ordering::Relaxed)));
-        working.into_iter().map(|link| link.client).collect()
-    }
-
-    /// One whose state holds goes on at the next worker.
-    fn fail_lost_clients(&self, error: CudaError) {
-        for link in self.links().values() {
-            if let Some(channel) = link.channel.get()
-                && !link.survives.load(Ordering::Relaxed)
-            {
-                channel.fail(error);
-            }
-            link.wake();
-        }
     }
 
     fn links(&self) -> MutexGuard<'_, HashMap<u64, Arc<Link>>> {
