@@ -8,9 +8,11 @@ use crate::instance::Launcher;
 use crate::keys::Keys;
 use crate::listener::listen;
 use crate::node::Node;
+use crate::otlp::{self, OtlpError};
 use crate::page::{self, Page};
 use crate::proxy::Proxy;
 use crate::registry::Registry;
+use crate::spans::Spans;
 use crate::tls;
 use crate::told::Teller;
 use crate::watch::Watch;
@@ -102,6 +104,9 @@ pub enum RouterError {
     /// One of them is missing.
     #[error("tls_cert and tls_key in [server] go together: one of them is missing")]
     HalfTls,
+    /// Spans cannot go where they should.
+    #[error(transparent)]
+    Otlp(#[from] OtlpError),
     /// The system refuses.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -143,7 +148,9 @@ pub async fn serve(arguments: RouterArgs, torpor: PathBuf) -> Result<(), RouterE
         gate.apply(&file.scheduler);
     };
     apply(&file);
-    let proxy = Proxy::new(gate.clone(), teller.clone());
+    let telemetry = otlp::provider(server.otlp_endpoint.as_deref())?;
+    let spans = telemetry.as_ref().map(|provider| Arc::new(Spans::new(provider)));
+    let proxy = Proxy::new(gate.clone(), teller.clone(), spans);
     let front = Front { registry: registry.clone(), node: node.clone(), keys: keys.clone(), proxy };
     let scheme = if tls.is_some() { "https" } else { "http" };
     let watch = Arc::new(Watch::new(registry.clone(), node.clone(), gate.clone()));
@@ -186,6 +193,9 @@ pub async fn serve(arguments: RouterArgs, torpor: PathBuf) -> Result<(), RouterE
     }
     end.send_replace(true);
     registry.drain(drain_timeout).await;
+    if let Some(telemetry) = telemetry {
+        otlp::end(telemetry).await;
+    }
     // It is in a directory of ours, and may be gone.
     let _ = std::fs::remove_file(&admin_socket);
     Ok(())
