@@ -6,7 +6,7 @@
     GET  /health               2xx once the model has answered once
 
 Payloads: {"image": BASE64} for classifiers, {"tokens": [...]} for small_qa and BERT, {"prompt": TEXT, "max_tokens": N} for
-small_llm, {"row": N} for weights.
+small_llm and llama_1b, {"row": N} for weights.
 """
 
 import argparse
@@ -28,7 +28,7 @@ MOST_BYTES = 64 << 20
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True,
-                        help="a classifier of torchvision, bert_base_qa, bert_large_qa, small_cnn, small_qa, small_llm, or weights")
+                        help="a classifier of torchvision, bert_base_qa, bert_large_qa, small_cnn, small_qa, small_llm, llama_1b, llama_tiny, or weights")
     parser.add_argument("--weights", metavar="FILE", help="a state dict [default: random weights]")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--seed", type=int, default=0, help="of random weights")
