@@ -3,8 +3,9 @@
 use crate::DirectoryFlag;
 use crate::error::CliError;
 use crate::table::print_table;
-use http_body_util::BodyExt;
-use hyper::Method;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::{Method, Request};
 use std::fs;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
@@ -12,7 +13,9 @@ use std::process::ExitCode;
 use tokio::runtime::{Builder, Runtime};
 use torpor_gpuserver::server::logging;
 use torpor_router::admin::{FunctionRow, Scale as ScaleRequest};
-use torpor_router::client::{Answer, ask_admin, invoke};
+use torpor_router::client::{
+    Answer, ClientError, Connector, ask, ask_admin, connector, function_uri, headers,
+};
 use torpor_router::serve::ADMIN_SOCKET;
 use torpor_router::{RouterArgs, serve};
 
@@ -61,7 +64,7 @@ fn runtime() -> io::Result<Runtime> {
 async fn print(answer: Answer) -> Result<(), CliError> {
     let (mut body, mut out) = (answer.into_body(), io::stdout().lock());
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(torpor_router::client::ClientError::Broken)?;
+        let frame = frame.map_err(ClientError::Broken)?;
         out.write_all(frame.data_ref().map_or(&[], |data| data))?;
         out.flush()?;
     }
@@ -96,9 +99,33 @@ pub struct Payload {
     /// Where the router takes requests
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", env = "TORPOR_URL")]
     pub url: String,
+
+    /// For https: a file with the certificates to trust, PEM [default: whom the system trusts]
+    #[arg(long, value_name = "FILE", env = "TORPOR_CACERT")]
+    cacert: Option<PathBuf>,
 }
 
 impl Payload {
+    /// How the router is reached.
+    ///
+    /// # Errors
+    /// [`ClientError::Roots`].
+    pub fn connector(&self) -> Result<Connector, ClientError> {
+        connector(&self.url, self.cacert.as_deref())
+    }
+
+    /// A request.
+    ///
+    /// # Errors
+    /// [`ClientError`] if URL or headers are none, and those of the body.
+    fn request(&self, function: &str) -> Result<Request<Full<Bytes>>, CliError> {
+        let mut request = Request::new(Full::new(Bytes::from(self.body()?)));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = function_uri(&self.url, function, "invoke")?;
+        *request.headers_mut() = headers(&self.header)?;
+        Ok(request)
+    }
+
     /// The body.
     ///
     /// # Errors
@@ -120,9 +147,9 @@ impl Payload {
 impl Invoke {
     /// Sends, and exits with 1 if the answer's status is no success.
     pub fn run(self) -> Result<ExitCode, CliError> {
-        let body = self.payload.body()?;
+        let (connector, request) = (self.payload.connector()?, self.payload.request(&self.name)?);
         runtime()?.block_on(async {
-            let answer = invoke(&self.payload.url, &self.name, &self.payload.header, body).await?;
+            let answer = ask(connector, request).await?;
             let status = answer.status();
             print(answer).await?;
             if status.is_success() {
@@ -199,8 +226,7 @@ impl Scale {
         let path = format!("/api/v1/functions/{}/scale", self.name);
         runtime()?.block_on(async {
             let answer = ask_admin(&self.router.socket(), Method::PUT, &path, Some(body)).await?;
-            let bytes =
-                answer.into_body().collect().await.map_err(torpor_router::client::ClientError::Broken)?;
+            let bytes = answer.into_body().collect().await.map_err(ClientError::Broken)?;
             let row: FunctionRow = serde_json::from_slice(&bytes.to_bytes()).map_err(io::Error::from)?;
             let rows: Vec<_> = row
                 .instances

@@ -102,8 +102,10 @@ impl RequestSpan {
                     begin += length;
                 }
             }
-            let used = phases.on_gpu().map(|(_, _, gpu)| KeyValue::new("torpor.gpu_ms", gpu.as_secs_f64() * 1e3));
-            self.phase("execute", at(begin), at(answered), used.into_iter().collect());
+            let used =
+                phases.on_gpu().map(|(_, _, gpu)| KeyValue::new("torpor.gpu_ms", gpu.as_secs_f64() * 1e3));
+            let where_to = phases.gpu().map(|gpu| KeyValue::new("torpor.gpu", i64::from(gpu)));
+            self.phase("execute", at(begin), at(answered), used.into_iter().chain(where_to).collect());
         }
         if let Some(answered) = *answered {
             self.phase("answer", at(answered), at(now), Vec::new());
@@ -146,7 +148,8 @@ mod tests {
     #[test]
     fn phases_never_outlast_the_function() {
         let ms = Duration::from_millis;
-        let cost = RequestCost { known: true, waited_us: 30_000, swapping_us: 20_000, ..RequestCost::default() };
+        let cost =
+            RequestCost { known: true, waited_us: 30_000, swapping_us: 20_000, ..RequestCost::default() };
         let phases = Phases { cost: Some(cost), ..Phases::default() };
         assert_eq!(before_execution(&phases, ms(100)), [Some(ms(30)), Some(ms(20))]);
         assert_eq!(before_execution(&phases, ms(40)), [Some(ms(30)), Some(ms(10))]);

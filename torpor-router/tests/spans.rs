@@ -48,7 +48,11 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn attribute(span: &Span, key: &str) -> String {
-    span.attributes.iter().find(|one| one.key == key).map(|one| format!("{:?}", one.value)).unwrap_or_default()
+    span.attributes
+        .iter()
+        .find(|one| one.key == key)
+        .map(|one| format!("{:?}", one.value))
+        .unwrap_or_default()
 }
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -99,7 +103,9 @@ fn a_request_is_a_part_of_its_client_s_trace_and_its_function_of_its_own() {
     }
     assert!(at <= request.end_time_unix_nano);
     let others = spans.iter().filter(|(_, span)| hex(&span.trace_id) != TRACE && span.name == "POST echo");
-    let [(_, late)] = &others.collect::<Vec<_>>()[..] else { panic!("unsampled ones are not sent: {spans:?}") };
+    let [(_, late)] = &others.collect::<Vec<_>>()[..] else {
+        panic!("unsampled ones are not sent: {spans:?}")
+    };
     assert!(late.parent_span_id.is_empty() && attribute(late, "error.type").contains("504"), "{late:?}");
     assert_eq!(late.status.as_ref().unwrap().code, 2, "an error: {late:?}");
 }
