@@ -61,7 +61,7 @@ impl Proxy {
         }
         let part = match timeout_at(terms.deadline.into(), told).await {
             Ok(Ok(part)) => part,
-            Ok(Err(_)) => Err(Refusal::WaitedTooLong { starting: false }),
+            Ok(Err(_)) => Err(Refusal::WaitedTooLong { starting: None }),
             Err(_) => Err(Refusal::AnsweredTooLate),
         };
         let part = accounted.answered(part)?;
