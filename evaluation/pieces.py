@@ -67,7 +67,7 @@ PIECES = [
     Piece("llm", "language models that take turns: the first token after a swap", "llm/run", "", "--rounds 4",
           "--simulated --rounds 2"),
     Piece("front", "40 functions behind one router at rising load, by each order", "front/run", "", "--loads 0.5 0.9 --for 10",
-          "--simulated --functions 4 --loads 0.5 1.1 --for 4", gpus=2),
+          "--simulated --functions 6 --loads 0.5 1.1 --for 4", gpus=2),
     Piece("sharing", "busy functions on one GPU", "sharing/run", "", "--for 8 --ways native auto",
           "--simulated --for 3 --ways native auto"),
     Piece("sharing-limit", "the same in half of the memory", "sharing/run", "--limit", "--limit --for 8"),

@@ -52,7 +52,8 @@ impl Phases {
         match &self.cost {
             _ if self.cold => Some(Start::Cold),
             Some(cost) if cost.swaps > 0 => Some(Start::Swap),
-            Some(cost) if cost.turns > 0 => Some(Start::Hot),
+            // It may have the turn still that another request was given.
+            Some(cost) if cost.turns > 0 || cost.gpu_us > 0 => Some(Start::Hot),
             _ => None,
         }
     }
@@ -125,6 +126,8 @@ mod tests {
         assert!(timing.ends_with(", bind;dur=0.000, swap;dur=0.000, gpu;dur=9.000;desc=3"), "{timing}");
         let cost = RequestCost { swaps: 1, swapping_us: 3000, ..cost };
         assert_eq!(told(Phases { cost: Some(cost), ..phases }).0.unwrap(), "swap");
+        let turn_of_another = RequestCost { known: true, gpu_us: 5, ..RequestCost::default() };
+        assert_eq!(told(Phases { cost: Some(turn_of_another), ..phases }).0.unwrap(), "hot");
         let never_on_gpu = RequestCost { known: true, ..RequestCost::default() };
         assert_eq!(told(Phases { cost: Some(never_on_gpu), ..phases }).0, None);
     }
