@@ -16,6 +16,7 @@ pub mod batch;
 pub mod body;
 pub mod client;
 pub mod config;
+pub mod descriptors;
 pub mod error;
 pub mod fresh;
 pub mod front;

@@ -1,6 +1,7 @@
 //! The router as a program: its flags, its start, its end.
 
 use crate::admin::{self, Admin};
+use crate::descriptors::{TooFew, make_room};
 use crate::fresh::Fresh;
 use crate::front::{self, Front};
 use crate::gate::Gate;
@@ -104,6 +105,9 @@ pub enum RouterError {
     /// One of them is missing.
     #[error("tls_cert and tls_key in [server] go together: one of them is missing")]
     HalfTls,
+    /// There would be too few file descriptors.
+    #[error(transparent)]
+    Descriptors(#[from] TooFew),
     /// Spans cannot go where they should.
     #[error(transparent)]
     Otlp(#[from] OtlpError),
@@ -129,6 +133,7 @@ pub async fn serve(arguments: RouterArgs, torpor: PathBuf) -> Result<(), RouterE
         }
     };
     let tls = certificate(server)?;
+    let most = make_room(server.max_connections.map(usize::from), MAX_CONNECTIONS)?;
     let address = arguments.listen.or(server.listen).unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 8080).into());
     let listener = bind(address).await?;
     let admin_socket = server.admin_socket.clone().unwrap_or_else(|| directory.path().join(ADMIN_SOCKET));
@@ -163,7 +168,6 @@ pub async fn serve(arguments: RouterArgs, torpor: PathBuf) -> Result<(), RouterE
             Some(url.into())
         }
     };
-    let most = server.max_connections.map_or(MAX_CONNECTIONS, usize::from);
     let address = listener.local_addr()?;
     let drain_timeout = server.drain_timeout.map_or(DRAIN_TIMEOUT, |time| time.0);
     let admin = Admin { registry: registry.clone(), watch: watch.clone(), page, settings: settings.clone() };
