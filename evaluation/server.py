@@ -23,11 +23,11 @@ class Server:
     def __init__(self, log, *options, settings=None, folder=None):
         """`folder` has the binaries, if not those of `binaries`; `settings` is the text of a settings file (docs/configuration.md), which comes to lie beside the log."""
         self.directory = tempfile.mkdtemp(prefix="torpor-")
-        self.log = pathlib.Path(log)
+        self.log, self.settings = pathlib.Path(log), None
         if settings is not None:
-            file = self.log.with_suffix(".toml")
-            file.write_text(settings)
-            options = ("--config", str(file), *options)
+            self.settings = self.log.with_suffix(".toml")
+            self.settings.write_text(settings)
+            options = ("--config", str(self.settings), *options)
         self.torpor = str((folder or binaries()) / "torpor")
         self.options = options
         self.process = None

@@ -6,7 +6,7 @@
     GET  /health               2xx once the model has answered once
 
 Payloads: {"image": BASE64} for classifiers, {"tokens": [...]} for small_qa and BERT, {"prompt": TEXT, "max_tokens": N} for
-small_llm, {"row": N} for weights.
+small_llm and llama_1b, {"row": N} for weights.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import http.server
 import itertools
 import json
 import os
+import queue
 import threading
 
 import torch
@@ -28,7 +29,7 @@ MOST_BYTES = 64 << 20
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True,
-                        help="a classifier of torchvision, bert_base_qa, bert_large_qa, small_cnn, small_qa, small_llm, or weights")
+                        help="a classifier of torchvision, bert_base_qa, bert_large_qa, small_cnn, small_qa, small_llm, llama_1b, llama_tiny, or weights")
     parser.add_argument("--weights", metavar="FILE", help="a state dict [default: random weights]")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--seed", type=int, default=0, help="of random weights")
@@ -40,13 +41,43 @@ def arguments():
     return chosen
 
 
+class Work:
+    """What the model's thread is to do: something that yields. Every thread that uses CUDA has handles and workspaces of its own
+    there, so one does all of it; and one request at a time has the model: others wait in the router, where they can be seen."""
+
+    waiting = queue.SimpleQueue()
+    OVER = object()
+
+    def __init__(self, make):
+        self.make, self.results, self.wanted = make, queue.SimpleQueue(), True
+
+    def __iter__(self):
+        self.waiting.put(self)
+        try:
+            while (result := self.results.get()) is not self.OVER:
+                if isinstance(result, Exception):
+                    raise result
+                yield result
+        finally:
+            self.wanted = False
+
+    def do(self):
+        """In the model's thread."""
+        try:
+            for result in self.make():
+                self.results.put(result)
+                if not self.wanted:
+                    break
+        except Exception as error:  # Whoever asked has to know, whatever it is.
+            self.results.put(error)
+        self.results.put(self.OVER)
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     # An answer's body is sent behind its head: else it waits until the other side has acknowledged that, which may take 40 ms.
     disable_nagle_algorithm = True
     model = None
-    # One request at a time has the model: requests beyond that wait in the router, where they can be seen.
-    turn = threading.Lock()
 
     def log_message(self, *_):
         """What is worth a line is in the router's metrics."""
@@ -66,10 +97,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         try:
             payload = self.payload()
-            with self.turn, torch.inference_mode():
-                if payload.get("stream") and hasattr(self.model, "tokens"):
-                    return self.stream(payload)
-                self.send(200, self.model.answer(payload))
+            if payload.get("stream") and hasattr(self.model, "tokens"):
+                return self.stream(payload)
+            (answer,) = Work(lambda: (self.model.answer(one) for one in [payload]))
+            self.send(200, answer)
         except BadRequest as error:
             self.send(400, {"error": {"message": str(error)}})
         except RuntimeError as error:
@@ -124,7 +155,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def stream(self, payload):
         """Server-sent events, one for each token."""
-        tokens = self.model.tokens(payload)
+        tokens = iter(Work(lambda: self.model.tokens(payload)))
         # The first one may be refused.
         first = next(tokens)
         self.send_response(200)
@@ -153,9 +184,12 @@ def main():
     with torch.inference_mode():
         # Whatever is loaded or compiled with the first request is no client's wait.
         Handler.model.answer({})
-    print(f"{chosen.model} answers on port {chosen.port}", flush=True)
-    http.server.ThreadingHTTPServer.daemon_threads = True
-    http.server.ThreadingHTTPServer(("127.0.0.1", chosen.port), Handler).serve_forever()
+        http.server.ThreadingHTTPServer.daemon_threads = True
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", chosen.port), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        print(f"{chosen.model} answers on port {chosen.port}", flush=True)
+        while True:
+            Work.waiting.get().do()
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ file alone, which need PyTorch only.
 
 import base64
 import binascii
+import inspect
 import io
 import sys
 
@@ -15,6 +16,8 @@ from torch.nn import functional
 
 LONGEST = 512
 BERT = {"bert_base_qa": (768, 12, 12), "bert_large_qa": (1024, 24, 16)}
+# Width, layers, heads, heads of keys and values, inner width; the first is TinyLlama's.
+LLAMA = {"llama_1b": (2048, 22, 32, 4, 5632), "llama_tiny": (128, 2, 4, 2, 256)}
 
 
 class BadRequest(Exception):
@@ -29,6 +32,8 @@ def build(arguments):
         return Weights(arguments)
     if name == "small_llm":
         return LanguageModel(arguments)
+    if name in LLAMA:
+        return CachedLanguageModel(arguments)
     if name == "small_qa" or name in BERT:
         return SpanFinder(arguments)
     return Classifier(arguments)
@@ -194,7 +199,15 @@ class LanguageModel:
 
     def __init__(self, arguments):
         self.device, self.name = arguments.device, arguments.model
-        self.network = ready(SmallTransformer(256, 256, causal=True), arguments)
+        self.network = ready(self.build(), arguments)
+
+    def build(self):
+        """Its network, without weights of somebody's."""
+        return SmallTransformer(256, 256, causal=True)
+
+    def scores(self, ids, _):
+        """Of each token, how well it comes next; and what makes the next one cheaper, which is nothing."""
+        return self.network(torch.tensor([ids]).to(self.device))[0, -1], None
 
     @staticmethod
     def prompt(payload):
@@ -212,9 +225,9 @@ class LanguageModel:
     def tokens(self, payload):
         """The tokens' texts, each when it is there."""
         text, most = self.prompt(payload)
-        ids = list(text)
+        ids, past = list(text), None
         for _ in range(most):
-            scores = self.network(torch.tensor([ids]).to(self.device))[0, -1]
+            scores, past = self.scores(ids, past)
             # Letters alone: whatever the weights are, it is text.
             token = 97 + scores[97:123].argmax().item()
             ids.append(token)
@@ -226,3 +239,32 @@ class LanguageModel:
         return {"object": "text_completion", "model": self.name, "usage": usage,
                 "choices": [{"index": 0, "text": text, "finish_reason": "length",
                              "message": {"role": "assistant", "content": text}}]}
+
+
+class CachedLanguageModel(LanguageModel):
+    """One of transformers, in bfloat16, that keeps the keys and values of what it has seen. Its tokens are bytes all the same."""
+
+    def build(self):
+        needs("transformers", "small_llm")
+        from transformers import LlamaConfig, LlamaForCausalLM
+        width, layers, heads, key_heads, inner = LLAMA[self.name]
+        config = LlamaConfig(hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=key_heads,
+                             intermediate_size=inner, vocab_size=32000, max_position_embeddings=2048)
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.bfloat16)
+        try:
+            # On the device at once: the weights are drawn there, in no time.
+            with torch.device(self.device):
+                return LlamaForCausalLM(config)
+        finally:
+            torch.set_default_dtype(before)
+
+    def scores(self, ids, past):
+        from transformers import DynamicCache
+        new = torch.tensor([ids if past is None else ids[-1:]])
+        past = DynamicCache() if past is None else past
+        # As older ones of transformers 5 call it, and newer ones.
+        known = inspect.signature(self.network.forward).parameters
+        cache = {"cache" if "cache" in known else "past_key_values": past}
+        step = self.network(new.to(self.device), use_cache=True, logits_to_keep=1, **cache)
+        return step.logits[0, -1], past

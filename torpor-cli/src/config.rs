@@ -1,6 +1,8 @@
 //! `torpor config`: the settings file.
 
 use crate::error::CliError;
+use crate::table::print_json;
+use serde_json::json;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use torpor_gpuserver::server::options::OptionsError;
@@ -28,15 +30,23 @@ enum Verb {
         /// The file
         #[arg(value_name = "FILE")]
         file: PathBuf,
+
+        /// Print JSON: an object
+        #[arg(long)]
+        json: bool,
     },
 }
 
 impl Config {
     /// Checks.
     pub fn run(self) -> Result<ExitCode, CliError> {
-        let Verb::Check { file } = self.verb;
+        let Verb::Check { file, json } = self.verb;
         let (_, settings) = SettingsFile::read_in_time(&file).map_err(OptionsError::from)?;
         let functions = settings.functions.len();
+        if json {
+            print_json(&json!({"file": file, "functions": functions}));
+            return Ok(ExitCode::SUCCESS);
+        }
         let plural = if functions == 1 { "" } else { "s" };
         println!("{}: no errors, {functions} function{plural}", file.display());
         Ok(ExitCode::SUCCESS)

@@ -2,6 +2,7 @@
 
 use crate::bench::BenchError;
 use crate::demo::DemoError;
+use crate::deploy::DeployError;
 use crate::load_test::LoadTestError;
 use crate::server_process::InBrackets;
 use crate::simulate::SimulationError;
@@ -136,6 +137,9 @@ pub enum CliError {
     /// A router that was asked.
     #[error(transparent)]
     RouterClient(#[from] ClientError),
+    /// What was to be deployed.
+    #[error(transparent)]
+    Deploy(#[from] DeployError),
     /// The load test.
     #[error(transparent)]
     LoadTest(#[from] LoadTestError),
@@ -163,7 +167,7 @@ impl CliError {
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::NoServer(_) | Self::RouterClient(ClientError::NoRouter { .. }) => 3,
-            Self::Options(_) | Self::Log(_) => 2,
+            Self::Options(_) | Self::Log(_) | Self::Deploy(_) => 2,
             Self::Command { error, .. } if error.kind() == io::ErrorKind::NotFound => 127,
             Self::Command { .. } => 126,
             _ => 1,

@@ -6,17 +6,21 @@ mod cdi;
 mod completion;
 mod config;
 mod demo;
+mod deploy;
 mod doctor;
 mod driver_api;
 mod error;
 mod events;
 mod functions;
 mod gpus;
+mod groups;
+mod how_far;
 mod load;
 mod load_test;
 mod names;
 mod pin;
 mod private_server;
+mod progress;
 mod ps;
 mod router;
 mod run;
@@ -31,7 +35,7 @@ mod unload;
 mod wait;
 
 use clap::error::{ContextKind, ContextValue};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use torpor_proto::directory::ServerDirectory;
@@ -74,6 +78,7 @@ enum Verb {
     Unload(unload::Unload),
     Pin(pin::Pin),
     Router(router::Router),
+    Deploy(deploy::Deploy),
     Invoke(router::Invoke),
     Logs(router::Logs),
     Scale(router::Scale),
@@ -106,19 +111,25 @@ impl DirectoryFlag {
 /// What the command line says. A mistake is told with the verb that was meant, but never with one that ends something: a
 /// slip must not bring people to it.
 fn parse() -> Arguments {
-    Arguments::try_parse().unwrap_or_else(|mut error| {
-        if let Some(ContextValue::Strings(mut verbs)) = error.remove(ContextKind::SuggestedSubcommand) {
-            verbs.retain(|verb| verb != "stop");
-            if !verbs.is_empty() {
-                error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(verbs));
+    let matches = groups::grouped(Arguments::command()).try_get_matches();
+    matches.and_then(|mut matches| Arguments::from_arg_matches_mut(&mut matches)).unwrap_or_else(
+        |mut error| {
+            if let Some(ContextValue::Strings(mut verbs)) = error.remove(ContextKind::SuggestedSubcommand) {
+                verbs.retain(|verb| verb != "stop");
+                if !verbs.is_empty() {
+                    error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(verbs));
+                }
             }
-        }
-        error.exit()
-    })
+            error.exit()
+        },
+    )
 }
 
 fn main() -> ExitCode {
-    let done = match parse().verb {
+    let verb = parse().verb;
+    // Of `torpor run`, what stands behind is the command's.
+    let as_json = !matches!(verb, Verb::Run(_)) && std::env::args_os().any(|argument| argument == "--json");
+    let done = match verb {
         Verb::Bench(verb) => verb.run(),
         Verb::BenchBurst(verb) => verb.run(),
         Verb::Demo(verb) => verb.run(),
@@ -135,6 +146,7 @@ fn main() -> ExitCode {
         Verb::Unload(verb) => verb.run(),
         Verb::Pin(verb) => verb.run(),
         Verb::Router(verb) => verb.run(),
+        Verb::Deploy(verb) => verb.run(),
         Verb::Invoke(verb) => verb.run(),
         Verb::Logs(verb) => verb.run(),
         Verb::Scale(verb) => verb.run(),
@@ -150,7 +162,11 @@ fn main() -> ExitCode {
         Verb::Wait(verb) => verb.run(),
     };
     done.unwrap_or_else(|error| {
-        eprintln!("torpor: {error}");
+        if as_json {
+            eprintln!("{}", serde_json::json!({"error": error.to_string()}));
+        } else {
+            eprintln!("torpor: {error}");
+        }
         error.exit_code()
     })
 }

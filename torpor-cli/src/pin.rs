@@ -3,6 +3,8 @@
 use crate::DirectoryFlag;
 use crate::admin::Admin;
 use crate::error::CliError;
+use crate::table::print_json;
+use serde_json::json;
 use std::process::ExitCode;
 use torpor_proto::control::admin::PinFunctionRequest;
 
@@ -30,6 +32,10 @@ pub struct Pin {
     #[arg(long, value_name = "N")]
     gpu: Option<u32>,
 
+    /// Print JSON: an object
+    #[arg(long)]
+    json: bool,
+
     #[command(flatten)]
     directory: DirectoryFlag,
 }
@@ -37,8 +43,11 @@ pub struct Pin {
 impl Pin {
     /// Pins.
     pub fn run(self) -> Result<ExitCode, CliError> {
-        let request = PinFunctionRequest { name: self.name, pinned: !self.off, gpu: self.gpu };
+        let request = PinFunctionRequest { name: self.name.clone(), pinned: !self.off, gpu: self.gpu };
         Admin::connect(&self.directory.server())?.call(async |api| api.pin_function(request).await)?;
+        if self.json {
+            print_json(&json!({"name": self.name, "pinned": !self.off}));
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

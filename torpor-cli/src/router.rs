@@ -1,20 +1,32 @@
 //! `torpor router`, `invoke`, `logs`, `scale` and `delete`: functions behind HTTP.
 
 use crate::DirectoryFlag;
+use crate::deploy::Settings;
 use crate::error::CliError;
+use crate::how_far::HowFar;
 use crate::table::print_table;
-use http_body_util::BodyExt;
-use hyper::Method;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::header::{ACCEPT, HeaderValue};
+use hyper::{Method, Request};
+use std::convert::Infallible;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use torpor_gpuserver::server::logging;
 use torpor_router::admin::{FunctionRow, Scale as ScaleRequest};
-use torpor_router::client::{Answer, ask_admin, invoke};
+use torpor_router::client::{
+    Answer, ClientError, Connector, ask, ask_admin, connector, function_uri, headers,
+};
+use torpor_router::loading::{Loading, LoadingState};
 use torpor_router::serve::ADMIN_SOCKET;
 use torpor_router::{RouterArgs, serve};
+
+/// Until a start that one waits for is told of.
+const SILENCE: Duration = Duration::from_millis(500);
 
 const EXAMPLES: &str = "\
 The settings file says which functions there are, and by which command each is started:
@@ -53,7 +65,8 @@ impl Router {
     }
 }
 
-fn runtime() -> io::Result<Runtime> {
+/// For one conversation.
+pub fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
 
@@ -61,7 +74,7 @@ fn runtime() -> io::Result<Runtime> {
 async fn print(answer: Answer) -> Result<(), CliError> {
     let (mut body, mut out) = (answer.into_body(), io::stdout().lock());
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(torpor_router::client::ClientError::Broken)?;
+        let frame = frame.map_err(ClientError::Broken)?;
         out.write_all(frame.data_ref().map_or(&[], |data| data))?;
         out.flush()?;
     }
@@ -73,6 +86,10 @@ async fn print(answer: Answer) -> Result<(), CliError> {
 pub struct Invoke {
     /// The function
     name: String,
+
+    /// Tell how far a function's start is, also where standard error is no terminal
+    #[arg(long)]
+    progress: bool,
 
     #[command(flatten)]
     payload: Payload,
@@ -96,9 +113,45 @@ pub struct Payload {
     /// Where the router takes requests
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", env = "TORPOR_URL")]
     pub url: String,
+
+    /// For https: a file with the certificates to trust, PEM [default: whom the system trusts]
+    #[arg(long, value_name = "FILE", env = "TORPOR_CACERT")]
+    cacert: Option<PathBuf>,
 }
 
 impl Payload {
+    /// How the router is reached.
+    ///
+    /// # Errors
+    /// [`ClientError::Roots`].
+    pub fn connector(&self) -> Result<Connector, ClientError> {
+        connector(&self.url, self.cacert.as_deref())
+    }
+
+    /// A request for how far a function is.
+    ///
+    /// # Errors
+    /// [`ClientError`] if URL or headers are none.
+    fn ask_how_far(&self, function: &str) -> Result<Request<Full<Bytes>>, ClientError> {
+        let mut request = Request::new(Full::default());
+        *request.uri_mut() = function_uri(&self.url, function, "progress")?;
+        *request.headers_mut() = headers(&self.header)?;
+        request.headers_mut().insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
+        Ok(request)
+    }
+
+    /// A request.
+    ///
+    /// # Errors
+    /// [`ClientError`] if URL or headers are none, and those of the body.
+    fn request(&self, function: &str) -> Result<Request<Full<Bytes>>, CliError> {
+        let mut request = Request::new(Full::new(Bytes::from(self.body()?)));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = function_uri(&self.url, function, "invoke")?;
+        *request.headers_mut() = headers(&self.header)?;
+        Ok(request)
+    }
+
     /// The body.
     ///
     /// # Errors
@@ -120,9 +173,12 @@ impl Payload {
 impl Invoke {
     /// Sends, and exits with 1 if the answer's status is no success.
     pub fn run(self) -> Result<ExitCode, CliError> {
-        let body = self.payload.body()?;
+        let (connector, request) = (self.payload.connector()?, self.payload.request(&self.name)?);
         runtime()?.block_on(async {
-            let answer = invoke(&self.payload.url, &self.name, &self.payload.header, body).await?;
+            let answer = tokio::select! {
+                answer = ask(connector.clone(), request) => answer?,
+                never = self.tell_how_far(connector) => match never? {},
+            };
             let status = answer.status();
             print(answer).await?;
             if status.is_success() {
@@ -131,6 +187,36 @@ impl Invoke {
             eprintln!("\ntorpor: {} answers {status}", self.name);
             Ok(ExitCode::FAILURE)
         })
+    }
+}
+
+impl Invoke {
+    /// Follows a start for as long as it takes, and after that goes on for ever.
+    async fn tell_how_far(&self, connector: Connector) -> Result<Infallible, CliError> {
+        let mut how_far = HowFar::new(self.progress);
+        if how_far.is_wanted() {
+            // Most functions have answered by then.
+            tokio::time::sleep(SILENCE).await;
+            let request = self.payload.ask_how_far(&self.name)?;
+            if let Ok(answer) = ask(connector, request).await {
+                let mut body = answer.into_body();
+                // One event is one frame, unless somebody between cuts it, and then the next one tells.
+                while let Some(Ok(frame)) = body.frame().await {
+                    let text =
+                        String::from_utf8_lossy(frame.data_ref().map_or(&[], |data| data)).into_owned();
+                    let told = text.lines().find_map(|line| line.strip_prefix("data: "));
+                    let loading = told.and_then(|told| serde_json::from_str::<Loading>(told).ok());
+                    match loading {
+                        Some(Loading { state: LoadingState::Starting, bytes, of_bytes, .. }) => {
+                            how_far.show(&format!("{} is starting:", self.name), bytes, of_bytes);
+                        }
+                        _ => how_far.clear(),
+                    }
+                }
+            }
+        }
+        drop(how_far);
+        std::future::pending().await
     }
 }
 
@@ -199,8 +285,7 @@ impl Scale {
         let path = format!("/api/v1/functions/{}/scale", self.name);
         runtime()?.block_on(async {
             let answer = ask_admin(&self.router.socket(), Method::PUT, &path, Some(body)).await?;
-            let bytes =
-                answer.into_body().collect().await.map_err(torpor_router::client::ClientError::Broken)?;
+            let bytes = answer.into_body().collect().await.map_err(ClientError::Broken)?;
             let row: FunctionRow = serde_json::from_slice(&bytes.to_bytes()).map_err(io::Error::from)?;
             let rows: Vec<_> = row
                 .instances
@@ -213,11 +298,15 @@ impl Scale {
     }
 }
 
-/// Stop serving a function until the settings file changes
+/// Stop serving a function until the settings file changes, or for good
 #[derive(Debug, clap::Args)]
 pub struct Delete {
     /// The function
     name: String,
+
+    /// Take it out of the settings file, too
+    #[arg(long)]
+    forget: bool,
 
     #[command(flatten)]
     router: RouterFlag,
@@ -228,6 +317,9 @@ impl Delete {
     pub fn run(self) -> Result<ExitCode, CliError> {
         let path = format!("/api/v1/functions/{}", self.name);
         runtime()?.block_on(ask_admin(&self.router.socket(), Method::DELETE, &path, None))?;
+        if self.forget {
+            Settings::of(&self.router)?.change(|functions| functions.remove(&self.name))?;
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

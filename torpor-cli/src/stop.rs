@@ -4,7 +4,9 @@ use crate::DirectoryFlag;
 use crate::admin::Admin;
 use crate::error::CliError;
 use crate::server_process::{InBrackets, ServerProcess};
+use crate::table::print_json;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde_json::json;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
@@ -29,6 +31,10 @@ Example:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Stop {
+    /// Print JSON: an object
+    #[arg(long)]
+    json: bool,
+
     #[command(flatten)]
     directory: DirectoryFlag,
 }
@@ -46,6 +52,9 @@ impl Stop {
             None => lets_go(&server),
         };
         if ended {
+            if self.json {
+                print_json(&json!({"stopped": true, "directory": server.path()}));
+            }
             Ok(ExitCode::SUCCESS)
         } else {
             Err(CliError::DoesNotEnd { directory: server.path().to_owned(), process: InBrackets(process) })

@@ -3,6 +3,8 @@
 use crate::DirectoryFlag;
 use crate::admin::Admin;
 use crate::error::CliError;
+use crate::table::print_json;
+use serde_json::json;
 use std::process::ExitCode;
 use torpor_proto::control::admin::UnloadFunctionRequest;
 
@@ -20,6 +22,10 @@ pub struct Unload {
     /// The function
     name: String,
 
+    /// Print JSON: an object
+    #[arg(long)]
+    json: bool,
+
     #[command(flatten)]
     directory: DirectoryFlag,
 }
@@ -27,9 +33,12 @@ pub struct Unload {
 impl Unload {
     /// Unloads, and waits until that is done.
     pub fn run(self) -> Result<ExitCode, CliError> {
-        let request = UnloadFunctionRequest { name: self.name };
+        let request = UnloadFunctionRequest { name: self.name.clone() };
         Admin::connect_patiently(&self.directory.server())?
             .call(async |api| api.unload_function(request).await)?;
+        if self.json {
+            print_json(&json!({"name": self.name, "resident_bytes": 0}));
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -24,7 +24,7 @@ fn serve(stream: TcpStream) {
             Some("late") => 504,
             _ => 200,
         };
-        let timing = "server-timing: queue;dur=2.5\r\nx-torpor-start: cold";
+        let timing = "server-timing: queue;dur=2.5, gpu;dur=4.0;desc=1\r\nx-torpor-start: cold";
         let answer = format!("HTTP/1.1 {status} x\r\ncontent-length: 5\r\n{timing}\r\n\r\nhello");
         if stream.write_all(answer.as_bytes()).is_err() {
             return;
@@ -78,7 +78,8 @@ fn every_request_has_a_record_and_failures_are_no_fast_answers() {
         records,
         "--json",
     ]);
-    let report = json(&report);
+    let whole = json(&report);
+    let report = &whole["functions"];
     let counts = |row: &serde_json::Value| {
         ["requests", "ok", "errors", "timeouts", "unsent"].map(|key| row[key].as_u64().unwrap())
     };
@@ -89,19 +90,31 @@ fn every_request_has_a_record_and_failures_are_no_fast_answers() {
     assert!(report[0]["p50_ms"].is_null() && report[2]["p99_ms"].is_number(), "{report}");
     assert_eq!((&report[0]["attainment"], &report[2]["attainment"]), (&0.0.into(), &1.0.into()));
     assert_eq!(report[2]["cold"], 50, "as x-torpor-start says");
-    assert_eq!(
-        json(&torpor(&["report", records, "--slo", "30s", "--json"])),
-        report,
-        "from the records alone"
-    );
+    let gpu = &whole["gpus"][0];
+    assert_eq!((&gpu["gpu"], &gpu["requests"]), (&1.into(), &150.into()), "as server-timing says: {whole}");
+    let figures = directory.path().join("figures");
+    let again = ["report", records, "--slo", "30s", "--json", "--figures", figures.to_str().unwrap()];
+    assert_eq!(json(&torpor(&again)), whole, "from the records alone");
+    for (name, words) in [
+        ("latency", &["latency, from when", "(ms, logarithmic)", "(%)", ">\nworks\n<"][..]),
+        ("attainment", &["objective (%)", "works (30000 ms)", "100.0 %", "total"]),
+        ("gpus", &["time (s)", "% of the time", "GPU 1 (mean"]),
+    ] {
+        let svg = std::fs::read_to_string(figures.join(name).with_extension("svg")).unwrap();
+        for word in words {
+            assert!(svg.contains(word), "{name}: {word}: {svg}");
+        }
+        let png = std::fs::read(figures.join(name).with_extension("png")).unwrap();
+        assert!(png.starts_with(b"\x89PNG"), "{name}");
+    }
     let written = std::fs::read_to_string(records).unwrap();
     assert_eq!(written.lines().count(), 151);
-    assert!(written.lines().nth(1).unwrap().contains(",2.5,5"), "queue and bytes: {written}");
+    assert!(written.lines().nth(1).unwrap().ends_with(",2.5,5,,4.0,1"), "queue, bytes, GPU: {written}");
     let table = torpor(&["report", records]);
     assert!(String::from_utf8(table.stdout).unwrap().contains("never"));
     // Records are a trace: the same requests again, but only to one function.
     let again = torpor(&["load-test", "works", "--trace", records, "--speed", "10", "--url", &url, "--json"]);
-    assert_eq!(counts(&json(&again)[0]), [150, 150, 0, 0, 0]);
+    assert_eq!(counts(&json(&again)["functions"][0]), [150, 150, 0, 0, 0]);
 }
 
 #[test]
@@ -121,9 +134,9 @@ fn nobody_there_and_too_many_at_once_are_counted_too() {
         "500ms",
         "--json",
     ];
-    let nobody = json(&torpor(&load));
+    let nobody = &json(&torpor(&load))["functions"];
     assert_eq!((&nobody[0]["requests"], &nobody[0]["errors"]), (&10.into(), &10.into()), "{nobody}");
-    let none = json(&torpor(&[&load[..], &["--max-in-flight", "0"]].concat()));
+    let none = &json(&torpor(&[&load[..], &["--max-in-flight", "0"]].concat()))["functions"];
     assert_eq!((&none[0]["requests"], &none[0]["unsent"]), (&10.into(), &10.into()), "{none}");
     let empty = torpor(&["load-test", "f", "--duration", "0s"]);
     assert!(!empty.status.success() && String::from_utf8_lossy(&empty.stderr).contains("no request is due"));

@@ -202,7 +202,7 @@ fn ps_and_gpus_list_for_people_and_for_programs() {
     let json = ended_with(&torpor(directory).args(["ps", "--json"]).output().unwrap(), 0);
     let rows: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(
-        (rows[0]["function"].as_str(), rows[0]["memory_bytes"].as_u64()),
+        (rows[0]["function"].as_str(), rows[0]["resident_bytes"].as_u64()),
         (Some("resnet"), Some(3 << 20))
     );
 

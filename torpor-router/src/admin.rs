@@ -4,11 +4,12 @@ use crate::error::Refusal;
 use crate::node_metrics;
 use crate::overview::Overview;
 use crate::registry::{Registry, Served};
+use crate::settings::Settings;
 use crate::watch::Watch;
 use axum::body::Body;
 use axum::extract::{FromRef, Path, State};
 use axum::response::Response;
-use axum::routing::{delete, get, put};
+use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
 use futures_util::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
@@ -56,6 +57,8 @@ pub struct Admin {
     pub watch: Arc<Watch>,
     /// Where the page is, with its token.
     pub page: Option<Arc<str>>,
+    /// The settings file, and what does as it says.
+    pub settings: Arc<Settings>,
 }
 
 impl FromRef<Admin> for Arc<Registry> {
@@ -70,6 +73,8 @@ pub fn routes(admin: Admin) -> Router {
         .route("/metrics", get(metrics))
         .route("/api/v1/overview", get(overview))
         .route("/api/v1/page", get(page))
+        .route("/api/v1/settings", get(settings))
+        .route("/api/v1/reload", post(reload))
         .route("/api/v1/functions", get(list))
         .route("/api/v1/functions/{name}", delete(remove))
         .route("/api/v1/functions/{name}/scale", put(scale))
@@ -96,6 +101,14 @@ async fn overview(State(admin): State<Admin>) -> Json<Overview> {
 
 async fn page(State(admin): State<Admin>) -> Result<String, Refusal> {
     admin.page.as_deref().map(str::to_owned).ok_or(Refusal::NoPage)
+}
+
+async fn settings(State(admin): State<Admin>) -> String {
+    admin.settings.path().display().to_string()
+}
+
+async fn reload(State(admin): State<Admin>) -> Result<(), Refusal> {
+    admin.settings.read().map_err(|error| Refusal::Settings(error.to_string()))
 }
 
 fn row(served: &Served) -> FunctionRow {

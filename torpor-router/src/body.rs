@@ -4,7 +4,9 @@ use crate::error::Refusal;
 use crate::function::Lease;
 use crate::gate::Gate;
 use crate::order::Ended;
+use crate::phases::Phases;
 use crate::registry::Served;
+use crate::spans::RequestSpan;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,11 +25,30 @@ pub struct Accounted {
     pub arrived: Instant,
     /// When it passed the gate.
     pub passed: Option<Instant>,
+    /// When its answer began.
+    pub answered: Option<Instant>,
+    /// Where its time went until then.
+    pub phases: Phases,
+    /// Its span, where spans are sent.
+    pub span: Option<RequestSpan>,
     /// How it is answered; an answer that breaks off stays 499, as nginx counts a client that left.
     pub code: u16,
 }
 
 impl Accounted {
+    /// A request that has come now, and whose client may leave before it is answered.
+    #[must_use]
+    pub fn begin(served: Served, gate: Arc<Gate>, span: Option<RequestSpan>) -> Self {
+        let phases = Phases::default();
+        let (arrived, passed, answered) = (Instant::now(), None, None);
+        Self { served, gate, arrived, passed, answered, phases, span, code: 499 }
+    }
+
+    /// Its answer begins.
+    pub(crate) fn begins_answer(&mut self, phases: Phases) {
+        (self.answered, self.phases) = (Some(Instant::now()), phases);
+    }
+
     /// Notes it as refused if it is.
     ///
     /// # Errors
@@ -40,6 +61,9 @@ impl Accounted {
 impl Drop for Accounted {
     fn drop(&mut self) {
         let duration = self.arrived.elapsed();
+        if let Some(span) = self.span.take() {
+            span.end(self);
+        }
         let Served { function, objective, percentile } = &self.served;
         function.metrics.answered(self.code);
         function.metrics.duration.observe(duration.as_secs_f64());

@@ -5,11 +5,19 @@ use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, Request, Response, Uri};
-use hyper_util::rt::TokioIo;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{self, Client};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
+use std::sync::Arc;
+use tokio::net::UnixStream;
+use tokio_rustls::rustls::crypto::ring::default_provider;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
 /// Why a router was not asked.
 #[derive(Debug, thiserror::Error)]
@@ -28,10 +36,26 @@ pub enum ClientError {
         /// Where.
         url: Uri,
         /// Why not.
-        error: io::Error,
+        error: String,
+    },
+    /// It does not show that it is who it should be.
+    #[error("{url} shows a certificate that is not trusted: {error}; --cacert FILE names whom to trust")]
+    Untrusted {
+        /// Where.
+        url: Uri,
+        /// Why not.
+        error: String,
+    },
+    /// Nobody can be trusted.
+    #[error("{path} cannot be used: {error}; --cacert wants a file of certificates in PEM")]
+    Roots {
+        /// The file; the system's if none was given.
+        path: PathBuf,
+        /// Why not.
+        error: String,
     },
     /// It is no URL of a router.
-    #[error("{0:?} is no URL such as http://127.0.0.1:8080")]
+    #[error("{0:?} is no URL such as http://127.0.0.1:8080 or https://host:8443")]
     Url(String),
     /// The conversation broke.
     #[error("the router hung up: {0}")]
@@ -75,29 +99,85 @@ pub async fn ask_admin(
     Err(ClientError::Refused(message.map_or_else(|| format!("the router answers {status}"), str::to_owned)))
 }
 
-/// Sends a request to a function.
+/// How routers are reached: with TLS where their URL says so.
+pub type Connector = HttpsConnector<HttpConnector>;
+
+/// Trusts whom the file of certificates names, or else whom the system trusts.
+///
+/// # Errors
+/// [`ClientError::Roots`].
+pub fn connector(url: &str, trusted: Option<&Path>) -> Result<Connector, ClientError> {
+    let mut roots = RootCertStore::empty();
+    let wrong = |path: &Path, error: &dyn ToString| ClientError::Roots {
+        path: path.to_owned(),
+        error: error.to_string(),
+    };
+    if let Some(path) = trusted {
+        for certificate in CertificateDer::pem_file_iter(path).map_err(|error| wrong(path, &error))? {
+            let certificate = certificate.map_err(|error| wrong(path, &error))?;
+            roots.add(certificate).map_err(|error| wrong(path, &error))?;
+        }
+        if roots.is_empty() {
+            return Err(wrong(path, &"no certificate is in it"));
+        }
+    } else if url.starts_with("https:") {
+        let system = rustls_native_certs::load_native_certs();
+        roots.add_parsable_certificates(system.certs);
+        if roots.is_empty() {
+            let error =
+                system.errors.first().map_or_else(|| "there are none".to_owned(), ToString::to_string);
+            return Err(wrong(Path::new("the system's list of certificates"), &error));
+        }
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| wrong(Path::new("TLS"), &error))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let mut http = HttpConnector::new();
+    http.set_nodelay(true);
+    http.enforce_http(false);
+    let https = HttpsConnectorBuilder::new().with_tls_config(config).https_or_http().enable_http1();
+    Ok(https.wrap_connector(http))
+}
+
+/// Where a router is asked for something of a function.
+///
+/// # Errors
+/// [`ClientError::Url`].
+pub fn function_uri(url: &str, function: &str, what: &str) -> Result<Uri, ClientError> {
+    let whole = format!("{}/v1/functions/{function}/{what}", url.trim_end_matches('/'));
+    let uri = whole.parse::<Uri>().ok().filter(|uri| uri.authority().is_some());
+    uri.filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")))
+        .ok_or_else(|| ClientError::Url(url.to_owned()))
+}
+
+/// Sends a request to a router.
 ///
 /// # Errors
 /// [`ClientError`]; any status is an answer.
-pub async fn invoke(
-    url: &str,
-    function: &str,
-    headers: &[String],
-    body: Vec<u8>,
-) -> Result<Answer, ClientError> {
-    let wrong = || ClientError::Url(url.to_owned());
-    let base: Uri = url.parse().map_err(|_| wrong())?;
-    let authority = base.authority().filter(|_| base.scheme_str() == Some("http")).ok_or_else(wrong)?.clone();
-    let mut request =
-        Request::post(format!("/v1/functions/{function}/invoke")).body(Full::new(Bytes::from(body)));
-    let request = request.as_mut().map_err(|_| wrong())?;
-    let host = HeaderValue::from_str(authority.as_str()).map_err(|_| wrong())?;
-    request.headers_mut().insert(HOST, host);
-    request.headers_mut().extend(self::headers(headers)?);
-    let address = (authority.host().trim_matches(['[', ']']), authority.port_u16().unwrap_or(80));
-    let stream = TcpStream::connect(address).await;
-    let stream = stream.map_err(|error| ClientError::Unreachable { url: base.clone(), error })?;
-    send(stream, std::mem::take(request)).await
+pub async fn ask(connector: Connector, mut request: Request<Full<Bytes>>) -> Result<Answer, ClientError> {
+    let url = request.uri().clone();
+    *request.version_mut() = hyper::Version::HTTP_11;
+    let client = Client::builder(TokioExecutor::new()).build(connector);
+    client.request(request).await.map_err(|error| failed(url, &error))
+}
+
+/// Why a router that was to be asked was not.
+fn failed(url: Uri, error: &legacy::Error) -> ClientError {
+    let (mut cause, mut untrusted): (&dyn Error, bool) = (error, false);
+    loop {
+        untrusted |= matches!(cause.downcast_ref(), Some(rustls::Error::InvalidCertificate(_)));
+        // An error of I/O shows what it holds, but not as its source.
+        let inner =
+            cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref).map(|inner| inner as &dyn Error);
+        match inner.or_else(|| cause.source()) {
+            Some(deeper) => cause = deeper,
+            None => break,
+        }
+    }
+    let error = cause.to_string();
+    if untrusted { ClientError::Untrusted { url, error } } else { ClientError::Unreachable { url, error } }
 }
 
 /// Headers as they are given on a command line: `NAME: VALUE`.
@@ -112,10 +192,7 @@ pub fn headers(texts: &[String]) -> Result<HeaderMap, ClientError> {
     texts.iter().map(|text| parse(text).ok_or_else(|| ClientError::Header(text.clone()))).collect()
 }
 
-async fn send<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Answer, ClientError>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+async fn send(stream: UnixStream, request: Request<Full<Bytes>>) -> Result<Answer, ClientError> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     // Its end is the answer's.
     tokio::spawn(connection);

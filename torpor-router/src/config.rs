@@ -4,6 +4,7 @@ use crate::batch::Batching;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use torpor_gpuserver::server::settings::{FunctionSection, SettingsFile};
+use torpor_gpuserver::server::size::ByteSize;
 use torpor_gpuserver::server::time::Time;
 
 /// Who starts a function's processes.
@@ -40,6 +41,8 @@ pub struct Deployment {
     pub start_timeout: Duration,
     /// Where it says that it is.
     pub health_path: String,
+    /// Device memory that each process may allocate, if the function says so itself.
+    pub memory_limit: Option<ByteSize>,
 }
 
 impl Deployment {
@@ -77,6 +80,7 @@ impl Deployment {
             timeout: setting!(timeout, Time(Duration::from_secs(300))).0,
             keep_alive: setting!(keep_alive, Time(Duration::from_secs(300))).0,
             start_timeout: setting!(start_timeout, Time(Duration::from_secs(600))).0,
+            memory_limit: function.memory_limit,
             health_path: health_path.cloned().unwrap_or_else(|| "/health".to_owned()),
         })
     }

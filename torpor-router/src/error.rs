@@ -1,12 +1,14 @@
 //! Why a request is not answered by its function, as the client reads it.
 
 use crate::batch::kind::NoBatch;
+use crate::loading::Loading;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
 use hyper::header::{CONTENT_TYPE, RETRY_AFTER};
 use serde_json::json;
 use std::time::Duration;
+use torpor_gpuserver::server::size::ByteSize;
 
 /// Why a request is refused. The answer is OpenAI's error envelope with `src`, which tells the router's errors from a function's.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -64,10 +66,24 @@ pub enum Refusal {
     #[error("{0} requests wait for this function already, as many as its max_queue lets")]
     QueueFull(usize),
     /// The deadline passed before a process had a place.
-    #[error("the deadline passed while the request waited for a process{}", if *.starting { "; one is starting" } else { "" })]
+    #[error(
+        "the deadline passed while the request waited for a process{}",
+        .starting.as_ref().map(|loading| format!("; one is starting: {}", loading.text())).unwrap_or_default()
+    )]
     WaitedTooLong {
-        /// Whether a process was on its way.
-        starting: bool,
+        /// How far a process was that is on its way.
+        starting: Option<Loading>,
+    },
+    /// No GPU has as much memory as it may use.
+    #[error(
+        "the function may use {wants} of device memory, and the largest GPU has {has} for functions: it is not started; lower its \
+         memory_limit, or raise gpu_limit in [memory]"
+    )]
+    NeverFits {
+        /// Its limit.
+        wants: ByteSize,
+        /// The GPU's.
+        has: ByteSize,
     },
     /// The deadline passed before the function answered.
     #[error("the function did not answer before the deadline")]
@@ -86,6 +102,9 @@ pub enum Refusal {
     /// The function is being taken away.
     #[error("the function is being removed")]
     Removed,
+    /// The settings file has an error.
+    #[error("nothing changes: {0}")]
+    Settings(String),
     /// The router ends.
     #[error("the router is shutting down")]
     Draining,
@@ -98,11 +117,14 @@ impl Refusal {
         match self {
             Self::Path | Self::Unknown(_) | Self::NoPage => StatusCode::NOT_FOUND,
             Self::Key | Self::Token => StatusCode::UNAUTHORIZED,
-            Self::Header { .. } | Self::Model { .. } | Self::BatchBody { .. } | Self::Hangup => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::Header { .. }
+            | Self::Model { .. }
+            | Self::BatchBody { .. }
+            | Self::Hangup
+            | Self::Settings(_) => StatusCode::BAD_REQUEST,
             Self::SlowBody | Self::SlowBatchBody => StatusCode::REQUEST_TIMEOUT,
             Self::QueueFull(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::NeverFits { .. } => StatusCode::INSUFFICIENT_STORAGE,
             Self::WaitedTooLong { .. } | Self::AnsweredTooLate => StatusCode::GATEWAY_TIMEOUT,
             Self::DoesNotStart { .. } | Self::Removed | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
             Self::Broken(_) | Self::NoBatch(_) => StatusCode::BAD_GATEWAY,
@@ -115,11 +137,14 @@ impl Refusal {
         match self {
             Self::Path | Self::Unknown(_) | Self::NoPage => "not_found",
             Self::Key | Self::Token => "invalid_api_key",
-            Self::Header { .. } | Self::Model { .. } | Self::BatchBody { .. } | Self::Hangup => {
-                "invalid_request"
-            }
+            Self::Header { .. }
+            | Self::Model { .. }
+            | Self::BatchBody { .. }
+            | Self::Hangup
+            | Self::Settings(_) => "invalid_request",
             Self::SlowBody | Self::SlowBatchBody => "request_timeout",
             Self::QueueFull(_) => "concurrency_limit",
+            Self::NeverFits { .. } => "insufficient_storage",
             Self::WaitedTooLong { .. } | Self::AnsweredTooLate => "gateway_timeout",
             Self::DoesNotStart { .. } | Self::Removed | Self::Draining => "service_unavailable",
             Self::Broken(_) | Self::NoBatch(_) => "bad_gateway",
@@ -138,10 +163,13 @@ impl Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let body = json!({
+        let mut body = json!({
             "src": "torpor",
             "error": {"message": self.to_string(), "type": "torpor_error", "param": null, "code": self.code()},
         });
+        if let Self::WaitedTooLong { starting: Some(loading) } = &self {
+            body["loading"] = json!(loading);
+        }
         let mut response = Response::builder().status(self.status()).header(CONTENT_TYPE, "application/json");
         if let Some(after) = self.retry_after() {
             response = response.header(RETRY_AFTER, after.as_secs_f64().ceil().max(1.0) as u64);

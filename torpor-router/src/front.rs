@@ -3,6 +3,7 @@
 use crate::error::Refusal;
 use crate::fresh::Fresh;
 use crate::keys::Keys;
+use crate::loading;
 use crate::node::Node;
 use crate::proxy::Proxy;
 use crate::registry::{Registry, Served};
@@ -13,7 +14,7 @@ use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use http_body_util::{BodyExt, Limited};
 use hyper::StatusCode;
-use hyper::header::AUTHORIZATION;
+use hyper::header::{ACCEPT, AUTHORIZATION};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +43,7 @@ pub fn routes(front: Arc<Front>) -> Router {
     Router::new()
         .route("/v1/functions/{name}/invoke", any(invoke))
         .route("/v1/functions/{name}/invoke/{*rest}", any(invoke_below))
+        .route("/v1/functions/{name}/progress", get(progress))
         .route("/v1/functions", get(list_functions))
         .route("/v1/models", get(list_models))
         .route("/v1/chat/completions", post(by_model))
@@ -120,6 +122,17 @@ async fn kserve_model(State(front): State<Arc<Front>>, request: Request) -> Answ
         return Ok(ready(State(front)).await.into_response());
     }
     front.pass(&name, &path, request).await
+}
+
+/// How far a function is that has no process yet: once, or again and again for whoever takes a stream of events.
+async fn progress(State(front): State<Arc<Front>>, Path(name): Path<String>, request: Request) -> Answer {
+    front.admit(&request)?;
+    let function = front.served(&name)?.function;
+    let accepts = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if accepts.contains("text/event-stream") {
+        return Ok(loading::follow(move || function.loading()));
+    }
+    Ok(Json(function.loading()).into_response())
 }
 
 async fn kserve() -> Json<Value> {

@@ -3,22 +3,26 @@
 //! Everything that changes is behind one lock, which is held for a few instructions. A request gets a [`Lease`] on one place of
 //! one process; giving it back hands the place to the next that waits.
 
+mod lease;
+mod progress;
+
+pub use lease::Lease;
+
 use crate::batch::Batches;
 use crate::config::{Deployment, Processes};
 use crate::error::Refusal;
-use crate::gate::Pass;
 use crate::instance::{self, Launcher};
+use crate::loading::{DeviceMemory, LoadingState};
 use crate::logs::Logs;
 use crate::member::{InstanceRow, Member};
 use crate::metrics::FunctionMetrics;
-use crate::phases::Phases;
 use crate::queue::{Queue, Ticket};
 use crate::recent::Recent;
 use crate::terms::Terms;
-use crate::told::Told;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
+use torpor_gpuserver::server::size::ByteSize;
 
 /// Until a process is started after one that did not start; doubled with each.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
@@ -43,6 +47,8 @@ pub struct Function {
     pub recent: Recent,
     /// Requests that wait for each other.
     pub batches: Batches,
+    /// Device memory of its processes, as the node server says.
+    pub memory: DeviceMemory,
     launcher: Launcher,
     state: Mutex<State>,
 }
@@ -56,44 +62,10 @@ struct State {
     failures: u32,
     retry_at: Option<Instant>,
     removed: bool,
+    /// Memory that it may use, and that the largest GPU has for functions, where that is less.
+    too_large: Option<(ByteSize, ByteSize)>,
     /// What an operator said ([`Function::scale`]), instead of the settings file.
     least: Option<usize>,
-}
-
-/// One place of one healthy process. Dropped, the place is the next request's.
-#[derive(Debug)]
-pub struct Lease {
-    function: Option<Arc<Function>>,
-    instance: u64,
-    /// Where the process listens: `HOST:PORT`.
-    pub address: Arc<str>,
-    /// Whether the request waited for a process to start.
-    pub cold: bool,
-    /// The process group of the process; 0 for an endpoint, which may be anywhere.
-    pub process_group: u32,
-    /// The node server's word of the request, which ends it when this is dropped.
-    pub told: Option<Told>,
-    /// The request's way through the gate, which the next one has when this is dropped.
-    pub pass: Option<Pass>,
-}
-
-impl Lease {
-    /// Where the request's time went until its answer began: `queue` until the process had it, `function` since.
-    pub(crate) async fn phases(&mut self, queue: Duration, function: Duration) -> Phases {
-        let cost = match &mut self.told {
-            Some(told) => told.cost().await,
-            None => None,
-        };
-        Phases { cold: self.cold, queue, function, cost }
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if let Some(function) = self.function.take() {
-            function.give_back(self.instance);
-        }
-    }
 }
 
 /// Takes a request out of the queue if its client leaves.
@@ -139,8 +111,8 @@ impl Function {
         metrics: FunctionMetrics,
     ) -> Arc<Self> {
         let (logs, recent, state) = (Logs::default(), Recent::default(), Mutex::default());
-        let batches = Batches::default();
-        Arc::new(Self { name, deployment, logs, metrics, recent, batches, launcher, state })
+        let (batches, memory) = (Batches::default(), DeviceMemory::default());
+        Arc::new(Self { name, deployment, logs, metrics, recent, batches, memory, launcher, state })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -156,6 +128,9 @@ impl Function {
             let mut state = self.lock();
             if state.removed {
                 return Err(Refusal::Removed);
+            }
+            if let Some((wants, has)) = state.too_large {
+                return Err(Refusal::NeverFits { wants, has });
             }
             if state.waiting.is_empty()
                 && let Some(lease) = self.free_place(&mut state, false)
@@ -184,7 +159,8 @@ impl Function {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(Refusal::Removed),
             Err(_) => {
-                let starting = self.lock().instances.iter().any(|member| member.address.is_none());
+                let loading = self.loading();
+                let starting = (loading.state == LoadingState::Starting).then_some(loading);
                 Err(Refusal::WaitedTooLong { starting })
             }
         }
@@ -245,7 +221,8 @@ impl Function {
 
     /// Starts as many processes as the requests need that are here, within the function's bounds.
     fn start_needed(self: &Arc<Self>, state: &mut State) {
-        if state.removed || state.retry_at.is_some_and(|at| Instant::now() < at) {
+        if state.removed || state.too_large.is_some() || state.retry_at.is_some_and(|at| Instant::now() < at)
+        {
             return;
         }
         let alive = state.instances.iter().filter(|member| !*member.stop.borrow());

@@ -116,7 +116,7 @@ impl Gate {
         let waiting = Waiting { gate: self, arrival };
         let passed = tokio::time::timeout_at(deadline.into(), passed).await;
         drop(waiting);
-        passed.ok().and_then(Result::ok).ok_or(Refusal::WaitedTooLong { starting: false })
+        passed.ok().and_then(Result::ok).ok_or(Refusal::WaitedTooLong { starting: None })
     }
 
     fn let_pass(self: &Arc<Self>, state: &mut State) {

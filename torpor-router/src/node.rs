@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
+use torpor_gpuserver::server::size::ByteSize;
 use torpor_proto::control::admin::admin_client::AdminClient;
 use torpor_proto::control::admin::{ListClientsRequest, ListFunctionsRequest, ListGpusRequest};
 use torpor_proto::directory::ServerDirectory;
@@ -27,6 +28,8 @@ pub struct Node {
 struct Known {
     at: Option<Instant>,
     trouble: Option<String>,
+    /// What functions may use of the largest GPU, once that is known.
+    largest: Option<ByteSize>,
 }
 
 impl Node {
@@ -34,7 +37,7 @@ impl Node {
     #[must_use]
     pub fn new(directory: PathBuf) -> Self {
         let trouble = Some("the node server has not been asked yet".to_owned());
-        Self { directory, known: Mutex::new(Known { at: None, trouble }) }
+        Self { directory, known: Mutex::new(Known { at: None, trouble, largest: None }) }
     }
 
     /// What is wrong, or `None` if a GPU answered lately.
@@ -45,6 +48,12 @@ impl Node {
             Some(at) if at.elapsed() > LATELY => Some("the node server does not answer".to_owned()),
             _ => known.trouble.clone(),
         }
+    }
+
+    /// What functions together may use of the GPU that has most for them, once a GPU has been ready.
+    #[must_use]
+    pub fn largest_gpu(&self) -> Option<ByteSize> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).largest
     }
 
     /// The node server's admin API, connected when it is first asked.
@@ -94,29 +103,39 @@ impl Node {
         let mut ticks = tokio::time::interval(INTERVAL);
         let mut client = match self.client() {
             Ok(client) => client,
-            Err(error) => return self.set(Some(error)),
+            Err(error) => return self.set(Some(error), None),
         };
         loop {
             ticks.tick().await;
-            let trouble = ask(&mut client).await;
-            self.set(trouble);
+            let (trouble, largest) = ask(&mut client).await;
+            self.set(trouble, largest);
         }
     }
 
-    fn set(&self, trouble: Option<String>) {
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) =
-            Known { at: Some(Instant::now()), trouble };
+    fn set(&self, trouble: Option<String>, largest: Option<ByteSize>) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that does not answer is as large as it was.
+        let largest = largest.or(known.largest);
+        *known = Known { at: Some(Instant::now()), trouble, largest };
     }
 }
 
-async fn ask(client: &mut AdminClient<Channel>) -> Option<String> {
+/// What is wrong, and what functions may use of the largest GPU.
+async fn ask(client: &mut AdminClient<Channel>) -> (Option<String>, Option<ByteSize>) {
     match client.list_gpus(ListGpusRequest {}).await {
-        Err(status) => Some(format!("the node server does not answer: {}", status.message())),
-        Ok(answer) => match answer.get_ref().gpus.iter().any(|gpu| gpu.state == "ready") {
-            true => None,
-            false => {
-                Some("no GPU of the node is ready; `torpor gpus` and `torpor doctor` say why".to_owned())
-            }
-        },
+        Err(status) => (Some(format!("the node server does not answer: {}", status.message())), None),
+        Ok(answer) => {
+            let gpus = &answer.get_ref().gpus;
+            let trouble = match gpus.iter().any(|gpu| gpu.state == "ready") {
+                true => None,
+                false => {
+                    Some("no GPU of the node is ready; `torpor gpus` and `torpor doctor` say why".to_owned())
+                }
+            };
+            // One that never was ready has no limit yet, and may be the largest.
+            let known = gpus.iter().all(|gpu| gpu.limit_bytes > 0);
+            let largest = gpus.iter().map(|gpu| gpu.limit_bytes).max().filter(|_| known);
+            (trouble, largest.map(ByteSize))
+        }
     }
 }

@@ -52,7 +52,8 @@ impl Phases {
         match &self.cost {
             _ if self.cold => Some(Start::Cold),
             Some(cost) if cost.swaps > 0 => Some(Start::Swap),
-            Some(cost) if cost.turns > 0 => Some(Start::Hot),
+            // It may have the turn still that another request was given.
+            Some(cost) if cost.turns > 0 || cost.gpu_us > 0 => Some(Start::Hot),
             _ => None,
         }
     }
@@ -65,6 +66,12 @@ impl Phases {
         Some((bind, swap, gpu))
     }
 
+    /// The GPU that its process was on when its answer began, as the driver counts.
+    #[must_use]
+    pub fn gpu(&self) -> Option<u32> {
+        self.cost?.gpu
+    }
+
     /// Says so in an answer's head.
     pub fn tell(&self, headers: &mut HeaderMap) {
         // What a function says of that is not what happened here.
@@ -73,17 +80,20 @@ impl Phases {
             headers.insert(START, HeaderValue::from_static(start.word()));
         }
         let mut timing = String::new();
-        let mut phase = |name: &str, time: Duration| {
+        let mut phase = |name: &str, time: Duration, of: Option<u32>| {
             let separator = if timing.is_empty() { "" } else { ", " };
             // A String takes all that is written.
             let _ = write!(timing, "{separator}{name};dur={:.3}", time.as_secs_f64() * 1e3);
+            if let Some(number) = of {
+                let _ = write!(timing, ";desc={number}");
+            }
         };
-        phase("queue", self.queue);
-        phase("function", self.function);
+        phase("queue", self.queue, None);
+        phase("function", self.function, None);
         if let Some((bind, swap, gpu)) = self.on_gpu() {
-            phase("bind", bind);
-            phase("swap", swap);
-            phase("gpu", gpu);
+            phase("bind", bind, None);
+            phase("swap", swap, None);
+            phase("gpu", gpu, self.gpu());
         }
         if let Ok(timing) = HeaderValue::from_str(&timing) {
             // Beside what the function says of itself.
@@ -109,12 +119,15 @@ mod tests {
         let phases = Phases { queue, function: Duration::from_millis(20), ..Phases::default() };
         assert_eq!(told(phases), (None, "queue;dur=1.500, function;dur=20.000".to_owned()));
         assert_eq!(told(Phases { cold: true, ..phases }).0.unwrap(), "cold");
-        let cost = RequestCost { known: true, turns: 1, gpu_us: 9000, ..RequestCost::default() };
+        let cost =
+            RequestCost { known: true, turns: 1, gpu_us: 9000, gpu: Some(3), ..RequestCost::default() };
         let (start, timing) = told(Phases { cost: Some(cost), ..phases });
         assert_eq!(start.unwrap(), "hot");
-        assert!(timing.ends_with(", bind;dur=0.000, swap;dur=0.000, gpu;dur=9.000"), "{timing}");
+        assert!(timing.ends_with(", bind;dur=0.000, swap;dur=0.000, gpu;dur=9.000;desc=3"), "{timing}");
         let cost = RequestCost { swaps: 1, swapping_us: 3000, ..cost };
         assert_eq!(told(Phases { cost: Some(cost), ..phases }).0.unwrap(), "swap");
+        let turn_of_another = RequestCost { known: true, gpu_us: 5, ..RequestCost::default() };
+        assert_eq!(told(Phases { cost: Some(turn_of_another), ..phases }).0.unwrap(), "hot");
         let never_on_gpu = RequestCost { known: true, ..RequestCost::default() };
         assert_eq!(told(Phases { cost: Some(never_on_gpu), ..phases }).0, None);
     }

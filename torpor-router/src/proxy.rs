@@ -7,6 +7,7 @@ use crate::function::Lease;
 use crate::gate::Gate;
 use crate::order::Candidate;
 use crate::registry::Served;
+use crate::spans::Spans;
 use crate::terms::Terms;
 use crate::told::Teller;
 use axum::body::Body;
@@ -36,17 +37,18 @@ pub struct Proxy {
     gate: Arc<Gate>,
     teller: Arc<Teller>,
     client: Client<HttpConnector, Body>,
+    spans: Option<Arc<Spans>>,
 }
 
 impl Proxy {
     /// Passes requests on when the gate lets them, and tells of them.
     #[must_use]
-    pub fn new(gate: Arc<Gate>, teller: Arc<Teller>) -> Self {
+    pub fn new(gate: Arc<Gate>, teller: Arc<Teller>, spans: Option<Arc<Spans>>) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         let mut client = Client::builder(TokioExecutor::new());
         client.pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE_TIMEOUT);
-        Self { gate, teller, client: client.build(connector) }
+        Self { gate, teller, client: client.build(connector), spans }
     }
 
     /// Passes a request on to a function, at `path` (with its query) of one of its processes.
@@ -57,11 +59,16 @@ impl Proxy {
         &self,
         served: &Served,
         path: &str,
-        request: Request<Body>,
+        mut request: Request<Body>,
     ) -> Result<Response, Refusal> {
+        let id = request_id(request.headers());
+        request.headers_mut().insert(REQUEST_ID, id);
+        let method = request.method().clone();
+        let name = &served.function.name;
+        let span =
+            self.spans.as_ref().map(|spans| spans.begin(name, method.as_str(), path, request.headers_mut()));
         // A client that leaves drops it, and 499 is counted.
-        let (gate, arrived) = (self.gate.clone(), Instant::now());
-        let accounted = Accounted { served: served.clone(), gate, arrived, passed: None, code: 499 };
+        let accounted = Accounted::begin(served.clone(), self.gate.clone(), span);
         let kind = Kind::of(request.method(), path, request.headers());
         match served.function.deployment.batching.zip(kind) {
             Some((batching, kind)) => self.pass_in_batch(accounted, (kind, batching), path, request).await,
@@ -83,6 +90,7 @@ impl Proxy {
         remove_hop_headers(&mut head.headers);
         head.headers.insert(REQUEST_ID, request_id(request.headers()));
         phases.tell(&mut head.headers);
+        accounted.begins_answer(phases);
         let body = LeasedBody::new(body, head.status.as_u16(), deadline, lease, accounted);
         Ok(Response::from_parts(head, Body::new(body)))
     }
@@ -101,8 +109,6 @@ impl Proxy {
         accounted.passed = Some(passed);
         let mut forwarded = Request::new(std::mem::take(request.body_mut()));
         *forwarded.method_mut() = request.method().clone();
-        let id = request_id(request.headers());
-        request.headers_mut().insert(REQUEST_ID, id);
         *forwarded.headers_mut() = request.headers().clone();
         forwarded.headers_mut().remove(HOST);
         remove_hop_headers(forwarded.headers_mut());

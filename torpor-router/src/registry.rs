@@ -4,6 +4,7 @@ use crate::config::Deployment;
 use crate::function::Function;
 use crate::instance::Launcher;
 use crate::metrics::Metrics;
+use crate::node::Node;
 use crate::terms::Terms;
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -39,6 +40,7 @@ impl Served {
 #[derive(Debug)]
 pub struct Registry {
     launcher: Launcher,
+    node: Arc<Node>,
     /// What is counted.
     pub metrics: Metrics,
     functions: RwLock<BTreeMap<String, Served>>,
@@ -48,9 +50,10 @@ pub struct Registry {
 impl Registry {
     /// No functions yet.
     #[must_use]
-    pub fn new(launcher: Launcher) -> Self {
+    pub fn new(launcher: Launcher, node: Arc<Node>) -> Self {
         Self {
             launcher,
+            node,
             metrics: Metrics::default(),
             functions: RwLock::default(),
             leaving: RwLock::default(),
@@ -86,10 +89,17 @@ impl Registry {
         for (name, deployment) in wanted {
             let (launcher, metrics) = (self.launcher.clone(), self.metrics.of(&name));
             let function = Function::new(name.as_str().into(), deployment, launcher, metrics);
-            function.tend();
+            self.tend_one(&function);
             let (objective, percentile) = objective(&name);
             functions.insert(name, Served { function, objective, percentile });
         }
+    }
+
+    fn tend_one(&self, function: &Arc<Function>) {
+        if let Some(largest) = self.node.largest_gpu() {
+            function.must_fit(largest);
+        }
+        function.tend();
     }
 
     fn retire(&self, function: &Arc<Function>) {
@@ -120,7 +130,9 @@ impl Registry {
         let mut ticks = tokio::time::interval(TEND_INTERVAL);
         loop {
             ticks.tick().await;
-            self.all().iter().for_each(|served| served.function.tend());
+            for served in self.all() {
+                self.tend_one(&served.function);
+            }
             let mut leaving = self.leaving.write().unwrap_or_else(PoisonError::into_inner);
             leaving.retain(|function| !function.is_gone());
             leaving.iter().for_each(|function| function.tend());

@@ -1,16 +1,21 @@
 //! The router as a program: its flags, its start, its end.
 
 use crate::admin::{self, Admin};
-use crate::fresh::{Fresh, stamps};
+use crate::descriptors::{TooFew, make_room};
+use crate::fresh::Fresh;
 use crate::front::{self, Front};
 use crate::gate::Gate;
 use crate::instance::Launcher;
 use crate::keys::Keys;
 use crate::listener::listen;
+use crate::loading;
 use crate::node::Node;
+use crate::otlp::{self, OtlpError};
 use crate::page::{self, Page};
 use crate::proxy::Proxy;
 use crate::registry::Registry;
+use crate::settings::Settings;
+use crate::spans::Spans;
 use crate::tls;
 use crate::told::Teller;
 use crate::watch::Watch;
@@ -28,8 +33,6 @@ use tokio_rustls::TlsAcceptor;
 use torpor_gpuserver::server::settings::{FileError, ServerSection, SettingsFile};
 use torpor_proto::directory::ServerDirectory;
 
-/// How often the settings file is looked at.
-const RELOAD_INTERVAL: Duration = Duration::from_secs(1);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_CONNECTIONS: usize = 10_000;
 /// People at once who look at the page.
@@ -102,6 +105,12 @@ pub enum RouterError {
     /// One of them is missing.
     #[error("tls_cert and tls_key in [server] go together: one of them is missing")]
     HalfTls,
+    /// There would be too few file descriptors.
+    #[error(transparent)]
+    Descriptors(#[from] TooFew),
+    /// Spans cannot go where they should.
+    #[error(transparent)]
+    Otlp(#[from] OtlpError),
     /// The system refuses.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -124,6 +133,7 @@ pub async fn serve(arguments: RouterArgs, torpor: PathBuf) -> Result<(), RouterE
         }
     };
     let tls = certificate(server)?;
+    let most = make_room(server.max_connections.map(usize::from), MAX_CONNECTIONS)?;
     let address = arguments.listen.or(server.listen).unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 8080).into());
     let listener = bind(address).await?;
     let admin_socket = server.admin_socket.clone().unwrap_or_else(|| directory.path().join(ADMIN_SOCKET));
@@ -135,15 +145,14 @@ pub async fn serve(arguments: RouterArgs, torpor: PathBuf) -> Result<(), RouterE
         );
     }
     let launcher = Launcher { torpor, directory: directory.path().to_owned() };
-    let registry = Arc::new(Registry::new(launcher));
     let node = Arc::new(Node::new(directory.path().to_owned()));
+    let registry = Arc::new(Registry::new(launcher, node.clone()));
     let (gate, teller) = (Arc::<Gate>::default(), Arc::<Teller>::default());
-    let apply = |file: &SettingsFile| {
-        registry.apply(file);
-        gate.apply(&file.scheduler);
-    };
-    apply(&file);
-    let proxy = Proxy::new(gate.clone(), teller.clone());
+    let settings = Arc::new(Settings::new(&arguments.config, registry.clone(), gate.clone()));
+    settings.apply(&file);
+    let telemetry = otlp::provider(server.otlp_endpoint.as_deref())?;
+    let spans = telemetry.as_ref().map(|provider| Arc::new(Spans::new(provider)));
+    let proxy = Proxy::new(gate.clone(), teller.clone(), spans);
     let front = Front { registry: registry.clone(), node: node.clone(), keys: keys.clone(), proxy };
     let scheme = if tls.is_some() { "https" } else { "http" };
     let watch = Arc::new(Watch::new(registry.clone(), node.clone(), gate.clone()));
@@ -159,15 +168,18 @@ pub async fn serve(arguments: RouterArgs, torpor: PathBuf) -> Result<(), RouterE
             Some(url.into())
         }
     };
-    let most = server.max_connections.map_or(MAX_CONNECTIONS, usize::from);
     let address = listener.local_addr()?;
     let drain_timeout = server.drain_timeout.map_or(DRAIN_TIMEOUT, |time| time.0);
-    let admin = Admin { registry: registry.clone(), watch, page };
+    let admin = Admin { registry: registry.clone(), watch: watch.clone(), page, settings: settings.clone() };
     tokio::spawn(listen(listener, most, front::routes(Arc::new(front)), tls.clone(), ending.clone()));
     tokio::spawn(listen(admin_listener, ADMIN_CONNECTIONS, admin::routes(admin), None, ending));
     tokio::spawn({
         let registry = registry.clone();
         async move { registry.tend().await }
+    });
+    tokio::spawn({
+        let (registry, watch) = (registry.clone(), watch.clone());
+        async move { loading::watch(&registry, &watch).await }
     });
     tokio::spawn({
         let node = node.clone();
@@ -179,13 +191,16 @@ pub async fn serve(arguments: RouterArgs, torpor: PathBuf) -> Result<(), RouterE
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
-        () = reload(&arguments.config, apply, || {
+        () = settings.follow(|| {
             keys.iter().for_each(|keys| keys.look());
             tls.iter().for_each(|tls| tls.look());
         }) => {}
     }
     end.send_replace(true);
     registry.drain(drain_timeout).await;
+    if let Some(telemetry) = telemetry {
+        otlp::end(telemetry).await;
+    }
     // It is in a directory of ours, and may be gone.
     let _ = std::fs::remove_file(&admin_socket);
     Ok(())
@@ -211,24 +226,6 @@ fn certificate(server: &ServerSection) -> Result<Option<Arc<Fresh<TlsAcceptor>>>
     };
     let wrong = |error| RouterError::Tls { chain: paths[0].clone(), key: paths[1].clone(), error };
     Ok(Some(Arc::new(Fresh::new(paths.clone(), tls::acceptor).map_err(wrong)?)))
-}
-
-/// Does what the settings file says whenever it has changed, and looks at the other files. A file with an error changes nothing.
-async fn reload(path: &Path, apply: impl Fn(&SettingsFile), look: impl Fn()) {
-    let path = path.to_owned();
-    let mut known = stamps(std::slice::from_ref(&path));
-    loop {
-        tokio::time::sleep(RELOAD_INTERVAL).await;
-        look();
-        let now = stamps(std::slice::from_ref(&path));
-        if now != [None] && now != known {
-            known = now;
-            match SettingsFile::read(&path) {
-                Ok(file) => apply(&file),
-                Err(error) => tracing::warn!("nothing changes: {error}"),
-            }
-        }
-    }
 }
 
 /// A Unix socket for this user alone. One that a router left behind makes room.

@@ -2,6 +2,7 @@
 
 mod support;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -58,6 +59,27 @@ fn a_client_that_stops_in_the_middle_does_not_keep_its_place() {
     let idle: Vec<_> = (0..500).map(|_| connect(&router, b"POST /v1/func")).collect();
     assert!(echo(&router));
     drop(idle);
+}
+
+#[test]
+fn ten_thousand_connections_take_little_memory_and_others_are_served() {
+    const CONNECTIONS: usize = 9_900;
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
+    let most = limit.maximum.unwrap_or(u64::MAX);
+    assert!(most >= 11_000, "this test holds {CONNECTIONS} connections: `ulimit -Hn` of {most} is too low");
+    // Its limit is what a shell gives.
+    setrlimit(Resource::Nofile, Rlimit { current: Some(1024), maximum: limit.maximum }).unwrap();
+    let router = start();
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
+    let before = router.resident_kib();
+    // Of three one says nothing, one stops in the head, one in the body.
+    let says = [String::new(), "POST /v1/func".to_owned(), format!("{INVOKE}content-length: 9\r\n\r\nhalf")];
+    let held: Vec<_> = (0..CONNECTIONS).map(|place| connect(&router, says[place % 3].as_bytes())).collect();
+    let grown = router.resident_kib().saturating_sub(before);
+    assert!(grown < 200 << 10, "{grown} KiB more");
+    drop(held);
+    router.eventually("others are served", || echo(&router));
 }
 
 #[test]

@@ -12,6 +12,7 @@ use support::Router;
 use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use torpor_router::client::{ClientError, ask as ask_router, connector, function_uri};
 
 /// Puts a new certificate and its key into a folder.
 fn certify(folder: &Path) -> CertificateDer<'static> {
@@ -43,6 +44,34 @@ fn ask(router: &Router, trusted: &CertificateDer<'static>, headers: &str) -> Str
         let _ = stream.read_to_string(&mut answer);
     }
     answer
+}
+
+/// The status of an answer to the client that the command line uses, which trusts a file.
+fn client(router: &Router, trusted: &Path) -> Result<u16, ClientError> {
+    let url = format!("https://localhost:{}", router.address.port());
+    let request = hyper::Request::post(function_uri(&url, "echo", "invoke")?).body("hi".into()).unwrap();
+    let asked = async { ask_router(connector(&url, Some(trusted))?, request).await };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(asked).map(|answer| answer.status().as_u16())
+}
+
+#[test]
+fn the_command_line_s_client_trusts_whom_it_is_told_to() {
+    let (folder, others) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    certify(folder.path());
+    certify(others.path());
+    let file = |name: &str| folder.path().join(name);
+    let router = Router::start(&format!(
+        "[server]\ntls_cert = {:?}\ntls_key = {:?}\n[functions.echo]\ncommand = ENDPOINT\n",
+        file("cert.pem"),
+        file("key.pem")
+    ));
+    assert_eq!(client(&router, &file("cert.pem")).unwrap(), 200);
+    let stranger = client(&router, &others.path().join("cert.pem")).unwrap_err();
+    assert!(matches!(stranger, ClientError::Untrusted { .. }), "{stranger:?}");
+    assert!(stranger.to_string().contains("--cacert FILE"), "{stranger}");
+    let none = client(&router, &file("key.pem")).unwrap_err();
+    assert!(none.to_string().contains("no certificate is in it"), "{none}");
 }
 
 #[test]

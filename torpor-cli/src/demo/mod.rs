@@ -10,7 +10,6 @@ mod interrupt;
 mod network;
 mod plan;
 mod process;
-mod progress;
 mod protocol;
 mod pytorch;
 mod random;

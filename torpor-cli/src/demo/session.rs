@@ -3,11 +3,11 @@
 use super::DemoError;
 use super::network::Network;
 use super::process::{Event, FunctionProcess};
-use super::progress::Progress;
 use super::protocol::{Answer, Message};
 use super::random::Random;
 use super::statistics::readable;
 use super::verdict::Answered;
+use crate::progress::Progress;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};

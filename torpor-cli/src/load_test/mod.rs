@@ -1,6 +1,7 @@
 //! `torpor load-test` and `torpor report`: requests at given or random times, and what became of them.
 
 pub mod arrivals;
+mod figures;
 pub mod record;
 pub mod report;
 mod send;
@@ -10,9 +11,9 @@ use crate::error::CliError;
 use crate::router::Payload;
 use crate::table::{print_json, print_table};
 use arrivals::{Process, draw, random};
-use hyper::Uri;
 use record::Record;
 use send::{Plan, Target, follow};
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,7 +21,7 @@ use std::time::Duration;
 use tokio::runtime::Builder;
 use torpor_gpuserver::server::settings::SettingsFile;
 use torpor_gpuserver::server::time::Time;
-use torpor_router::client::{ClientError, headers};
+use torpor_router::client::{function_uri, headers};
 
 const EXAMPLES: &str = "\
 Requests are sent when they are due, whatever became of those before (an open loop), and their latency counts from then. With the
@@ -35,7 +36,7 @@ Examples:
   torpor load-test classify --rate 20 --duration 1m --data '{}'
   torpor load-test classify detect --arrivals bursty --cv 4 --rate 5 --seed 7 --records records.csv
   torpor load-test --trace minutes.csv --duration 10m --speed 2 classify detect
-  torpor report records.csv --slo 200ms";
+  torpor report records.csv --slo 200ms --figures figures";
 
 /// Send requests to functions at random times or as a trace says, and report what became of them
 #[derive(Debug, clap::Args)]
@@ -118,7 +119,11 @@ struct Form {
     #[arg(long, value_name = "FILE", conflicts_with = "slo", env = "TORPOR_CONFIG")]
     config: Option<PathBuf>,
 
-    /// Print JSON
+    /// Where to draw latency, attainment and use of the GPUs, each as SVG and as PNG
+    #[arg(long, value_name = "DIR")]
+    figures: Option<PathBuf>,
+
+    /// Print JSON: an object with the functions, the last of them all together, and the GPUs
     #[arg(long)]
     json: bool,
 }
@@ -139,6 +144,9 @@ pub enum LoadTestError {
         /// Why not.
         error: csv::Error,
     },
+    /// The figures.
+    #[error(transparent)]
+    Figure(#[from] figures::FigureError),
     /// There is nothing to send.
     #[error("no request is due: with --rate, --duration and --skip as they are, the test would be empty")]
     Empty,
@@ -161,12 +169,11 @@ impl LoadTest {
         if plan.is_empty() {
             return Err(LoadTestError::Empty.into());
         }
-        let functions = names.into_iter().map(|name| {
-            let uri = format!("{}/v1/functions/{name}/invoke", self.payload.url.trim_end_matches('/'));
-            let uri = uri.parse::<Uri>().ok().filter(|uri| uri.scheme_str() == Some("http"));
-            uri.map(|uri| (name, uri)).ok_or_else(|| ClientError::Url(self.payload.url.clone()))
-        });
+        let functions = names
+            .into_iter()
+            .map(|name| function_uri(&self.payload.url, &name, "invoke").map(|uri| (name, uri)));
         let target = Target {
+            connector: self.payload.connector()?,
             functions: functions.collect::<Result<_, _>>()?,
             headers: headers(&self.payload.header)?,
             body: self.payload.body()?.into(),
@@ -191,7 +198,7 @@ impl LoadTest {
                 error,
             })?;
         }
-        self.form.print(&records, &objectives);
+        self.form.tell(&records, &objectives)?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -238,9 +245,16 @@ impl Report {
             let read = record::read(&path);
             records.extend(read.map_err(|error| LoadTestError::Records { path, done: "read", error })?);
         }
-        self.form.print(&records, &objectives);
+        self.form.tell(&records, &objectives)?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// A report, for programs.
+#[derive(Serialize)]
+struct Whole<'a> {
+    functions: &'a [report::Summary],
+    gpus: &'a [report::GpuLoad],
 }
 
 /// Within what time each function's requests should be answered.
@@ -262,14 +276,26 @@ impl Form {
         Ok(Objectives { all, by_function: by_function.collect() })
     }
 
-    fn print(&self, records: &[Record], objectives: &Objectives) {
+    fn tell(&self, records: &[Record], objectives: &Objectives) -> Result<(), LoadTestError> {
         let rows =
             report::summarise(records, |name| objectives.by_function.get(name).copied().or(objectives.all));
+        let gpus = report::gpu_loads(records);
         if self.json {
-            print_json(&rows);
+            print_json(&Whole { functions: &rows, gpus: &gpus });
         } else {
             let cells: Vec<_> = rows.iter().map(report::Summary::cells).collect();
             print_table(report::HEADINGS, &cells);
+            if !gpus.is_empty() {
+                println!();
+                let cells: Vec<_> = gpus.iter().map(report::GpuLoad::cells).collect();
+                print_table(report::GPU_HEADINGS, &cells);
+            }
         }
+        if let Some(folder) = &self.figures {
+            for file in figures::draw(folder, records, &rows)? {
+                eprintln!("torpor: {}", file.display());
+            }
+        }
+        Ok(())
     }
 }

@@ -65,8 +65,7 @@ fn summary(name: &str, records: &[&Record], objective: &impl Fn(&str) -> Option<
             .map(|objective| f64::from(u8::from(latency_ms(record) <= objective.as_secs_f64() * 1e3)))
     };
     let judged: Vec<f64> = records.iter().filter_map(within).collect();
-    let begin = records.iter().map(|record| record.scheduled_s).fold(f64::INFINITY, f64::min);
-    let end = records.iter().map(|record| record.scheduled_s + record.latency_ms / 1e3).fold(0.0, f64::max);
+    let (begin, end) = span(records);
     Summary {
         function: name.to_owned(),
         requests: records.len(),
@@ -82,6 +81,45 @@ fn summary(name: &str, records: &[&Record], objective: &impl Fn(&str) -> Option<
         attainment: (!judged.is_empty()).then(|| judged.iter().sum::<f64>() / judged.len() as f64),
         cold: records.iter().filter(|record| record.start == "cold").count(),
     }
+}
+
+/// What a GPU did of the requests.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct GpuLoad {
+    /// As the driver counts.
+    pub gpu: u32,
+    /// Requests whose process was there when their answer began.
+    pub requests: usize,
+    /// Of these, those whose memory had to come.
+    pub swaps: usize,
+    /// How long they used it, in seconds, until their answers began.
+    pub used_s: f64,
+    /// Which part of the time from the first request to the end of the last that is.
+    pub used: f64,
+}
+
+/// Sums up what each GPU did, as far as answers say it.
+#[must_use]
+pub fn gpu_loads(records: &[Record]) -> Vec<GpuLoad> {
+    let (begin, end) = span(&records.iter().collect::<Vec<_>>());
+    let mut gpus = BTreeMap::<u32, GpuLoad>::new();
+    for record in records {
+        let (Some(gpu), Some(ms)) = (record.gpu, record.gpu_ms) else { continue };
+        let none = GpuLoad { gpu, requests: 0, swaps: 0, used_s: 0.0, used: 0.0 };
+        let load = gpus.entry(gpu).or_insert(none);
+        load.requests += 1;
+        load.swaps += usize::from(record.start == "swap");
+        load.used_s += ms / 1e3;
+        load.used = load.used_s / (end - begin).max(1e-3);
+    }
+    gpus.into_values().collect()
+}
+
+/// From the first request that was due to the end of the last, in seconds.
+fn span(records: &[&Record]) -> (f64, f64) {
+    let begin = records.iter().map(|record| record.scheduled_s).fold(f64::INFINITY, f64::min);
+    let end = records.iter().map(|record| record.scheduled_s + record.latency_ms / 1e3).fold(0.0, f64::max);
+    (begin, end)
 }
 
 fn latency_ms(record: &Record) -> f64 {
@@ -117,24 +155,22 @@ impl Summary {
     }
 }
 
+/// Headings of [`GpuLoad::cells`].
+pub const GPU_HEADINGS: [&str; 4] = ["GPU", "REQUESTS", "SWAPS", "USED"];
+
+impl GpuLoad {
+    /// For people.
+    #[must_use]
+    pub fn cells(&self) -> [String; 4] {
+        let used = format!("{:.1} %", 100.0 * self.used);
+        [self.gpu.to_string(), self.requests.to_string(), self.swaps.to_string(), used]
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn record(function: &str, latency_ms: f64, outcome: Outcome) -> Record {
-        Record {
-            function: function.to_owned(),
-            scheduled_s: 0.0,
-            sent_s: 0.0,
-            first_byte_ms: None,
-            latency_ms,
-            status: None,
-            outcome,
-            start: String::new(),
-            queue_ms: None,
-            bytes: 0,
-        }
-    }
+    use crate::load_test::record::tests::record;
 
     #[test]
     fn a_request_that_failed_fast_is_no_fast_request() {
@@ -169,5 +205,26 @@ mod tests {
             rows.iter().map(|row| row.attainment).collect::<Vec<_>>(),
             [Some(0.0), Some(1.0), None, Some(0.5)]
         );
+    }
+
+    #[test]
+    fn a_gpu_s_load_is_what_answers_say_of_it() {
+        let on = |gpu, gpu_ms, start: &str| Record {
+            gpu: Some(gpu),
+            gpu_ms: Some(gpu_ms),
+            start: start.to_owned(),
+            ..record("f", 1000.0, Outcome::Ok)
+        };
+        let records = [
+            on(1, 100.0, "hot"),
+            on(0, 400.0, "swap"),
+            on(1, 200.0, "hot"),
+            record("g", 2000.0, Outcome::Ok),
+        ];
+        let loads = gpu_loads(&records);
+        let told: Vec<_> = loads.iter().map(|one| (one.gpu, one.requests, one.swaps)).collect();
+        assert_eq!(told, [(0, 1, 1), (1, 2, 0)]);
+        assert!((loads[0].used - 0.2).abs() < 1e-9 && (loads[1].used - 0.15).abs() < 1e-9, "{loads:?}");
+        assert_eq!(gpu_loads(&records[3..]), []);
     }
 }

@@ -5,12 +5,12 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::{HeaderMap, Request, Response, StatusCode, Uri};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
+use torpor_router::client::Connector;
 
 /// Between the order to begin and the first request, for threads and connections to be there.
 const HEAD_START: Duration = Duration::from_millis(100);
@@ -18,6 +18,8 @@ const HEAD_START: Duration = Duration::from_millis(100);
 /// What each request is.
 #[derive(Debug)]
 pub struct Target {
+    /// How they are reached.
+    pub connector: Connector,
     /// Each function, and where it is asked.
     pub functions: Vec<(String, Uri)>,
     /// Beside those of HTTP.
@@ -33,13 +35,11 @@ pub struct Target {
 /// When which of the target's functions is asked, in order.
 pub type Plan = Vec<(Duration, usize)>;
 
-type HttpClient = Client<HttpConnector, Full<Bytes>>;
+type HttpClient = Client<Connector, Full<Bytes>>;
 
 /// Follows the plan to its end, or until `stop`. Returns the records of all that was due by then.
 pub async fn follow(plan: &Plan, target: Target, stop: impl Future<Output = ()>) -> Vec<Record> {
-    let mut connector = HttpConnector::new();
-    connector.set_nodelay(true);
-    let client: HttpClient = Client::builder(TokioExecutor::new()).build(connector);
+    let client: HttpClient = Client::builder(TokioExecutor::new()).build(target.connector.clone());
     let target = Arc::new(target);
     let begin = Instant::now() + HEAD_START;
     let mut under_way = JoinSet::new();
@@ -75,18 +75,8 @@ struct Due {
 impl Due {
     /// The record of a request that was not sent.
     fn record(self, target: &Target) -> Record {
-        Record {
-            function: target.functions[self.function].0.clone(),
-            scheduled_s: self.at.as_secs_f64(),
-            sent_s: self.begin.elapsed().as_secs_f64(),
-            first_byte_ms: None,
-            latency_ms: 0.0,
-            status: None,
-            outcome: Outcome::Unsent,
-            start: String::new(),
-            queue_ms: None,
-            bytes: 0,
-        }
+        let record = Record::unsent(&target.functions[self.function].0, self.at.as_secs_f64());
+        Record { sent_s: self.begin.elapsed().as_secs_f64(), ..record }
     }
 
     async fn send(self, client: HttpClient, target: Arc<Target>) -> Record {
@@ -123,14 +113,30 @@ fn note_head<B>(record: &mut Record, answer: &Response<B>) {
     let text = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
     record.start = text("x-torpor-start").unwrap_or_default().to_owned();
     // The router's comes after what the function says of itself.
-    let timings = answer.headers().get_all("server-timing").iter().filter_map(|value| value.to_str().ok());
-    record.queue_ms = timings.filter_map(queue_ms).next_back();
+    let timings = || answer.headers().get_all("server-timing").iter().filter_map(|value| value.to_str().ok());
+    let last = |phase: &str| timings().filter_map(|timing| told(timing, phase)).next_back();
+    record.queue_ms = last("queue").map(|(ms, _)| ms);
+    record.swap_ms = last("swap").map(|(ms, _)| ms);
+    (record.gpu_ms, record.gpu) = last("gpu").map_or((None, None), |(ms, gpu)| (Some(ms), gpu));
 }
 
-/// What `Server-Timing` says of the queue, in milliseconds.
-fn queue_ms(timing: &str) -> Option<f64> {
-    let queue = timing.split(',').find_map(|entry| entry.trim().strip_prefix("queue;dur="))?;
-    queue.parse().ok()
+/// What `Server-Timing` says of a phase: milliseconds, and the number in its description.
+fn told(timing: &str, phase: &str) -> Option<(f64, Option<u32>)> {
+    timing.split(',').find_map(|entry| {
+        let mut parts = entry.split(';').map(str::trim);
+        if parts.next() != Some(phase) {
+            return None;
+        }
+        let (mut ms, mut number) = (None, None);
+        for part in parts {
+            match part.split_once('=') {
+                Some(("dur", value)) => ms = value.parse().ok(),
+                Some(("desc", value)) => number = value.parse().ok(),
+                _ => {}
+            }
+        }
+        Some((ms?, number))
+    })
 }
 
 #[cfg(test)]
@@ -138,8 +144,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_queue_is_found_in_server_timing() {
-        assert_eq!(queue_ms("queue;dur=1.250, function;dur=3.000"), Some(1.25));
-        assert_eq!(queue_ms("db;dur=1"), None);
+    fn phases_are_found_in_server_timing() {
+        let timing = "queue;dur=1.250, function;dur=3.000, gpu;dur=2.5;desc=1";
+        assert_eq!(told(timing, "queue"), Some((1.25, None)));
+        assert_eq!(told(timing, "gpu"), Some((2.5, Some(1))));
+        assert_eq!(told(timing, "swap"), None);
+        assert_eq!(told("queue;desc=1", "queue"), None);
     }
 }

@@ -73,17 +73,10 @@ pub fn record(
     outcome: Outcome,
     start: &str,
 ) -> Record {
-    let seconds = request.at.as_secs_f64();
     Record {
-        function: function.name.to_string(),
-        scheduled_s: seconds,
-        sent_s: seconds,
-        first_byte_ms: None,
         latency_ms: 1e3 * latency.as_secs_f64(),
-        status: None,
         outcome,
         start: start.to_owned(),
-        queue_ms: None,
-        bytes: 0,
+        ..Record::unsent(&function.name, request.at.as_secs_f64())
     }
 }

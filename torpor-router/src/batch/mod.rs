@@ -47,6 +47,8 @@ struct Member {
     /// When its answer should be there.
     due: Instant,
     id: HeaderValue,
+    /// The trace that it is part of.
+    trace: Option<HeaderValue>,
     answer: oneshot::Sender<Result<Part, Refusal>>,
 }
 
@@ -157,7 +159,7 @@ mod tests {
         let (item, _) = Kind::List.read(b"1").unwrap().unwrap();
         let deadline = Instant::now() + Duration::from_millis(patience_ms);
         let terms = Terms { deadline, priority: Priority::Normal };
-        (Member { item, terms, due: deadline, id: HeaderValue::from_static("id"), answer }, told)
+        (Member { item, terms, due: deadline, id: HeaderValue::from_static("id"), trace: None, answer }, told)
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::function::Lease;
 use crate::phases::Phases;
 use crate::proxy::{Proxy, REQUEST_ID, request_id};
 use crate::registry::Served;
+use crate::spans::parent_of;
 use crate::terms::Terms;
 use axum::body::Body;
 use axum::response::Response;
@@ -52,14 +53,15 @@ impl Proxy {
         let (answer, told) = oneshot::channel();
         let id = request_id(&head.headers);
         let key = Key { kind, path: path.to_owned(), priority: terms.priority, signature };
-        let member = Member { item, terms, due: served.due(terms, arrived), id: id.clone(), answer };
+        let (due, trace) = (served.due(terms, arrived), parent_of(&head.headers));
+        let member = Member { item, terms, due, id: id.clone(), trace, answer };
         if let Some(batch) = served.function.batches.join(key, member, batching.size) {
             // Not here: the others wait for it though this one's client leaves.
             tokio::spawn(self.clone().take(served, batch, batching));
         }
         let part = match timeout_at(terms.deadline.into(), told).await {
             Ok(Ok(part)) => part,
-            Ok(Err(_)) => Err(Refusal::WaitedTooLong { starting: false }),
+            Ok(Err(_)) => Err(Refusal::WaitedTooLong { starting: None }),
             Err(_) => Err(Refusal::AnsweredTooLate),
         };
         let part = accounted.answered(part)?;
@@ -137,6 +139,10 @@ fn one(members: &[Member]) -> Request<Body> {
     let headers = request.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(BATCH, HeaderValue::from(members.len()));
+    // Of several traces it can be part of one.
+    if let Some(trace) = members.iter().find_map(|member| member.trace.clone()) {
+        headers.insert("traceparent", trace);
+    }
     for member in members {
         headers.append(REQUEST_ID, member.id.clone());
     }
@@ -177,6 +183,8 @@ fn tell(part: &Part, id: HeaderValue, accounted: &mut Accounted) -> Response {
     headers.insert(BATCH, HeaderValue::from(part.requests));
     let queue = part.passed.saturating_duration_since(accounted.arrived);
     accounted.served.function.metrics.queued.observe(queue.as_secs_f64());
-    Phases { queue, ..part.phases }.tell(headers);
+    let phases = Phases { queue, ..part.phases };
+    phases.tell(headers);
+    accounted.begins_answer(phases);
     response
 }

@@ -78,10 +78,14 @@ impl Told {
     fn ask(&self, request: u64, client: ClientId, number: u64) {
         let (done, cost) = oneshot::channel();
         self.order(client, Order::ReportCost { client: client.0, request: number, done });
+        let clients = self.node.clients();
+        let gpu = clients.iter().find(|served| served.id == client).map(|served| served.introduction.gpu);
+        let gpu = gpu.map(|gpu| self.node.gpus()[gpu].index);
+        drop(clients);
         let costs = self.costs.clone();
         tokio::spawn(async move {
             // Nothing comes of one whose client is gone.
-            let known = cost.await.map_or_else(|_| unknown(request), |cost| told(request, &cost));
+            let known = cost.await.map_or_else(|_| unknown(request), |cost| told(request, &cost, gpu));
             let _ = costs.send(Ok(known));
         });
     }
@@ -112,7 +116,7 @@ fn unknown(request: u64) -> RequestCost {
     RequestCost { request, known: false, ..RequestCost::default() }
 }
 
-fn told(request: u64, cost: &Cost) -> RequestCost {
+fn told(request: u64, cost: &Cost, gpu: Option<u32>) -> RequestCost {
     let &Cost { turns, swaps, waited_us, swapping_us, gpu_us, .. } = cost;
-    RequestCost { request, known: true, turns, swaps, waited_us, swapping_us, gpu_us }
+    RequestCost { request, known: true, turns, swaps, waited_us, swapping_us, gpu_us, gpu }
 }

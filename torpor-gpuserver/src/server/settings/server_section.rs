@@ -22,6 +22,8 @@ pub struct ServerSection {
     pub tls_cert: Option<PathBuf>,
     /// Its key, PEM.
     pub tls_key: Option<PathBuf>,
+    /// Where spans of requests go, by OTLP.
+    pub otlp_endpoint: Option<String>,
     /// How long requests under way may take when the router ends.
     pub drain_timeout: Option<Time>,
     /// Connections that clients may have open at once.

@@ -46,7 +46,8 @@ impl Drop for Progress {
     }
 }
 
-fn bar(label: &str, done: u64, total: u64, unit: fn(u64) -> String) -> String {
+/// A label, how much is filled, and the two numbers.
+pub fn bar(label: &str, done: u64, total: u64, unit: fn(u64) -> String) -> String {
     let filled = u128::from(done.min(total)) * WIDTH as u128 / u128::from(total.max(1));
     let filled = usize::try_from(filled).unwrap_or(WIDTH);
     format!(
