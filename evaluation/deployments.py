@@ -12,6 +12,17 @@ from server import Server, remoted
 from serving import Router, swaps_of
 
 
+def add_arguments(parser, gpu_limit="25GiB", card="32GiB"):
+    """The flags of every script that deploys functions. The paper's V100s have 32 GiB, of which Torpor's functions had 25."""
+    parser.add_argument("--gpu-limit", default=gpu_limit, metavar="SIZE", help="of each GPU, for Torpor's functions")
+    parser.add_argument("--card", default=card, metavar="SIZE", help="of each GPU, for native processes; `whole` for all there is")
+    parser.add_argument("--distinct", type=int, default=16, help="weight sets of a model; functions have them in turn")
+    parser.add_argument("--host-pool", default="48GiB", metavar="SIZE", help="host memory for what left the GPUs; grows as needed")
+    parser.add_argument("--pinned-limit", default="40GiB", metavar="SIZE", help="page-locked memory of all functions' processes")
+    parser.add_argument("--start-seconds", type=float, default=200, help="who has not started then does not take part")
+    parser.add_argument("--seed", type=int, default=1, help="of the times of requests")
+
+
 @dataclasses.dataclass
 class Deployment:
     """Who has started, and the router before them. There is no server where they are native."""
@@ -51,12 +62,11 @@ def scheduler_section(settings):
 def torpor(given, wanted, logs, name, server_flags=(), scheduler=None):
     """Functions of a server of their own, which shares all GPUs. `scheduler` is {key: value} of that section."""
     section = scheduler_section(scheduler or {})
-    pool = f"{machine.memory()['MemTotal'] // 2 >> 20}MiB"
-    settings = [f'[memory]\nhost_pool = "{pool}"\n[scheduler]', *section,
+    settings = [f'[memory]\nhost_pool = "{given.host_pool}"\npinned_limit = "{given.pinned_limit}"\n[scheduler]', *section,
                 *(f"[functions.{member.name}]\nslo_ms = {member.slo_ms}" for member in wanted)]
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(Server(logs / f"{name}-server.log", *server_options(given), *server_flags,
-                                            settings="\n".join(settings) + "\n"))
+        flags = (*server_options(given), "--gpu-limit", given.gpu_limit, *server_flags)
+        server = stack.enter_context(Server(logs / f"{name}-server.log", *flags, settings="\n".join(settings) + "\n"))
         begin = time.monotonic()
         zygote = fleet.Zygote([member.model for member in wanted], logs, name, remoted(server, "zygote"))
         stack.callback(zygote.end)

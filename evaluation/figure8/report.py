@@ -48,7 +48,7 @@ def tell(given, points, wanted, output, bars):
 
 def draw(given, measured, output):
     """P98 over functions on the GPU."""
-    labels = {"native": "native processes", "torpor": "Torpor, all measured"}
+    labels = {"native": "native processes", "torpor": "Torpor"}
     drawn, notes = {}, {}
     top = 1.5 * given.slo
     for name, point in sorted(measured.items(), key=lambda item: (item[1]["functions"], item[1]["rpm"])):
@@ -57,11 +57,11 @@ def draw(given, measured, output):
         notes[at] = f"{point['rpm']}/min" + (f": {cell(point['p98_ms'], 0)}" if at[1] == top else "")
     most = max(point["functions"] for point in measured.values())
     drawn[f"objective, {given.slo} ms"] = [(0, given.slo), (most, given.slo)]
-    subtitle = (f"{given.model}, batch 1, independent arrivals, {given.minutes:g} min each; Torpor within {given.gpu_limit} of the card, "
-                f"native within {given.card}" + ("; SIMULATED GPU, times mean nothing" if given.simulated else ""))
-    lines.write(output / "figure8.svg", lines.draw(
-        "Low-rate functions on one GPU: P98 by functions and requests a minute", subtitle, "functions on the GPU",
-        "P98 latency, end to end (ms)", drawn, (0, top), notes))
+    subtitle = (f"{given.model}, batch 1, independent arrivals, {given.minutes:g} minutes a point; Torpor has {given.gpu_limit} of the card, "
+                f"native processes {given.card}")
+    title = "SIMULATED GPU, times mean nothing" if given.simulated else "Low-rate functions on one GPU: P98 by functions, requests a minute"
+    lines.write(output / "figure8.svg", lines.draw(title, subtitle, "functions on the GPU", "P98 latency, end to end (ms)", drawn, (0, top),
+                                                   notes))
 
 
 def say(given, points, wanted, measured, bars):
