@@ -57,11 +57,11 @@ def tell(given, points, output, bars):
 def draw(given, measured, output):
     """The GPUs' loads."""
     gpus = sorted({gpu for point in measured.values() for gpu in point["busy"]})
-    title = "SIMULATED GPUs, loads mean nothing" if given.simulated else \
-        f"Load of the GPUs, {given.functions} {given.model} functions (P98 below; each group has a scale of its own)"
+    title = "SIMULATED GPUs, loads mean nothing" if given.simulated else f"Load of the GPUs, {given.functions} {given.model} functions"
     values = {f"{name}, P98 {cell(point['p98_ms'], 0)} ms": {gpu: 100 * point["busy"].get(gpu, 0.0) for gpu in gpus}
               for name, point in measured.items()}
-    lines.write(output / "figure9.svg", chart.draw(title, "%", list(values), {gpu: f"GPU {gpu}" for gpu in gpus}, values))
+    axis = "part of the time in which functions used the GPU (%)"
+    lines.write(output / "figure9.svg", chart.draw(title, "%", list(values), {gpu: f"GPU {gpu}" for gpu in gpus}, values, axis))
 
 
 def say(points, measured, bars):
