@@ -12,11 +12,11 @@ from server import Server, remoted
 from serving import Router, swaps_of
 
 
-def add_arguments(parser, gpu_limit="25GiB", card="32GiB"):
+def add_arguments(parser, gpu_limit="25GiB", card="32GiB", distinct=16):
     """The flags of every script that deploys functions. The paper's V100s have 32 GiB, of which Torpor's functions had 25."""
     parser.add_argument("--gpu-limit", default=gpu_limit, metavar="SIZE", help="of each GPU, for Torpor's functions")
     parser.add_argument("--card", default=card, metavar="SIZE", help="of each GPU, for native processes; `whole` for all there is")
-    parser.add_argument("--distinct", type=int, default=16, help="weight sets of a model; functions have them in turn")
+    parser.add_argument("--distinct", type=int, default=distinct, help="weight sets of a model; functions have them in turn")
     parser.add_argument("--host-pool", default="48GiB", metavar="SIZE", help="host memory for what left the GPUs; grows as needed")
     parser.add_argument("--pinned-limit", default="40GiB", metavar="SIZE", help="page-locked memory of all functions' processes")
     parser.add_argument("--start-seconds", type=float, default=200, help="who has not started then does not take part")
