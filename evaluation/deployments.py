@@ -76,30 +76,30 @@ def torpor(given, wanted, logs, name, server_flags=(), scheduler=None):
         own = machine.private_bytes(started[-1].pid) >> 20 if started else 0
         print(f"{name}: {len(started)} functions of Torpor's after {time.monotonic() - begin:.0f} s; a process has {own} MiB of its own",
               flush=True)
-        router = Router(started, server.directory, logs / f"{name}-router.log", section)
+        router = Router(wanted, server.directory, logs / f"{name}-router.log", section)
         yield Deployment(started, stack.enter_context(router), server)
 
 
 @contextlib.contextmanager
-def native(given, choose, logs, name, models):
-    """Native processes, each pinned to its GPU. `choose` is called with a function that starts members, and gives those that have
-    started. Over simulated GPUs they are remoted, too."""
+def native(given, wanted, logs, name, choose=lambda start, wanted: start(wanted)):
+    """Native processes of those wanted, each pinned to its GPU. `choose` starts some with the function that it gets, and gives those that
+    have started. Over simulated GPUs they are remoted, too."""
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         prefix = []
         if given.simulated:
             prefix = remoted(stack.enter_context(Server(logs / f"{name}-server.log", *server_options(given))), "native")
-        zygote = fleet.Zygote(models, logs, name, prefix)
+        zygote = fleet.Zygote([member.model for member in wanted], logs, name, prefix)
         stack.callback(zygote.end)
         zygote.wait_ready()
 
-        def start(wanted):
-            return zygote.start(wanted, given.start_seconds,
+        def start(some):
+            return zygote.start(some, given.start_seconds,
                                 lambda member: {} if given.simulated else {"CUDA_VISIBLE_DEVICES": str(member.gpu)})
 
-        started = choose(start)
+        started = choose(start, wanted)
         print(f"{name}: {len(started)} native functions", flush=True)
-        yield Deployment(started, stack.enter_context(Router(started, folder, logs / f"{name}-router.log")))
+        yield Deployment(started, stack.enter_context(Router(wanted, folder, logs / f"{name}-router.log")))
 
 
 def start_what_fits(given, start, wanted, gpus):

@@ -81,8 +81,8 @@ def take(given, figure, points, label, scheduler, missing, logs, time):
     """The missing points of a line, whose functions are started once."""
     members = fleet.members(figure.models, max(missing), given.distinct, figure.slo_ms, given.gpus, STAND_IN if given.simulated else None)
     if scheduler is None:
-        deployed = deployments.native(given, lambda start: deployments.start_what_fits(given, start, members, given.gpus), logs,
-                                      slug(label), [member.model for member in members])
+        deployed = deployments.native(given, members, logs, slug(label),
+                                      lambda start, wanted: deployments.start_what_fits(given, start, wanted, given.gpus))
     else:
         settings = {key: value(given.gpus) if callable(value) else value for key, value in scheduler.items()}
         deployed = deployments.torpor(given, members, logs, slug(label), ("--gpus", ",".join(map(str, range(given.gpus)))), settings)

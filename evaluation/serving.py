@@ -26,13 +26,17 @@ def free_port():
 
 
 class Router:
-    """`torpor-router` for the length of a `with`. `directory` is a server's, or any folder where none is."""
+    """`torpor-router` for the length of a `with`. `directory` is a server's, or any folder where none is. Members that have not started
+    have objectives, which their requests miss."""
 
-    def __init__(self, started, directory, log, scheduler=()):
-        self.members, self.directory, self.port = started, pathlib.Path(directory), free_port()
+    def __init__(self, members, directory, log, scheduler=()):
+        self.directory, self.port = pathlib.Path(directory), free_port()
         self.settings, self.log = pathlib.Path(log).with_suffix(".toml"), log
-        functions = [f'[functions.{member.name}]\nendpoints = ["127.0.0.1:{member.port}"]\nslo_ms = {member.slo_ms}\n'
-                     for member in started]
+        functions = []
+        for member in members:
+            functions.append(f"[functions.{member.name}]\nslo_ms = {member.slo_ms}")
+            if member.port:
+                functions.append(f'endpoints = ["127.0.0.1:{member.port}"]')
         self.settings.write_text("\n".join(["[scheduler]", *scheduler, *functions]))
 
     def __enter__(self):
