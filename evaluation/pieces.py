@@ -38,6 +38,8 @@ class Piece:
 PIECES = [
     Piece("latency", "Table 4: eight models, natively and remoted", "latency/run", "--rounds 3", "--rounds 1",
           "--simulated --rounds 1 --inferences 10"),
+    Piece("table4", "Table 4: native, remoted, swaps over PCIe and from another GPU", "table4/run", "--rounds 50", "--quick",
+          "--simulated --quick", folder=BOTH),
     Piece("first", "the first inference of a new process", "latency/run", "--first-only --first-rounds 3", "--first-only",
           "--simulated --first-only"),
     Piece("floor", "what no remoting can beat", "floor/run", "", "--rounds 2", tools=("cc",)),
