@@ -1,23 +1,35 @@
-"""Groups of bars as an SVG, without anything that has to be installed. Each group has a scale of its own."""
+"""Groups of bars as an SVG, without anything that has to be installed. Each group has a scale of its own, or all have an axis."""
 
 from xml.sax.saxutils import escape
 
 COLOURS = ("#555555", "#b2182b", "#ef8a62", "#fddbc7", "#92c5de", "#2166ac")
 
 BAR, GAP, GROUP_GAP = 46, 6, 60
-PLOT_HEIGHT, TOP, LEFT, BOTTOM, LEGEND_LINE = 260, 60, 30, 40, 20
+PLOT_HEIGHT, TOP, LEFT, BOTTOM, LEGEND_LINE = 260, 70, 46, 40, 20
+AXIS_GAP = 8
+# The width of a letter, on average.
+LETTER = 7.5
 
 
-def draw(title, unit, groups, kinds, values):
-    """`kinds` is {key: label}, in order; `values` is {group: {key: number}}. Gives the text of the file."""
-    group_width = len(kinds) * (BAR + GAP)
-    width = LEFT + len(groups) * (group_width + GROUP_GAP)
+def draw(title, unit, groups, kinds, values, axis=None):
+    """`kinds` is {key: label}, in order; `values` is {group: {key: number}}; with the label of an `axis` all groups have that one.
+    Gives the text of the file."""
+    group_width = max(len(kinds) * (BAR + GAP), LETTER * max(len(group) + len(unit) + 3 for group in groups) - GROUP_GAP // 2)
+    width = max(LEFT + len(groups) * (group_width + GROUP_GAP), LETTER * len(title) + 2 * LEFT)
     base = TOP + PLOT_HEIGHT
     height = base + BOTTOM + LEGEND_LINE * len(kinds)
     parts = [text(LEFT, 24, title, size=16, anchor="start")]
+    common = max((value for group in groups for value in values[group].values()), default=1) or 1 if axis else None
+    if axis:
+        parts.append(f'<line x1="{LEFT}" y1="{TOP}" x2="{LEFT}" y2="{base}" stroke="black"/>')
+        for part in (0, 0.25, 0.5, 0.75, 1):
+            y = base - PLOT_HEIGHT * part
+            parts.append(f'<line x1="{LEFT - 5}" y1="{y}" x2="{LEFT}" y2="{y}" stroke="black"/>')
+            parts.append(text(LEFT - 8, y + 4, f"{common * part:.3g}", size=11, anchor="end"))
+        parts.append(text(LEFT, TOP - 14, axis, size=12, anchor="start"))
     for index, group in enumerate(groups):
-        left = LEFT + index * (group_width + GROUP_GAP)
-        most = max(values[group].values()) or 1
+        left = LEFT + AXIS_GAP + index * (group_width + GROUP_GAP)
+        most = common or max(values[group].values()) or 1
         parts.append(f'<line x1="{left}" y1="{base}" x2="{left + group_width}" y2="{base}" stroke="black"/>')
         parts.append(text(left + group_width / 2, base + 22, f"{group} ({unit})"))
         for place, key in enumerate(kinds):
@@ -34,7 +46,7 @@ def draw(title, unit, groups, kinds, values):
                      'stroke="black" stroke-width="0.5"/>')
         parts.append(text(LEFT + 20, y, label, size=12, anchor="start"))
     return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-            f'viewBox="0 0 {width} {height}" font-family="sans-serif">\n'
+            f'viewBox="0 0 {width} {height}" font-family="DejaVu Sans, sans-serif">\n'
             '<rect width="100%" height="100%" fill="white"/>\n' + "\n".join(parts) + "\n</svg>\n")
 
 

@@ -9,6 +9,8 @@ COLOURS = ("#2166ac", "#b2182b", "#1a9850", "#7b3294", "#e08214", "#555555", "#c
 DASHES = ("", "8 4", "2 3", "10 3 2 3", "5 2", "1 2", "12 5")
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 380, 70, 250, 70, 60
+# What a number below the axis needs.
+NUMBER_WIDTH = 26
 
 
 def ticks(least, most, about=6):
@@ -20,8 +22,9 @@ def ticks(least, most, about=6):
     return [least + step * place for place in range(count + 1)]
 
 
-def draw(title, subtitle, x_label, y_label, lines, y_range=(0, 100)):
-    """`lines` is {label: [(x, y), ...]}; the y axis has `y_range`. Gives the text of the file."""
+def draw(title, subtitle, x_label, y_label, lines, y_range=(0, 100), notes=None):
+    """`lines` is {label: [(x, y), ...]}; the y axis has `y_range`; `notes` is {(x, y): what stands beside that point}. Gives the text
+    of the file."""
     xs = [x for points in lines.values() for x, _ in points]
     (x_least, x_most), (y_least, y_most) = (min(xs), max(xs)), y_range
 
@@ -34,10 +37,13 @@ def draw(title, subtitle, x_label, y_label, lines, y_range=(0, 100)):
         _, height = at(x_least, y)
         parts.append(f'<line x1="{LEFT}" y1="{height:.1f}" x2="{LEFT + WIDTH}" y2="{height:.1f}" stroke="#dddddd"/>')
         parts.append(text(LEFT - 8, height + 4, f"{y:g}", size=12, anchor="end"))
+    last = float("-inf")
     for x in sorted(set(xs)):
         place, _ = at(x, y_least)
         parts.append(f'<line x1="{place:.1f}" y1="{TOP + HEIGHT}" x2="{place:.1f}" y2="{TOP + HEIGHT + 5}" stroke="black"/>')
-        parts.append(text(place, TOP + HEIGHT + 20, f"{x:g}", size=12))
+        if place - last >= NUMBER_WIDTH:
+            parts.append(text(place, TOP + HEIGHT + 20, f"{x:g}", size=12))
+            last = place
     parts.append(f'<rect x="{LEFT}" y="{TOP}" width="{WIDTH}" height="{HEIGHT}" fill="none" stroke="black"/>')
     parts.append(text(LEFT + WIDTH / 2, TOP + HEIGHT + 46, x_label))
     middle = TOP + HEIGHT / 2
@@ -53,6 +59,9 @@ def draw(title, subtitle, x_label, y_label, lines, y_range=(0, 100)):
         left = LEFT + WIDTH + 18
         parts.append(f'<line x1="{left}" y1="{height}" x2="{left + 34}" y2="{height}" {style}/>')
         parts.append(text(left + 42, height + 4, label, size=12, anchor="start"))
+    for point, note in (notes or {}).items():
+        place, height = at(*point)
+        parts.append(text(place + 6, height - 6, note, size=11, anchor="start"))
     width, height = LEFT + WIDTH + RIGHT, TOP + HEIGHT + BOTTOM
     return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
             'font-family="DejaVu Sans, sans-serif">\n<rect width="100%" height="100%" fill="white"/>\n'

@@ -57,6 +57,12 @@ def card_used_bytes(gpu=0):
     return int(rows[gpu][0]) << 20 if rows and rows[gpu][0].isdigit() else None
 
 
+def card_total_bytes(gpu=0):
+    """GPU memory that there is; None if nvidia-smi does not say."""
+    rows = _nvidia_smi("--query-gpu=memory.total")
+    return int(rows[gpu][0]) << 20 if rows and rows[gpu][0].isdigit() else None
+
+
 def gpus():
     """How many GPUs there are, as nvidia-smi says."""
     return len(_nvidia_smi("--query-gpu=index") or ())

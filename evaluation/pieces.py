@@ -4,6 +4,7 @@ import dataclasses
 import shutil
 
 LOGS = "--logs {folder}"
+BOTH = "--logs {folder} --output {folder}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,12 +38,26 @@ class Piece:
 PIECES = [
     Piece("latency", "Table 4: eight models, natively and remoted", "latency/run", "--rounds 3", "--rounds 1",
           "--simulated --rounds 1 --inferences 10"),
+    Piece("table4", "Table 4: native, remoted, swaps over PCIe and from another GPU", "table4/run", "--rounds 50", "--quick",
+          "--simulated --quick", folder=BOTH),
     Piece("first", "the first inference of a new process", "latency/run", "--first-only --first-rounds 3", "--first-only",
           "--simulated --first-only"),
     Piece("floor", "what no remoting can beat", "floor/run", "", "--rounds 2", tools=("cc",)),
     Piece("figure6", "what each idea of remoting brings", "figure6/run", "", "--rounds 1",
           "--simulated --rounds 1 --inferences 10"),
     Piece("figure7", "what each idea of swapping brings", "figure7/run", "", "--rounds 3", "--simulated --rounds 2"),
+    Piece("figure8", "low-rate functions on one GPU", "figure8/run", "--minutes 0.5 --most 320 --seconds 420", "--quick --seconds 420",
+          "--simulated --quick", folder=BOTH),
+    Piece("figure9", "load balance on several GPUs", "figure9/run", "--minutes 1 --seconds 420", "--quick", "--simulated --quick",
+          folder=BOTH, gpus=2),
+    Piece("figure10-gpus", "functions of one model, measured", "figure10/run", "--counts 160 80 --minutes 1 --seconds 420",
+          "--counts 40 --quick", "--simulated --quick", folder=BOTH),
+    Piece("figure11-gpus", "mixed functions, measured", "figure11/run",
+          "--counts 160 --gpu-limit 7GiB --speed 4 --minutes 1 --only default deadline slo-aware-interference --seconds 400",
+          "--counts 80 --gpu-limit 3GiB --speed 4 --only default deadline --quick --seconds 400",
+          "--simulated --quick --only default deadline", folder=BOTH),
+    Piece("validate", "the simulator beside the same trace on GPUs", "validate/run", "--functions 80 --minutes 1 --seconds 420",
+          "--functions 40 --quick --seconds 420", "--simulated --quick", folder=BOTH),
     Piece("figure10", "functions of one model on a node (simulated always)", "figure10/run", "--simulate v100x4 --seeds 1",
           "--simulate v100x4 --quick", "--simulate v100x4 --quick", folder="--output {folder}", gpus=0),
     Piece("figure11", "mixed functions on a node (simulated always)", "figure11/run", "--simulate v100x4 --seeds 1",

@@ -9,21 +9,24 @@ import subprocess
 import sys
 import tempfile
 
+import measured
 from server import binaries
 
 
 def arguments(description, here):
-    """The flags that every such script has."""
+    """The flags of a figure that is simulated (--simulate) or measured (without, measured.py)."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--simulate", required=True, metavar="PROFILE",
-                        help="the node: v100x4, h200x8 or a file; only the simulated node runs this so far")
-    parser.add_argument("--quick", action="store_true", help="a few minutes of the trace and every other point")
-    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="traces that each point is the mean of")
-    parser.add_argument("--records", metavar="DIR", help="keep what became of each request here, one CSV for each run")
-    parser.add_argument("--output", default=here, metavar="DIR", help="for the summary and the figure; default: this folder")
+    parser.add_argument("--quick", action="store_true", help="a few minutes of the trace and fewer points")
+    virtual = parser.add_argument_group("simulated: torpor simulate, no GPU")
+    virtual.add_argument("--simulate", metavar="PROFILE", help="the node: v100x4, h200x8 or a file")
+    virtual.add_argument("--seeds", type=int, default=3, metavar="N", help="traces that each point is the mean of")
+    virtual.add_argument("--records", metavar="DIR", help="keep what became of each request here, one CSV for each run")
+    measured.add_arguments(parser.add_argument_group("measured: on this machine's GPUs"))
     given = parser.parse_args()
     if given.quick:
         given.seeds = 1
+    if given.simulate:
+        given.output = given.output or here
     return given
 
 

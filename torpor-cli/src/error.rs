@@ -1,6 +1,7 @@
 //! What can go wrong, and the exit code it ends with.
 
 use crate::bench::BenchError;
+use crate::calibrate::CalibrationError;
 use crate::demo::DemoError;
 use crate::deploy::DeployError;
 use crate::load_test::LoadTestError;
@@ -157,6 +158,9 @@ pub enum CliError {
         /// Why not.
         error: io::Error,
     },
+    /// There is no profile.
+    #[error(transparent)]
+    Calibration(#[from] CalibrationError),
     /// The operating system refused something that it usually does not.
     #[error("the operating system refuses: {0}")]
     Io(#[from] io::Error),

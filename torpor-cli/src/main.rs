@@ -2,6 +2,7 @@
 
 mod admin;
 mod bench;
+mod calibrate;
 mod cdi;
 mod completion;
 mod config;
@@ -86,6 +87,7 @@ enum Verb {
     LoadTest(load_test::LoadTest),
     Report(load_test::Report),
     Simulate(simulate::Simulate),
+    Calibrate(calibrate::Calibrate),
     Cdi(cdi::Cdi),
     Config(config::Config),
     Completion(completion::Completion),
@@ -154,6 +156,7 @@ fn main() -> ExitCode {
         Verb::LoadTest(verb) => verb.run(),
         Verb::Report(verb) => verb.run(),
         Verb::Simulate(verb) => verb.run(),
+        Verb::Calibrate(verb) => verb.run(),
         Verb::Cdi(verb) => verb.run(),
         Verb::Config(verb) => verb.run(),
         Verb::Completion(verb) => verb.run(),

@@ -4,7 +4,7 @@ mod baseline;
 mod generate;
 mod link;
 mod node;
-mod profile;
+pub mod profile;
 mod work;
 
 use crate::error::CliError;

@@ -12,6 +12,8 @@ use crate::load_test::record::Record;
 use crate::simulate::link::Links;
 use crate::simulate::profile::Model;
 use crate::simulate::work::{Function, Request, Tally, Work};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::time::{Duration, Instant};
@@ -90,6 +92,10 @@ struct Turn {
     client: usize,
     began: Duration,
     loading: bool,
+    /// Memory had to be brought for it.
+    swaps: bool,
+    /// What its inference takes without that.
+    works: Duration,
 }
 
 /// The node.
@@ -113,6 +119,7 @@ pub struct Node<'a> {
     gated: Vec<usize>,
     passed: usize,
     tally: Tally,
+    random: ChaCha8Rng,
 }
 
 impl<'a> Node<'a> {
@@ -140,6 +147,7 @@ impl<'a> Node<'a> {
             gated: Vec::new(),
             passed: 0,
             tally: Tally::default(),
+            random: ChaCha8Rng::seed_from_u64(policies.seed),
         };
         for gpu in 0..count {
             node.hear(What::WorkerStarted { gpu, limit_bytes });

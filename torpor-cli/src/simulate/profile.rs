@@ -1,6 +1,6 @@
 //! Profiles: what a node is and what its models take, read from TOML. Each model says where its numbers come from.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,14 +13,17 @@ const BUILT_IN: [(&str, &str); 2] =
     [("v100", include_str!("profiles/v100.toml")), ("h200", include_str!("profiles/h200.toml"))];
 
 /// What a node is and what its models take.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
     /// Device memory that functions may use on each GPU.
+    #[serde(serialize_with = "in_bytes")]
     pub gpu_limit: ByteSize,
     /// Device memory that there is, for native processes.
+    #[serde(serialize_with = "in_bytes")]
     pub gpu_memory: ByteSize,
     /// Device memory that a native process has beside its weights: context, code, the framework's reserve.
+    #[serde(serialize_with = "in_bytes")]
     pub native_overhead: ByteSize,
     /// From the start of a native process until it can answer, in milliseconds.
     pub native_start_ms: f64,
@@ -33,7 +36,7 @@ pub struct Profile {
 }
 
 /// What a model takes.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Model {
     /// Device memory that is brought.
@@ -42,6 +45,9 @@ pub struct Model {
     pub warm_ms: f64,
     /// The first one after an eviction, over a link that nobody else uses; absent if nobody has measured it.
     pub swapped_ms: Option<f64>,
+    /// What single inferences take, as parts of their median, each equally likely; empty: all take the same.
+    #[serde(default)]
+    pub spread: Vec<f64>,
     /// Where these numbers come from.
     pub source: String,
 }
@@ -107,10 +113,17 @@ impl Profile {
         }
     }
 
+    /// As a file that [`Self::find`] reads.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a profile has texts, numbers, lists and tables alone")
+    }
+
     fn parse(text: &str, path: &Path) -> Result<Self, ProfileError> {
         let wrong = |error| ProfileError::Wrong { path: path.to_owned(), error: Box::new(error) };
         let profile: Self = toml::from_str(text).map_err(wrong)?;
-        let mut numbers = profile.models.values().flat_map(|model| [model.bytes as f64, model.warm_ms]);
+        let numbers =
+            |model: &Model| [model.bytes as f64, model.warm_ms].into_iter().chain(model.spread.clone());
+        let mut numbers = profile.models.values().flat_map(numbers);
         let is_right = !profile.topology.gpus.is_empty()
             && !profile.models.is_empty()
             && numbers.all(|number| number > 0.0 && number < 1e15);
@@ -141,7 +154,17 @@ impl Profile {
     }
 }
 
+fn in_bytes<S: serde::Serializer>(size: &ByteSize, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{}B", size.0))
+}
+
 impl Model {
+    /// How much longer than usual one inference takes, by a number that was drawn.
+    pub fn factor(&self, drawn: u64) -> f64 {
+        let place = drawn.checked_rem(self.spread.len() as u64).unwrap_or(0);
+        self.spread.get(place as usize).copied().unwrap_or(1.0)
+    }
+
     /// An inference whose model is on the GPU.
     pub fn warm(&self) -> Duration {
         Duration::from_secs_f64(self.warm_ms / 1e3)
@@ -187,6 +210,17 @@ mod tests {
             (way_ms.max(model.warm_ms) + 1e3 * model.swap_overhead(topology).as_secs_f64()).round()
         };
         assert_eq!((model.warm_ms, swapped_ms(1), swapped_ms(2)), (19.0, 25.0, 41.0));
+    }
+
+    #[test]
+    fn a_profile_is_read_as_it_was_written() {
+        let mut profile = Profile::find("v100x4").unwrap();
+        profile.models.get_mut("resnet152").unwrap().spread = vec![0.5, 1.0, 1.5];
+        let read = Profile::parse(&profile.to_toml(), Path::new("written.toml")).unwrap();
+        assert_eq!((read.gpu_limit, &read.topology), (profile.gpu_limit, &profile.topology));
+        let model = &read.models["resnet152"];
+        assert_eq!([0, 1, 2, 3].map(|drawn| model.factor(drawn)), [0.5, 1.0, 1.5, 0.5]);
+        assert!((read.models["bert_large_qa"].factor(7) - 1.0).abs() < 1e-12);
     }
 
     #[test]

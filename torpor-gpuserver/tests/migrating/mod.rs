@@ -29,7 +29,10 @@ pub fn start_with(flags: &[&str]) -> Server {
     Server::start_by(|directory| {
         let mut command = Command::new(served::PROGRAM);
         command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(served::driver());
-        command.args(["--gpus", "0,1", "--pinned-limit", "16MiB", "--staging", "4MiB", "--log", "debug"]);
+        command.args(["--gpus", "0,1", "--staging", "4MiB", "--log", "debug"]);
+        if !flags.contains(&"--pinned-limit") {
+            command.args(["--pinned-limit", "16MiB"]);
+        }
         command.args(["--gpu-limit", "64MiB", "--host-pool", "128MiB", "--host-slab", "32MiB"]);
         command.env("TORPOR_SIMGPU_DEVICES", "2").env("TORPOR_GPUSERVER", served::PROGRAM);
         command.env("TORPOR_SIMGPU_TIME", "real");

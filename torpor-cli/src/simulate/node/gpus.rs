@@ -3,6 +3,7 @@
 use crate::load_test::record::{Outcome, Record};
 use crate::simulate::node::{Client, FIRST_WORD, Node, Step, Turn};
 use crate::simulate::work::record;
+use rand::Rng;
 use torpor_gpuserver::policy::due::due;
 use torpor_gpuserver::policy::eviction::{Resident, victims};
 
@@ -32,9 +33,11 @@ impl Node<'_> {
         self.counter += 1;
         let it = &mut self.clients[client];
         (it.last_used, it.turns) = (self.counter, it.turns + 1);
-        self.gpus[gpu].active = Some(Turn { client, began: self.now, loading: missing > 0 });
+        let works = it.model.warm().mul_f64(it.model.factor(self.random.next_u64()));
+        self.gpus[gpu].active =
+            Some(Turn { client, began: self.now, loading: missing > 0, swaps: missing > 0, works });
         if missing == 0 {
-            return self.at(self.now + self.clients[client].model.warm(), Step::Finish { gpu });
+            return self.at(self.now + works, Step::Finish { gpu });
         }
         self.make_room(gpu, client, missing);
         self.clients[client].resident_bytes += missing;
@@ -80,7 +83,7 @@ impl Node<'_> {
             let Some(turn) = &mut self.gpus[gpu].active else { continue };
             turn.loading = false;
             let model = self.clients[turn.client].model;
-            let done = self.now.max(turn.began + model.warm()) + model.swap_overhead(self.topology);
+            let done = self.now.max(turn.began + turn.works) + model.swap_overhead(self.topology);
             self.at(done, Step::Finish { gpu });
         }
         self.next_load();
@@ -96,7 +99,7 @@ impl Node<'_> {
         if let Some(id) = it.request.take() {
             let (request, function) = self.request(id);
             let latency = self.now - request.at;
-            let start = if lasted > function.model.warm() { "swapped" } else { "warm" };
+            let start = if turn.swaps { "swapped" } else { "warm" };
             let outcome = if latency > self.work.patience { Outcome::Timeout } else { Outcome::Ok };
             records[id] = Some(record(request, function, latency.min(self.work.patience), outcome, start));
             self.passed -= 1;

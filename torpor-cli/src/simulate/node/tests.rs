@@ -37,6 +37,17 @@ fn the_first_request_swaps_and_the_next_is_warm() {
 }
 
 #[test]
+fn inferences_differ_as_the_profile_s_spread_says() {
+    let mut profile = Profile::find("v100x1").unwrap();
+    profile.models.get_mut("resnet152").unwrap().spread = vec![1.0, 2.0];
+    let requests: Vec<_> = (0..40).map(|at| (100 * at, 0)).collect();
+    let (latencies, _) = run(&profile, &work(&profile, &["resnet152"], &requests), Placement::MostFree);
+    let warm = &latencies[1..];
+    assert!(warm.contains(&19.0) && warm.contains(&38.0), "{warm:?}");
+    assert!(warm.iter().all(|latency| [19.0, 38.0].contains(latency)), "{warm:?}");
+}
+
+#[test]
 fn whoever_waits_for_a_busy_gpu_goes_to_an_idle_one() {
     let profile = Profile::find("v100x4").unwrap();
     // Functions 0 and 4 are both on the first GPU.
