@@ -1,24 +1,36 @@
-//! The anteroom: host ranges of clients that went on at another GPU, mapped and page-locked as they were, for when they come back.
+//! The anteroom: what clients had page-locked that went on at another GPU, as it was, for when they come back.
 //!
 //! Giving page-locked memory back waits for the whole GPU, and locking it anew keeps the driver from everybody else for
 //! milliseconds. A client that moves to and fro needs neither. What is kept counts as page-locked memory of its function here,
 //! and goes as soon as that is in anybody's way: its share of the budget, or its addresses.
 
-use crate::worker::memory::host_range::HostMemory;
 use crate::worker::sync::lock;
+use std::any::Any;
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
 use std::sync::Mutex;
 use torpor_proto::layout::AddressRange;
 
 /// Of the page-locked memory that all clients may have here, the part that those may keep that are elsewhere.
 const KEPT_PART: u64 = 8;
 
-/// Who was here, and what it left, the longest away first.
+/// What a client has left.
+#[derive(Debug)]
+pub(crate) struct Left {
+    /// Whose it is.
+    pub(crate) client: u64,
+    /// Where it is mapped.
+    pub(crate) range: AddressRange,
+    /// How much of it is page-locked.
+    pub(crate) locked_bytes: u64,
+    /// It, as sessions know it.
+    pub(crate) host: Box<dyn Any + Send>,
+}
+
+/// What is kept, the longest away first.
 #[derive(Debug)]
 pub(crate) struct Anteroom {
     limit_bytes: u64,
-    kept: Mutex<VecDeque<(u64, HostMemory)>>,
+    kept: Mutex<VecDeque<Left>>,
 }
 
 impl Anteroom {
@@ -28,16 +40,16 @@ impl Anteroom {
     }
 
     /// Keeps what a client has left, as long as there is room.
-    pub(crate) fn keep(&self, client: u64, host: HostMemory) {
+    pub(crate) fn keep(&self, left: Left) {
         let mut gone = Vec::new();
         {
             let mut kept = lock(&self.kept);
-            kept.push_back((client, host));
-            let mut bytes: u64 = kept.iter().map(|(_, host)| host.locked_bytes()).sum();
+            kept.push_back(left);
+            let mut bytes: u64 = kept.iter().map(|left| left.locked_bytes).sum();
             while bytes > self.limit_bytes
                 && let Some(longest) = kept.pop_front()
             {
-                bytes -= longest.1.locked_bytes();
+                bytes -= longest.locked_bytes;
                 gone.push(longest);
             }
         }
@@ -45,34 +57,60 @@ impl Anteroom {
         drop(gone);
     }
 
-    /// What a client finds that comes with this file and these addresses. What else is kept at the addresses goes.
-    pub(crate) fn take(
-        &self,
-        client: u64,
-        file: &OwnedFd,
-        range: AddressRange,
-        staging_bytes: u64,
-    ) -> Option<HostMemory> {
-        let there = self.remove(|_, host| host.range().overlaps(range));
-        let is_its_own =
-            |(whose, host): &(u64, HostMemory)| *whose == client && host.is(file, range, staging_bytes);
-        there.into_iter().find(is_its_own).map(|(_, host)| host)
+    /// What a client left that comes back to these addresses. What others left there goes.
+    pub(crate) fn take(&self, client: u64, range: AddressRange) -> Option<Left> {
+        let there = self.remove(|left| left.range.overlaps(range));
+        there.into_iter().find(|left| left.client == client)
     }
 
     /// A client will not come back.
     pub(crate) fn forget(&self, client: u64) {
-        drop(self.remove(|whose, _| whose == client));
+        drop(self.remove(|left| left.client == client));
     }
 
     /// All of it goes. False if there is nothing.
     pub(crate) fn clear(&self) -> bool {
-        !self.remove(|_, _| true).is_empty()
+        !self.remove(|_| true).is_empty()
     }
 
-    fn remove(&self, which: impl Fn(u64, &HostMemory) -> bool) -> Vec<(u64, HostMemory)> {
+    fn remove(&self, which: impl Fn(&Left) -> bool) -> VecDeque<Left> {
         let mut kept = lock(&self.kept);
-        let (gone, stays) = kept.drain(..).partition(|(client, host)| which(*client, host));
+        let (gone, stays) = kept.drain(..).partition(which);
         *kept = stays;
-        Vec::from_iter::<VecDeque<_>>(gone)
+        gone
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn left(client: u64, address: u64, locked_bytes: u64) -> Left {
+        let range = AddressRange { address, bytes: 0x1000 };
+        Left { client, range, locked_bytes, host: Box::new(client) }
+    }
+
+    #[test]
+    fn who_comes_back_finds_what_it_left_and_others_nothing() {
+        let anteroom = Anteroom::new(80);
+        anteroom.keep(left(1, 0x1000, 4));
+        anteroom.keep(left(2, 0x2000, 4));
+        let range = AddressRange { address: 0x1000, bytes: 0x1000 };
+        assert_eq!(anteroom.take(1, range).map(|left| left.client), Some(1));
+        assert!(anteroom.take(1, range).is_none(), "once");
+        let range = AddressRange { address: 0x2000, bytes: 0x1000 };
+        assert!(anteroom.take(3, range).is_none(), "another's");
+        assert!(anteroom.take(2, range).is_none(), "its addresses were wanted");
+    }
+
+    #[test]
+    fn the_longest_away_makes_room() {
+        let anteroom = Anteroom::new(80);
+        (1..=3).for_each(|client| anteroom.keep(left(client, client << 12, 4)));
+        let range = |client: u64| AddressRange { address: client << 12, bytes: 0x1000 };
+        assert!(anteroom.take(1, range(1)).is_none());
+        assert!(anteroom.take(2, range(2)).is_some());
+        anteroom.forget(3);
+        assert!(!anteroom.clear(), "nothing is left");
     }
 }

@@ -4,7 +4,6 @@ use crate::worker::gpu::Shared;
 use crate::worker::mailbox::Link;
 use crate::worker::memory::address_space::AddressSpace;
 use crate::worker::memory::arrivals::Arrivals;
-use crate::worker::memory::host_range::HostMemory;
 use crate::worker::memory::variable_room::VariableRoom;
 use crate::worker::objects::array::Arrays;
 use crate::worker::objects::graph::Graphs;
@@ -15,6 +14,7 @@ use crate::worker::objects::table::Table;
 use crate::worker::session::checkpoint::Cover;
 use crate::worker::session::dedup::Identified;
 use crate::worker::session::halt::Halt;
+use crate::worker::session::leaving::host_memory;
 use crate::worker::session::parking::Parking;
 use crate::worker::session::pause::{BUSY_NAP, IDLE_NAP, WATCH_NAP};
 use crate::worker::session::printing::Printing;
@@ -22,7 +22,6 @@ use crate::worker::session::residency::Residency;
 use crate::worker::session::watchdog::Overstay;
 use crate::worker::session::{Session, Stop};
 use crate::worker::streams::Streams;
-use crate::worker::sync::lock;
 use crate::worker::work_time::micros;
 use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
@@ -89,16 +88,7 @@ pub(crate) fn start(shared: &Arc<Shared>, attach: Attach, descriptors: Vec<Owned
             End::Untold
         });
         match end {
-            End::Released(state, session) => {
-                let ranges = [session.space.host.range(), link.arena];
-                lock(&shared.departing).extend(ranges);
-                shared.delist_released(client);
-                shared.server.tell_released(client, &state);
-                let host = session.into_host();
-                shared.memory.leave(client);
-                shared.anteroom.keep(client, host);
-                lock(&shared.departing).retain(|departing| !ranges.contains(departing));
-            }
+            End::Released(state, session) => session.leave(&state),
             end => shared.delist(client, matches!(end, End::Untold)),
         }
     };
@@ -271,20 +261,7 @@ impl Session {
         link.pinned_limit_bytes.store(attach.pinned_limit_bytes, Ordering::Relaxed);
         link.slo_ms.store(attach.slo_ms, Ordering::Relaxed);
         link.image_limit_bytes.store(attach.image_limit_bytes, Ordering::Relaxed);
-        let host = match shared.anteroom.take(link.client, &host, range, attach.staging_bytes) {
-            Some(mut kept) => {
-                kept.hand_to(link);
-                kept
-            }
-            None => {
-                let (limit_bytes, staging_bytes) = (attach.pinned_limit_bytes, attach.staging_bytes);
-                let share = shared.take_pinned(&link.function, limit_bytes, staging_bytes);
-                let share = share.map_err(|refusal| refusal.to_string())?;
-                HostMemory::new(shared, link, host, (range, staging_bytes), share).map_err(|error| {
-                    format!("its host range cannot be mapped at {:#x}: {error}", range.address)
-                })?
-            }
-        };
+        let host = host_memory(shared, link, attach, host)?;
         link.usage.pinned_bytes.store(host.locked_bytes(), Ordering::Relaxed);
         let _ = link.channel.set(channel);
         let limit_bytes = attach.memory_limit_bytes.min(shared.memory.limit_bytes());
@@ -318,11 +295,6 @@ impl Session {
             released: None,
             failures: 0,
         })
-    }
-
-    /// Gives everything back but the host range. Its work is done.
-    fn into_host(self) -> HostMemory {
-        self.space.into_host()
     }
 
     /// Gives everything back. True if the server was told before, because the client's work does not end.

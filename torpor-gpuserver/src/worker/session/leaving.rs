@@ -1,0 +1,52 @@
+//! What a client leaves here that goes on at another worker, and finds again if it comes back: its host range, in the
+//! [anteroom](crate::worker::gpu::anteroom). The rest is given back, once the server knows that the client may go on.
+
+use crate::worker::gpu::Shared;
+use crate::worker::gpu::anteroom::Left;
+use crate::worker::mailbox::Link;
+use crate::worker::memory::host_range::HostMemory;
+use crate::worker::session::Session;
+use crate::worker::sync::lock;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use torpor_proto::control::worker::Attach;
+use torpor_proto::layout::AddressRange;
+
+impl Session {
+    /// The client is this state from now on. Its work here is done.
+    pub(super) fn leave(self, state: &OwnedFd) {
+        let (shared, client) = (self.shared.clone(), self.link.client);
+        let ranges = [self.space.host.range(), self.link.arena];
+        lock(&shared.departing).extend(ranges);
+        shared.delist_released(client);
+        shared.server.tell_released(client, state);
+        let host = self.space.into_host();
+        shared.memory.leave(client);
+        let (range, locked_bytes) = (host.range(), host.locked_bytes());
+        shared.anteroom.keep(Left { client, range, locked_bytes, host: Box::new(host) });
+        lock(&shared.departing).retain(|departing| !ranges.contains(departing));
+    }
+}
+
+/// The host range of a client that comes: as it left it here, or mapped anew.
+///
+/// # Errors
+/// Why it cannot be, for people.
+pub(super) fn host_memory(
+    shared: &Shared,
+    link: &Arc<Link>,
+    attach: &Attach,
+    file: OwnedFd,
+) -> Result<HostMemory, String> {
+    let range = AddressRange { address: attach.host_address, bytes: attach.host_bytes };
+    let left =
+        shared.anteroom.take(link.client, range).and_then(|left| left.host.downcast::<HostMemory>().ok());
+    if let Some(mut host) = left.filter(|host| host.is(&file, range, attach.staging_bytes)) {
+        host.hand_to(link);
+        return Ok(*host);
+    }
+    let share = shared.take_pinned(&link.function, attach.pinned_limit_bytes, attach.staging_bytes);
+    let share = share.map_err(|refusal| refusal.to_string())?;
+    HostMemory::new(shared, link, file, (range, attach.staging_bytes), share)
+        .map_err(|error| format!("its host range cannot be mapped at {:#x}: {error}", range.address))
+}
