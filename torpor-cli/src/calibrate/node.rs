@@ -61,7 +61,7 @@ impl Node {
         let asked = self.runtime.block_on(async {
             let answer = self.client.request(request).await.map_err(|error| ClientError::Unreachable {
                 url: uri,
-                error: std::io::Error::other(error),
+                error: error.to_string(),
             })?;
             let status = answer.status();
             answer.into_body().collect().await.map_err(ClientError::Broken)?;
