@@ -7,6 +7,7 @@ mod worker_support;
 
 use migrating::{Program, start_with, worker_pid};
 use server_support::server::{Server, eventually};
+use std::io::Write;
 use torpor_proto::command::{HostLock, HostUnlock};
 use torpor_proto::error::CudaError;
 
@@ -35,8 +36,7 @@ fn what_a_client_leaves_stays_until_it_ends() {
     assert_eq!(program.client.download(data, 8), 9_u64.to_le_bytes());
     assert!([here, elsewhere].iter().all(|&gpu| is_mapped(&server, gpu, &program)), "it may come back");
     let host = program.client.host.address;
-    let Program { client, .. } = program;
-    drop(client);
+    drop(program);
     eventually("it is gone", || server.clients().is_empty());
     let is_unmapped = |gpu: u32| {
         let pid = worker_pid(&server, gpu).as_raw_nonzero();
@@ -80,7 +80,9 @@ fn program_part(host: u64, number: u64) -> u64 {
 
 #[test]
 fn what_is_left_gives_way_to_who_is_there() {
-    let server = start_with(&["--pinned-limit", "64MiB"]);
+    let mut settings = tempfile::NamedTempFile::new().unwrap();
+    settings.write_all(b"[memory]\npinned_limit = \"64MiB\"\n").unwrap();
+    let server = start_with(&["--pinned-limit", "128MiB", "--config", settings.path().to_str().unwrap()]);
     let away = Program::start(&server, "away");
     let (here, elsewhere) = away.gpus(&server);
     away.move_to(&server, elsewhere).unwrap();

@@ -59,10 +59,11 @@ impl Node {
         (*request.method_mut(), *request.uri_mut()) = (hyper::Method::POST, uri.clone());
         let begin = Instant::now();
         let asked = self.runtime.block_on(async {
-            let answer = self.client.request(request).await.map_err(|error| ClientError::Unreachable {
-                url: uri,
-                error: error.to_string(),
-            })?;
+            let answer = self
+                .client
+                .request(request)
+                .await
+                .map_err(|error| ClientError::Unreachable { url: uri, error: error.to_string() })?;
             let status = answer.status();
             answer.into_body().collect().await.map_err(ClientError::Broken)?;
             Ok::<_, ClientError>(status)
