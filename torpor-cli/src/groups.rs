@@ -12,7 +12,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
     ),
     ("Look", &["top", "functions", "ps", "gpus", "events", "doctor"]),
     ("Control", &["load", "unload", "pin"]),
-    ("Prepare and measure", &["config", "cdi", "completion", "manual", "bench", "simulate"]),
+    ("Prepare and measure", &["config", "cdi", "completion", "manual", "bench", "calibrate", "simulate"]),
 ];
 
 /// The command with its verbs in groups.

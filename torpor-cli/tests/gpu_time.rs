@@ -96,7 +96,8 @@ fn gpu_seconds_are_what_the_gpu_counts_and_nobody_else_s() {
         std::thread::sleep(Duration::from_millis(20));
     }
     let counted = gpu_seconds(&socket, "busy").unwrap();
-    assert!(own > 0.39, "twenty kernels of 20 ms: {own} s");
-    assert!(counted >= 0.98 * own && counted < wall, "{counted} s; {own} s by its events, {wall} s in all");
+    // Of twenty kernels of 20 ms each; events around all of them count the pauses in between, too.
+    assert!(own > 0.39, "{own} s");
+    assert!(counted >= 0.98 * 0.4 && counted < wall, "{counted} s; {own} s by its events, {wall} s in all");
     assert_eq!(gpu_seconds(&socket, "idle"), None);
 }
