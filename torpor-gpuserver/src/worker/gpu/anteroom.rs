@@ -63,9 +63,9 @@ impl Anteroom {
         there.into_iter().find(|left| left.client == client)
     }
 
-    /// A client will not come back.
-    pub(crate) fn forget(&self, client: u64) {
-        drop(self.remove(|left| left.client == client));
+    /// What a client left that will not come back.
+    pub(crate) fn forget(&self, client: u64) -> Option<Left> {
+        self.remove(|left| left.client == client).pop_front()
     }
 
     /// All of it goes. False if there is nothing.
@@ -110,7 +110,7 @@ mod tests {
         let range = |client: u64| AddressRange { address: client << 12, bytes: 0x1000 };
         assert!(anteroom.take(1, range(1)).is_none());
         assert!(anteroom.take(2, range(2)).is_some());
-        anteroom.forget(3);
+        assert_eq!(anteroom.forget(3).map(|left| left.client), Some(3));
         assert!(!anteroom.clear(), "nothing is left");
     }
 }

@@ -28,6 +28,24 @@ impl Session {
     }
 }
 
+/// A client will not come back. What it left is given back aside, as that waits for the whole GPU.
+pub(crate) fn forget(shared: &Arc<Shared>, client: u64) {
+    let Some(left) = shared.anteroom.forget(client) else { return };
+    let range = left.range;
+    lock(&shared.departing).push(range);
+    let there = shared.clone();
+    let give_back = move || {
+        // Without its context the driver gives nothing back, and the process is about to end.
+        let _ = there.device.make_current();
+        drop(left);
+        lock(&there.departing).retain(|departing| *departing != range);
+    };
+    if std::thread::Builder::new().name("anteroom".to_owned()).spawn(give_back).is_err() {
+        // It has been given back here, with what the thread was to do.
+        lock(&shared.departing).retain(|departing| *departing != range);
+    }
+}
+
 /// The host range of a client that comes: as it left it here, or mapped anew.
 ///
 /// # Errors

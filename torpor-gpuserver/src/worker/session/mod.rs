@@ -10,7 +10,7 @@ pub(crate) mod dedup;
 mod eviction;
 pub(crate) mod halt;
 mod lease;
-mod leaving;
+pub(crate) mod leaving;
 pub(crate) mod life;
 mod machine;
 mod managed;
