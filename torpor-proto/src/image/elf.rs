@@ -76,7 +76,8 @@ fn tables<'a, S: Source<'a>>(source: S) -> Result<Tables, ImageError> {
         // Numbers that do not fit in the header stand in section 0.
         let zeroth = source.bytes("ELF section header 0", section_offset, SECTION_HEADER_BYTES)?;
         if section_count == 0 {
-            section_count = u64_at(zeroth, 32).unwrap_or(0);
+            // It is a part of the file itself, whatever it says.
+            section_count = u64_at(zeroth, 32).unwrap_or(0).max(1);
         }
         if names == u32::from(NUMBER_ELSEWHERE) {
             names = u32_at(zeroth, 40).unwrap_or(0);

@@ -257,3 +257,15 @@ proptest! {
         read_everything(&bytes);
     }
 }
+
+/// Found by fuzzing: section header 0, which says how many there are, was read and not counted.
+#[test]
+fn an_elf_file_s_extent_has_the_section_header_that_is_read() {
+    let mut file = vec![0; 300];
+    file[..6].copy_from_slice(&[0x7f, b'E', b'L', b'F', 2, 1]);
+    file[40..48].copy_from_slice(&66_u64.to_le_bytes());
+    file[58..60].copy_from_slice(&64_u16.to_le_bytes());
+    let image = Image::parse(&file[..]).expect("an ELF file without sections");
+    assert_eq!(image.bytes.len(), 66 + 64);
+    assert_eq!(Image::parse(image.bytes), Ok(image));
+}
