@@ -7,8 +7,9 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Output, Stdio};
+use std::time::Duration;
+use support::running::{Running, eventually};
 use support::torpor;
 
 /// A function that takes 4 MiB, waits for a file, takes 4 MiB more, and answers.
@@ -33,23 +34,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
     do_POST = do_GET
 http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
 "#;
-
-/// A process that ends with the test.
-struct Running(Child);
-
-impl Running {
-    fn start(command: &mut Command) -> Self {
-        Self(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap())
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let pid = rustix::process::Pid::from_child(&self.0);
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        let _ = self.0.wait();
-    }
-}
 
 struct Node {
     home: tempfile::TempDir,
@@ -80,7 +64,7 @@ impl Node {
         let router = ["router", "--config", "torpor.toml", "--listen", &address.to_string()];
         let router = Running::start(torpor(home.path()).args(router).current_dir(home.path()));
         let node = Self { home, address, _router: router, _server: server };
-        node.eventually("the router listens", || TcpStream::connect(address).is_ok());
+        eventually("the router listens", || TcpStream::connect(address).is_ok());
         node
     }
 
@@ -96,14 +80,6 @@ impl Node {
         let file = self.path().join("new.toml");
         fs::write(&file, functions).unwrap();
         self.run(&["deploy", file.to_str().unwrap(), "--json"])
-    }
-
-    fn eventually(&self, what: &str, mut holds: impl FnMut() -> bool) {
-        let began = Instant::now();
-        while !holds() {
-            assert!(began.elapsed() < Duration::from_secs(60), "never: {what}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
     }
 
     fn ask(&self, method: &str, path: &str, headers: &str) -> String {
@@ -139,7 +115,7 @@ fn who_waits_for_a_start_is_told_how_many_bytes_are_there() {
     let invoke = ["invoke", "slow", "--url", &url, "--progress"];
     std::thread::scope(|scope| {
         let invoked = scope.spawn(|| node.run(&invoke));
-        node.eventually("4 MiB are there", || node.progress()["bytes"] == 4 << 20);
+        eventually("4 MiB are there", || node.progress()["bytes"] == 4 << 20);
         assert_eq!(
             (&node.progress()["state"], &node.progress()["of_bytes"]),
             (&"starting".into(), &().into())
@@ -151,7 +127,7 @@ fn who_waits_for_a_start_is_told_how_many_bytes_are_there() {
         );
         let body: serde_json::Value = serde_json::from_str(late.split_once("\r\n\r\n").unwrap().1).unwrap();
         assert_eq!(body["loading"]["bytes"], 4 << 20, "{body}");
-        node.eventually("the log says so, too", || {
+        eventually("the log says so, too", || {
             text(&node.run(&["logs", "slow"]).stdout).contains("starting: 4 MiB of device")
         });
         let followed = scope.spawn(|| node.ask("GET", "slow/progress", "accept: text/event-stream\r\n"));
@@ -167,7 +143,7 @@ fn who_waits_for_a_start_is_told_how_many_bytes_are_there() {
         assert_eq!(text(&invoked.stdout), "answer");
         assert!(text(&invoked.stderr).contains("slow is starting: 4 MiB"), "{invoked:?}");
     });
-    node.eventually("a whole process is known", || node.progress()["of_bytes"] == 8 << 20);
+    eventually("a whole process is known", || node.progress()["of_bytes"] == 8 << 20);
     assert!(node.run(&["delete", "slow", "--forget"]).status.success());
     assert_eq!(fs::read_to_string(node.path().join("torpor.toml")).unwrap(), "# ours\n[functions]\n");
 }
@@ -185,7 +161,7 @@ fn what_never_fits_is_refused_with_both_numbers() {
     // Somebody who writes it into the settings file gets no process of it either.
     fs::write(node.path().join("torpor.toml"), format!("{too_large}min_instances = 1\n")).unwrap();
     let mut answer = String::new();
-    node.eventually("it is refused", || {
+    eventually("it is refused", || {
         answer = node.ask("POST", "slow/invoke", "x-torpor-deadline: 100ms\r\n");
         answer.starts_with("HTTP/1.1 507")
     });

@@ -5,8 +5,7 @@ mod support;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use support::running::{Running, eventually};
 use support::torpor;
 
 /// Twice ten kernels of 20 ms each, and half a second of nothing between: prints how long the GPU says that the kernels took, and
@@ -38,23 +37,6 @@ for burst in range(2):
     gpu += ms.value / 1e3
 print(gpu, time.monotonic() - began)
 "#;
-
-/// A process that ends with the test.
-struct Running(Child);
-
-impl Running {
-    fn start(command: &mut Command) -> Self {
-        Self(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap())
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let pid = rustix::process::Pid::from_child(&self.0);
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        let _ = self.0.wait();
-    }
-}
 
 /// What the router tells Prometheus of the GPU time of a function, in seconds.
 fn gpu_seconds(socket: &Path, function: &str) -> Option<f64> {
@@ -90,11 +72,7 @@ fn gpu_seconds_are_what_the_gpu_counts_and_nobody_else_s() {
         panic!("{told}");
     };
     let socket = home.join("torpor/router.sock");
-    let began = Instant::now();
-    while !socket.exists() {
-        assert!(began.elapsed() < Duration::from_secs(60), "no router");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    eventually("the router is there", || socket.exists());
     let counted = gpu_seconds(&socket, "busy").unwrap();
     // Of twenty kernels of 20 ms each; events around all of them count the pauses in between, too.
     assert!(own > 0.39, "{own} s");

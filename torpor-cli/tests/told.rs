@@ -5,8 +5,7 @@ mod support;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use support::running::{Running, eventually};
 use support::torpor;
 
 /// A function with 4 MiB, whose requests call CUDA only when a file is there.
@@ -38,23 +37,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
 http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
 "#;
 
-/// A process that ends with the test.
-struct Running(Child);
-
-impl Running {
-    fn start(command: &mut Command) -> Self {
-        Self(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap())
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let pid = rustix::process::Pid::from_child(&self.0);
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        let _ = self.0.wait();
-    }
-}
-
 fn json(home: &Path, arguments: &[&str]) -> serde_json::Value {
     let output = torpor(home).args(arguments).output().unwrap();
     assert!(output.status.success(), "{output:?}");
@@ -66,14 +48,6 @@ fn listed(home: &Path) -> (String, u64) {
     let functions = json(home, &["functions", "--json"]);
     let told = functions.as_array().unwrap().iter().find(|function| function["name"] == "told").unwrap();
     (told["state"].as_str().unwrap().to_owned(), told["resident_bytes"].as_u64().unwrap())
-}
-
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < Duration::from_secs(60), "never: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 fn post(address: SocketAddr) -> String {

@@ -4,22 +4,17 @@ mod served;
 mod server_support;
 mod worker_support;
 
-use rustix::process::{Pid, Signal, kill_process};
-use served::{Attached, attach};
+use served::program::{Program, kill_worker, start};
 use server_support::follower::Follower;
 use server_support::server::{Server, eventually};
-use std::io::Write;
-use std::os::unix::net::UnixStream;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 use torpor_proto::command::{
     ContextSynchronize, EventCreate, EventRecord, EventSynchronize, GraphAppend, GraphInstantiate,
     GraphLaunch, HostLock, Ping, StreamCreate,
 };
-use torpor_proto::control::admin::{LoadFunctionRequest, UnloadFunctionRequest};
+use torpor_proto::control::admin::LoadFunctionRequest;
 use torpor_proto::control::event::{Event, event::What};
 use torpor_proto::error::CudaError;
-use worker_support::Client;
 use worker_support::kernels::{add_step_parameters, launch, record};
 
 const MIB: u64 = 1 << 20;
@@ -28,78 +23,19 @@ const STAGING_BYTES: u64 = 4 * MIB;
 /// An address that is nobody's.
 const NOWHERE: u64 = 0x1000;
 
-fn start(gpus: u32, settings: &str, faults: &str) -> (Server, tempfile::NamedTempFile) {
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(settings.as_bytes()).unwrap();
-    let server = Server::start_by(|directory| {
-        let mut command = Command::new(served::PROGRAM);
-        command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(served::driver());
-        command.args(["--pinned-limit", "8MiB", "--staging", "4MiB", "--log", "debug"]);
-        command.args(["--host-pool", "64MiB", "--host-slab", "16MiB"]).arg("--config").arg(file.path());
-        command.env("TORPOR_SIMGPU_DEVICES", gpus.to_string()).env("TORPOR_GPUSERVER", served::PROGRAM);
-        if !faults.is_empty() {
-            command.env("TORPOR_SIMGPU_FAULTS", faults);
-        }
-        command.stdin(Stdio::null()).stdout(Stdio::null());
-        command
-    });
-    (server, file)
-}
-
 /// Whether it is told that a program goes on at the next worker after its own died.
 fn goes_on(server: &Server, program: &Program) -> bool {
     let is_it = |event: &Event| matches!(&event.what, Some(What::Moved(it)) if it.why == "lost");
     server.events().iter().any(|event| event.client == program.client.id && is_it(event))
 }
 
-/// A client of a function of its own.
-struct Program {
-    client: Client,
-    name: String,
-    _lifeline: UnixStream,
-}
-
-impl Program {
-    fn start(server: &Server, name: &str) -> Self {
-        let Attached { mut client, lifeline } = attach(server, name);
-        client.load_kernels();
-        Self { client, name: name.to_owned(), _lifeline: lifeline }
-    }
-
-    fn unload(&self, server: &Server) {
-        let request = UnloadFunctionRequest { name: self.name.clone() };
-        server.admin(async |mut api| api.unload_function(request).await).unwrap();
-    }
-
-    fn wait_until_covered(&self, server: &Server) {
-        eventually("it is covered", || server.listed(&self.name).covered_clients == 1);
-    }
-
-    fn unload_and_cover(&self, server: &Server) {
-        self.unload(server);
-        self.wait_until_covered(server);
-    }
-
-    /// Ends its GPU's worker. Returns what the culprit sees.
-    fn fault(&mut self, server: &Server) -> Option<CudaError> {
-        let restarts = server.gpus()[0].worker_restarts;
-        self.client.launch_at(3, NOWHERE, 0);
-        eventually("the culprit is told", || self.client.channel.sticky_error().is_some());
-        eventually("the worker has ended", || server.gpus()[0].worker_restarts > restarts);
-        self.client.channel.sticky_error()
-    }
-
-    fn error(&self) -> Option<CudaError> {
-        self.client.channel.sticky_error()
-    }
-}
-
-/// Kills a GPU's worker. When this returns, it executes nothing more.
-fn kill_worker(server: &Server, gpu: usize) {
-    let restarts = server.gpus()[gpu].worker_restarts;
-    let pid = Pid::from_raw(server.gpus()[gpu].worker_pid.cast_signed()).unwrap();
-    kill_process(pid, Signal::KILL).unwrap();
-    eventually("it is dead", || server.gpus()[gpu].worker_restarts > restarts);
+/// Ends the GPU's worker by what a program does. Returns what this one sees.
+fn fault(server: &Server, program: &mut Program) -> Option<CudaError> {
+    let restarts = server.gpus()[0].worker_restarts;
+    program.client.launch_at(3, NOWHERE, 0);
+    eventually("the culprit is told", || program.error().is_some());
+    eventually("the worker has ended", || server.gpus()[0].worker_restarts > restarts);
+    program.error()
 }
 
 fn wait_for_restarts(server: &Server, restarts: u64) {
@@ -111,7 +47,7 @@ fn wait_for_restarts(server: &Server, restarts: u64) {
 
 #[test]
 fn everything_an_evicted_client_has_survives_its_worker() {
-    let (server, _settings) = start(1, "", "");
+    let (server, _settings) = start(1, "");
     let mut program = Program::start(&server, "f");
     let client = &mut program.client;
     let data = client.allocate(0, 4 * MIB).unwrap();
@@ -154,7 +90,7 @@ fn everything_an_evicted_client_has_survives_its_worker() {
 
 #[test]
 fn a_fault_ends_its_own_function_and_the_idle_ones_do_not_notice() {
-    let (server, _settings) = start(1, "", "");
+    let (server, _settings) = start(1, "");
     let (mut faulty, mut idle) = (Program::start(&server, "faulty"), Program::start(&server, "idle"));
     let mut fresh = Program::start(&server, "fresh");
     let data = idle.client.allocate(0, 2 * MIB).unwrap();
@@ -162,7 +98,7 @@ fn a_fault_ends_its_own_function_and_the_idle_ones_do_not_notice() {
     idle.client.settle().unwrap();
     idle.unload_and_cover(&server);
     fresh.wait_until_covered(&server);
-    assert_eq!(faulty.fault(&server), Some(CudaError::ILLEGAL_ADDRESS));
+    assert_eq!(fault(&server, &mut faulty), Some(CudaError::ILLEGAL_ADDRESS));
     idle.client.add_step(data, 10, 0);
     assert_eq!(idle.client.words(data, 11), [vec![6; 10], vec![0]].concat());
     fresh.client.ask(Ping {}).unwrap();
@@ -175,7 +111,7 @@ fn a_fault_ends_its_own_function_and_the_idle_ones_do_not_notice() {
 
 #[test]
 fn a_kernel_that_never_ends_costs_its_own_function_alone() {
-    let (server, _settings) = start(1, "[functions.endless]\nkernel_timeout = '1s'", "");
+    let (server, _settings) = start(1, "[functions.endless]\nkernel_timeout = '1s'");
     let (mut endless, mut idle) = (Program::start(&server, "endless"), Program::start(&server, "idle"));
     let data = idle.client.allocate(0, 2 * MIB).unwrap();
     idle.client.add_step(data, 10, 0);
@@ -191,7 +127,7 @@ fn a_kernel_that_never_ends_costs_its_own_function_alone() {
 
 #[test]
 fn who_was_running_is_told_and_never_made_again() {
-    let (server, _settings) = start(1, "", "");
+    let (server, _settings) = start(1, "");
     let (mut busy, idle) = (Program::start(&server, "busy"), Program::start(&server, "idle"));
     busy.wait_until_covered(&server);
     idle.wait_until_covered(&server);
@@ -207,7 +143,7 @@ fn who_was_running_is_told_and_never_made_again() {
 
 #[test]
 fn a_client_whose_memory_is_on_the_gpu_survives_once_it_is_saved_and_is_saved_again_after_each_request() {
-    let (server, _settings) = start(1, "", "");
+    let (server, _settings) = start(1, "");
     let mut program = Program::start(&server, "f");
     let data = program.client.allocate(0, 8 * MIB).unwrap();
     for chunk in 0..4 {
@@ -231,7 +167,7 @@ fn a_client_whose_memory_is_on_the_gpu_survives_once_it_is_saved_and_is_saved_ag
 
 #[test]
 fn equal_memory_that_is_kept_once_survives_for_all_whose_it_is() {
-    let (server, _settings) = start(1, "", "");
+    let (server, _settings) = start(1, "");
     let mut programs: Vec<_> = (0..3).map(|number| Program::start(&server, &format!("f{number}"))).collect();
     for program in &mut programs {
         let data = program.client.allocate(0, 4 * MIB).unwrap();
@@ -250,7 +186,7 @@ fn equal_memory_that_is_kept_once_survives_for_all_whose_it_is() {
 
 #[test]
 fn nobody_is_saved_ahead_of_time_while_another_one_works() {
-    let (server, _settings) = start(1, "", "");
+    let (server, _settings) = start(1, "");
     let follower = Follower::new(&server);
     let (mut program, mut busy) = (Program::start(&server, "f"), Program::start(&server, "busy"));
     busy.client.spin();
@@ -268,7 +204,7 @@ fn nobody_is_saved_ahead_of_time_while_another_one_works() {
 
 #[test]
 fn a_client_that_ends_while_its_gpu_has_no_worker_leaves_nothing() {
-    let (server, _settings) = start(1, "", "");
+    let (server, _settings) = start(1, "");
     let mut program = Program::start(&server, "f");
     let data = program.client.allocate(0, 2 * MIB).unwrap();
     program.client.upload(data, &[7; 1000]);
@@ -290,14 +226,14 @@ fn a_client_that_ends_while_its_gpu_has_no_worker_leaves_nothing() {
 
 #[test]
 fn a_client_that_is_to_move_while_its_gpu_has_no_worker_moves_afterwards() {
-    let (server, _settings) = start(2, "", "");
+    let (server, _settings) = start(2, "");
     let mut program = Program::start(&server, "f");
     let data = program.client.allocate(0, 2 * MIB).unwrap();
     program.client.add_step(data, 10, 0);
     program.client.settle().unwrap();
     program.unload_and_cover(&server);
     let gpu = server.listed("f").gpus[0];
-    kill_worker(&server, gpu as usize);
+    kill_worker(&server, gpu);
     let request = LoadFunctionRequest { name: "f".to_owned(), gpu: Some(1 - gpu) };
     server.admin(async |mut api| api.load_function(request).await).unwrap();
     assert_eq!(server.listed("f").gpus, [1 - gpu]);
@@ -308,10 +244,10 @@ fn a_client_that_is_to_move_while_its_gpu_has_no_worker_moves_afterwards() {
 
 #[test]
 fn without_covering_everybody_of_a_gpu_is_told() {
-    let (server, _settings) = start(1, "[scheduler]\ncover = false", "");
+    let (server, _settings) = start(1, "[scheduler]\ncover = false");
     let (mut faulty, idle) = (Program::start(&server, "faulty"), Program::start(&server, "idle"));
-    idle.unload(&server);
-    faulty.fault(&server);
+    server.unload(&idle.name);
+    fault(&server, &mut faulty);
     eventually("the neighbour is told", || idle.error() == Some(CudaError::ILLEGAL_ADDRESS));
     assert_eq!(server.listed("idle").covered_clients, 0);
 }

@@ -27,11 +27,6 @@ fn start(faults: &str) -> Server {
     })
 }
 
-fn unload(server: &Server, name: &str) {
-    let request = UnloadFunctionRequest { name: name.to_owned() };
-    server.admin(async |mut api| api.unload_function(request).await).unwrap();
-}
-
 fn stored_bytes(server: &Server) -> u64 {
     server.admin(async |mut api| api.report_store(ReportStoreRequest {}).await).unwrap().used_bytes
 }
@@ -72,7 +67,7 @@ fn an_eviction_that_the_driver_refuses_hurts_nobody_and_leaves_nothing_behind() 
 fn a_function_that_cannot_be_unloaded_for_once_is_unloaded_a_little_later() {
     let server = start("call:cuMemcpyDtoHAsync_v2@1:fail=1");
     let (Attached { mut client, lifeline: _lifeline }, address) = with_contents(&server);
-    unload(&server, "f");
+    server.unload("f");
     assert!(server.said("its memory stays on the GPU"));
     assert_eq!(client.download(address, 5001), [[7; 5000].as_slice(), &[0]].concat());
 }
@@ -96,7 +91,7 @@ fn memory_that_cannot_be_brought_ahead_of_need_is_brought_when_it_is_needed() {
     client.load_kernels();
     let addresses = [0, 8].map(|offset| client.allocate(offset * MIB, 8 * MIB).unwrap());
     addresses.iter().for_each(|&address| client.upload(address, &[7; 5000]));
-    unload(&server, "f");
+    server.unload("f");
     client.add_step(addresses[0] + MIB, 1, 0);
     client.settle().unwrap();
     std::thread::sleep(std::time::Duration::from_millis(50));

@@ -5,18 +5,13 @@ mod served;
 mod server_support;
 mod worker_support;
 
-use rustix::process::{Pid, Signal, kill_process};
-use served::{Attached, attach};
+use served::program::{self, kill_worker};
 use server_support::server::{Server, eventually};
-use std::io::Write;
-use std::os::unix::net::UnixStream;
-use std::process::{Command, Stdio};
 use torpor_proto::command::{
     ContextSynchronize, Copy, EventCreate, EventRecord, GraphAppend, GraphInstantiate, GraphLaunch, HostLock,
     MemoryAllocate, MemoryFree, Ping, StreamCreate, StreamSynchronize,
 };
 use torpor_proto::error::CudaError;
-use worker_support::Client;
 use worker_support::kernels::{add_step_parameters, launch, record};
 
 const MIB: u64 = 1 << 20;
@@ -28,107 +23,76 @@ const BYTES: usize = COUNT as usize * 4;
 const NOWHERE: u64 = 0x1000;
 
 fn start(settings: &str) -> (Server, tempfile::NamedTempFile) {
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(settings.as_bytes()).unwrap();
-    let server = Server::start_by(|directory| {
-        let mut command = Command::new(served::PROGRAM);
-        command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(served::driver());
-        command.args(["--pinned-limit", "8MiB", "--staging", "4MiB", "--log", "debug"]);
-        command.args(["--host-pool", "128MiB", "--host-slab", "16MiB"]).arg("--config").arg(file.path());
-        command.env("TORPOR_SIMGPU_DEVICES", "1").env("TORPOR_GPUSERVER", served::PROGRAM);
-        command.stdin(Stdio::null()).stdout(Stdio::null());
-        command
-    });
-    (server, file)
+    program::start(1, settings)
 }
 
-/// A client of a function of its own, with state on the GPU that its requests change.
+/// A program with state on the GPU that its requests change.
 struct Program {
-    client: Client,
-    name: String,
+    of: program::Program,
     /// [`COUNT`] words.
     data: u64,
     /// Of a kernel that runs until it is not 0.
     flag: u64,
-    _lifeline: UnixStream,
 }
 
 impl Program {
     fn start(server: &Server, name: &str) -> Self {
-        let Attached { mut client, lifeline } = attach(server, name);
-        client.load_kernels();
-        client.post(StreamCreate { stream: 1, flags: 1, priority: 0, reserved: 0 }, &[]);
-        let data = client.allocate(0, 4 * MIB).unwrap();
-        client.upload(data, &[1; BYTES]);
-        let program = Self { client, name: name.to_owned(), data, flag: data + 2 * MIB, _lifeline: lifeline };
-        program.wait_until_covered(server);
-        program
-    }
-
-    fn wait_until_covered(&self, server: &Server) {
-        eventually("it is covered", || server.listed(&self.name).covered_clients == 1);
+        let mut of = program::Program::start(server, name);
+        of.client.post(StreamCreate { stream: 1, flags: 1, priority: 0, reserved: 0 }, &[]);
+        let data = of.client.allocate(0, 4 * MIB).unwrap();
+        of.client.upload(data, &[1; BYTES]);
+        of.wait_until_covered(server);
+        Self { of, data, flag: data + 2 * MIB }
     }
 
     /// Posts a part of a request: an upload, and work on the state and on it. Its result lies at `data`.
     fn begin_request(&mut self, input: u32) {
-        let staged = self.client.stage(&input.to_le_bytes().repeat(COUNT as usize));
+        let staged = self.of.client.stage(&input.to_le_bytes().repeat(COUNT as usize));
         let upload = self.data + MIB;
-        self.client.copy(upload, staged, BYTES as u64, 1);
-        self.client.add_step(upload, COUNT, 1);
-        self.client.add_step(self.data, COUNT, 1);
-        self.client.copy(self.data, upload, 4, 1);
+        self.of.client.copy(upload, staged, BYTES as u64, 1);
+        self.of.client.add_step(upload, COUNT, 1);
+        self.of.client.add_step(self.data, COUNT, 1);
+        self.of.client.copy(self.data, upload, 4, 1);
     }
 
     /// Posts a kernel that runs until [`Self::let_go`].
     fn hold(&mut self) {
-        self.client.launch_at(2, self.flag, 1);
+        self.of.client.launch_at(2, self.flag, 1);
     }
 
     fn let_go(&mut self) {
-        let staged = self.client.stage(&1_u32.to_le_bytes());
-        self.client.copy(self.flag, staged, 4, 0);
+        let staged = self.of.client.stage(&1_u32.to_le_bytes());
+        self.of.client.copy(self.flag, staged, 4, 0);
     }
 
     /// Asks for the result.
     fn ask(&mut self) -> u16 {
-        let destination = self.client.piece(0);
+        let destination = self.of.client.piece(0);
         let bytes = BYTES as u64;
-        self.client.post(Copy { destination, source: self.data, bytes, stream: 1, reserved: 0 }, &[]);
-        self.client.ask_later(StreamSynchronize { stream: 1, reserved: 0 }, &[])
+        self.of.client.post(Copy { destination, source: self.data, bytes, stream: 1, reserved: 0 }, &[]);
+        self.of.client.ask_later(StreamSynchronize { stream: 1, reserved: 0 }, &[])
     }
 
     /// The result after a request with this input, which so many came before.
     fn expect(&mut self, slot: u16, input: u32, before: u32) {
-        self.client.await_slot(slot).unwrap();
+        self.of.client.await_slot(slot).unwrap();
         let first = input + 3;
         let rest = 0x0101_0101 + 3 * (before + 1);
-        let found = self.client.read_host(self.client.piece(0) - self.client.host.address, BYTES);
+        let found = self.of.client.read_host(self.of.client.piece(0) - self.of.client.host.address, BYTES);
         let words: Vec<u32> =
             found.chunks(4).map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect();
         assert_eq!(words, [vec![first], vec![rest; COUNT as usize - 1]].concat());
-        assert_eq!(self.client.channel.take_deferred_error(), None);
-    }
-
-    fn error(&self) -> Option<CudaError> {
-        self.client.channel.sticky_error()
+        assert_eq!(self.of.client.channel.take_deferred_error(), None);
     }
 
     /// Its last command has been executed.
     fn wait_until_executed(&self) {
-        eventually("it is executed", || self.client.channel.ring().is_drained());
+        eventually("it is executed", || self.of.client.channel.ring().is_drained());
     }
 }
 
 fn restarts(server: &Server) -> u64 {
     server.gpus()[0].worker_restarts
-}
-
-/// Kills the worker.
-fn kill_worker(server: &Server) {
-    let before = restarts(server);
-    let pid = Pid::from_raw(server.gpus()[0].worker_pid.cast_signed()).unwrap();
-    kill_process(pid, Signal::KILL).unwrap();
-    eventually("it is dead", || restarts(server) > before);
 }
 
 #[test]
@@ -145,7 +109,7 @@ fn who_is_in_a_request_beside_a_fault_does_not_notice() {
         })
         .collect();
     others.iter().for_each(Program::wait_until_executed);
-    faulty.client.launch_at(3, NOWHERE, 0);
+    faulty.of.client.launch_at(3, NOWHERE, 0);
     eventually("the worker has ended", || restarts(&server) > 0);
     // What they post meanwhile comes behind.
     others.iter_mut().for_each(Program::let_go);
@@ -154,45 +118,45 @@ fn who_is_in_a_request_beside_a_fault_does_not_notice() {
         other.begin_request(7);
         let slot = other.ask();
         other.expect(slot, 7, 1);
-        assert_eq!(other.error(), None);
+        assert_eq!(other.of.error(), None);
     }
-    eventually("the culprit is told", || faulty.error() == Some(CudaError::ILLEGAL_ADDRESS));
-    others.iter().for_each(|other| assert_eq!(other.error(), None));
+    eventually("the culprit is told", || faulty.of.error() == Some(CudaError::ILLEGAL_ADDRESS));
+    others.iter().for_each(|other| assert_eq!(other.of.error(), None));
 }
 
 #[test]
 fn what_was_answered_already_is_done_again_without_a_word() {
     let (server, _settings) = start("");
     let mut program = Program::start(&server, "f");
-    let room = program.client.arena.address + 64 * MIB;
+    let room = program.of.client.arena.address + 64 * MIB;
     for round in 0..5 {
         // Busy: it is not idle for long enough to be saved in between.
         program.begin_request(round);
-        program.client.ask(MemoryAllocate { address: room, bytes: 2 * MIB }).unwrap();
-        program.client.add_step(room, COUNT, 1);
-        program.client.ask(StreamSynchronize { stream: 1, reserved: 0 }).unwrap();
-        program.client.post(MemoryFree { address: room }, &[]);
+        program.of.client.ask(MemoryAllocate { address: room, bytes: 2 * MIB }).unwrap();
+        program.of.client.add_step(room, COUNT, 1);
+        program.of.client.ask(StreamSynchronize { stream: 1, reserved: 0 }).unwrap();
+        program.of.client.post(MemoryFree { address: room }, &[]);
         let slot = program.ask();
         program.expect(slot, round, round);
     }
     // What the program has is its own: it is not written once more.
-    let seen = program.client.piece(0) - program.client.host.address;
-    program.client.write_host(seen, &[0xee; BYTES]);
-    kill_worker(&server);
-    program.client.ask(Ping {}).unwrap();
-    program.client.ask(ContextSynchronize {}).unwrap();
-    assert_eq!(program.client.read_host(seen, BYTES), [0xee; BYTES]);
+    let seen = program.of.client.piece(0) - program.of.client.host.address;
+    program.of.client.write_host(seen, &[0xee; BYTES]);
+    kill_worker(&server, 0);
+    program.of.client.ask(Ping {}).unwrap();
+    program.of.client.ask(ContextSynchronize {}).unwrap();
+    assert_eq!(program.of.client.read_host(seen, BYTES), [0xee; BYTES]);
     program.begin_request(9);
     let slot = program.ask();
     program.expect(slot, 9, 5);
-    assert_eq!(program.error(), None);
+    assert_eq!(program.of.error(), None);
 }
 
 #[test]
 fn page_locked_memory_and_graphs_are_done_again_as_long_as_nobody_was_told() {
     let (server, _settings) = start("");
     let mut program = Program::start(&server, "f");
-    let (data, client) = (program.data, &mut program.client);
+    let (data, client) = (program.data, &mut program.of.client);
     let pinned = client.host.address + STAGING_BYTES;
     client.ask(HostLock { address: pinned, bytes: MIB }).unwrap();
     let parameters = add_step_parameters(data, COUNT);
@@ -200,8 +164,8 @@ fn page_locked_memory_and_graphs_are_done_again_as_long_as_nobody_was_told() {
     record(&mut records, launch(1, 7, 2, 64, parameters.len()), &parameters);
     client.post(GraphAppend { graph: 1, reserved: 0 }, bytemuck::cast_slice(&records));
     client.ask(GraphInstantiate { graph: 1, reserved: 0, flags: 0 }).unwrap();
-    program.wait_until_covered(&server);
-    let client = &mut program.client;
+    program.of.wait_until_covered(&server);
+    let client = &mut program.of.client;
     client.write_host(STAGING_BYTES, &[2; BYTES]);
     client.copy(data, pinned, BYTES as u64, 1);
     client.post(EventCreate { event: 1, flags: 0 }, &[]);
@@ -209,14 +173,14 @@ fn page_locked_memory_and_graphs_are_done_again_as_long_as_nobody_was_told() {
     client.post(GraphLaunch { graph: 1, stream: 1 }, &[]);
     client.copy(pinned + 4096, data, BYTES as u64, 1);
     program.hold();
-    let waiting = program.client.ask_later(ContextSynchronize {}, &[]);
+    let waiting = program.of.client.ask_later(ContextSynchronize {}, &[]);
     program.wait_until_executed();
-    kill_worker(&server);
+    kill_worker(&server, 0);
     program.let_go();
-    program.client.await_slot(waiting).unwrap();
+    program.of.client.await_slot(waiting).unwrap();
     let word = (0x0202_0202_u32 + 3).to_le_bytes();
-    assert_eq!(program.client.read_host(STAGING_BYTES + 4096, BYTES), word.repeat(COUNT as usize));
-    assert_eq!(program.error(), None);
+    assert_eq!(program.of.client.read_host(STAGING_BYTES + 4096, BYTES), word.repeat(COUNT as usize));
+    assert_eq!(program.of.error(), None);
 }
 
 #[test]
@@ -227,17 +191,17 @@ fn who_dies_with_worker_after_worker_does_the_same_again_each_time() {
     program.hold();
     let slot = program.ask();
     program.wait_until_executed();
-    kill_worker(&server);
+    kill_worker(&server, 0);
     eventually("it does it again", || server.gpus()[0].state == "ready");
-    kill_worker(&server);
+    kill_worker(&server, 0);
     program.let_go();
     program.expect(slot, 4, 0);
-    program.wait_until_covered(&server);
-    kill_worker(&server);
+    program.of.wait_until_covered(&server);
+    kill_worker(&server, 0);
     program.begin_request(5);
     let slot = program.ask();
     program.expect(slot, 5, 1);
-    assert_eq!(program.error(), None);
+    assert_eq!(program.of.error(), None);
 }
 
 #[test]
@@ -248,12 +212,12 @@ fn a_kernel_that_never_ends_is_not_begun_again_and_its_neighbours_are() {
     other.hold();
     let slot = other.ask();
     endless.hold();
-    let waiting = endless.client.ask_later(ContextSynchronize {}, &[]);
-    assert_eq!(endless.client.await_slot(waiting), Err(CudaError::LAUNCH_TIMEOUT));
+    let waiting = endless.of.client.ask_later(ContextSynchronize {}, &[]);
+    assert_eq!(endless.of.client.await_slot(waiting), Err(CudaError::LAUNCH_TIMEOUT));
     eventually("the worker has ended", || restarts(&server) == 1);
     other.let_go();
     other.expect(slot, 1, 0);
-    assert_eq!((other.error(), restarts(&server)), (None, 1));
+    assert_eq!((other.of.error(), restarts(&server)), (None, 1));
 }
 
 #[test]
@@ -264,12 +228,12 @@ fn who_takes_long_to_do_it_again_is_not_taken_for_the_culprit() {
     slow.hold();
     let slot = slow.ask();
     slow.wait_until_executed();
-    faulty.client.launch_at(3, NOWHERE, 0);
+    faulty.of.client.launch_at(3, NOWHERE, 0);
     // It is not among those that are done yet, so the culprit is tried beside it.
-    eventually("the culprit is told", || faulty.error() == Some(CudaError::ILLEGAL_ADDRESS));
+    eventually("the culprit is told", || faulty.of.error() == Some(CudaError::ILLEGAL_ADDRESS));
     slow.let_go();
     slow.expect(slot, 1, 0);
-    assert_eq!(slow.error(), None);
+    assert_eq!(slow.of.error(), None);
 }
 
 #[test]
@@ -277,13 +241,13 @@ fn who_cannot_do_it_again_is_told_what_the_fault_was() {
     let (server, _settings) = start("");
     let (mut program, mut faulty) = (Program::start(&server, "f"), Program::start(&server, "faulty"));
     // Its kernel reads what the program writes meanwhile.
-    program.client.spin();
-    let waiting = program.client.ask_later(ContextSynchronize {}, &[]);
+    program.of.client.spin();
+    let waiting = program.of.client.ask_later(ContextSynchronize {}, &[]);
     program.wait_until_executed();
-    faulty.client.launch_at(3, NOWHERE, 0);
-    eventually("both are told", || [&program, &faulty].iter().all(|told| told.error().is_some()));
-    assert_eq!(program.error(), Some(CudaError::ILLEGAL_ADDRESS));
-    assert!(!program.client.is_answered(waiting));
+    faulty.of.client.launch_at(3, NOWHERE, 0);
+    eventually("both are told", || [&program, &faulty].iter().all(|told| told.of.error().is_some()));
+    assert_eq!(program.of.error(), Some(CudaError::ILLEGAL_ADDRESS));
+    assert!(!program.of.client.is_answered(waiting));
     assert!(server.said("its kernels reach page-locked memory"));
 }
 
@@ -293,10 +257,10 @@ fn who_has_heard_of_an_error_is_told() {
     let mut program = Program::start(&server, "f");
     program.begin_request(1);
     // Nothing of its own is there.
-    program.client.copy(program.data + 32 * MIB, program.data, 4, 1);
-    assert!(program.client.settle().is_err());
-    kill_worker(&server);
-    eventually("it is told", || program.error() == Some(CudaError::LAUNCH_FAILED));
+    program.of.client.copy(program.data + 32 * MIB, program.data, 4, 1);
+    assert!(program.of.client.settle().is_err());
+    kill_worker(&server, 0);
+    eventually("it is told", || program.of.error() == Some(CudaError::LAUNCH_FAILED));
 }
 
 #[test]
@@ -305,9 +269,9 @@ fn whose_uploads_are_overwritten_is_told() {
     let mut program = Program::start(&server, "f");
     // More than half of the staging area, which is what uploads have.
     for part in 0..5 {
-        program.client.upload(program.data, &vec![part; MIB as usize / 2]);
+        program.of.client.upload(program.data, &vec![part; MIB as usize / 2]);
     }
-    kill_worker(&server);
-    eventually("it is told", || program.error() == Some(CudaError::LAUNCH_FAILED));
+    kill_worker(&server, 0);
+    eventually("it is told", || program.of.error() == Some(CudaError::LAUNCH_FAILED));
     assert!(server.said("what it uploaded is overwritten"));
 }

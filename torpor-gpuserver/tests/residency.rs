@@ -43,11 +43,6 @@ fn start_with(settings: &str, faults: &str, pool: &[&str]) -> (Server, tempfile:
     (server, file)
 }
 
-fn unload(server: &Server, name: &str) {
-    let request = UnloadFunctionRequest { name: name.to_owned() };
-    server.admin(async |mut api| api.unload_function(request).await).unwrap();
-}
-
 fn function(server: &Server, name: &str) -> Function {
     server.functions().into_iter().find(|function| function.name == name).unwrap()
 }
@@ -60,7 +55,7 @@ fn an_evicted_function_has_nothing_on_the_gpu_and_everything_after() {
     let free_before = server.gpus()[0].free_memory_bytes;
     let address = client.allocate(0, 4 * MIB).unwrap();
     client.upload(address + 100, &[7; 5000]);
-    unload(&server, "f");
+    server.unload("f");
     let evicted = function(&server, "f");
     assert_eq!((evicted.resident_bytes, evicted.allocated_bytes, evicted.host_bytes), (0, 4 * MIB, 2 * MIB));
     assert_eq!(server.gpus()[0].free_memory_bytes, free_before, "nothing is left, not even for the next one");
@@ -93,7 +88,7 @@ fn of_an_evicted_function_the_arrays_stay_on_the_gpu() {
     };
     client.post(row(array, memory), &[]);
     client.settle().unwrap();
-    unload(&server, "f");
+    server.unload("f");
     let evicted = function(&server, "f");
     assert_eq!((evicted.resident_bytes, evicted.allocated_bytes, evicted.array_bytes), (MIB, 5 * MIB, MIB));
     let other = CopyEnd { address: address + 2 * MIB, ..memory };
@@ -116,7 +111,7 @@ fn a_function_that_is_unloaded_while_it_waits_to_be_loaded_stays_away() {
     let request = LoadFunctionRequest { name: "f".to_owned(), gpu: None };
     server.admin(async |mut api| api.load_function(request).await).unwrap();
     eventually("its turn is far", || function(&server, "f").state == "waiting");
-    unload(&server, "f");
+    server.unload("f");
     busy.stop_spinning();
     busy.settle().unwrap();
     client.settle().unwrap();
@@ -143,7 +138,7 @@ fn only_what_changed_is_copied_back() {
     assert_eq!(client.words(address + 4 * MIB, 2), [0x0202_0205, 0x0202_0202]);
     // What became zero takes no room any more.
     client.upload(address, &[0; MIB as usize]);
-    unload(&server, "f");
+    server.unload("f");
     assert_eq!(function(&server, "f").host_bytes, 2 * MIB);
     assert_eq!(client.download(address, 3), [0; 3]);
 }
@@ -177,7 +172,7 @@ fn a_function_that_changes_needs_no_more_of_the_host_pool_than_it_has() {
     assert_eq!(client.download(more, 101), [[9; 100].as_slice(), &[0]].concat());
     client.post(MemoryFree { address: more }, &[]);
     client.settle().unwrap();
-    unload(&server, "f");
+    server.unload("f");
     assert_eq!(client.download(address, 101), [[8; 100].as_slice(), &[0]].concat());
     assert_eq!(client.download(address + 6 * MIB, 3), [3, 3, 0]);
 }
@@ -193,7 +188,7 @@ fn a_client_that_needs_room_while_its_memory_comes_lets_who_leaves_for_it_have_i
     let Attached { client: mut other, lifeline: _other } = attach(&server, "other");
     let segments: Vec<u64> = (0..3).map(|at| client.allocate(at * 2 * MIB, 2 * MIB).unwrap()).collect();
     segments.iter().zip(1..).for_each(|(&address, value)| client.upload(address, &[value; 100]));
-    unload(&server, "f");
+    server.unload("f");
     let theirs = other.allocate(0, 4 * MIB).unwrap();
     other.upload(theirs, &[8; 100]);
     other.upload(theirs + 2 * MIB, &[9; 100]);
@@ -217,7 +212,7 @@ fn a_function_that_never_writes_back_begins_every_request_with_what_it_had_when_
     client.add_step(address, 1, 0);
     // What the session has not taken from the ring by now would come behind the unloading, and not be kept.
     client.settle().unwrap();
-    unload(&server, "f");
+    server.unload("f");
     for _ in 0..2 {
         client.add_step(address, 2, 0);
         assert_eq!(client.words(address, 3), [0x0101_0107, 0x0101_0104, 0x0101_0101]);
@@ -225,7 +220,7 @@ fn a_function_that_never_writes_back_begins_every_request_with_what_it_had_when_
     }
     // What the host writes is no scratch, nor is memory that it wrote to before.
     client.upload(address + 2 * MIB, &[9; 4]);
-    unload(&server, "f");
+    server.unload("f");
     assert_eq!(client.words(address, 1), [0x0101_0104]);
     assert_eq!(client.download(address + 2 * MIB, 4), [9; 4]);
 }
@@ -238,7 +233,7 @@ fn memory_that_cannot_be_brought_for_once_is_right_afterwards() {
     client.load_kernels();
     let address = client.allocate(0, 2 * MIB).unwrap();
     client.upload(address, &[7; 5000]);
-    unload(&server, "f");
+    server.unload("f");
     client.add_step(address + MIB, 1, 0);
     assert_eq!(client.settle(), Err(CudaError::INVALID_VALUE));
     let is_right = client.download(address, 5001) == [[7; 5000].as_slice(), &[0]].concat();
@@ -256,7 +251,7 @@ fn equal_memory_of_many_functions_is_kept_once() {
             client.upload(address + chunk * 2 * MIB, &vec![chunk as u8 + 1; MIB as usize]);
         }
         client.upload(address + 6 * MIB, &[number as u8 + 100; 100]);
-        unload(&server, &format!("f{number}"));
+        server.unload(&format!("f{number}"));
     }
     let used = || {
         let request = async |mut api: torpor_proto::control::admin::admin_client::AdminClient<_>| {
@@ -268,7 +263,7 @@ fn equal_memory_of_many_functions_is_kept_once() {
     for (number, Attached { client, .. }) in functions.iter_mut().enumerate() {
         let address = client.arena.address;
         client.upload(address, &[77; 10]);
-        unload(&server, &format!("f{number}"));
+        server.unload(&format!("f{number}"));
         assert_eq!(client.download(address, 11), [[77; 10].as_slice(), &[1]].concat());
         assert_eq!(client.download(address + 4 * MIB, 5), [3; 5]);
         assert_eq!(client.download(address + 6 * MIB, 2), [number as u8 + 100; 2]);
@@ -329,7 +324,7 @@ fn room_that_a_command_waited_for_and_may_not_have_after_all_is_there_for_others
         let request = EnsureFunctionRequest { name: "f".to_owned(), terms: Some(terms) };
         server.admin(async |mut api| api.ensure_function(request).await).unwrap();
         // Who has left has heard of its limit.
-        unload(&server, "f");
+        server.unload("f");
         other.stop_spinning();
         assert_eq!(allocation.join().unwrap(), Err(CudaError::OUT_OF_MEMORY));
     });

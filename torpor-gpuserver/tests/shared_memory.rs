@@ -13,7 +13,7 @@ use torpor_proto::command::{
     EventCreate, EventExport, EventImport, EventQuery, EventRecord, EventSynchronize, Fill, MemoryAllocate,
     MemoryFree, MemoryImport, ObjectCreate, ObjectMap, ObjectRelease, ObjectUnmap, Ping, StreamWaitEvent,
 };
-use torpor_proto::control::admin::{LoadFunctionRequest, ReportStoreRequest, UnloadFunctionRequest};
+use torpor_proto::control::admin::{LoadFunctionRequest, ReportStoreRequest};
 use torpor_proto::error::CudaError;
 
 const MIB: u64 = 1 << 20;
@@ -53,11 +53,6 @@ fn two(server: &Server, bytes: u64) -> (Process, u64, Process, u64) {
     (one, address, other, there)
 }
 
-fn unload(server: &Server, name: &str) {
-    let request = UnloadFunctionRequest { name: name.to_owned() };
-    server.admin(async |mut api| api.unload_function(request).await).unwrap();
-}
-
 fn used_slots(server: &Server) -> u64 {
     let report = server.admin(async |mut api| api.report_store(ReportStoreRequest::default()).await);
     report.unwrap().used_bytes / (2 * MIB)
@@ -83,7 +78,7 @@ fn memory_leaves_with_the_last_process_and_comes_back_for_all() {
     let (mut one, address, mut other, there) = two(&server, 4 * MIB);
     one.client.upload(address, &[5; 1000]);
     other.client.upload(there + 2 * MIB, &[6; 1000]);
-    unload(&server, "f");
+    server.unload("f");
     let unloaded = server.listed("f");
     assert_eq!(
         (unloaded.resident_bytes, unloaded.allocated_bytes, unloaded.host_bytes),
@@ -94,7 +89,7 @@ fn memory_leaves_with_the_last_process_and_comes_back_for_all() {
     other.client.upload(there, &[9; 1000]);
     assert_eq!(server.listed("f").resident_bytes, 4 * MIB);
     assert_eq!(one.client.download(address, 1000), [9; 1000], "not as it was saved");
-    unload(&server, "f");
+    server.unload("f");
     assert_eq!(one.client.download(address + 2 * MIB, 1000), [6; 1000]);
     assert_eq!(other.client.download(there, 1000), [9; 1000]);
     assert_eq!(used_slots(&server), 2);
@@ -134,7 +129,7 @@ fn memory_lives_until_the_last_process_gives_it_up() {
     assert_eq!(other.client.download(there, 1000), [5; 1000]);
     one.free(address);
     eventually("it counts as the other's", || server.listed("f").allocated_bytes == 4 * MIB);
-    unload(&server, "f");
+    server.unload("f");
     assert_eq!(other.client.download(there, 1000), [5; 1000]);
     other.close(0);
     let function = server.listed("f");
@@ -150,7 +145,7 @@ fn a_process_that_is_killed_takes_nothing_from_the_others_and_leaves_nothing() {
             one.client.upload(address, &[5; 1000]);
             other.client.upload(there + 2 * MIB, &[6; 1000]);
             if is_absent {
-                unload(&server, "f");
+                server.unload("f");
             }
             let (killed, mut left, at) =
                 if kills_exporter { (one, other, there) } else { (other, one, address) };
@@ -158,7 +153,7 @@ fn a_process_that_is_killed_takes_nothing_from_the_others_and_leaves_nothing() {
             for _ in 0..2 {
                 assert_eq!(left.client.download(at, 1000), [5; 1000]);
                 assert_eq!(left.client.download(at + 2 * MIB, 1000), [6; 1000]);
-                unload(&server, "f");
+                server.unload("f");
             }
             left.kill(&server);
             eventually("nothing is left", || used_slots(&server) == 0);
@@ -187,7 +182,7 @@ fn objects_are_shared_before_they_are_mapped_and_outlive_who_made_them() {
     let mut third = Process::start(&server, "f");
     let again = third.open(1, 4 * MIB, secret).unwrap();
     other.kill(&server);
-    unload(&server, "f");
+    server.unload("f");
     assert_eq!(third.client.download(again, 100), [8; 100]);
     third.close(1);
     assert_eq!((third.open(2, 4 * MIB, secret), used_slots(&server)), (Err(CudaError::INVALID_VALUE), 0));
@@ -200,7 +195,7 @@ fn what_is_mapped_nowhere_leaves_with_the_rest_and_comes_back_when_it_is_mapped(
     other.client.upload(there, &[8; 100]);
     other.client.post(ObjectUnmap { address: there }, &[]);
     other.client.settle().unwrap();
-    unload(&server, "f");
+    server.unload("f");
     other.client.allocate(0, 2 * MIB).unwrap();
     assert_eq!(server.listed("f").resident_bytes, 2 * MIB);
     let home = there - VIEWS + HOMES;

@@ -13,7 +13,6 @@ use torpor_proto::command::{
     EventCreate, EventElapsed, EventRecord, Fill, HostLock, StreamCreate, TensorMapReply, TensorMapTiled,
     TextureCreate, TextureResource,
 };
-use torpor_proto::control::admin::UnloadFunctionRequest;
 use torpor_proto::error::CudaError;
 use worker_support::Client;
 use worker_support::kernels::launch;
@@ -63,11 +62,6 @@ fn fill(client: &mut Client, address: u64, value: u32) {
     client.post(fill, &[]);
 }
 
-fn unload(server: &Server, name: &str) {
-    let request = UnloadFunctionRequest { name: name.to_owned() };
-    server.admin(async |mut api| api.unload_function(request).await).unwrap();
-}
-
 #[test]
 fn a_kernel_whose_pointers_are_in_page_locked_memory_finds_what_they_point_to() {
     let server = start();
@@ -78,7 +72,7 @@ fn a_kernel_whose_pointers_are_in_page_locked_memory_finds_what_they_point_to() 
     let table = client.host.address + 4 * MIB;
     client.ask(HostLock { address: table, bytes: 4096 }).unwrap();
     client.write_host(4 * MIB, &last.to_le_bytes());
-    unload(&server, "f");
+    server.unload("f");
     client.add_through(table, 10, 0);
     client.settle().unwrap();
     assert_eq!(client.words(last, 11), [vec![0x0101_0104; 10], vec![0x0101_0101]].concat());
@@ -97,12 +91,12 @@ fn a_kernel_that_comes_to_page_locked_memory_through_its_own_finds_what_that_poi
         client.write_host(4 * MIB, &last.to_le_bytes());
         let staged = client.write_host(0, &table.to_le_bytes());
         if table_is_copied_late {
-            unload(&server, "f");
+            server.unload("f");
         }
         client.copy(first, staged, 8, 0);
         if !table_is_copied_late {
             client.settle().unwrap();
-            unload(&server, "f");
+            server.unload("f");
         }
         client.add_through_tables(first, 10, 0);
         client.settle().unwrap();
@@ -142,7 +136,7 @@ fn a_kernel_that_is_given_a_texture_finds_the_memory_that_it_is_over() {
     let resource =
         TextureResource { kind: 2, format: 3, channels: 1, address: last, width: 4096, ..Default::default() };
     let texture = client.ask(TextureCreate { resource, ..TextureCreate::default() }).unwrap().handle;
-    unload(&server, "f");
+    server.unload("f");
     let parameters = [first.to_le_bytes(), texture.to_le_bytes()].concat();
     client.post(launch(9, 0, 1, 1, parameters.len()), &parameters);
     client.settle().unwrap();
@@ -151,7 +145,7 @@ fn a_kernel_that_is_given_a_texture_finds_the_memory_that_it_is_over() {
         Fill { address: last, width: 1, height: 1, value: 7, element_bytes: 4, ..Fill::default() },
         &[],
     );
-    unload(&server, "f");
+    server.unload("f");
     client.post(launch(9, 0, 1, 1, parameters.len()), &parameters);
     client.settle().unwrap();
     assert_eq!(client.words(first, 2), [7, 0x0101_0101], "the object is over the address, whatever is there");
@@ -175,7 +169,7 @@ fn a_kernel_whose_tensor_map_is_in_device_memory_finds_the_tensor() {
     };
     let TensorMapReply { words } = client.ask(tensor).unwrap();
     client.upload(first, bytemuck::cast_slice(&words));
-    unload(&server, "f");
+    server.unload("f");
     client.add_through_map(first, 10, 0);
     client.settle().unwrap();
     assert_eq!(client.words(last, 11), [vec![0x0101_0104; 10], vec![0x0101_0101]].concat());
@@ -195,7 +189,7 @@ fn a_function_that_ran_ahead_of_a_pointer_that_nobody_saw_is_brought_whole_from_
         let hidden = client.write_host(0, &(!last).to_le_bytes());
         client.copy(hidden + 64, hidden, 8, 0);
         client.settle().unwrap();
-        unload(&server, "f");
+        server.unload("f");
         client.add_through_map(hidden, 10, 0);
         assert_eq!(client.settle(), expected, "round {round}");
         if expected.is_ok() {
@@ -220,7 +214,7 @@ fn an_upload_and_what_depends_on_it_is_done_while_other_memory_is_still_on_its_w
     }
     let segments = allocate_ones(&mut client, SEGMENTS);
     let (first, last) = (segments[0], segments[segments.len() - 1]);
-    unload(&server, "f");
+    server.unload("f");
 
     let input = client.write_host(0, &[2; MIB as usize]);
     client.copy(first, input, MIB, 1);
@@ -248,7 +242,7 @@ fn a_client_that_allocates_while_its_memory_is_still_on_its_way_lends_its_slots_
     let Attached { client: mut other, lifeline: _other } = attach(&server, "other");
     // More than may be under way at once, and no two equal.
     let segments = allocate_filled(&mut client, SEGMENTS + 8, |segment| segment + 1);
-    unload(&server, "f");
+    server.unload("f");
     allocate_filled(&mut other, 2, |segment| segment + 100);
     fill(&mut client, segments[0], 50);
     client.allocate((SEGMENTS + 8) * 2 * MIB, 2 * MIB).expect("the other one leaves");

@@ -13,7 +13,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use torpor_proto::control::admin::admin_client::AdminClient;
 use torpor_proto::control::admin::{
     Function, ListGpusRequest, RequestAnswered, RequestBegins, RequestCost, RequestEnds, RequestMark,
-    UnloadFunctionRequest, request_mark,
+    request_mark,
 };
 
 const MIB: u64 = 1 << 20;
@@ -79,11 +79,6 @@ impl Teller {
     }
 }
 
-fn unload(server: &Server, name: &str) {
-    let request = UnloadFunctionRequest { name: name.to_owned() };
-    server.admin(async |mut api| api.unload_function(request).await).unwrap();
-}
-
 fn is_there(function: &Function) -> bool {
     function.state == "active" && function.resident_bytes == 4 * MIB
 }
@@ -97,7 +92,7 @@ fn away(server: &Server, name: &str, teller: &Teller) -> (Attached, u64) {
     teller.begins(999, name);
     teller.ends(999);
     eventually("its turn is over", || server.listed(name).state == "idle");
-    unload(server, name);
+    server.unload(name);
     assert_eq!(server.listed(name).resident_bytes, 0);
     (attached, address)
 }

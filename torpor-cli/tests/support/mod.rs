@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each of the test programs that share this uses a part of it")]
 
+pub mod running;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,11 +1,10 @@
 //! A node with two simulated GPUs, and clients that are moved between them.
 #![allow(dead_code, reason = "each test program uses its own part of this module")]
 
-use crate::served::{self, Attached, attach};
+use crate::served;
+pub use crate::served::program::Program;
 use crate::server_support::server::Server;
-use crate::worker_support::Client;
 use rustix::process::Pid;
-use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use tonic::Status;
@@ -41,20 +40,7 @@ pub fn start_with(flags: &[&str]) -> Server {
     })
 }
 
-/// A client of a function of its own.
-pub struct Program {
-    pub client: Client,
-    pub name: String,
-    _lifeline: UnixStream,
-}
-
 impl Program {
-    pub fn start(server: &Server, name: &str) -> Self {
-        let Attached { mut client, lifeline } = attach(server, name);
-        client.load_kernels();
-        Self { client, name: name.to_owned(), _lifeline: lifeline }
-    }
-
     pub fn gpu(&self, server: &Server) -> u32 {
         let clients = server.clients();
         clients.iter().find(|client| client.id == self.client.id).unwrap().gpu

@@ -1,5 +1,7 @@
 //! Clients of a whole server whose workers are real ones, over the simulated GPU.
 
+pub mod program;
+
 use crate::server_support::client::{self, connect};
 use crate::server_support::server::Server;
 use crate::worker_support::Client;

@@ -2,8 +2,8 @@
 
 use super::server::{Server, eventually};
 use std::sync::{Arc, Mutex};
+use torpor_proto::control::admin::FollowEventsRequest;
 use torpor_proto::control::admin::admin_client::AdminClient;
-use torpor_proto::control::admin::{FollowEventsRequest, UnloadFunctionRequest};
 use torpor_proto::control::event::{Event, Evicted, event::What};
 
 /// One who follows, with what was heard so far.
@@ -55,8 +55,7 @@ impl Follower {
     /// Takes a function's memory off its GPU, and gives what is told of that.
     pub fn evict(&self, server: &Server, function: &str) -> Evicted {
         let before = self.evictions(function).len();
-        let request = UnloadFunctionRequest { name: function.to_owned() };
-        server.admin(async |mut api| api.unload_function(request).await).unwrap();
+        server.unload(function);
         eventually("its eviction is told", || self.evictions(function).len() > before);
         self.evictions(function)[before]
     }

@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use torpor_proto::control::admin::admin_client::AdminClient;
 use torpor_proto::control::admin::{
     self, EnsureFunctionRequest, FollowEventsRequest, ListClientsRequest, ListFunctionsRequest,
-    ListGpusRequest, ShutdownRequest,
+    ListGpusRequest, ShutdownRequest, UnloadFunctionRequest,
 };
 use torpor_proto::control::event::Event;
 use torpor_proto::directory::{FunctionDirectory, ServerDirectory};
@@ -90,6 +90,12 @@ impl Server {
         let directory = self.directory.function(&name);
         assert_eq!(Path::new(&answer.unwrap().directory), directory.path());
         directory
+    }
+
+    /// Takes a function's memory off its GPU.
+    pub fn unload(&self, name: &str) {
+        let request = UnloadFunctionRequest { name: name.to_owned() };
+        self.admin(async |mut api| api.unload_function(request).await).unwrap();
     }
 
     pub fn clients(&self) -> Vec<admin::Client> {

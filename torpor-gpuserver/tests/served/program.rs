@@ -1,0 +1,64 @@
+//! Clients of functions of their own, on a node whose worker may die.
+#![allow(dead_code, reason = "each test program uses its own part of this module")]
+
+use super::{Attached, PROGRAM, attach, driver};
+use crate::server_support::process::signal;
+use crate::server_support::server::{Server, eventually};
+use crate::worker_support::Client;
+use rustix::process::Signal;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+use torpor_proto::error::CudaError;
+
+/// A server with so many simulated GPUs and these settings, which lie in the file.
+pub fn start(gpus: u32, settings: &str) -> (Server, tempfile::NamedTempFile) {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(settings.as_bytes()).unwrap();
+    let server = Server::start_by(|directory| {
+        let mut command = Command::new(PROGRAM);
+        command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(driver());
+        command.args(["--pinned-limit", "8MiB", "--staging", "4MiB", "--log", "debug"]);
+        command.args(["--host-pool", "128MiB", "--host-slab", "16MiB"]).arg("--config").arg(file.path());
+        command.env("TORPOR_SIMGPU_DEVICES", gpus.to_string()).env("TORPOR_GPUSERVER", PROGRAM);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command
+    });
+    (server, file)
+}
+
+/// A client of a function of its own, with the tests' kernels. It ends with this.
+pub struct Program {
+    pub client: Client,
+    pub name: String,
+    _lifeline: UnixStream,
+}
+
+impl Program {
+    pub fn start(server: &Server, name: &str) -> Self {
+        let Attached { mut client, lifeline } = attach(server, name);
+        client.load_kernels();
+        Self { client, name: name.to_owned(), _lifeline: lifeline }
+    }
+
+    pub fn wait_until_covered(&self, server: &Server) {
+        eventually("it is covered", || server.listed(&self.name).covered_clients == 1);
+    }
+
+    pub fn unload_and_cover(&self, server: &Server) {
+        server.unload(&self.name);
+        self.wait_until_covered(server);
+    }
+
+    pub fn error(&self) -> Option<CudaError> {
+        self.client.channel.sticky_error()
+    }
+}
+
+/// Kills a GPU's worker. When this returns, it executes nothing more.
+pub fn kill_worker(server: &Server, gpu: u32) {
+    let gpu = gpu as usize;
+    let restarts = server.gpus()[gpu].worker_restarts;
+    signal(server.gpus()[gpu].worker_pid, Signal::KILL);
+    eventually("it is dead", || server.gpus()[gpu].worker_restarts > restarts);
+}
