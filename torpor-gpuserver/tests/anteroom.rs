@@ -5,7 +5,7 @@ mod served;
 mod server_support;
 mod worker_support;
 
-use migrating::{Program, start_with, worker_pid};
+use migrating::{Program, STAY, start_with, worker_pid};
 use server_support::server::{Server, eventually};
 use std::io::Write;
 use torpor_proto::command::{HostLock, HostUnlock};
@@ -95,4 +95,35 @@ fn what_is_left_gives_way_to_who_is_there() {
     let address = program.client.host.address + STAGING_BYTES;
     program.client.ask(HostLock { address, bytes: 60 * MIB }).unwrap();
     assert!(!is_mapped(&server, here, &away), "it has given way");
+}
+
+#[test]
+fn who_comes_back_while_what_it_left_is_given_back_waits_for_that() {
+    let mut settings = tempfile::NamedTempFile::new().unwrap();
+    settings.write_all(b"[memory]\npinned_limit = \"64MiB\"\n").unwrap();
+    let server = start_with(&["--pinned-limit", "128MiB", "--config", settings.path().to_str().unwrap()]);
+    let mut programs = ["away", "next", "stays"].map(|name| Program::start(&server, name));
+    let here = programs[0].gpu(&server);
+    for program in &programs {
+        if program.gpu(&server) != here {
+            program.move_to(&server, here).unwrap();
+        }
+    }
+    let [away, next, stays] = &mut programs;
+    let data = away.client.allocate(0, 2 * MIB).unwrap();
+    away.client.upload(data, &7_u64.to_le_bytes());
+    away.client.ask(HostLock { address: away.client.host.address + STAGING_BYTES, bytes: 2 * MIB }).unwrap();
+    away.client.settle().unwrap();
+    // Nothing that is page-locked is given back while a kernel runs.
+    stays.spin();
+    away.move_to(&server, 1 - here).unwrap();
+    next.move_to(&server, 1 - here).unwrap();
+    std::thread::scope(|scope| {
+        let moved = scope.spawn(|| away.move_to(&server, here));
+        std::thread::sleep(STAY);
+        stays.client.stop_spinning();
+        moved.join().unwrap().unwrap();
+    });
+    assert_eq!(away.gpu(&server), here);
+    assert_eq!(away.client.download(data, 8), 7_u64.to_le_bytes());
 }

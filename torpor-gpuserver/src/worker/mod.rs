@@ -250,7 +250,7 @@ fn listen(shared: &Arc<Shared>, pulse: &Pulse) -> io::Result<()> {
                 let working = u32::try_from(shared.working()).unwrap_or(u32::MAX);
                 shared.tell(from_worker::Body::Pong(Pong { driver_silent_ms, working }));
             }
-            Some(to_worker::Body::Forget(forget)) => session::leaving::forget(shared, forget.client),
+            Some(to_worker::Body::Forget(forget)) => shared.anteroom.forget(forget.client),
             Some(to_worker::Body::Follow(follow)) => shared.follow(follow.events),
             Some(to_worker::Body::Settings(settings)) => {
                 if let Some(link) = shared.link(settings.client) {

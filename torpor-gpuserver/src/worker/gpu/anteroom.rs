@@ -7,11 +7,19 @@
 use crate::worker::sync::lock;
 use std::any::Any;
 use std::collections::VecDeque;
-use std::sync::Mutex;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard};
 use torpor_proto::layout::AddressRange;
 
 /// Of the page-locked memory that all clients may have here, the part that those may keep that are elsewhere.
 const KEPT_PART: u64 = 8;
+
+/// Page-locked memory of a client, as its sessions know it.
+pub(crate) trait Leavable: Any + fmt::Debug + Send {
+    /// It counts as nobody's page-locked memory any more: it is about to be given back, and who needs the room need not wait for
+    /// the GPU.
+    fn give_up_shares(&mut self);
+}
 
 /// What a client has left.
 #[derive(Debug)]
@@ -22,95 +30,229 @@ pub(crate) struct Left {
     pub(crate) range: AddressRange,
     /// How much of it is page-locked.
     pub(crate) locked_bytes: u64,
-    /// It, as sessions know it.
-    pub(crate) host: Box<dyn Any + Send>,
+    /// It.
+    pub(crate) host: Box<dyn Leavable>,
 }
 
-/// What is kept, the longest away first.
-#[derive(Debug)]
+#[derive(Debug, Default)]
+struct Rooms {
+    /// The longest away first.
+    kept: VecDeque<Left>,
+    /// Addresses that are being given back, on the GPU and of the host.
+    departing: Vec<AddressRange>,
+}
+
+impl Rooms {
+    /// One of each is free: of a client that leaves more than is kept, the session and the thread that gives it back have one each.
+    fn free(&mut self, ranges: &[AddressRange]) {
+        for range in ranges {
+            if let Some(index) = self.departing.iter().position(|departing| departing == range) {
+                self.departing.swap_remove(index);
+            }
+        }
+    }
+}
+
+/// What is kept, and what is being given back.
 pub(crate) struct Anteroom {
     limit_bytes: u64,
-    kept: Mutex<VecDeque<Left>>,
+    /// What a thread does before it may give page-locked memory back.
+    enter: Box<dyn Fn() + Send + Sync>,
+    rooms: Mutex<Rooms>,
+}
+
+impl fmt::Debug for Anteroom {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Anteroom").field("rooms", &self.rooms).finish_non_exhaustive()
+    }
 }
 
 impl Anteroom {
     /// Beside clients that may have so much page-locked memory.
-    pub(crate) fn new(pinned_limit_bytes: u64) -> Self {
-        Self { limit_bytes: pinned_limit_bytes / KEPT_PART, kept: Mutex::default() }
+    pub(crate) fn new(pinned_limit_bytes: u64, enter: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
+        let limit_bytes = pinned_limit_bytes / KEPT_PART;
+        Arc::new(Self { limit_bytes, enter: Box::new(enter), rooms: Mutex::default() })
+    }
+
+    /// Who comes to one of these addresses waits from now on.
+    pub(crate) fn depart(&self, ranges: [AddressRange; 2]) {
+        self.rooms().departing.extend(ranges);
+    }
+
+    /// They are free.
+    pub(crate) fn departed(&self, ranges: [AddressRange; 2]) {
+        self.rooms().free(&ranges);
+    }
+
+    /// Whether any of these addresses is still being given back.
+    pub(crate) fn is_departing(&self, ranges: [AddressRange; 2]) -> bool {
+        let departing = &self.rooms().departing;
+        departing.iter().any(|departing| ranges.iter().any(|range| departing.overlaps(*range)))
     }
 
     /// Keeps what a client has left, as long as there is room.
-    pub(crate) fn keep(&self, left: Left) {
-        let mut gone = Vec::new();
-        {
-            let mut kept = lock(&self.kept);
-            kept.push_back(left);
-            let mut bytes: u64 = kept.iter().map(|left| left.locked_bytes).sum();
-            while bytes > self.limit_bytes
-                && let Some(longest) = kept.pop_front()
-            {
-                bytes -= longest.locked_bytes;
-                gone.push(longest);
-            }
-        }
-        // That waits for the GPU, and nobody for that.
-        drop(gone);
+    pub(crate) fn keep(self: &Arc<Self>, left: Left) {
+        let mut rooms = self.rooms();
+        rooms.kept.push_back(left);
+        let bytes: u64 = rooms.kept.iter().map(|left| left.locked_bytes).sum();
+        let mut excess = bytes.saturating_sub(self.limit_bytes);
+        let is_excess = |left: &Left| {
+            let goes = excess > 0;
+            excess = excess.saturating_sub(left.locked_bytes);
+            goes
+        };
+        self.give_back(rooms, is_excess);
     }
 
-    /// What a client left that comes back to these addresses. What others left there goes.
+    /// Somebody comes to these addresses: what others left there goes.
+    pub(crate) fn make_way(self: &Arc<Self>, client: u64, range: AddressRange) {
+        self.give_back(self.rooms(), |left| left.client != client && left.range.overlaps(range));
+    }
+
+    /// What a client left that comes back to these addresses.
     pub(crate) fn take(&self, client: u64, range: AddressRange) -> Option<Left> {
-        let there = self.remove(|left| left.range.overlaps(range));
-        there.into_iter().find(|left| left.client == client)
+        let kept = &mut self.rooms().kept;
+        let index = kept.iter().position(|left| left.client == client && left.range.overlaps(range))?;
+        kept.remove(index)
     }
 
-    /// What a client left that will not come back.
-    pub(crate) fn forget(&self, client: u64) -> Option<Left> {
-        self.remove(|left| left.client == client).pop_front()
+    /// A client will not come back: what it left goes.
+    pub(crate) fn forget(self: &Arc<Self>, client: u64) {
+        self.give_back(self.rooms(), |left| left.client == client);
     }
 
-    /// All of it goes. False if there is nothing.
-    pub(crate) fn clear(&self) -> bool {
-        !self.remove(|_| true).is_empty()
+    /// All of it goes, and counts as gone at once. False if there was nothing.
+    pub(crate) fn clear(self: &Arc<Self>) -> bool {
+        self.give_back(self.rooms(), |_| true)
     }
 
-    fn remove(&self, which: impl Fn(&Left) -> bool) -> VecDeque<Left> {
-        let mut kept = lock(&self.kept);
-        let (gone, stays) = kept.drain(..).partition(which);
-        *kept = stays;
-        gone
+    /// Gives some of it back, aside, as that waits for the whole GPU. True if there was any.
+    fn give_back(
+        self: &Arc<Self>,
+        mut rooms: MutexGuard<'_, Rooms>,
+        which: impl FnMut(&Left) -> bool,
+    ) -> bool {
+        let (mut gone, stays): (VecDeque<_>, _) = rooms.kept.drain(..).partition(which);
+        rooms.kept = stays;
+        if gone.is_empty() {
+            return false;
+        }
+        // No moment in which it is neither kept nor departing, so that its client finds it or waits.
+        let ranges: Vec<AddressRange> = gone.iter().map(|left| left.range).collect();
+        rooms.departing.extend(&ranges);
+        drop(rooms);
+        gone.iter_mut().for_each(|left| left.host.give_up_shares());
+        let departed = Departed { anteroom: self.clone(), ranges };
+        let give_back = move || {
+            (departed.anteroom.enter)();
+            drop(gone);
+            drop(departed);
+        };
+        // Without a thread it happens here: what the thread was to do is dropped with all that it has.
+        drop(std::thread::Builder::new().name("anteroom".to_owned()).spawn(give_back));
+        true
+    }
+
+    fn rooms(&self) -> MutexGuard<'_, Rooms> {
+        lock(&self.rooms)
+    }
+}
+
+/// Marks addresses that are free once it is dropped.
+struct Departed {
+    anteroom: Arc<Anteroom>,
+    ranges: Vec<AddressRange>,
+}
+
+impl Drop for Departed {
+    fn drop(&mut self) {
+        self.anteroom.rooms().free(&self.ranges);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::mpsc::{Receiver, Sender, channel};
 
-    fn left(client: u64, address: u64, locked_bytes: u64) -> Left {
-        let range = AddressRange { address, bytes: 0x1000 };
-        Left { client, range, locked_bytes, host: Box::new(client) }
+    /// Tells whether it counts, and waits when it is given back.
+    #[derive(Debug)]
+    struct Pages {
+        counts: Sender<()>,
+        may_go: Receiver<()>,
+    }
+
+    impl Leavable for Pages {
+        fn give_up_shares(&mut self) {
+            self.counts.send(()).unwrap();
+        }
+    }
+
+    impl Drop for Pages {
+        fn drop(&mut self) {
+            let _ = self.may_go.recv();
+        }
+    }
+
+    fn range(client: u64) -> AddressRange {
+        AddressRange { address: client << 12, bytes: 0x1000 }
+    }
+
+    /// What a client has left, what says that it does not count any more, and what lets it be given back.
+    fn left(client: u64) -> (Left, Receiver<()>, Sender<()>) {
+        let ((counts, told), (go, may_go)) = (channel(), channel());
+        let host = Box::new(Pages { counts, may_go });
+        (Left { client, range: range(client), locked_bytes: 4, host }, told, go)
+    }
+
+    fn until_free(anteroom: &Anteroom, client: u64) {
+        while anteroom.is_departing([range(client); 2]) {
+            std::thread::yield_now();
+        }
     }
 
     #[test]
     fn who_comes_back_finds_what_it_left_and_others_nothing() {
-        let anteroom = Anteroom::new(80);
-        anteroom.keep(left(1, 0x1000, 4));
-        anteroom.keep(left(2, 0x2000, 4));
-        let range = AddressRange { address: 0x1000, bytes: 0x1000 };
-        assert_eq!(anteroom.take(1, range).map(|left| left.client), Some(1));
-        assert!(anteroom.take(1, range).is_none(), "once");
-        let range = AddressRange { address: 0x2000, bytes: 0x1000 };
-        assert!(anteroom.take(3, range).is_none(), "another's");
-        assert!(anteroom.take(2, range).is_none(), "its addresses were wanted");
+        let anteroom = Anteroom::new(80, || {});
+        let (first, _told, _go) = left(1);
+        let (second, _told, go) = left(2);
+        anteroom.keep(first);
+        anteroom.keep(second);
+        assert_eq!(anteroom.take(1, range(1)).map(|left| left.client), Some(1));
+        assert!(anteroom.take(1, range(1)).is_none(), "once");
+        anteroom.make_way(2, range(2));
+        assert!(!anteroom.is_departing([range(2); 2]), "its own");
+        anteroom.make_way(3, range(2));
+        assert!(anteroom.is_departing([range(2); 2]), "until it is given back");
+        assert!(anteroom.take(2, range(2)).is_none(), "its addresses were wanted");
+        drop(go);
+        until_free(&anteroom, 2);
     }
 
     #[test]
     fn the_longest_away_makes_room() {
-        let anteroom = Anteroom::new(80);
-        (1..=3).for_each(|client| anteroom.keep(left(client, client << 12, 4)));
-        let range = |client: u64| AddressRange { address: client << 12, bytes: 0x1000 };
+        let anteroom = Anteroom::new(80, || {});
+        let lefts: Vec<_> = (1..=3).map(left).collect();
+        for (left, _told, _go) in lefts {
+            anteroom.keep(left);
+        }
+        until_free(&anteroom, 1);
         assert!(anteroom.take(1, range(1)).is_none());
         assert!(anteroom.take(2, range(2)).is_some());
-        assert_eq!(anteroom.forget(3).map(|left| left.client), Some(3));
+        anteroom.forget(3);
+        until_free(&anteroom, 3);
         assert!(!anteroom.clear(), "nothing is left");
+    }
+
+    #[test]
+    fn what_goes_counts_no_more_and_is_in_the_way_until_it_is_gone() {
+        let anteroom = Anteroom::new(80, || {});
+        let (left, told, go) = left(1);
+        anteroom.keep(left);
+        assert!(anteroom.clear());
+        told.try_recv().expect("it does not count any more");
+        assert!(anteroom.take(1, range(1)).is_none() && anteroom.is_departing([range(1); 2]));
+        drop(go);
+        until_free(&anteroom, 1);
     }
 }

@@ -78,7 +78,7 @@ pub(crate) struct Shared {
     /// Page-locked host memory of clients.
     pub(crate) pinned: Arc<PinnedBudget>,
     /// What clients left that may come back.
-    pub(crate) anteroom: Anteroom,
+    pub(crate) anteroom: Arc<Anteroom>,
     /// Who waits for a CPU.
     pub(crate) cpus: CpuLine,
     /// The kernel that digests chunks.
@@ -91,8 +91,6 @@ pub(crate) struct Shared {
     pub(crate) saving: Mutex<()>,
     /// Words of sessions that ended, for the next ones: giving page-locked memory back would wait for the whole GPU.
     pub(crate) words: Mutex<Vec<PinnedWords>>,
-    /// Addresses that released sessions are still giving back, on the GPU and of the host.
-    pub(crate) departing: Mutex<Vec<AddressRange>>,
     /// How often work went on without a turn.
     pub(crate) overstays: AtomicU64,
     /// How often sessions say that they wait for their turns.
@@ -126,7 +124,7 @@ impl Shared {
             console,
             cpus: CpuLine::new(),
             pinned: PinnedBudget::new(tuning.pinned_limit_bytes),
-            anteroom: Anteroom::new(tuning.pinned_limit_bytes),
+            anteroom: Anteroom::new(tuning.pinned_limit_bytes, entering(&device)),
             device,
             images,
             store: Store::new(server.clone()),
@@ -136,7 +134,6 @@ impl Shared {
             hashing: Mutex::default(),
             saving: Mutex::default(),
             words: Mutex::default(),
-            departing: Mutex::default(),
             overstays: AtomicU64::new(0),
             waiting_words: Throttle::new(WAITING_PAUSE),
             server,
@@ -215,11 +212,6 @@ impl Shared {
         take().or_else(|refusal| if self.anteroom.clear() { take() } else { Err(refusal) })
     }
 
-    /// Whether a session that was released still gives back what others are to have.
-    pub(crate) fn is_departing(&self, ranges: &[AddressRange]) -> bool {
-        lock(&self.departing).iter().any(|departing| ranges.iter().any(|range| departing.overlaps(*range)))
-    }
-
     /// The session of a client.
     pub(crate) fn link(&self, client: u64) -> Option<Arc<Link>> {
         self.links().get(&client).cloned()
@@ -271,5 +263,14 @@ impl Shared {
 
     fn links(&self) -> MutexGuard<'_, HashMap<u64, Arc<Link>>> {
         lock(&self.links)
+    }
+}
+
+/// What a thread does before it may give back what is the GPU's.
+fn entering(device: &Arc<Device>) -> impl Fn() + use<> {
+    let device = device.clone();
+    move || {
+        // Without its context the driver gives nothing back, and the process is about to end.
+        let _ = device.make_current();
     }
 }

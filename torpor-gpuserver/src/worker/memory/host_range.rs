@@ -9,6 +9,7 @@
 use crate::driver::{Device, HostRegistration};
 use crate::fault_in::fault_in;
 use crate::worker::gpu::Shared;
+use crate::worker::gpu::anteroom::Leavable;
 use crate::worker::gpu::pinned_budget::PinnedShare;
 use crate::worker::mailbox::Link;
 use rustix::fs::FallocateFlags;
@@ -49,7 +50,7 @@ struct Locked {
     /// No other part that a worker has locked has it: at the same addresses may be other pages by now.
     number: u64,
     _registration: HostRegistration,
-    _share: PinnedShare,
+    share: Option<PinnedShare>,
 }
 
 /// A client's host range.
@@ -57,7 +58,7 @@ struct Locked {
 pub(crate) struct HostMemory {
     // Dropped in this order: what is locked in a mapping goes before the mapping.
     staging: Staging,
-    _staging_share: PinnedShare,
+    staging_share: Option<PinnedShare>,
     locked: BTreeMap<u64, Locked>,
     range: AddressRange,
     staging_range: AddressRange,
@@ -95,7 +96,7 @@ impl HostMemory {
         };
         Ok(Self {
             staging,
-            _staging_share: share,
+            staging_share: Some(share),
             locked: BTreeMap::new(),
             range,
             staging_range,
@@ -179,7 +180,8 @@ impl HostMemory {
             return Err(CudaError::HOST_MEMORY_ALREADY_REGISTERED);
         }
         let registration = lock_pages(&self.device, piece, &self.link)?;
-        self.locked.insert(address, Locked { bytes, number, _registration: registration, _share: share });
+        self.locked
+            .insert(address, Locked { bytes, number, _registration: registration, share: Some(share) });
         Ok(())
     }
 
@@ -200,7 +202,7 @@ impl HostMemory {
 
     /// Undoes [`Self::lock`] and gives the pages back. The GPU must have done with them.
     pub(crate) fn unlock(&mut self, address: u64) -> Result<(), CudaError> {
-        let Locked { bytes, _registration, _share, .. } =
+        let Locked { bytes, _registration, share: _share, .. } =
             self.locked.remove(&address).ok_or(CudaError::HOST_MEMORY_NOT_REGISTERED)?;
         drop(_registration);
         let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
@@ -291,6 +293,13 @@ impl HostMemory {
             Staging::Failed(error) => Err(*error),
             _ => Ok(()),
         }
+    }
+}
+
+impl Leavable for HostMemory {
+    fn give_up_shares(&mut self) {
+        self.staging_share = None;
+        self.locked.values_mut().for_each(|locked| locked.share = None);
     }
 }
 

@@ -6,7 +6,7 @@ use crate::worker::gpu::anteroom::Left;
 use crate::worker::mailbox::Link;
 use crate::worker::memory::host_range::HostMemory;
 use crate::worker::session::Session;
-use crate::worker::sync::lock;
+use std::any::Any;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use torpor_proto::control::worker::Attach;
@@ -17,32 +17,14 @@ impl Session {
     pub(super) fn leave(self, state: &OwnedFd) {
         let (shared, client) = (self.shared.clone(), self.link.client);
         let ranges = [self.space.host.range(), self.link.arena];
-        lock(&shared.departing).extend(ranges);
+        shared.anteroom.depart(ranges);
         shared.delist_released(client);
         shared.server.tell_released(client, state);
         let host = self.space.into_host();
         shared.memory.leave(client);
         let (range, locked_bytes) = (host.range(), host.locked_bytes());
         shared.anteroom.keep(Left { client, range, locked_bytes, host: Box::new(host) });
-        lock(&shared.departing).retain(|departing| !ranges.contains(departing));
-    }
-}
-
-/// A client will not come back. What it left is given back aside, as that waits for the whole GPU.
-pub(crate) fn forget(shared: &Arc<Shared>, client: u64) {
-    let Some(left) = shared.anteroom.forget(client) else { return };
-    let range = left.range;
-    lock(&shared.departing).push(range);
-    let there = shared.clone();
-    let give_back = move || {
-        // Without its context the driver gives nothing back, and the process is about to end.
-        let _ = there.device.make_current();
-        drop(left);
-        lock(&there.departing).retain(|departing| *departing != range);
-    };
-    if std::thread::Builder::new().name("anteroom".to_owned()).spawn(give_back).is_err() {
-        // It has been given back here, with what the thread was to do.
-        lock(&shared.departing).retain(|departing| *departing != range);
+        shared.anteroom.departed(ranges);
     }
 }
 
@@ -57,8 +39,8 @@ pub(super) fn host_memory(
     file: OwnedFd,
 ) -> Result<HostMemory, String> {
     let range = AddressRange { address: attach.host_address, bytes: attach.host_bytes };
-    let left =
-        shared.anteroom.take(link.client, range).and_then(|left| left.host.downcast::<HostMemory>().ok());
+    let left = shared.anteroom.take(link.client, range);
+    let left = left.and_then(|left| (left.host as Box<dyn Any>).downcast::<HostMemory>().ok());
     if let Some(mut host) = left.filter(|host| host.is(&file, range, attach.staging_bytes)) {
         host.hand_to(link);
         return Ok(*host);

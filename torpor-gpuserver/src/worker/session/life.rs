@@ -255,7 +255,11 @@ impl Session {
         let range = AddressRange { address: attach.host_address, bytes: attach.host_bytes };
         check_sealed(&host, range.bytes)
             .map_err(|error| format!("its host range cannot be used: {error}"))?;
-        while shared.is_departing(&[range, link.arena]) && !link.is_stopping() && shared.lost().is_none() {
+        shared.anteroom.make_way(link.client, range);
+        while shared.anteroom.is_departing([range, link.arena])
+            && !link.is_stopping()
+            && shared.lost().is_none()
+        {
             std::thread::park_timeout(DEPARTURE_NAP);
         }
         link.pinned_limit_bytes.store(attach.pinned_limit_bytes, Ordering::Relaxed);
