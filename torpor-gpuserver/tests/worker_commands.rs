@@ -5,7 +5,8 @@ mod worker_support;
 use std::time::{Duration, Instant};
 use torpor_proto::command::{
     ContextSynchronize, EventCreate, EventDestroy, EventElapsed, EventQuery, EventRecord, EventSynchronize,
-    Fill, LimitRaise, Ping, StreamCreate, StreamDestroy, StreamQuery, StreamSynchronize, StreamWaitEvent,
+    Fill, LimitRaise, MemoryFree, Ping, StreamCreate, StreamDestroy, StreamQuery, StreamSynchronize,
+    StreamWaitEvent,
 };
 use torpor_proto::control::worker::Begin;
 use torpor_proto::control::worker::from_worker::Body as From;
@@ -53,22 +54,27 @@ fn a_way_that_this_release_does_not_know_is_named() {
 #[test]
 fn what_limits_of_the_context_take_is_bounded_together_and_a_refusal_changes_nothing() {
     let [stack, printed, heap] = [0, 1, 2];
-    // A quarter of the 256 MiB that functions leave: 64 MiB beyond the heap of 8 MiB and the buffer of 1 MiB at the beginning.
-    let begin = Begin { gpu_limit_bytes: 768 * MIB, ..Worker::begin_message() };
-    let mut worker = Worker::start_told(&[("TORPOR_SIMGPU_MEMORY", "1GiB")], begin);
+    // A quarter of the 256 MiB that functions leave is free: 64 MiB beyond the heap of 8 MiB and the buffer of 1 MiB at the beginning.
+    // As much more can be taken of the 256 MiB that functions may have.
+    let begin = Begin { gpu_limit_bytes: 256 * MIB, ..Worker::begin_message() };
+    let mut worker = Worker::start_told(&[("TORPOR_SIMGPU_MEMORY", "512MiB")], begin);
     let (mut greedy, mut other) = (worker.attach(0), worker.attach(1));
     let raise = |client: &mut Client, limit, value| client.ask(LimitRaise { value, limit, reserved: 0 });
     raise(&mut greedy, heap, 48 * MIB).unwrap();
-    assert_eq!(raise(&mut greedy, printed, 41 * MIB), Err(CudaError::OUT_OF_MEMORY));
+    assert_eq!(raise(&mut greedy, printed, 90 * MIB), Err(CudaError::OUT_OF_MEMORY));
     assert_eq!(raise(&mut greedy, stack, 64 << 10), Err(CudaError::OUT_OF_MEMORY));
-    raise(&mut greedy, printed, 11 * MIB).unwrap();
-    // Heaps add up: 4 MiB are within what is left, 20 MiB are not.
-    assert_eq!(raise(&mut other, heap, 20 * MIB), Err(CudaError::OUT_OF_MEMORY));
+    raise(&mut greedy, printed, 25 * MIB).unwrap();
+    let all = other.allocate(0, 256 * MIB).expect("limits have taken what was free");
+    assert_eq!(
+        raise(&mut other, heap, 4 * MIB),
+        Err(CudaError::OUT_OF_MEMORY),
+        "heaps add up, and there is no room"
+    );
+    other.post(MemoryFree { address: all }, &[]);
     raise(&mut other, heap, 4 * MIB).unwrap();
-    raise(&mut other, printed, 11 * MIB).expect("the other's is large enough");
-    for client in [&mut greedy, &mut other] {
-        client.allocate(0, 2 * MIB).unwrap();
-    }
+    raise(&mut other, printed, 25 * MIB).expect("the other's is large enough");
+    assert_eq!(other.allocate(0, 256 * MIB), Err(CudaError::OUT_OF_MEMORY));
+    other.allocate(0, 252 * MIB).expect("what limits have not taken");
 }
 
 #[test]

@@ -148,6 +148,7 @@ impl Supervisor {
                 Ok(End::Stopped)
             }
             End::Died(reason) => {
+                tracing::debug!(gpu = self.index, "the worker serves no longer: {reason}");
                 self.times(GpuTimes::bury);
                 // Not ready from now on, before anybody can be placed here again.
                 self.publish(|status| status.state = State::Starting);

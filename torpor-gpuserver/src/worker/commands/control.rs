@@ -36,7 +36,12 @@ impl ControlCommands for Session {
 
     fn limit_raise(&mut self, command: LimitRaise, _: &[u8], _: Ticket) -> Result<Outcome<()>, CudaError> {
         let LimitRaise { limit, value, .. } = command;
-        let (shared, client) = (&self.shared, self.link.client);
-        shared.limits.raise(&shared.device, client, limit, value).map(Outcome::done)
+        let (shared, client) = (self.shared.clone(), self.link.client);
+        let reserve = |bytes| {
+            self.space.check_limit(bytes)?;
+            self.activate_with(bytes)
+        };
+        let raised = shared.limits.raise((&shared.device, &shared.memory), (client, limit, value), reserve);
+        Ok(raised.map(Outcome::done)?)
     }
 }

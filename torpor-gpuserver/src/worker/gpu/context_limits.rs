@@ -2,9 +2,11 @@
 //! at least what its clients want, so nobody is harmed by what another one sets.
 //!
 //! Heaps add up, since one client's kernels cannot allocate what another's have. Nothing is ever lowered: the driver resizes
-//! a heap only before kernels use it. What limits take is no function's memory, so it is a part of what those leave.
+//! a heap only before kernels use it. A part of the memory that functions leave is for limits; what they take beyond that is taken
+//! of the functions' memory, for which others may have to leave.
 
 use crate::driver::Device;
+use crate::worker::gpu::memory::GpuMemory;
 use crate::worker::sync::lock;
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -17,10 +19,13 @@ const PRINTED: u32 = 1;
 /// `CU_LIMIT_MALLOC_HEAP_SIZE`
 const HEAP: u32 = 2;
 
+/// Of the memory that functions may have, the part that limits may take at most.
+const LARGEST_PART: u64 = 4;
+
 /// What the clients of a GPU want.
 #[derive(Debug)]
 pub(crate) struct ContextLimits {
-    most_bytes: u64,
+    free_bytes: u64,
     state: Mutex<State>,
 }
 
@@ -30,25 +35,28 @@ struct State {
     wanted: HashMap<(u64, u32), u64>,
     /// What the context began with, once any client wants more.
     first: Option<[u64; 3]>,
+    /// What limits have taken of the functions' memory.
+    taken_bytes: u64,
 }
 
 impl ContextLimits {
-    /// Limits that take so much of the GPU's memory at most, all together, beyond what the context began with.
-    pub(crate) fn new(most_bytes: u64) -> Self {
-        Self { most_bytes, state: Mutex::default() }
+    /// Limits that take so much of the GPU's memory beyond what the context began with before functions have less for it.
+    pub(crate) fn new(free_bytes: u64) -> Self {
+        Self { free_bytes, state: Mutex::default() }
     }
 
-    /// Sees to it that the context has what a client wants.
+    /// Sees to it that the context has what a client wants. What that takes of the functions' memory, if anything, `reserve` reserves
+    /// for the client.
     ///
     /// # Errors
-    /// `CUDA_ERROR_OUT_OF_MEMORY` beyond the bound, `CUDA_ERROR_UNSUPPORTED_LIMIT`, or the driver's.
-    pub(crate) fn raise(
+    /// `CUDA_ERROR_OUT_OF_MEMORY` beyond the bound, `CUDA_ERROR_UNSUPPORTED_LIMIT`, the driver's, or those of `reserve`, which is
+    /// called before anything has changed.
+    pub(crate) fn raise<E: From<CudaError>>(
         &self,
-        device: &Device,
-        client: u64,
-        limit: u32,
-        value: u64,
-    ) -> Result<(), CudaError> {
+        (device, memory): (&Device, &GpuMemory),
+        (client, limit, value): (u64, u32, u64),
+        reserve: impl FnOnce(u64) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut state = lock(&self.state);
         let others = || {
             let others =
@@ -58,7 +66,7 @@ impl ContextLimits {
         let needed = match limit {
             HEAP => others().fold(value, u64::saturating_add),
             STACK | PRINTED => others().fold(value, u64::max),
-            _ => return Err(CudaError::UNSUPPORTED_LIMIT),
+            _ => return Err(CudaError::UNSUPPORTED_LIMIT.into()),
         };
         let now = values(device)?;
         let place = limit as usize;
@@ -66,10 +74,18 @@ impl ContextLimits {
             let first = *state.first.get_or_insert(now);
             let mut then = now;
             then[place] = needed;
-            if taken(then, first, device.resident_threads()?) > self.most_bytes {
-                return Err(CudaError::OUT_OF_MEMORY);
+            let beyond_bytes = taken(then, first, device.resident_threads()?).saturating_sub(self.free_bytes);
+            if beyond_bytes > memory.limit_bytes() / LARGEST_PART {
+                return Err(CudaError::OUT_OF_MEMORY.into());
             }
-            device.set_context_limit(limit, needed)?;
+            let bytes = beyond_bytes.saturating_sub(state.taken_bytes);
+            if bytes > 0 {
+                reserve(bytes)?;
+            }
+            let raised = memory.make(|| device.set_context_limit(limit, needed));
+            raised.inspect_err(|_| memory.unreserve(client, bytes))?;
+            memory.give_to_context(client, bytes);
+            state.taken_bytes += bytes;
         }
         state.wanted.insert((client, limit), value);
         Ok(())

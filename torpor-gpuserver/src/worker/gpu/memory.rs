@@ -36,8 +36,10 @@ pub(crate) enum Reserved {
 struct State {
     /// What the driver has turned out to have, if that is less than the limit.
     available_bytes: u64,
-    /// Reserved or taken by clients.
+    /// Reserved or taken by clients, or the context's.
     used_bytes: u64,
+    /// What limits of the context took.
+    context_bytes: u64,
     pool: BTreeMap<u64, Vec<PhysicalMemory>>,
     pool_bytes: u64,
     clients: HashMap<u64, Client>,
@@ -61,6 +63,7 @@ impl GpuMemory {
         let state = State {
             available_bytes: limit_bytes,
             used_bytes: 0,
+            context_bytes: 0,
             pool: BTreeMap::new(),
             pool_bytes: 0,
             clients: HashMap::new(),
@@ -243,7 +246,7 @@ impl State {
     fn beside(&self, client: u64) -> sharing::Memory {
         let others = self.clients.values().filter(|other| other.link.client != client);
         sharing::Memory {
-            available_bytes: self.available_bytes,
+            available_bytes: self.available_bytes.saturating_sub(self.context_bytes),
             staying_bytes: others.map(Client::staying_bytes).collect(),
         }
     }

@@ -1,4 +1,5 @@
-//! Memory that the driver takes itself and that stays on the GPU while its client is there: that of arrays.
+//! Memory that the driver takes itself and that stays on the GPU: that of arrays while their client is there, that of the context's
+//! limits as long as the context is.
 
 use super::GpuMemory;
 use crate::driver::PinnedArray;
@@ -50,6 +51,15 @@ impl Drop for KeptBytes {
 }
 
 impl GpuMemory {
+    /// What a client reserved is the context's from now on, and nobody's again.
+    pub(crate) fn give_to_context(&self, client: u64, bytes: u64) {
+        let mut state = lock(&self.state);
+        state.context_bytes += bytes;
+        if let Some(client) = state.clients.get_mut(&client) {
+            client.bytes -= bytes;
+        }
+    }
+
     /// Has the driver take memory that was reserved, for which pieces that are kept for the next one may have to go.
     ///
     /// # Errors

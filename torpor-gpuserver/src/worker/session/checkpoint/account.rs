@@ -3,6 +3,7 @@
 
 use super::saved::Saved;
 use crate::worker::gpu::context_limits::ContextLimits;
+use crate::worker::gpu::memory::Reserved;
 use crate::worker::mailbox::LinkUsage;
 use crate::worker::session::Session;
 use crate::worker::session::halt::Halt;
@@ -10,6 +11,7 @@ use crate::worker::session::printing::Printing;
 use crate::worker::session::residency::Residency;
 use std::sync::atomic::Ordering;
 use torpor_proto::control::migration;
+use torpor_proto::error::CudaError;
 
 impl Saved for Residency {
     const NAME: &'static str = "place in its life";
@@ -94,9 +96,13 @@ impl Saved for ContextLimits {
 
     fn restore(session: &mut Session, state: Self::State) -> Result<(), Halt> {
         let (shared, client) = (&session.shared, session.link.client);
-        for migration::Limit { limit, value } in state {
-            shared.limits.raise(&shared.device, client, limit, value)?;
-        }
-        Ok(())
+        // Others are asked to leave, but nobody waits for them here: a client that is moved stays where it is.
+        let reserve = |bytes| match shared.memory.reserve(client, bytes, &shared.turns) {
+            Reserved::Granted => Ok(()),
+            _ => Err(Halt::Refused(CudaError::OUT_OF_MEMORY)),
+        };
+        state.into_iter().try_for_each(|migration::Limit { limit, value }| {
+            shared.limits.raise((&shared.device, &shared.memory), (client, limit, value), reserve)
+        })
     }
 }
