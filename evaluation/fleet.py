@@ -67,8 +67,7 @@ class Zygote(Program):
             while waiting and len(under_way) < max(2, os.cpu_count()):
                 member = waiting.pop(0)
                 under_way[member.name] = member
-                self._order({"name": member.name, "model": member.model, "seed": member.seed, "input_seed": member.input_seed,
-                             "environment": environment(member), "log": str(self.logs / f"{member.name}.log")})
+                self.order(member, environment(member))
             if not self._is_heard(deadline):
                 break
             said = self._receive(1)
@@ -87,8 +86,19 @@ class Zygote(Program):
         print(f"  {len(started)} of {len(wanted)} functions have started", flush=True)
         return started
 
-    def _order(self, order):
+    def order(self, member, environment):
+        """Has a function started, without waiting; a line will say what became of it."""
+        order = {"name": member.name, "model": member.model, "seed": member.seed, "input_seed": member.input_seed,
+                 "environment": environment, "log": str(self.logs / f"{member.name}.log")}
         self.process.stdin.write((json.dumps(order) + "\n").encode())
+
+    def heard(self):
+        """The lines that have come, of which there is something."""
+        received = os.read(self.process.stdout.fileno(), 1 << 16)
+        if not received:
+            raise self._failure("has ended")
+        *lines, self.buffer = (self.buffer + received).split(b"\n")
+        return [json.loads(line) for line in lines]
 
     def _is_heard(self, deadline):
         """Whether a line has come before the deadline."""

@@ -17,13 +17,16 @@ from replay import draw_trace
 from results import cell, write_csv
 from running import Time, folders, interruptible
 
+# Lines that are not Torpor's: native processes that stay, and those that are kept alive by what was, or by all that will be.
+NATIVE, LEARNT, FORESEEN = "native", "learnt", "foreseen"
+
 COLUMNS = ("functions", "speed", "minutes", "requests", "ok", "timeouts", "errors", "unsent", "wrong", "p50_ms", "p98_ms", "p99_ms",
-           "attainment", "functions_in_objective", "turns_requests", "turns_swaps", "started")
+           "attainment", "functions_in_objective", "turns_requests", "turns_swaps", "process_starts", "started")
 
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """What is drawn: `lines` is {label: [scheduler] of Torpor, or None for native processes}; `slo_ms` a function of a model."""
+    """What is drawn: `lines` is {label: [scheduler] of Torpor, or what else there is}; `slo_ms` a function of a model."""
 
     name: str
     title: str
@@ -80,9 +83,10 @@ def measure(given, figure):
 def take(given, figure, points, label, scheduler, missing, logs, time):
     """The missing points of a line, whose functions are started once."""
     members = fleet.members(figure.models, max(missing), given.distinct, figure.slo_ms, given.gpus, STAND_IN if given.simulated else None)
-    if scheduler is None:
-        deployed = deployments.native(given, members, logs, slug(label),
-                                      lambda start, wanted: deployments.start_what_fits(given, start, wanted, given.gpus))
+    if scheduler == NATIVE:
+        deployed = deployments.native(given, members, logs, slug(label), given.gpus)
+    elif scheduler in (LEARNT, FORESEEN):
+        deployed = deployments.kept_alive(given, members, logs, slug(label), given.gpus, scheduler == FORESEEN)
     else:
         settings = {key: value(given.gpus) if callable(value) else value for key, value in scheduler.items()}
         deployed = deployments.torpor(given, members, logs, slug(label), ("--gpus", ",".join(map(str, range(given.gpus)))), settings)
@@ -94,6 +98,7 @@ def take(given, figure, points, label, scheduler, missing, logs, time):
             trace = draw_trace(points.folder / f"trace-{count}.csv", figure.models, count, given.minutes, given.speed, given.seed)
             names = {member.name for member in members[:count]}
             started = [member for member in deployment.members if member.name in names]
+            deployment.expect(trace)
             figures = deployment.load(started, points.records(name), "--trace", trace)
             point = points.keep(name, {"line": label, "speed": given.speed, "minutes": given.minutes, "started": len(started), **figures})
             print(f"{name}: {100 * attained(point):.1f} % of the functions in objective, P98 {cell(point['p98_ms'])} ms, "
@@ -115,12 +120,12 @@ def tell(given, figure, chosen, points, output):
     known = {(label, count): points.known(f"{slug(label)}-{count}") for label in chosen for count in given.counts}
     measured = {key: point for key, point in known.items() if point}
     rows = [("line, functions", "started", "requests a second", "in objective", "in time", "P50 ms", "P98 ms", "P99 ms", "failed", "wrong",
-             "with swaps")]
+             "with swaps", "processes started")]
     for (label, count), point in measured.items():
         rows.append((f"{label}, {count}", str(point["started"]), cell(point["requests"] / point["seconds"], 1),
                      f"{100 * attained(point):.1f} %", f"{100 * point['attainment']:.2f} %",
                      *(cell(point[key]) for key in ("p50_ms", "p98_ms", "p99_ms")), str(failed(point)), str(point["wrong"]),
-                     str(point.get("turns_swaps", "-"))))
+                     str(point.get("turns_swaps", "-")), str(point.get("process_starts", "-"))))
     print_table(rows)
     path = output / f"{figure.name}-{given.gpus}-gpus.csv"
     write_csv(path, ("line", *COLUMNS), [(label, *(point.get(key, "") for key in COLUMNS)) for (label, _), point in measured.items()])

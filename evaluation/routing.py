@@ -1,22 +1,44 @@
-"""A router before functions that are there (fleet.py), open-loop load through it, and what `torpor report` says of the records."""
+"""One `torpor router` for the scripts beside this file, and its settings file. Who asks through it: asking.py, open_loop.py."""
 
-import concurrent.futures
-import csv
 import json
-import os
 import pathlib
 import re
 import socket
 import subprocess
+import sys
 import time
-import urllib.request
 
-from server import binaries
+from asking import Client
+from server import ROOT, binaries
 
-# A request that is not answered within this counts as missed.
-PATIENCE = "10s"
-# What a function's process answers when its output is not its first one, bit by bit.
-WRONG = "409"
+ENDPOINT = ROOT / "scripts" / "endpoint.py"
+
+
+def settings(functions, scheduler=None, defaults=None, memory=None):
+    """The text of a settings file. `functions` is {name: {key: value}}, the others are {key: value}."""
+    sections = {"memory": memory or {}, "scheduler": scheduler or {}, "defaults": defaults or {},
+                **{f"functions.{name}": of for name, of in functions.items()}}
+    return "\n".join(f"[{name}]\n" + "".join(f"{key} = {written(value)}\n" for key, value in keys.items())
+                     for name, keys in sections.items())
+
+
+def written(value):
+    """A value as TOML has it, which is as JSON has it but for tables."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {written(of)}" for key, of in value.items()) + " }"
+    return json.dumps(value)
+
+
+def command(model, *flags):
+    """What a function's processes are started with."""
+    return [sys.executable, str(ENDPOINT), "--model", model, *map(str, flags)]
+
+
+def endpoints(members):
+    """The functions of a settings file whose processes (fleet.py) are somebody else's. Those that have not started have objectives, which
+    their requests miss."""
+    return {member.name: {"slo_ms": member.slo_ms, **({"endpoints": [f"127.0.0.1:{member.port}"]} if member.port else {})}
+            for member in members}
 
 
 def free_port():
@@ -26,81 +48,65 @@ def free_port():
 
 
 class Router:
-    """`torpor-router` for the length of a `with`. `directory` is a server's, or any folder where none is. Members that have not started
-    have objectives, which their requests miss."""
+    """A router for the length of a `with`, for the functions of a settings file. `directory` is a server's, or any folder where none is."""
 
-    def __init__(self, members, directory, log, scheduler=()):
-        self.directory, self.port = pathlib.Path(directory), free_port()
-        self.settings, self.log = pathlib.Path(log).with_suffix(".toml"), log
-        functions = []
-        for member in members:
-            functions.append(f"[functions.{member.name}]\nslo_ms = {member.slo_ms}")
-            if member.port:
-                functions.append(f'endpoints = ["127.0.0.1:{member.port}"]')
-        self.settings.write_text("\n".join(["[scheduler]", *scheduler, *functions]))
+    def __init__(self, config, directory, log):
+        self.settings, self.directory, self.log = pathlib.Path(config), pathlib.Path(directory), pathlib.Path(log)
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
 
     def __enter__(self):
-        self.process = subprocess.Popen([binaries() / "torpor-router", "--config", self.settings, "--directory", self.directory,
-                                         "--listen", f"127.0.0.1:{self.port}"],
-                                        stderr=open(self.log, "w"), env={**os.environ, "TORPOR_LOG": "warn"})
+        command_line = [binaries() / "torpor", "router", "--directory", self.directory, "--config", self.settings,
+                        "--listen", f"127.0.0.1:{self.port}"]
+        self.process = subprocess.Popen(list(map(str, command_line)), stderr=open(self.log, "w"))
         return self
 
     def __exit__(self, *_):
         self.process.terminate()
         try:
-            self.process.wait(timeout=40)
+            self.process.wait(timeout=60)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+            print(f"the router did not end by itself: {self.log}", flush=True)
 
-    def warm(self, wanted, seconds=60):
-        """One request to each, a few at a time, until it is answered. Gives those that were not."""
+    def admin(self, path):
+        """What its admin socket answers, as text."""
+        with socket.socket(socket.AF_UNIX) as admin:
+            admin.settimeout(30)
+            admin.connect(str(self.directory / "router.sock"))
+            admin.sendall(f"GET {path} HTTP/1.0\r\nhost: router\r\n\r\n".encode())
+            answer = b"".join(iter(lambda: admin.recv(1 << 16), b""))
+        head, _, body = answer.partition(b"\r\n\r\n")
+        if b" 200 " not in head.split(b"\r\n")[0]:
+            raise RuntimeError(f"{path}: {answer[:300]!r}")
+        return body.decode()
+
+    def wait_ready(self, seconds):
+        """Until every function has a process that answers. Ends the script if one has not in time."""
         deadline = time.monotonic() + seconds
-
-        def ask(member):
-            url = f"http://127.0.0.1:{self.port}/v1/functions/{member.name}/invoke"
-            while time.monotonic() < deadline:
-                try:
-                    with urllib.request.urlopen(urllib.request.Request(url, data=b"{}"), timeout=30):
-                        return None
-                except OSError:
-                    time.sleep(0.1)
-            return member
-
-        with concurrent.futures.ThreadPoolExecutor(8) as pool:
-            return [member for member in pool.map(ask, wanted) if member]
-
-    def load(self, records, *flags, names=()):
-        """`torpor load-test` with these flags. Gives the rows of `report`."""
-        command = [binaries() / "torpor", "load-test", *names, "--url", f"http://127.0.0.1:{self.port}", "--data", "{}",
-                   "--timeout", PATIENCE, "--config", self.settings, "--records", records, "--json", *flags]
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(map(str, command))}: {done.stderr}")
-        return summary(json.loads(done.stdout), records)
+        while True:
+            if self.process.poll() is not None:
+                sys.exit("the router ended: " + self.log.read_text())
+            try:
+                rows = json.loads(self.admin("/api/v1/functions"))
+            except OSError:
+                rows = None  # It does not listen yet.
+            missing = [row["name"] for row in rows or [] if all(one["state"] != "ready" for one in row["instances"])]
+            if rows and not missing:
+                return
+            if time.monotonic() > deadline:
+                said = "".join(f"\n{name}:\n{self.admin(f'/logs/{name}')[-1500:]}" for name in missing[:2])
+                sys.exit(f"not ready within {seconds:.0f} s: {' '.join(missing)}{said}")
+            time.sleep(0.2)
 
     def gpu_seconds(self):
-        """{gpu: seconds in which functions used it}, as the node server counts."""
-        with socket.socket(socket.AF_UNIX) as admin:
-            admin.connect(str(self.directory / "router.sock"))
-            admin.sendall(b"GET /metrics HTTP/1.0\r\nhost: router\r\n\r\n")
-            text = b"".join(iter(lambda: admin.recv(1 << 16), b"")).decode()
+        """How long each GPU was used since the node server began: {gpu: seconds}."""
         used = {}
-        for gpu, seconds in re.findall(r'^torpor_gpu_seconds_total\{[^}]*gpu="(\d+)"[^}]*\} (\S+)$', text, re.M):
+        for gpu, seconds in re.findall(r'^torpor_gpu_seconds_total\{.*?gpu="(\d+)".*?\} ([\d.e+-]+)', self.admin("/metrics"), re.M):
             used[int(gpu)] = used.get(int(gpu), 0.0) + float(seconds)
         return used
 
-
-def summary(rows, records, percentile=0.98):
-    """Of all functions together, from the rows of `torpor report --json`, and of the records how many outputs were wrong."""
-    functions = [row for row in rows if row["function"] != "total"] if len(rows) > 1 else rows
-    with open(records, newline="") as file:
-        wrong = sum(record["status"] == WRONG for record in csv.DictReader(file))
-    within = sum(row["attainment"] >= percentile for row in functions)
-    return {**rows[-1], "function": "total", "wrong": wrong, "functions": len(functions), "functions_in_objective": within}
-
-
-def swaps_of(server):
-    """Requests, and those for which memory was brought, of all functions of a server so far."""
-    rows = server.ask("functions")
-    return {key: sum(row[key] for row in rows) for key in ("requests", "hits", "swaps")}
+    def client(self):
+        """A connection of one's own."""
+        return Client(self.port)

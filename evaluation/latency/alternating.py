@@ -1,62 +1,45 @@
 """Two processes of program.py side by side, of which one infers at a time: what the machine does meanwhile, it does to both."""
 
-import json
-import pathlib
+import contextlib
+import os
 import statistics
-import subprocess
 import sys
 
+from functions.process import Program
 from measuring import MODELS, PROGRAM
 
 # The first inferences after a pause wake threads, fill caches and raise clocks; they are not counted.
 DISCARDED = 2
 
+# For a block of inferences, or a model's start.
+PATIENCE_S = 300
+
 # What program.py says of each inference.
 OF_EACH = ("times_ms", "off_cpu_ms", "yardstick_ms")
 
 
-class Told:
-    """A process that does what it is told."""
-
-    def __init__(self, prefix, log):
-        self.command = [*prefix, sys.executable, str(PROGRAM), "told", str(MODELS)]
-        self.log = pathlib.Path(log)
-        self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                        stderr=self.log.open("a"))
-
-    def do(self, *words):
-        """Its answer; ends this script if there is none."""
-        try:
-            print(*words, file=self.process.stdin, flush=True)
-        except BrokenPipeError:
-            pass
-        line = self.process.stdout.readline()
-        if not line.startswith("{"):
-            tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
-            sys.exit(f"{' '.join(map(str, self.command))} ended; the end of {self.log}:\n{tail}")
-        return json.loads(line)
-
-    def end(self):
-        self.process.stdin.close()
-        self.process.wait()
+def told(prefix, log):
+    """A process that does what it is told, with as many CPU threads as PyTorch takes by itself."""
+    program = Program([*prefix, sys.executable, PROGRAM, "told", MODELS], log, {"OMP_NUM_THREADS": str(os.cpu_count())})
+    program.wait_ready()
+    return program
 
 
 def one_round(ways, models, inferences, block, warm_up, logs):
     """A new process for each way. They infer in turn, `block` inferences at a time. {way: {model: figures}}."""
-    processes = {kind: Told(prefix, logs / f"{kind}.log") for kind, prefix in ways.items()}
     figures = {kind: {} for kind in ways}
-    for name in models:
-        for kind, process in processes.items():
-            figures[kind][name] = {**process.do("start", name), **{key: [] for key in OF_EACH}}
-            process.do("infer", warm_up)
-        for _ in range(0, inferences, block):
+    with contextlib.ExitStack() as stack:
+        processes = {kind: stack.enter_context(told(prefix, logs / f"{kind}.log")) for kind, prefix in ways.items()}
+        for name in models:
             for kind, process in processes.items():
-                done = process.do("infer", DISCARDED + block)
-                for key in OF_EACH:
-                    figures[kind][name][key] += done[key][DISCARDED:]
-        for kind, process in processes.items():
-            figures[kind][name]["median_ms"] = statistics.median(figures[kind][name]["times_ms"])
-            process.do("end")
-    for process in processes.values():
-        process.end()
+                figures[kind][name] = {**process.ask("start", name, timeout=PATIENCE_S), **{key: [] for key in OF_EACH}}
+                process.ask("infer", warm_up, timeout=PATIENCE_S)
+            for _ in range(0, inferences, block):
+                for kind, process in processes.items():
+                    done = process.ask("infer", DISCARDED + block, timeout=PATIENCE_S)
+                    for key in OF_EACH:
+                        figures[kind][name][key] += done[key][DISCARDED:]
+            for kind, process in processes.items():
+                figures[kind][name]["median_ms"] = statistics.median(figures[kind][name]["times_ms"])
+                process.ask("end")
     return figures

@@ -3,12 +3,12 @@
     program.py prepare FOLDER MODEL...   make models, inputs and the CPU's answers; needs no GPU
     program.py warm FOLDER [--inferences N] [--warm-up N] MODEL...   one line of JSON per model, with every inference's time
     program.py first FOLDER MODEL        the first inference of a new process
-    program.py told FOLDER               does what it reads ("start MODEL", "infer N" or "end"), and answers with a line of JSON
+    program.py told FOLDER               does what it reads ("start MODEL", "infer N" or "end"), see functions/answering.py
 
 An inference is: the input from the CPU's memory to the GPU, the model, the output back in the CPU's memory. "first" is the
 time from before the weights' move to the GPU until the first output is back, of a process that has loaded everything but
 has not touched CUDA. Of a warm inference its time, how much of it the thread had no CPU (both drivers' spinning uses it), and how
-long the CPU needed for always the same work just before and after. The models are the paper's (Table 4); BERT has 512 tokens.
+long the CPU needed for always the same work just before and after. The models are those of functions/models.py.
 """
 
 import argparse
@@ -20,7 +20,8 @@ import time
 
 import torch
 
-TOKENS = 512
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "functions"))
+import models  # noqa: E402
 
 # Numbers that are added to see how fast the CPU is just now: some 60 µs.
 YARDSTICK = 5000
@@ -28,36 +29,11 @@ YARDSTICK = 5000
 SEED = 0
 
 
-def bert_large():
-    from transformers import BertConfig, BertForQuestionAnswering
-    return BertForQuestionAnswering(BertConfig(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16,
-                                               intermediate_size=4096))
-
-
-def make(name):
-    """A model and its input."""
-    torch.manual_seed(SEED)
-    if name == "copy_only":
-        return torch.nn.Identity(), torch.randn(1, 1000)
-    if name == "bert_large_qa":
-        return bert_large(), torch.randint(0, 30000, (1, TOKENS))
-    from torchvision import models
-    options = {"init_weights": False, "aux_logits": True} if name == "inception_v3" else {}
-    size = 299 if name == "inception_v3" else 224
-    return getattr(models, name)(**options), torch.randn(1, 3, size, size)
-
-
-def output(answer):
-    """The tensor of what a model returned."""
-    return answer if torch.is_tensor(answer) else answer.start_logits
-
-
 def prepare(folder, names):
     for name in names:
-        model, data = make(name)
-        model.eval()
+        model, data = models.build(name, SEED), models.example(name, SEED)
         with torch.no_grad():
-            reference = output(model(data)).clone()
+            reference = models.output(model(data)).clone()
         part = folder / f"{name}.{time.time_ns()}.part"
         torch.save((model, data, reference), part)
         part.rename(folder / f"{name}.pt")
@@ -73,7 +49,7 @@ def started(name, folder):
     model, data, reference = load(folder, name)
 
     def infer():
-        return output(model(data.cuda())).cpu()
+        return models.output(model(data.cuda())).cpu()
 
     begin = time.perf_counter()
     model = model.cuda()
@@ -121,17 +97,20 @@ def warm(folder, names, warm_up, inferences):
 
 
 def told(folder):
-    infer = None
-    for line in sys.stdin:
-        match line.split():
-            case ["start", name]:
-                infer, answer = started(name, folder)
-            case ["infer", number]:
-                answer = timed(infer, int(number))
-            case ["end"]:
-                infer, answer = None, {}
-                torch.cuda.empty_cache()
-        print(json.dumps(answer), flush=True)
+    import answering  # It takes standard output, which the other ways print to.
+    under_way = []
+
+    def start(name):
+        infer, figures = started(name, folder)
+        under_way.append(infer)
+        return figures
+
+    def end():
+        under_way.clear()
+        torch.cuda.empty_cache()
+        return {}
+
+    answering.answer({"start": start, "infer": lambda number: timed(under_way[0], int(number)), "end": end})
 
 
 def main():
