@@ -7,15 +7,16 @@ COLOURS = ("#555555", "#b2182b", "#ef8a62", "#fddbc7", "#92c5de", "#2166ac")
 BAR, GAP, GROUP_GAP = 46, 6, 60
 PLOT_HEIGHT, TOP, LEFT, BOTTOM, LEGEND_LINE = 260, 70, 46, 40, 20
 AXIS_GAP = 8
-# The width of a letter, on average.
-LETTER = 7.5
+# The width of a letter, on average; of one of the title.
+LETTER, TITLE_LETTER = 7.5, 9.2
 
 
 def draw(title, unit, groups, kinds, values, axis=None):
     """`kinds` is {key: label}, in order; `values` is {group: {key: number}}; with the label of an `axis` all groups have that one.
     Gives the text of the file."""
     group_width = max(len(kinds) * (BAR + GAP), LETTER * max(len(group) + len(unit) + 3 for group in groups) - GROUP_GAP // 2)
-    width = max(LEFT + len(groups) * (group_width + GROUP_GAP), LETTER * len(title) + 2 * LEFT)
+    width = max(LEFT + len(groups) * (group_width + GROUP_GAP), TITLE_LETTER * len(title) + 2 * LEFT,
+                LETTER * max(map(len, kinds.values())) + 2 * LEFT + 20)
     base = TOP + PLOT_HEIGHT
     height = base + BOTTOM + LEGEND_LINE * len(kinds)
     parts = [text(LEFT, 24, title, size=16, anchor="start")]
@@ -26,7 +27,7 @@ def draw(title, unit, groups, kinds, values, axis=None):
             y = base - PLOT_HEIGHT * part
             parts.append(f'<line x1="{LEFT - 5}" y1="{y}" x2="{LEFT}" y2="{y}" stroke="black"/>')
             parts.append(text(LEFT - 8, y + 4, f"{common * part:.3g}", size=11, anchor="end"))
-        parts.append(text(LEFT, TOP - 14, axis, size=12, anchor="start"))
+        parts.append(text(LEFT, TOP - 26, axis, size=12, anchor="start"))
     for index, group in enumerate(groups):
         left = LEFT + AXIS_GAP + index * (group_width + GROUP_GAP)
         most = common or max(values[group].values()) or 1
@@ -39,7 +40,7 @@ def draw(title, unit, groups, kinds, values, axis=None):
             colour = COLOURS[place % len(COLOURS)]
             parts.append(f'<rect x="{x}" y="{base - tall:.1f}" width="{BAR}" height="{tall:.1f}" fill="{colour}" '
                          'stroke="black" stroke-width="0.5"/>')
-            parts.append(text(x + BAR / 2, base - tall - 5, f"{value:.2f}", size=11))
+            parts.append(text(x + BAR / 2, base - tall - 5, f"{value:.2f}" if value < 1000 else f"{value:.0f}", size=11))
     for place, label in enumerate(kinds.values()):
         y = base + BOTTOM + LEGEND_LINE * place
         parts.append(f'<rect x="{LEFT}" y="{y - 10}" width="12" height="12" fill="{COLOURS[place % len(COLOURS)]}" '

@@ -3,12 +3,14 @@
 import pathlib
 import sys
 
-from chart import text
+from chart import LETTER, text
 
 COLOURS = ("#2166ac", "#b2182b", "#1a9850", "#7b3294", "#e08214", "#555555", "#c51b7d")
 DASHES = ("", "8 4", "2 3", "10 3 2 3", "5 2", "1 2", "12 5")
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 380, 70, 250, 70, 60
+# Of the sample beside a label.
+SAMPLE = 60
 # What a number below the axis needs.
 NUMBER_WIDTH = 26
 
@@ -62,7 +64,8 @@ def draw(title, subtitle, x_label, y_label, lines, y_range=(0, 100), notes=None)
     for point, note in (notes or {}).items():
         place, height = at(*point)
         parts.append(text(place + 6, height - 6, note, size=11, anchor="start"))
-    width, height = LEFT + WIDTH + RIGHT, TOP + HEIGHT + BOTTOM
+    width = LEFT + WIDTH + max(RIGHT, SAMPLE + LETTER * max(map(len, lines), default=0))
+    height = TOP + HEIGHT + BOTTOM
     return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
             'font-family="DejaVu Sans, sans-serif">\n<rect width="100%" height="100%" fill="white"/>\n'
             + "\n".join(parts) + "\n</svg>\n")

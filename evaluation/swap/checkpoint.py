@@ -1,8 +1,8 @@
 """Takes the GPU from a process by the driver's process checkpoint, gives it back, and says how long each step took.
 
-    checkpoint.py PID
+    checkpoint.py PID [out | back]
 
-Prints a line of JSON: {"lock_ms", "checkpoint_ms", "restore_ms", "unlock_ms"}, or {"error"}. A process of its own, because
+Prints a line of JSON: {"lock_ms", "checkpoint_ms", "restore_ms", "unlock_ms"}, of these the first two or the last two, or {"error"}. A process of its own, because
 a driver that hangs here must not hang the measurement. Source: cuda.h of CUDA 13, cuCheckpointProcess*; their arguments'
 structures may be null.
 """
@@ -12,9 +12,15 @@ import json
 import sys
 import time
 
+STEPS = {"out": ("Lock", "Checkpoint"), "back": ("Restore", "Unlock"), "all": ("Lock", "Checkpoint", "Restore", "Unlock")}
+
 
 def main():
-    driver = ctypes.CDLL("libcuda.so.1")
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError as error:
+        print(json.dumps({"error": str(error)}))
+        return
     pid = ctypes.c_int(int(sys.argv[1]))
     figures = {}
 
@@ -29,7 +35,7 @@ def main():
 
     try:
         call("cuInit", 0)
-        for step in ("Lock", "Checkpoint", "Restore", "Unlock"):
+        for step in STEPS[sys.argv[2] if len(sys.argv) > 2 else "all"]:
             figures[f"{step.lower()}_ms"] = call(f"cuCheckpointProcess{step}", pid, None)
     except (RuntimeError, AttributeError) as error:
         # A process that stays locked would never end; this fails if it is not.
