@@ -86,6 +86,13 @@ pub(crate) fn holds(file: &OwnedFd) -> bool {
     read == Ok(word.len()) && u64::from_ne_bytes(word) == HOLDS
 }
 
+/// Whether a client may have done anything since it became this; so it is said of what cannot be read.
+pub(crate) fn is_outgrown(file: &OwnedFd) -> bool {
+    let mut word = [0; WORD_BYTES as usize];
+    let read = rustix::io::pread(file, &mut word, std::mem::offset_of!(Head, outgrown) as u64);
+    read != Ok(word.len()) || u64::from_ne_bytes(word) != 0
+}
+
 /// How long a file is; 0 if the kernel does not say.
 pub(crate) fn bytes(file: impl AsFd) -> u64 {
     rustix::fs::fstat(file).map_or(0, |stat| u64::try_from(stat.st_size).unwrap_or(0))

@@ -64,7 +64,7 @@ const WINDOW_PIECE_BYTES: u64 = 8 << 40;
 
 /// How long sessions may take to tell their clients that the context is lost. The server tells those that they did not, and those that
 /// are covered wait for this worker's end.
-const LEAVE_TIMEOUT: Duration = Duration::from_millis(100);
+const LEAVE_TIMEOUT: Duration = Duration::from_millis(30);
 
 /// What a worker begins with.
 #[derive(Debug)]
@@ -192,6 +192,9 @@ fn start(options: WorkerOptions) -> Result<Started, (Arc<ServerSocket>, WorkerEr
         Err(error) => return Err((server, error)),
     };
     let shared = Arc::new(Shared::new(device, server, images, digests, console, tuning));
+    if let Err(error) = shared.limits.begin(&shared.device) {
+        tracing::warn!("programs whose kernels allocate memory may find less than they set: {error}");
+    }
     shared.tell(from_worker::Body::Ready(Ready { device: Some(description) }));
     Ok(Started { shared, pulse, _window: window })
 }

@@ -1,5 +1,5 @@
 //! Limits of the context (`CUlimit`): what the program set is what it reads back; the worker's context, which others use too, has at
-//! least that where it takes memory.
+//! least that where kernels would notice.
 
 use super::{Client, CudaResult};
 use std::collections::HashMap;
@@ -46,7 +46,7 @@ impl Client {
     pub fn set_limit(&'static self, limit: i32, value: u64) -> CudaResult<()> {
         let first = self.device.limit(limit)?;
         let value = match limit {
-            0..=LAST_OF_MEMORY => {
+            0..=LAST_OF_MEMORY | PENDING_LAUNCHES => {
                 // Without a question while it is what the context began with.
                 if value > first {
                     self.call(&LimitRaise { value, limit: limit as u32, reserved: 0 }, &[])?;
@@ -59,8 +59,6 @@ impl Client {
             PERSISTING_CACHE => {
                 value.min(self.device.attribute(MAX_PERSISTING_CACHE).unwrap_or(0).max(0) as u64)
             }
-            // The buffer grows by itself since CUDA 12.
-            PENDING_LAUNCHES => value,
             _ if value <= first => value,
             _ => return Err(CudaError::UNSUPPORTED_LIMIT),
         };

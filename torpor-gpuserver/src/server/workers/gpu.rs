@@ -68,6 +68,8 @@ impl Gpu {
             accused: (Vec::new(), None),
             has_served: false,
             spare,
+            leaving: None,
+            has_suspects: false,
         };
         (Self { index, orders, status, times }, tokio::spawn(supervisor.run()))
     }

@@ -4,6 +4,7 @@ pub(crate) mod gpu;
 pub(crate) mod gpu_time;
 pub(crate) mod heartbeat;
 pub(crate) mod learned;
+mod leaving;
 pub(crate) mod order;
 mod outbox;
 pub(crate) mod outstanding;

@@ -130,6 +130,22 @@ pub enum Order {
     },
 }
 
+impl Order {
+    /// Whom it is about, if it is one client.
+    #[must_use]
+    pub fn client(&self) -> Option<u64> {
+        match self {
+            Self::Attach { attach, .. } => Some(attach.client),
+            Self::Detach { client, .. }
+            | Self::Release { client, .. }
+            | Self::Forget { client }
+            | Self::Tell { client, .. }
+            | Self::ReportCost { client, .. } => Some(*client),
+            Self::Follow { .. } | Self::ReportUsage { .. } => None,
+        }
+    }
+}
+
 /// A message for the worker.
 #[derive(Debug)]
 pub struct Outgoing {

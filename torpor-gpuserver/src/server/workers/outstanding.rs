@@ -183,7 +183,7 @@ impl Served {
         self.states.get(&client).filter(|state| state_file::holds(state))
     }
 
-    /// Who goes on at the next worker, with what it is. The worker's process is gone: what holds now holds until then.
+    /// Who goes on at the next worker, with what it is. None of the worker's threads runs any more: what holds now holds until then.
     #[must_use]
     pub fn survivors(&self) -> Vec<(u64, Arc<OwnedFd>)> {
         let survivor = |(&client, channel): (&u64, &Arc<MappedChannel>)| {
@@ -192,6 +192,25 @@ impl Served {
             Some((client, self.state_that_holds(client).filter(|_| survives)?.clone()))
         };
         self.channels.iter().filter_map(survivor).collect()
+    }
+
+    /// Whether a client is its own, or is to be.
+    #[must_use]
+    pub fn has(&self, client: u64) -> bool {
+        self.channels.contains_key(&client)
+    }
+
+    /// Survivors that have done nothing since they became what they are: they are nobody's here from now on.
+    pub fn take_quiet(&mut self) -> Vec<(u64, Arc<OwnedFd>)> {
+        let mut quiet = self.survivors();
+        quiet.retain(|(_, state)| !state_file::is_outgrown(state));
+        for (client, _) in &quiet {
+            self.channels.remove(client);
+            self.states.remove(client);
+            self.releasing.remove(client);
+            self.costing.retain(|&(whose, _), _| whose != *client);
+        }
+        quiet
     }
 
     /// The worker holds nothing of a client any more, and says what it is.
@@ -241,128 +260,4 @@ pub fn fault_code(code: u32) -> CudaError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::server::workers::order::ClientMemory;
-    use torpor_proto::control::worker::{
-        Attach, Attached, ClientFault, Detached, DeviceFault, NotReleased as NotReleasedMessage,
-    };
-    use torpor_proto::mapping::create_sealed;
-
-    fn memory() -> Arc<ClientMemory> {
-        let (channel, channel_file) = MappedChannel::create().unwrap();
-        let host_file = create_sealed("host", 4096).unwrap();
-        Arc::new(ClientMemory { channel: Arc::new(channel), channel_file, host_file })
-    }
-
-    fn attach(
-        served: &mut Served,
-        client: u64,
-    ) -> (Arc<MappedChannel>, oneshot::Receiver<Result<(), NotServed>>) {
-        let (memory, (done, answer)) = (memory(), oneshot::channel());
-        let channel = memory.channel.clone();
-        let attach = Attach { client, ..Attach::default() };
-        let outgoing = served.order(Order::Attach { attach, memory, state: None, done }).unwrap();
-        assert_eq!(outgoing.attachment.descriptors().len(), 2);
-        (channel, answer)
-    }
-
-    #[test]
-    fn a_client_is_served_when_the_worker_says_so_and_gone_when_it_says_so() {
-        let mut served = Served::default();
-        let (_, mut attached) = attach(&mut served, 5);
-        assert!(attached.try_recv().is_err());
-        served.hear(from_worker::Body::Attached(Attached { client: 5 }));
-        attached.try_recv().unwrap().unwrap();
-        let (done, mut detached) = oneshot::channel();
-        assert!(served.order(Order::Detach { client: 5, done }).is_some());
-        assert!(detached.try_recv().is_err());
-        served.hear(from_worker::Body::Detached(Detached { client: 5 }));
-        detached.try_recv().unwrap();
-        assert_eq!(served.count(), 0);
-    }
-
-    #[test]
-    fn a_client_that_breaks_the_protocol_fails_alone() {
-        let mut served = Served::default();
-        let ((bad, _answer), (good, _)) = (attach(&mut served, 1), attach(&mut served, 2));
-        served.hear(from_worker::Body::Attached(Attached { client: 1 }));
-        served.hear(from_worker::Body::ClientFault(ClientFault { client: 1, reason: "nonsense".to_owned() }));
-        assert_eq!(bad.sticky_error(), Some(CudaError::LAUNCH_FAILED));
-        assert_eq!(good.sticky_error(), None);
-    }
-
-    #[test]
-    fn a_client_that_is_not_served_yet_does_not_fail_with_its_worker() {
-        let mut served = Served::default();
-        let ((first, mut refused), (second, mut buried)) = (attach(&mut served, 1), attach(&mut served, 2));
-        served.hear(from_worker::Body::ClientFault(ClientFault { client: 1, reason: "no room".to_owned() }));
-        assert_eq!(refused.try_recv().unwrap().unwrap_err().to_string(), "no room");
-        assert_eq!(first.sticky_error(), None);
-        served.fail(CudaError::LAUNCH_FAILED);
-        assert_eq!(second.sticky_error(), None);
-        served.bury(&Death::of("died"));
-        assert_eq!(buried.try_recv().unwrap().unwrap_err().to_string(), "died");
-    }
-
-    #[test]
-    fn a_usage_in_parts_is_answered_whole() {
-        let mut served = Served::default();
-        let ask = |served: &mut Served| {
-            let (done, answer) = oneshot::channel();
-            served.order(Order::ReportUsage { done }).unwrap();
-            answer
-        };
-        let part = |client, more| {
-            let clients = vec![ClientUsage { client, ..ClientUsage::default() }];
-            from_worker::Body::Usage(Usage { clients, more, ..Usage::default() })
-        };
-        let (mut first, mut second) = (ask(&mut served), ask(&mut served));
-        served.hear(part(1, true));
-        assert!(first.try_recv().is_err());
-        served.hear(part(2, false));
-        served.hear(part(3, false));
-        let clients = |usage: Usage| usage.clients.iter().map(|usage| usage.client).collect::<Vec<_>>();
-        assert_eq!(clients(first.try_recv().unwrap()), [1, 2]);
-        assert_eq!(clients(second.try_recv().unwrap()), [3]);
-    }
-
-    #[test]
-    fn a_released_client_is_nobody_s_any_more() {
-        let mut served = Served::default();
-        let release = |served: &mut Served| {
-            let (done, answer) = oneshot::channel();
-            (served.order(Order::Release { client: 1, while_waiting: false, done }).is_some(), answer)
-        };
-        let (asked, mut answer) = release(&mut served);
-        assert!(!asked && answer.try_recv().unwrap().is_err(), "it is not there");
-        let (channel, _) = attach(&mut served, 1);
-        served.hear(from_worker::Body::Attached(Attached { client: 1 }));
-        let (_, mut answer) = release(&mut served);
-        let reason = "it has its turn".to_owned();
-        served.hear(from_worker::Body::NotReleased(NotReleasedMessage { client: 1, reason }));
-        assert_eq!(answer.try_recv().unwrap().unwrap_err().to_string(), "it has its turn");
-        let (_, mut answer) = release(&mut served);
-        served.released(1, create_sealed("state", 8).unwrap());
-        assert!(answer.try_recv().unwrap().is_ok());
-        served.fail(CudaError::LAUNCH_FAILED);
-        assert_eq!((served.count(), channel.sticky_error()), (0, None));
-    }
-
-    #[test]
-    fn a_lost_context_fails_everybody_with_its_code_even_after_the_worker_died() {
-        let mut served = Served::default();
-        let (channel, _) = attach(&mut served, 1);
-        served.hear(from_worker::Body::Attached(Attached { client: 1 }));
-        served.hear(from_worker::Body::DeviceFault(DeviceFault { code: 700, ..DeviceFault::default() }));
-        served.fail(CudaError::LAUNCH_FAILED);
-        assert_eq!(channel.sticky_error(), Some(CudaError::ILLEGAL_ADDRESS));
-        let (done, mut detached) = oneshot::channel();
-        served.order(Order::Detach { client: 1, done });
-        served.bury(&Death::of("died"));
-        detached.try_recv().unwrap();
-        let (done, mut detached) = oneshot::channel();
-        assert!(served.order(Order::Detach { client: 1, done }).is_none());
-        detached.try_recv().unwrap();
-    }
-}
+mod tests;

@@ -6,6 +6,7 @@ use crate::server::clients::ClientId;
 use crate::server::store::WorkerId;
 use crate::server::workers::gpu::stopped;
 use crate::server::workers::heartbeat::{HEARTBEAT, Heartbeat};
+use crate::server::workers::leaving::gone;
 use crate::server::workers::order::{Attachment, Outgoing};
 use crate::server::workers::outbox::send_all;
 use crate::server::workers::outstanding::fault_code;
@@ -18,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use torpor_proto::control::worker::{FromWorker, Ping, ToWorker, from_worker, to_worker};
 
-/// How long a worker whose context is lost may take to end: its sessions have 100 ms to tell their clients.
+/// How long a worker whose context is lost may take to end: its sessions have 30 ms to tell their clients.
 const FAULT_GRACE: Duration = Duration::from_millis(250);
 
 /// How long one that is killed may take to end, until it is given up.
@@ -27,7 +28,12 @@ const KILL_GRACE: Duration = Duration::from_secs(2);
 /// Why a worker serves no longer.
 pub(super) enum End {
     Stopped,
-    Died(String),
+    Died {
+        /// For people.
+        reason: String,
+        /// It was its own end of the socket that closed: none of its threads runs any more.
+        has_closed: bool,
+    },
 }
 
 impl Supervisor {
@@ -68,7 +74,7 @@ impl Supervisor {
                         match self.store.hear(at_store, body) {
                             Some(from_worker::Body::Released(released)) => {
                                 let Some(state) = descriptors.into_iter().next() else {
-                                    return End::Died(self.describe("it gave a client up without its state"));
+                                    return self.died("it gave a client up without its state", false);
                                 };
                                 self.served.released(released.client, state);
                             }
@@ -101,12 +107,13 @@ impl Supervisor {
                         }
                     }
                     Ok(Some((FromWorker { body: None }, _))) => {}
-                    Ok(None) => return End::Died(self.describe("it closed its socket")),
-                    Err(error) => return End::Died(self.describe(&format!("its socket failed: {error}"))),
+                    Ok(None) => return self.died("it closed its socket", true),
+                    Err(error) => return self.died(&format!("its socket failed: {error}"), false),
                 },
+                epitaph = gone(&mut self.leaving) => self.has_left(&epitaph),
                 order = self.inbox.recv() => match order {
                     Some(order) => {
-                        if let Some(message) = self.served.order(order) {
+                        if let Some(message) = self.take_order(order) {
                             // The receiver is in `sending`, which is over only when this is.
                             let _ = outbox.send(message);
                         }
@@ -122,12 +129,12 @@ impl Supervisor {
                     self.note_silence(&heartbeat);
                 }
                 error = &mut sending => {
-                    return End::Died(self.describe(&format!("it takes no messages: {error}")));
+                    return self.died(&format!("it takes no messages: {error}"), false);
                 }
                 _ = stopped(&mut self.stop) => return End::Stopped,
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     if is_killed {
-                        return End::Died(self.describe("it did not end"));
+                        return self.died("it did not end", false);
                     }
                     worker.kill();
                     (is_killed, deadline) = (true, Some(Instant::now() + KILL_GRACE));
@@ -154,11 +161,12 @@ impl Supervisor {
         self.publish(|status| status.silence = silence);
     }
 
-    fn describe(&self, what: &str) -> String {
-        match self.lost_context {
+    fn died(&self, what: &str, has_closed: bool) -> End {
+        let reason = match self.lost_context {
             Some(error) => format!("its context is lost: {error}; {what}"),
             None => what.to_owned(),
-        }
+        };
+        End::Died { reason, has_closed }
     }
 
     fn log(&self, body: &from_worker::Body) {

@@ -56,13 +56,22 @@ impl Spare {
             return Self::Off;
         }
         let (recipe, status, stop) = (recipe.clone(), status.clone(), stop.clone());
-        Self::Due(Box::new(Keeper { index, recipe, status, stop, failures: 0, has_told: false }))
+        Self::Due(Box::new(Keeper {
+            index,
+            recipe,
+            status,
+            stop,
+            failures: 0,
+            has_told: false,
+            is_urgent: false,
+        }))
     }
 
-    /// The first worker is ready: a spare is made, in a while.
-    pub(super) fn keep(&mut self) {
+    /// The first worker is ready: a spare is made, in a while, or at once.
+    pub(super) fn keep(&mut self, at_once: bool) {
         *self = match std::mem::replace(self, Self::Off) {
-            Self::Due(keeper) => {
+            Self::Due(mut keeper) => {
+                keeper.is_urgent = at_once;
                 keeper.publish(SpareState::Starting);
                 let (wanted, heard) = oneshot::channel();
                 Self::Kept { wanted, task: tokio::spawn(keeper.keep(heard)) }
@@ -104,6 +113,8 @@ pub(super) struct Keeper {
     failures: u32,
     /// The operator knows that there is none.
     has_told: bool,
+    /// The next one is made without a pause.
+    is_urgent: bool,
 }
 
 impl Keeper {
@@ -130,8 +141,9 @@ impl Keeper {
 
     /// One spare, from the pause before it to its end. `Ok` when it is wanted, or the server is ending; else why it is no more.
     async fn stand(&mut self, wanted: &mut oneshot::Receiver<()>) -> Result<Option<Standby>, String> {
+        let pause = if std::mem::take(&mut self.is_urgent) { Duration::ZERO } else { pause(self.failures) };
         tokio::select! {
-            () = sleep(pause(self.failures)) => {}
+            () = sleep(pause) => {}
             _ = &mut *wanted => return Ok(None),
             () = stopped(&mut self.stop) => return Ok(None),
         }

@@ -6,12 +6,12 @@
 
 use crate::gpu_limit::gpu_limit_bytes;
 use crate::policy::event::What;
-use crate::server::clients::ClientId;
-use crate::server::scheduler::{Bereaved, Orphan, Words};
+use crate::server::scheduler::Words;
 use crate::server::store::Store;
 use crate::server::workers::gpu::stopped;
 use crate::server::workers::gpu_time::GpuTimes;
 use crate::server::workers::learned::Learned;
+use crate::server::workers::leaving::Leaving;
 use crate::server::workers::order::{Death, NotServed, Order};
 use crate::server::workers::outstanding::Served;
 use crate::server::workers::process::{LAST_WORDS, Recipe, StartError, WorkerProcess};
@@ -49,6 +49,10 @@ pub(super) struct Supervisor {
     /// Somebody was served by the worker.
     pub(super) has_served: bool,
     pub(super) spare: Spare,
+    /// The worker before, if its process is not gone yet.
+    pub(super) leaving: Option<Leaving>,
+    /// The last one left several suspects: who it was costs another one its context.
+    pub(super) has_suspects: bool,
 }
 
 impl Supervisor {
@@ -59,7 +63,7 @@ impl Supervisor {
             let started = Instant::now();
             let reason = match self.live().await {
                 Ok(End::Stopped) => break,
-                Ok(End::Died(reason)) => {
+                Ok(End::Died { reason, .. }) => {
                     tracing::error!(gpu = self.index, "the worker died ({reason}); starting another");
                     reason
                 }
@@ -91,6 +95,7 @@ impl Supervisor {
             worker.dismiss().await;
         }
         self.inbox.close();
+        self.wait_for_leaving().await;
         self.served.bury(&Death::of("the server is ending"));
     }
 
@@ -130,7 +135,7 @@ impl Supervisor {
             status.device = Some(device);
             status.state = State::Ready;
         });
-        self.spare.keep();
+        self.spare.keep(std::mem::take(&mut self.has_suspects));
         let (outbox, outgoing) = mpsc::unbounded_channel();
         let at_store = self.store.connect(self.index, outbox.clone());
         if self.words.events.chronicle().is_followed()
@@ -147,7 +152,7 @@ impl Supervisor {
                 worker.dismiss().await;
                 Ok(End::Stopped)
             }
-            End::Died(reason) => {
+            End::Died { reason, has_closed } => {
                 tracing::debug!(gpu = self.index, "the worker serves no longer: {reason}");
                 self.times(GpuTimes::bury);
                 // Not ready from now on, before anybody can be placed here again.
@@ -156,38 +161,24 @@ impl Supervisor {
                 self.served.fail(error);
                 // One whose context is lost has said why.
                 let patience = if self.lost_context.is_some() { Duration::ZERO } else { LAST_WORDS };
-                let reason = format!("{reason}; {}", worker.epitaph(patience).await);
-                self.words.events.tell(What::WorkerLost { gpu: self.at, reason: reason.clone() });
                 let (suspects, culprit) = std::mem::take(&mut self.accused);
+                self.has_suspects = suspects.len() > 1 && culprit.is_none();
                 let what = "its GPU's worker died".to_owned();
-                let death = Death { reason: what, fault: self.lost_context, suspects, culprit };
-                self.bereave(Arc::new(death), error);
-                Ok(End::Died(reason))
+                let death = Arc::new(Death { reason: what, fault: self.lost_context, suspects, culprit });
+                self.wait_for_leaving().await;
+                let reason = if has_closed && self.status.borrow().spare.is_ready() {
+                    self.let_leave(worker, patience, death, error);
+                    reason
+                } else {
+                    let reason = format!("{reason}; {}", worker.epitaph(patience).await);
+                    let mut served = std::mem::take(&mut self.served);
+                    self.bereave(&mut served, death, error);
+                    reason
+                };
+                self.words.events.tell(What::WorkerLost { gpu: self.at, reason: reason.clone() });
+                Ok(End::Died { reason, has_closed })
             }
         }
-    }
-
-    /// The worker's process is gone, and with it all that it held. Whose state holds goes on at the next one; nobody reads or
-    /// writes the others' chunks any more, and nobody will: their memory on the GPU is gone too.
-    fn bereave(&mut self, death: Arc<Death>, error: CudaError) {
-        let survivors = self.served.survivors();
-        // Those that took a command while the worker was ending.
-        self.served.fail(error);
-        for client in self.served.clients() {
-            match survivors.iter().any(|&(survivor, _)| survivor == client) {
-                true => self.store.released(ClientId(client)),
-                false => {
-                    self.store.forget(ClientId(client));
-                    let reason = "its GPU's worker died".to_owned();
-                    self.words.events.tell(What::ClientFailed { client, reason });
-                }
-            }
-        }
-        self.served.bury(&death);
-        let orphan = |(client, state)| Orphan { client: ClientId(client), state, error };
-        let orphans = survivors.into_iter().map(orphan).collect();
-        // Whoever hears it is gone when the server is ending.
-        let _ = self.words.orphans.send(Bereaved { orphans, death });
     }
 
     /// Waits before the next worker, and refuses what is asked meanwhile. True if the server is ending.
@@ -202,7 +193,7 @@ impl Supervisor {
                         let reason = format!("the GPU has no worker now ({reason})");
                         let _ = done.send(Err(NotServed::NoWorker(reason)));
                     }
-                    Some(order) => drop(self.served.order(order)),
+                    Some(order) => drop(self.take_order(order)),
                     None => return true,
                 },
             }

@@ -184,7 +184,8 @@ mod tests {
 
     impl Leavable for Pages {
         fn give_up_shares(&mut self) {
-            self.counts.send(()).unwrap();
+            // Not every test asks.
+            let _ = self.counts.send(());
         }
     }
 
@@ -214,10 +215,12 @@ mod tests {
     #[test]
     fn who_comes_back_finds_what_it_left_and_others_nothing() {
         let anteroom = Anteroom::new(80, || {});
-        let (first, _told, _go) = left(1);
+        let (first, _told, go_first) = left(1);
         let (second, _told, go) = left(2);
         anteroom.keep(first);
         anteroom.keep(second);
+        // Taken, it goes with this test's own thread.
+        drop(go_first);
         assert_eq!(anteroom.take(1, range(1)).map(|left| left.client), Some(1));
         assert!(anteroom.take(1, range(1)).is_none(), "once");
         anteroom.make_way(2, range(2));

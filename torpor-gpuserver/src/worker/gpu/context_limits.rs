@@ -1,8 +1,8 @@
 //! Limits of the context (`cuCtxSetLimit`), which all clients of a GPU share: a client reads back what it set, and the context has
 //! at least what its clients want, so nobody is harmed by what another one sets.
 //!
-//! Heaps add up, since one client's kernels cannot allocate what another's have. Nothing is ever lowered: the driver resizes
-//! a heap only before kernels use it. A part of the memory that functions leave is for limits; what they take beyond that is taken
+//! Heaps add up, since one client's kernels cannot allocate what another's have. Nothing is ever lowered. The driver resizes a heap
+//! only before any kernel that uses it is loaded, and takes no memory for it until then, so the context begins with a large one. A part of the memory that functions leave is for limits; what they take beyond that is taken
 //! of the functions' memory, for which others may have to leave.
 
 use crate::driver::Device;
@@ -19,6 +19,12 @@ const PRINTED: u32 = 1;
 /// `CU_LIMIT_MALLOC_HEAP_SIZE`
 const HEAP: u32 = 2;
 
+/// `CU_LIMIT_DEV_RUNTIME_PENDING_LAUNCH_COUNT`: launches by kernels that wait. Beyond it they fail, and only the kernel hears of it.
+const PENDING_LAUNCHES: u32 = 4;
+
+/// The most of these: so many took no memory on an H100.
+const MOST_PENDING_LAUNCHES: u64 = 1 << 19;
+
 /// Of the memory that functions may have, the part that limits may take at most.
 const LARGEST_PART: u64 = 4;
 
@@ -33,7 +39,7 @@ pub(crate) struct ContextLimits {
 struct State {
     /// By client and limit.
     wanted: HashMap<(u64, u32), u64>,
-    /// What the context began with, once any client wants more.
+    /// What the context began with.
     first: Option<[u64; 3]>,
     /// What limits have taken of the functions' memory.
     taken_bytes: u64,
@@ -43,6 +49,17 @@ impl ContextLimits {
     /// Limits that take so much of the GPU's memory beyond what the context began with before functions have less for it.
     pub(crate) fn new(free_bytes: u64) -> Self {
         Self { free_bytes, state: Mutex::default() }
+    }
+
+    /// Before anybody's kernels: the heap is half of what limits may take before functions have less.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub(crate) fn begin(&self, device: &Device) -> Result<(), CudaError> {
+        let first = values(device)?;
+        lock(&self.state).first = Some(first);
+        let heap_bytes = self.free_bytes / 2;
+        if heap_bytes > first[HEAP as usize] { device.set_context_limit(HEAP, heap_bytes) } else { Ok(()) }
     }
 
     /// Sees to it that the context has what a client wants. What that takes of the functions' memory, if anything, `reserve` reserves
@@ -65,12 +82,19 @@ impl ContextLimits {
         };
         let needed = match limit {
             HEAP => others().fold(value, u64::saturating_add),
-            STACK | PRINTED => others().fold(value, u64::max),
+            STACK | PRINTED | PENDING_LAUNCHES => others().fold(value, u64::max),
             _ => return Err(CudaError::UNSUPPORTED_LIMIT.into()),
         };
         let now = values(device)?;
         let place = limit as usize;
-        if needed > now[place] {
+        if limit == PENDING_LAUNCHES {
+            if needed > MOST_PENDING_LAUNCHES {
+                return Err(CudaError::OUT_OF_MEMORY.into());
+            }
+            if needed > device.context_limit(limit)? {
+                device.set_context_limit(limit, needed)?;
+            }
+        } else if needed > now[place] {
             let first = *state.first.get_or_insert(now);
             let mut then = now;
             then[place] = needed;

@@ -15,7 +15,7 @@ use crate::worker::gpu::run_queue::Turns;
 use crate::worker::mailbox::{Link, Wish};
 use crate::worker::sync::lock;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 use torpor_proto::error::CudaError;
 
@@ -52,6 +52,8 @@ pub(crate) struct GpuMemory {
     device: Arc<Device>,
     limit_bytes: u64,
     eviction: Eviction,
+    /// Since when anybody is here.
+    first_client: OnceLock<Instant>,
     /// What arrays are cleared with, once there is one.
     zeroes: Mutex<Option<PinnedArray>>,
     state: Mutex<State>,
@@ -73,6 +75,7 @@ impl GpuMemory {
             device: device.clone(),
             limit_bytes,
             eviction,
+            first_client: OnceLock::new(),
             zeroes: Mutex::default(),
             state: Mutex::new(state),
         }
@@ -85,6 +88,7 @@ impl GpuMemory {
 
     /// A client is there.
     pub(crate) fn enter(&self, link: &Arc<Link>, pinned: bool) {
+        self.first_client.get_or_init(Instant::now);
         lock(&self.state).clients.insert(link.client, Client::new(link, pinned));
     }
 

@@ -7,10 +7,17 @@ use crate::worker::sync::lock;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 use torpor_proto::error::CudaError;
 
 /// Bytes of [`GpuMemory::zeroes`].
 pub(crate) const ZERO_BYTES: u64 = 4 << 20;
+
+/// How long the driver takes at most to take back what a worker had that has ended: 0.2 s on an H100.
+const SUCCESSION: Duration = Duration::from_secs(1);
+
+/// Between two tries meanwhile.
+const SUCCESSION_NAP: Duration = Duration::from_millis(5);
 
 /// A client's part of the GPU's memory that does not leave; given up when dropped.
 #[derive(Debug)]
@@ -60,7 +67,8 @@ impl GpuMemory {
         }
     }
 
-    /// Has the driver take memory that was reserved, for which pieces that are kept for the next one may have to go.
+    /// Has the driver take memory that was reserved, for which pieces that are kept for the next one may have to go. Who is among the
+    /// first here waits for what the GPU's worker before this one had, which may not be gone yet.
     ///
     /// # Errors
     /// The driver's.
@@ -70,10 +78,20 @@ impl GpuMemory {
         match make() {
             Err(CudaError::OUT_OF_MEMORY) => {
                 self.trim();
-                make()
+                loop {
+                    match make() {
+                        Err(CudaError::OUT_OF_MEMORY) if self.is_new() => std::thread::sleep(SUCCESSION_NAP),
+                        made => break made,
+                    }
+                }
             }
             made => made,
         }
+    }
+
+    /// Whether the first client came so lately that another worker's end may be under way.
+    fn is_new(&self) -> bool {
+        self.first_client.get().is_some_and(|since| since.elapsed() < SUCCESSION)
     }
 
     /// Page-locked zeroes that the GPU reads at this address: what has no address is cleared by copies.

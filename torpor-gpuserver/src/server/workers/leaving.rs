@@ -1,0 +1,113 @@
+//! A worker that is over while its process is not gone yet: the driver takes a fifth of a second to take back what it had.
+//!
+//! None of its threads runs any more, as its socket is closed, so what is known of its clients is final. Those that have done nothing
+//! since their states were written go on at the spare at once: nothing on the GPU is theirs. The GPU may still write what others
+//! had under way, so these, and whoever wants to let go of them, wait until the process is gone.
+
+use crate::policy::event::What;
+use crate::server::clients::ClientId;
+use crate::server::scheduler::{Bereaved, Orphan};
+use crate::server::workers::order::{Death, Order, Outgoing};
+use crate::server::workers::outstanding::Served;
+use crate::server::workers::process::WorkerProcess;
+use crate::server::workers::supervisor::Supervisor;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use torpor_proto::error::CudaError;
+
+/// A worker whose process is about to be gone.
+pub(super) struct Leaving {
+    /// How it ended.
+    gone: JoinHandle<String>,
+    /// Who waits for that.
+    served: Served,
+    /// What is wanted of these meanwhile.
+    orders: Vec<Order>,
+    death: Arc<Death>,
+    /// What the clients hear that do not survive.
+    error: CudaError,
+}
+
+/// When a worker's process is gone, and how it ended; never, if none is leaving.
+pub(super) async fn gone(leaving: &mut Option<Leaving>) -> String {
+    match leaving {
+        Some(leaving) => (&mut leaving.gone).await.unwrap_or_else(|error| error.to_string()),
+        None => std::future::pending().await,
+    }
+}
+
+impl Supervisor {
+    /// The worker's socket is closed. Those of its clients that can go on at once do so; the others when its process is gone, for which
+    /// nobody else waits.
+    pub(super) fn let_leave(
+        &mut self,
+        mut worker: WorkerProcess,
+        patience: Duration,
+        death: Arc<Death>,
+        error: CudaError,
+    ) {
+        let mut served = std::mem::take(&mut self.served);
+        let quiet = served.take_quiet();
+        quiet.iter().for_each(|&(client, _)| self.store.released(ClientId(client)));
+        self.orphan(quiet, &death, error);
+        let gone = tokio::spawn(async move { worker.epitaph(patience).await });
+        self.leaving = Some(Leaving { gone, served, orders: Vec::new(), death, error });
+    }
+
+    /// The process is gone that was leaving.
+    pub(super) fn has_left(&mut self, epitaph: &str) {
+        let Some(Leaving { mut served, orders, death, error, .. }) = self.leaving.take() else { return };
+        tracing::debug!(gpu = self.index, "the worker's process is gone: {epitaph}");
+        self.bereave(&mut served, death, error);
+        // They are of clients that nobody serves now.
+        orders.into_iter().for_each(|order| drop(served.order(order)));
+    }
+
+    /// Waits for the process that is leaving, if any is.
+    pub(super) async fn wait_for_leaving(&mut self) {
+        if self.leaving.is_some() {
+            let epitaph = gone(&mut self.leaving).await;
+            self.has_left(&epitaph);
+        }
+    }
+
+    /// Notes what is wanted of a worker. Returns what this one is to be sent, if anything.
+    pub(super) fn take_order(&mut self, order: Order) -> Option<Outgoing> {
+        match &mut self.leaving {
+            Some(leaving) if order.client().is_some_and(|client| leaving.served.has(client)) => {
+                leaving.orders.push(order);
+                None
+            }
+            _ => self.served.order(order),
+        }
+    }
+
+    /// The worker's process is gone, and with it all that it held. Whose state holds goes on at the next one; nobody reads or
+    /// writes the others' chunks any more, and nobody will: their memory on the GPU is gone too.
+    pub(super) fn bereave(&self, served: &mut Served, death: Arc<Death>, error: CudaError) {
+        let survivors = served.survivors();
+        // Those that took a command while the worker was ending.
+        served.fail(error);
+        for client in served.clients() {
+            match survivors.iter().any(|&(survivor, _)| survivor == client) {
+                true => self.store.released(ClientId(client)),
+                false => {
+                    self.store.forget(ClientId(client));
+                    let reason = "its GPU's worker died".to_owned();
+                    self.words.events.tell(What::ClientFailed { client, reason });
+                }
+            }
+        }
+        served.bury(&death);
+        self.orphan(survivors, &death, error);
+    }
+
+    fn orphan(&self, survivors: Vec<(u64, Arc<OwnedFd>)>, death: &Arc<Death>, error: CudaError) {
+        let orphan = |(client, state)| Orphan { client: ClientId(client), state, error };
+        let orphans = survivors.into_iter().map(orphan).collect();
+        // Whoever hears it is gone when the server is ending.
+        let _ = self.words.orphans.send(Bereaved { orphans, death: death.clone() });
+    }
+}
