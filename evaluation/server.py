@@ -58,6 +58,10 @@ class Server:
         """Brings a function's memory to its GPU, or to another one; all of it is there when this returns."""
         self._run("load", function, *([] if gpu is None else ["--gpu", str(gpu)]))
 
+    def pin(self, function, gpu):
+        """Keeps a function on a GPU; its memory comes there with its next request."""
+        self._run("pin", function, "--gpu", str(gpu))
+
     def _run(self, *arguments):
         done = subprocess.run([self.torpor, *arguments, "--directory", self.directory], capture_output=True, text=True,
                               timeout=60, check=False)

@@ -94,7 +94,11 @@ fn said(what: &What) -> String {
         What::TurnBegan(it) => format!("has GPU {}", it.gpu),
         What::TurnEnded(it) => format!("gave GPU {} up", it.gpu),
         What::SwappedIn(it) => {
-            format!("swapped in to GPU {}: {}, posted in {} us", it.gpu, ByteSize(it.bytes), it.post_us)
+            let from = match it.peer_bytes {
+                0 => String::new(),
+                bytes => format!(" ({} from another GPU)", ByteSize(bytes)),
+            };
+            format!("swapped in to GPU {}: {}{from}, posted in {} us", it.gpu, ByteSize(it.bytes), it.post_us)
         }
         What::Evicted(it) => {
             let (all, changed) = (ByteSize(it.bytes), ByteSize(it.copied_back_bytes));

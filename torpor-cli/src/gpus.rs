@@ -15,6 +15,8 @@ worker does not start; that is tried again). What is wrong is told on standard e
 RESTARTS counts worker processes that ended, each with those of its clients that are not covered (`torpor functions`).
 SPARE is the worker that takes over then: ready, starting, failed (none can be made, say for want of GPU memory; the log says
 why, and it is tried again) or off (--spare-worker false). Its context takes GPU memory, which FREE does not count.
+--json also says what clients were brought to each GPU from the host and from other GPUs since its worker began
+(from_host_bytes, from_peers_bytes), and how much of its memory the latter takes (landing_bytes).
 
 Examples:
   torpor gpus
@@ -46,6 +48,9 @@ struct Row {
     spare_pid: u32,
     simulated: bool,
     trouble: String,
+    landing_bytes: u64,
+    from_host_bytes: u64,
+    from_peers_bytes: u64,
 }
 
 impl From<Gpu> for Row {
@@ -63,6 +68,9 @@ impl From<Gpu> for Row {
             spare_pid: gpu.spare_pid,
             simulated: gpu.simulated,
             trouble: gpu.trouble,
+            landing_bytes: gpu.landing_bytes,
+            from_host_bytes: gpu.from_host_bytes,
+            from_peers_bytes: gpu.from_peers_bytes,
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::entry::{call, call_always};
 use crate::error::{CudaError, describe};
 use crate::launch::Request;
 use crate::memory::copy::Demand;
-use crate::memory::{Shape, allocate, copy, copy_box, fill, host, pointer};
+use crate::memory::{Shape, allocate, copy, copy_box, fill, host, pointer, shareable};
 use crate::stream::value;
 use crate::tensor_map::Tensor;
 use crate::{
@@ -167,6 +167,8 @@ exports! {
     call cuMemAddressFree = "cuMemAddressFree" 10020 (pointer: u64, bytes: usize) |m| memory::free_reservation(m, pointer, bytes);
     call cuMemCreate = "cuMemCreate" 10020 (handle: Out<u64>, bytes: usize, prop: In<MemAllocationProp>, flags: u64) |m| memory::create(m, handle, bytes, prop, flags);
     call cuMemRelease = "cuMemRelease" 10020 (handle: u64) |m| memory::release(m, handle);
+    call cuMemExportToShareableHandle = "cuMemExportToShareableHandle" 10020 (shared: Out<i32>, handle: u64, kind: u32, flags: u64) |m| shareable::export(m, shared, handle, kind, flags);
+    call cuMemImportFromShareableHandle = "cuMemImportFromShareableHandle" 10020 (handle: Out<u64>, shared: u64, kind: u32) |m| shareable::import(m, handle, shared, kind);
     call cuMemMap = "cuMemMap" 10020 (pointer: u64, bytes: usize, offset: usize, handle: u64, flags: u64) |m| memory::map(m, pointer, bytes, offset, handle, flags);
     call cuMemUnmap = "cuMemUnmap" 10020 (pointer: u64, bytes: usize) |m| memory::unmap(m, pointer, bytes);
     call cuMemSetAccess = "cuMemSetAccess" 10020 (pointer: u64, bytes: usize, list: In<MemAccessDesc>, count: usize) |m| memory::set_access(m, pointer, bytes, list, count);

@@ -9,6 +9,8 @@ use crate::config::bytes_with_unit;
 /// How devices reach each other.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Peers {
+    /// They do not.
+    None,
     /// Every pair at the same rate, in GB/s.
     Uniform(f64),
     /// The four V100s of the paper's machine: three pairs joined by two links, three by one. GB/s of one link.
@@ -155,6 +157,10 @@ impl Profile {
             self.architecture.multiprocessors = value.parse().ok().filter(|&count| count > 0)?;
             return Some(());
         }
+        if (key.trim(), value) == ("peer_gbps", "0") {
+            self.peers = Peers::None;
+            return Some(());
+        }
         let number: f64 = value.parse().ok().filter(|&number: &f64| number.is_finite() && number > 0.0)?;
         match key.trim() {
             "host_gbps" => self.host_gbps = number,
@@ -180,6 +186,7 @@ impl Profile {
             return None;
         }
         match self.peers {
+            Peers::None => None,
             Peers::Uniform(rate) => Some(rate),
             Peers::FourByTwoSpeeds(link) => match (a.min(b), a.max(b)) {
                 (0, 3) | (1, 2) | (2, 3) => Some(2.0 * link),

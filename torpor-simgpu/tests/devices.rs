@@ -107,3 +107,53 @@ fn memory_belongs_to_a_device() {
         assert_eq!(cuCtxEnablePeerAccess(second, 0), 217, "itself");
     });
 }
+
+#[test]
+fn memory_that_is_given_away_is_the_same_elsewhere() {
+    passes("memory_that_is_given_away_is_the_same_elsewhere", &[("DEVICES", "2")], || {
+        const DESCRIPTOR: u32 = 1;
+        use_device(0);
+        let (mut own, mut shared) = (0, -1);
+        assert_eq!(cuMemCreate(&mut own, 2 * MIB, &prop(0), 0), SUCCESS);
+        let refused = cuMemExportToShareableHandle(&mut shared, own, DESCRIPTOR, 0);
+        assert_eq!(refused, INVALID_VALUE, "it was not made for that");
+        let shareable = Prop { requested_handle_types: DESCRIPTOR, ..prop(0) };
+        let (mut handle, mut window) = (0, 0);
+        assert_eq!(cuMemCreate(&mut handle, 4 * MIB, &shareable, 0), SUCCESS);
+        assert_eq!(cuMemExportToShareableHandle(&mut shared, handle, DESCRIPTOR, 0), SUCCESS);
+        assert_eq!(cuMemAddressReserve(&mut window, 8 * MIB, 0, 0, 0), SUCCESS);
+        assert_eq!(cuMemMap(window, 4 * MIB, 0, handle, 0), SUCCESS);
+        assert_eq!(cuMemSetAccess(window, 4 * MIB, &access(0), 1), SUCCESS);
+        put(window + 100, &[1_u32, 2, 3]);
+
+        // As another process would, whose device is another one.
+        use_device(1);
+        let (mut given, there) = (0, window + 4 * MIB as u64);
+        assert_eq!(cuMemImportFromShareableHandle(&mut given, shared as u64, DESCRIPTOR), SUCCESS);
+        assert_eq!(cuMemMap(there, 4 * MIB, 0, given, 0), SUCCESS);
+        assert_eq!(cuMemSetAccess(there, 4 * MIB, &access(1), 1), SUCCESS);
+        let mut ordinal = 9;
+        assert_eq!(cuPointerGetAttribute((&raw mut ordinal).cast(), 9, there), SUCCESS);
+        assert_eq!(ordinal, 0, "it is of the first device still");
+        let target = allocate(MIB);
+        assert_eq!(cuMemcpyDtoDAsync_v2(target, there + 100, 12, 0), SUCCESS);
+        assert_eq!(get::<u32>(target, 3), [1, 2, 3]);
+        // Whoever gave it away has done with it.
+        assert_eq!(cuMemUnmap(window, 4 * MIB), SUCCESS);
+        assert_eq!(cuMemRelease(handle), SUCCESS);
+        assert_eq!(get::<u32>(there + 100, 3), [1, 2, 3]);
+        assert_eq!(cuMemImportFromShareableHandle(&mut given, 999, DESCRIPTOR), INVALID_VALUE);
+        assert_eq!(cuMemImportFromShareableHandle(&mut given, 2, DESCRIPTOR), INVALID_VALUE, "no memory");
+    });
+}
+
+#[test]
+fn devices_may_not_reach_each_other() {
+    let environment = [("DEVICES", "2"), ("PROFILE", "h200:peer_gbps=0")];
+    passes("devices_may_not_reach_each_other", &environment, || {
+        assert_eq!(cuInit(0), SUCCESS);
+        let mut answer = 7;
+        assert_eq!(cuDeviceCanAccessPeer(&mut answer, 0, 1), SUCCESS);
+        assert_eq!(answer, 0);
+    });
+}

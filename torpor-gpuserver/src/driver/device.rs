@@ -183,6 +183,18 @@ impl Device {
             * u64::from(self.attribute(THREADS_OF_MULTIPROCESSOR)?))
     }
 
+    /// Whether another device, by its number, reaches this one's memory.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn is_reached_by(&self, other: u32) -> Result<bool, CudaError> {
+        let other = i32::try_from(other).map_err(|_| CudaError::INVALID_VALUE)?;
+        let mut answer = 0;
+        // SAFETY: writes one integer; the driver refuses numbers it does not know.
+        CudaError::check(unsafe { (self.table().cuDeviceCanAccessPeer)(&mut answer, other, self.ordinal) })?;
+        Ok(answer != 0)
+    }
+
     /// A `CUlimit` of the context.
     ///
     /// # Errors

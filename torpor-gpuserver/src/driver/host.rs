@@ -6,6 +6,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use torpor_proto::error::CudaError;
+use torpor_proto::layout::PAGE_BYTES;
 
 /// `CU_MEMHOSTREGISTER_PORTABLE | CU_MEMHOSTREGISTER_DEVICEMAP`; the flags of cuMemHostAlloc have the same numbers.
 const PORTABLE_AND_MAPPED: u32 = 1 | 2;
@@ -44,6 +45,34 @@ impl Drop for HostRegistration {
     fn drop(&mut self) {
         // SAFETY: registered once and unregistered once, here.
         let _ = unsafe { (self.device.table().cuMemHostUnregister)(pointer(self.address)) };
+    }
+}
+
+/// A word in memory that several processes have mapped, which a stream of this one writes.
+#[derive(Debug)]
+pub struct StreamWord {
+    registration: HostRegistration,
+}
+
+impl StreamWord {
+    /// Page-locks the page that begins with the word.
+    ///
+    /// # Errors
+    /// As [`HostRegistration::new`].
+    ///
+    /// # Safety
+    /// As [`HostRegistration::new`]; the word is an atomic of 32 bits.
+    pub unsafe fn new(device: &Arc<Device>, page: u64) -> Result<Self, CudaError> {
+        // SAFETY: the caller promises so.
+        Ok(Self { registration: unsafe { HostRegistration::new(device, page, PAGE_BYTES)? } })
+    }
+
+    /// Lets a stream write the word once its earlier work is done.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn write_from(&self, stream: &Stream, value: u32) -> Result<(), CudaError> {
+        stream.write_value(self.registration.address, value)
     }
 }
 

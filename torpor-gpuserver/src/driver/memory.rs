@@ -2,8 +2,13 @@
 
 use super::{Device, DriverError};
 use cudarc::driver::sys;
+use std::ffi::c_void;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use torpor_proto::error::CudaError;
+
+const DESCRIPTOR: sys::CUmemAllocationHandleType =
+    sys::CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
 
 /// Device addresses kept for this process.
 #[derive(Debug)]
@@ -19,13 +24,31 @@ impl Reservation {
     /// # Errors
     /// The driver's, or [`DriverError::Address`] if it gave others.
     pub fn exactly(device: &Arc<Device>, address: u64, bytes: u64) -> Result<Self, DriverError> {
-        let mut got = 0;
-        let bytes = bytes as usize;
-        // SAFETY: writes one address.
-        CudaError::check(unsafe { (device.table().cuMemAddressReserve)(&mut got, bytes, 0, address, 0) })
-            .map_err(DriverError::during("reserving device addresses"))?;
-        let reservation = Self { device: device.clone(), address: got, bytes };
+        let reservation =
+            Self::near(device, address, bytes).map_err(DriverError::during("reserving device addresses"))?;
+        let got = reservation.address;
         if got == address { Ok(reservation) } else { Err(DriverError::Address { wanted: address, got }) }
+    }
+
+    /// Reserves addresses wherever the driver likes.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn anywhere(device: &Arc<Device>, bytes: u64) -> Result<Self, CudaError> {
+        Self::near(device, 0, bytes)
+    }
+
+    fn near(device: &Arc<Device>, wanted: u64, bytes: u64) -> Result<Self, CudaError> {
+        let (mut address, bytes) = (0, bytes as usize);
+        // SAFETY: writes one address.
+        CudaError::check(unsafe { (device.table().cuMemAddressReserve)(&mut address, bytes, 0, wanted, 0) })?;
+        Ok(Self { device: device.clone(), address, bytes })
+    }
+
+    /// The first one.
+    #[must_use]
+    pub fn address(&self) -> u64 {
+        self.address
     }
 }
 
@@ -50,10 +73,62 @@ impl PhysicalMemory {
     /// # Errors
     /// The driver's; `CUDA_ERROR_OUT_OF_MEMORY` if there is too little left.
     pub fn new(device: &Arc<Device>, bytes: u64) -> Result<Self, CudaError> {
+        Self::make(device, bytes, sys::CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_NONE)
+    }
+
+    /// The same, which other processes may be given.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn shareable(device: &Arc<Device>, bytes: u64) -> Result<Self, CudaError> {
+        Self::make(device, bytes, DESCRIPTOR)
+    }
+
+    /// What another process has given, which may be another device's. It is whole even if that process ends.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn given(device: &Arc<Device>, descriptor: &OwnedFd, bytes: u64) -> Result<Self, CudaError> {
+        let number = std::ptr::without_provenance_mut::<c_void>(descriptor.as_raw_fd() as usize);
+        let mut handle = 0;
+        // SAFETY: writes one handle; the descriptor is a number here, and open.
+        CudaError::check(unsafe {
+            (device.table().cuMemImportFromShareableHandle)(&mut handle, number, DESCRIPTOR.0 as u32)
+        })?;
+        Ok(Self { device: device.clone(), handle, bytes: bytes as usize })
+    }
+
+    /// A descriptor of it for another process.
+    ///
+    /// # Errors
+    /// The driver's, unless it is [shareable](Self::shareable).
+    pub fn give(&self) -> Result<OwnedFd, CudaError> {
+        let mut descriptor = -1_i32;
+        // SAFETY: writes one descriptor, which is an integer.
+        CudaError::check(unsafe {
+            (self.device.table().cuMemExportToShareableHandle)(
+                (&raw mut descriptor).cast(),
+                self.handle,
+                DESCRIPTOR.0 as u32,
+                0,
+            )
+        })?;
+        if descriptor < 0 {
+            return Err(CudaError::UNKNOWN);
+        }
+        // SAFETY: the driver has just made it for the caller.
+        Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+    }
+
+    fn make(
+        device: &Arc<Device>,
+        bytes: u64,
+        kind: sys::CUmemAllocationHandleType,
+    ) -> Result<Self, CudaError> {
         let bytes = bytes as usize;
         let properties = sys::CUmemAllocationProp {
             type_: sys::CUmemAllocationType::CU_MEM_ALLOCATION_TYPE_PINNED,
-            requestedHandleTypes: sys::CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_NONE,
+            requestedHandleTypes: kind,
             location: location(device),
             win32HandleMetaData: std::ptr::null_mut(),
             allocFlags: sys::CUmemAllocationProp_st__bindgen_ty_1 {
@@ -99,10 +174,24 @@ impl Mapping {
     /// # Errors
     /// The driver's.
     pub fn new(physical: &PhysicalMemory, address: u64) -> Result<Self, CudaError> {
-        let access = sys::CUmemAccessDesc {
-            location: location(&physical.device),
-            flags: sys::CUmemAccess_flags::CU_MEM_ACCESS_FLAGS_PROT_READWRITE,
-        };
+        Self::with(physical, address, sys::CUmemAccess_flags::CU_MEM_ACCESS_FLAGS_PROT_READWRITE)
+    }
+
+    /// Maps physical memory and lets the device read it; a driver that knows no such access lets it write, too.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn to_read(physical: &PhysicalMemory, address: u64) -> Result<Self, CudaError> {
+        Self::with(physical, address, sys::CUmemAccess_flags::CU_MEM_ACCESS_FLAGS_PROT_READ)
+            .or_else(|_| Self::new(physical, address))
+    }
+
+    fn with(
+        physical: &PhysicalMemory,
+        address: u64,
+        flags: sys::CUmemAccess_flags,
+    ) -> Result<Self, CudaError> {
+        let access = sys::CUmemAccessDesc { location: location(&physical.device), flags };
         let (device, bytes) = (physical.device.clone(), physical.bytes);
         // SAFETY: the driver refuses addresses that are not reserved or already mapped.
         CudaError::check(unsafe { (device.table().cuMemMap)(address, bytes, 0, physical.handle, 0) })?;

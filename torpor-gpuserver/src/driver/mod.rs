@@ -33,7 +33,7 @@ pub use error::DriverError;
 pub(crate) use event::DISABLE_TIMING;
 pub use event::Event;
 pub use graph::{ExecutableGraph, Graph};
-pub use host::{HostRegistration, PinnedArray, PinnedWords};
+pub use host::{HostRegistration, PinnedArray, PinnedWords, StreamWord};
 pub use launch::LaunchConfig;
 pub use library::{CodeLibrary, Kernel};
 pub use memory::{Mapping, PhysicalMemory, Reservation};

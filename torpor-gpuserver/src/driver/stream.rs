@@ -57,7 +57,7 @@ impl Stream {
     /// # Errors
     /// The driver's.
     pub(super) fn write_value(&self, address: u64, value: u32) -> Result<(), CudaError> {
-        // SAFETY: flags 0 asks for the memory barrier; PinnedWords, the only caller, passes an address inside itself.
+        // SAFETY: flags 0 asks for the memory barrier; PinnedWords and StreamWord, the only callers, pass addresses inside themselves.
         CudaError::check(unsafe {
             (self.device.table().cuStreamWriteValue32_v2)(self.handle, address, value, 0)
         })

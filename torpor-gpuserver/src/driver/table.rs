@@ -144,6 +144,7 @@ table! {
     cuDeviceGetUuid_v2(*mut [u8; 16], i32);
     cuDeviceTotalMem_v2(*mut usize, i32);
     cuDeviceGetAttribute(*mut i32, u32, i32);
+    cuDeviceCanAccessPeer(*mut i32, i32, i32);
     cuDevicePrimaryCtxRetain(*mut Handle, i32);
     cuDevicePrimaryCtxRelease_v2(i32);
     cuCtxSetCurrent(Handle);
@@ -157,6 +158,8 @@ table! {
     cuMemAddressFree(u64, usize);
     cuMemCreate(*mut u64, usize, *const cudarc::driver::sys::CUmemAllocationProp, u64);
     cuMemRelease(u64);
+    cuMemExportToShareableHandle(*mut c_void, u64, u32, u64);
+    cuMemImportFromShareableHandle(*mut u64, *mut c_void, u32);
     cuMemMap(u64, usize, usize, u64, u64);
     cuMemUnmap(u64, usize);
     cuMemSetAccess(u64, usize, *const cudarc::driver::sys::CUmemAccessDesc, usize);

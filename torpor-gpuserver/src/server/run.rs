@@ -14,6 +14,7 @@ use crate::server::size::ByteSize;
 use crate::server::store::{SpillDirectoryError, Store};
 use crate::server::workers::gpu::{Gpu, stopped};
 use crate::server::workers::learned::Learned;
+use crate::server::workers::peers::Peers;
 use crate::server::workers::process::Recipe;
 use crate::server::workers::status::State;
 use rustix::process::{Resource, Rlimit};
@@ -149,6 +150,7 @@ pub fn run(
     let recipe = |(gpu, index)| (index, Recipe::new(&options, &driver.library, gpu));
     let gpus_by_driver = indices.clone();
     let recipes: Vec<_> = indices.into_iter().enumerate().map(recipe).collect();
+    let peer_bytes = options.memory.peer_buffer().0;
     let store = Store::open(&options.store)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let served = runtime.block_on(async {
@@ -156,9 +158,11 @@ pub fn run(
         store.start();
         let (words, ear) = scheduler::channel(gpus_by_driver);
         let learned = Arc::new(Learned::default());
+        let peers = Arc::new(Peers::new(peer_bytes));
         let supervise = |(at, (index, recipe))| {
-            let (store, learned, words) = (store.clone(), learned.clone(), words.clone());
-            Gpu::supervise(at, index, recipe, store, learned, words, stopping.clone())
+            let (store, peers) = (store.clone(), peers.clone());
+            let (learned, words) = (learned.clone(), words.clone());
+            Gpu::supervise(at, index, recipe, (store, peers), learned, words, stopping.clone())
         };
         let (gpus, supervisors): (Vec<_>, Vec<_>) = recipes.into_iter().enumerate().map(supervise).unzip();
         let parts = (gpus, learned, words.events, ear);

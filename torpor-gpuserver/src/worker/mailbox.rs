@@ -50,6 +50,8 @@ pub(crate) struct Link {
     assertions: Mutex<Vec<Arc<AssertionTexts>>>,
     /// Which of all overstays its work's is, while that goes on without a turn; 0 while not.
     pub(crate) overstays: AtomicU64,
+    /// Over which link its memory may be read when it has left for another worker; 0 for none.
+    pub(crate) leaves_over: AtomicU64,
     /// Requests under way that somebody has told of.
     pub(crate) told: ToldRequests,
     /// What it has sought may be here by now.
@@ -134,6 +136,7 @@ impl Link {
             may_assert: AtomicBool::new(false),
             assertions: Mutex::default(),
             overstays: AtomicU64::new(0),
+            leaves_over: AtomicU64::new(0),
             told: ToldRequests::default(),
             sought: AtomicBool::new(false),
             work: WorkTime::new(),

@@ -49,6 +49,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use torpor_proto::control::Message;
 use torpor_proto::control::worker::{
@@ -253,7 +254,10 @@ fn listen(shared: &Arc<Shared>, pulse: &Pulse) -> io::Result<()> {
                 let working = u32::try_from(shared.working()).unwrap_or(u32::MAX);
                 shared.tell(from_worker::Body::Pong(Pong { driver_silent_ms, working }));
             }
-            Some(to_worker::Body::Forget(forget)) => shared.anteroom.forget(forget.client),
+            Some(to_worker::Body::Forget(forget)) => {
+                shared.peers.forget(forget.client);
+                shared.anteroom.forget(forget.client);
+            }
             Some(to_worker::Body::Follow(follow)) => shared.follow(follow.events),
             Some(to_worker::Body::Settings(settings)) => {
                 if let Some(link) = shared.link(settings.client) {
@@ -266,7 +270,11 @@ fn listen(shared: &Arc<Shared>, pulse: &Pulse) -> io::Result<()> {
                     let reason = reason.to_owned();
                     shared.tell(from_worker::Body::NotReleased(NotReleased { client, reason }));
                 };
-                match shared.link(client) {
+                let link = shared.link(client);
+                if let Some(link) = &link {
+                    link.leaves_over.store(release.link, Ordering::Relaxed);
+                }
+                match link {
                     Some(link) if !release.while_waiting => link.ask(Wish::Release),
                     Some(link) if link.ask_release_waiting() => {}
                     Some(_) => refuse("it does not wait for its turn"),
@@ -284,6 +292,9 @@ fn listen(shared: &Arc<Shared>, pulse: &Pulse) -> io::Result<()> {
             Some(to_worker::Body::RevokeLease(revoke)) => shared.want_lease(revoke.client),
             Some(to_worker::Body::Slab(slab)) => gpu::host_store::take_slab(shared, slab, descriptors),
             Some(to_worker::Body::StoreAnswer(answer)) => shared.store.answer(answer),
+            Some(to_worker::Body::Lend(lend)) => gpu::peer::lend(shared, lend),
+            Some(to_worker::Body::Borrow(borrow)) => gpu::peer::borrow(shared, borrow, descriptors),
+            Some(to_worker::Body::Unlink(unlink)) => shared.peers.unlink(unlink.link),
             _ => tracing::error!("the node server sent an order that this release does not know"),
         }
     }

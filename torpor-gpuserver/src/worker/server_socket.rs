@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use torpor_proto::control::Message;
-use torpor_proto::control::worker::{Covered, FromWorker, Released, from_worker};
+use torpor_proto::control::worker::{Covered, FromWorker, Lent, Released, from_worker};
 use torpor_proto::handover;
 
 /// A socket that keeps message boundaries, and carries descriptors.
@@ -36,6 +36,12 @@ impl ServerSocket {
     /// Gives the server the state of a client that stays here.
     pub(crate) fn tell_covered(&self, client: u64, state: &OwnedFd) {
         self.tell_with(from_worker::Body::Covered(Covered { client }), &[state.as_fd()]);
+    }
+
+    /// Gives the server what another worker is to have of a link.
+    pub(crate) fn tell_lent(&self, link: u64, files: &[OwnedFd; 2]) {
+        let descriptors = files.each_ref().map(OwnedFd::as_fd);
+        self.tell_with(from_worker::Body::Lent(Lent { link, failure: String::new() }), &descriptors);
     }
 
     /// Waits for the next message, with its descriptors. An empty one is the end of the conversation.

@@ -2,6 +2,7 @@
 
 use crate::worker::gpu::Shared;
 use crate::worker::gpu::pulse::Pulse;
+use std::sync::atomic::Ordering;
 use torpor_proto::control::worker::Usage;
 
 /// Clients in one message: at most 163 bytes each, of a message's 64 KiB.
@@ -14,6 +15,9 @@ pub(super) fn parts(shared: &Shared, pulse: &Pulse) -> impl Iterator<Item = Usag
     let (free_memory_bytes, total_memory_bytes) = pulse.beat().memory;
     let (clients, code_bytes) = (shared.usage(), shared.images.loaded_bytes());
     let times = shared.gpu_time.by_function();
+    let landing_bytes = shared.peers.landing_bytes();
+    let [from_host_bytes, from_peers_bytes] =
+        [&shared.peers.from_host_bytes, &shared.peers.from_peers_bytes].map(|it| it.load(Ordering::Relaxed));
     let with_clients = clients.len().div_ceil(CLIENTS_PER_USAGE);
     let parts = (with_clients + times.len().div_ceil(FUNCTIONS_PER_USAGE)).max(1);
     (0..parts).map(move |part| Usage {
@@ -25,6 +29,9 @@ pub(super) fn parts(shared: &Shared, pulse: &Pulse) -> impl Iterator<Item = Usag
         free_memory_bytes,
         total_memory_bytes,
         code_bytes,
+        landing_bytes,
+        from_host_bytes,
+        from_peers_bytes,
         more: part + 1 < parts,
     })
 }

@@ -25,14 +25,21 @@ pub fn start_one_at_a_time() -> Server {
 }
 
 pub fn start_with(flags: &[&str]) -> Server {
+    start_with_gpus("h200", flags)
+}
+
+/// A server with GPUs of this profile.
+pub fn start_with_gpus(profile: &str, flags: &[&str]) -> Server {
     Server::start_by(|directory| {
         let mut command = Command::new(served::PROGRAM);
         command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(served::driver());
         command.args(["--gpus", "0,1", "--staging", "4MiB", "--log", "debug"]);
-        if !flags.contains(&"--pinned-limit") {
-            command.args(["--pinned-limit", "16MiB"]);
+        for (flag, value) in [("--pinned-limit", "16MiB"), ("--gpu-limit", "64MiB"), ("--host-pool", "128MiB")] {
+            if !flags.contains(&flag) {
+                command.args([flag, value]);
+            }
         }
-        command.args(["--gpu-limit", "64MiB", "--host-pool", "128MiB", "--host-slab", "32MiB"]);
+        command.args(["--host-slab", "32MiB"]).env("TORPOR_SIMGPU_PROFILE", profile);
         command.env("TORPOR_SIMGPU_DEVICES", "2").env("TORPOR_GPUSERVER", served::PROGRAM);
         command.env("TORPOR_SIMGPU_TIME", "real");
         command.args(flags).stdin(Stdio::null()).stdout(Stdio::null());

@@ -229,6 +229,7 @@ pub fn serve_if_asked() {
             to_worker::Body::RevokeLease(revoke) => store.revoke(revoke.client).into_iter().for_each(say),
             // Its clients seek nothing.
             to_worker::Body::Sought(_) => {}
+            to_worker::Body::Lend(_) | to_worker::Body::Borrow(_) | to_worker::Body::Unlink(_) => {}
             to_worker::Body::Forget(_) => {}
         }
     }

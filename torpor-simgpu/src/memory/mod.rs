@@ -9,6 +9,7 @@ pub mod host;
 mod mapping;
 mod physical;
 pub mod pointer;
+pub mod shareable;
 mod shape;
 mod space;
 pub mod word;
@@ -91,7 +92,11 @@ pub fn create(
     machine.health(Some(device))?;
     machine.clock.host_works(machine.config.profile.create_us);
     let budget = &machine.devices[device].budget;
-    let physical = Physical::new(device, budget, bytes, machine.config.checks.uninitialised)?;
+    let physical = match prop.requested_handle_types {
+        0 => Physical::new(device, budget, bytes, machine.config.checks.uninitialised)?,
+        shareable::DESCRIPTOR => Physical::shareable(device, budget, bytes)?,
+        _ => return Err(CudaError::NOT_SUPPORTED),
+    };
     handle.set(machine.allocations.add(physical))
 }
 

@@ -3,13 +3,17 @@
 //! A fresh page reads as poison, not as zero: [`POISON`] bytes are a NaN in every floating-point format and −1 as an
 //! integer, so what a program computes from memory it never wrote shows. Poison is laid lazily, a granule at a time, when
 //! the granule is first accessed by anything but a write of all of it.
+//!
+//! Memory that may be given to other processes is zero instead: which granules are poisoned is known in one process alone. Its
+//! file's name says which device it is of.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::fs::{MemfdFlags, fstat, ftruncate, memfd_create, readlink};
+use rustix::io::fcntl_dupfd_cloexec;
 
 use crate::check::Shadow;
 use crate::error::{CudaError, Result};
@@ -17,6 +21,8 @@ use crate::lock;
 
 /// What memory is full of before it is written.
 pub const POISON: u8 = 0xff;
+/// What the file of memory that may be given to other processes is called, before the number of its device.
+const SHAREABLE: &str = "torpor-simgpu-device-";
 /// Bytes that are poisoned at a time.
 const GRANULE: u64 = 64 << 10;
 /// What sizes of physical memory are a multiple of.
@@ -60,35 +66,72 @@ pub struct Physical {
     /// Its size.
     pub bytes: u64,
     file: OwnedFd,
-    budget: Arc<Budget>,
+    /// What it is a part of, unless that is another process's.
+    budget: Option<Arc<Budget>>,
     /// One bit a granule: its contents are in place.
     ready: Box<[AtomicU64]>,
     poisoning: Mutex<()>,
     /// Which bytes were written, if that is checked.
     pub written: Option<Shadow>,
+    is_shareable: bool,
 }
 
 impl Physical {
     /// `bytes` of a device's memory, rounded up to [`GRANULARITY`].
     pub fn new(device: usize, budget: &Arc<Budget>, bytes: u64, track_writes: bool) -> Result<Arc<Self>> {
+        let (file, bytes) = Self::take(budget, bytes, "torpor-simgpu")?;
+        let mut physical = Self::of_file(device, bytes, file, Some(Arc::clone(budget)));
+        physical.ready = blank(bytes, 0);
+        physical.written = track_writes.then(|| Shadow::new(bytes));
+        physical.is_shareable = false;
+        Ok(Arc::new(physical))
+    }
+
+    /// The same, which other processes may be given.
+    pub fn shareable(device: usize, budget: &Arc<Budget>, bytes: u64) -> Result<Arc<Self>> {
+        let (file, bytes) = Self::take(budget, bytes, &format!("{SHAREABLE}{device}"))?;
+        Ok(Arc::new(Self::of_file(device, bytes, file, Some(Arc::clone(budget)))))
+    }
+
+    /// What another process has given, of one of so many devices.
+    pub fn given(file: OwnedFd, devices: usize) -> Result<Arc<Self>> {
+        let name = readlink(format!("/proc/self/fd/{}", file.as_raw_fd()), Vec::new());
+        let name = name.map_err(|_| CudaError::INVALID_VALUE)?;
+        let name = name.to_str().map_err(|_| CudaError::INVALID_VALUE)?;
+        let device = name
+            .strip_prefix("/memfd:")
+            .and_then(|name| name.strip_prefix(SHAREABLE)?.split(' ').next()?.parse().ok())
+            .filter(|&device: &usize| device < devices)
+            .ok_or(CudaError::INVALID_VALUE)?;
+        let size = fstat(&file).map_err(|_| CudaError::INVALID_VALUE)?.st_size;
+        let bytes = u64::try_from(size).map_err(|_| CudaError::INVALID_VALUE)?;
+        Ok(Arc::new(Self::of_file(device, bytes, file, None)))
+    }
+
+    fn take(budget: &Arc<Budget>, bytes: u64, name: &str) -> Result<(OwnedFd, u64)> {
         let bytes = bytes.max(1).checked_next_multiple_of(GRANULARITY).ok_or(CudaError::OUT_OF_MEMORY)?;
         budget.take(bytes)?;
         let give_back = |_| {
             budget.used.fetch_sub(bytes, Ordering::Relaxed);
             CudaError::OUT_OF_MEMORY
         };
-        let file = memfd_create("torpor-simgpu", MemfdFlags::CLOEXEC).map_err(give_back)?;
+        let file = memfd_create(name, MemfdFlags::CLOEXEC).map_err(give_back)?;
         ftruncate(&file, bytes).map_err(give_back)?;
-        let words = (bytes / GRANULE).div_ceil(64);
-        Ok(Arc::new(Self {
-            device,
-            bytes,
-            file,
-            budget: Arc::clone(budget),
-            ready: (0..words).map(|_| AtomicU64::new(0)).collect(),
-            poisoning: Mutex::default(),
-            written: track_writes.then(|| Shadow::new(bytes)),
-        }))
+        Ok((file, bytes))
+    }
+
+    /// All of it counts as written.
+    fn of_file(device: usize, bytes: u64, file: OwnedFd, budget: Option<Arc<Budget>>) -> Self {
+        let (ready, poisoning) = (blank(bytes, u64::MAX), Mutex::default());
+        Self { device, bytes, file, budget, ready, poisoning, written: None, is_shareable: true }
+    }
+
+    /// The file, for another process, if that may have it.
+    pub fn give(&self) -> Result<OwnedFd> {
+        if !self.is_shareable {
+            return Err(CudaError::INVALID_VALUE);
+        }
+        fcntl_dupfd_cloexec(&self.file, 0).map_err(|_| CudaError::OPERATING_SYSTEM)
     }
 
     /// The file that holds it.
@@ -145,8 +188,16 @@ impl Physical {
 
 impl Drop for Physical {
     fn drop(&mut self) {
-        self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        if let Some(budget) = &self.budget {
+            budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
     }
+}
+
+/// As many bits as there are granules, in words that are all the same.
+fn blank(bytes: u64, word: u64) -> Box<[AtomicU64]> {
+    let words = (bytes / GRANULE).div_ceil(64);
+    (0..words).map(|_| AtomicU64::new(word)).collect()
 }
 
 #[cfg(test)]

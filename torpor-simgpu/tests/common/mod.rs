@@ -55,6 +55,8 @@ functions! {
     cuMemAddressFree(pointer: u64, bytes: usize);
     cuMemCreate(handle: *mut u64, bytes: usize, prop: *const Prop, flags: u64);
     cuMemRelease(handle: u64);
+    cuMemExportToShareableHandle(shared: *mut i32, handle: u64, kind: u32, flags: u64);
+    cuMemImportFromShareableHandle(handle: *mut u64, shared: u64, kind: u32);
     cuMemMap(pointer: u64, bytes: usize, offset: usize, handle: u64, flags: u64);
     cuMemUnmap(pointer: u64, bytes: usize);
     cuMemSetAccess(pointer: u64, bytes: usize, list: *const Access, count: usize);

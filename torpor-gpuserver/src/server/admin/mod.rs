@@ -117,6 +117,9 @@ impl Admin for AdminService {
                 times: times(gpu),
                 spare: status.spare.word().to_owned(),
                 spare_pid: status.spare.pid().unwrap_or(0),
+                landing_bytes: usage.landing_bytes,
+                from_host_bytes: usage.from_host_bytes,
+                from_peers_bytes: usage.from_peers_bytes,
             }
         });
         Ok(Response::new(ListGpusResponse { gpus: gpus.collect() }))

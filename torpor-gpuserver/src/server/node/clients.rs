@@ -185,6 +185,7 @@ impl Node {
             kernel_timeout_ms: told.kernel_timeout_ms,
             slo_ms: told.slo_ms,
             has_neighbours: self.gpus.len() > 1,
+            link: 0,
         }
     }
 

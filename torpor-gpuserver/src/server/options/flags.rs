@@ -174,6 +174,7 @@ mod tests {
             ["--host-slab", "16MiB"],
             ["--spill-dir", "/my spill"],
             ["--spill-limit", "8MiB"],
+            ["--peer-buffer", "16MiB"],
             ["--spin-us", "7"],
             ["--wait-spin-us", "8"],
             ["--log", "debug"],

@@ -124,26 +124,28 @@ pub fn begin(
 
 async fn carry(node: &Node, id: ClientId, (from, to): (usize, usize), why: Why) -> Result<(), MoveError> {
     let (client, while_waiting) = (id.0, why == Why::Waiting);
-    let released = node.gpus()[from].ask(|done| Order::Release { client, while_waiting, done }).await;
+    let link = node.gpus()[from].peers().link(from, to);
+    let released = node.gpus()[from].ask(|done| Order::Release { client, while_waiting, link, done }).await;
     let state = Arc::new(released.ok_or(MoveError::Gone)??);
     node.store().released(id);
-    let Err(there) = attach(node, id, to, &state).await? else { return Ok(()) };
+    let Err(there) = attach(node, id, to, &state, link).await? else { return Ok(()) };
     // It holds the client's addresses until it says that it does not.
     let _ = node.gpus()[to].ask(|done| Order::Detach { client, done }).await;
     node.store().released(id);
-    let Err(back) = attach(node, id, from, &state).await? else { return Err(MoveError::Refused(there)) };
+    let Err(back) = attach(node, id, from, &state, 0).await? else { return Err(MoveError::Refused(there)) };
     if let Some(memory) = node.clients().get_mut(id).and_then(|client| client.memory().cloned()) {
         memory.channel.fail(CudaError::LAUNCH_FAILED);
     }
     Err(MoveError::Lost { there, back })
 }
 
-/// The inner error: the worker does not take it.
+/// Its memory may come over a link, if that is not 0. The inner error: the worker does not take it.
 pub(super) async fn attach(
     node: &Node,
     id: ClientId,
     gpu: usize,
     state: &Arc<OwnedFd>,
+    link: u64,
 ) -> Result<Result<(), NotServed>, MoveError> {
     let answer = {
         let mut clients = node.clients();
@@ -153,7 +155,7 @@ pub(super) async fn attach(
         client.introduction.gpu = gpu;
         client.told = settings::settings_of(node, id.0, &client.addresses, &function, gpu);
         let mut attach = node.attach_message(&client.addresses, &function, &client.told);
-        attach.resumed = true;
+        (attach.resumed, attach.link) = (true, link);
         let (done, answer) = oneshot::channel();
         let order = Order::Attach { attach, memory, state: Some(state.clone()), done };
         node.gpus()[gpu].orders.send(order).map_err(|_| MoveError::Gone)?;

@@ -210,7 +210,7 @@ async fn restore(
         let gpu = ready_gpu(node, id, was_on, deadline).await?;
         // Not before: others that heard of the last worker's end have asked by now.
         bench.overdue().remove(&id.0);
-        let mut attaching = pin!(moves::attach(node, id, gpu, state));
+        let mut attaching = pin!(moves::attach(node, id, gpu, state, 0));
         let attached = match timeout(ALONE, &mut attaching).await {
             Ok(attached) => attached,
             Err(_) => {

@@ -40,6 +40,11 @@ settings! {
         #[arg(value_name = "DIR")]
         spill_dir: PathBuf, "nowhere, new allocations fail then";
 
+        /// Device memory of each GPU for each other one that it reaches, through which the memory of clients that move comes without
+        /// the host; 0 for none
+        #[arg(value_name = "SIZE")]
+        peer_buffer: ByteSize = ByteSize(32 << 20);
+
         /// How much may lie in the spill directory
         #[arg(value_name = "SIZE")]
         spill_limit: ByteSize, "what the disk has";

@@ -6,6 +6,7 @@ use crate::server::workers::gpu_time::GpuTimes;
 use crate::server::workers::learned::Learned;
 use crate::server::workers::order::Order;
 use crate::server::workers::outstanding::Served;
+use crate::server::workers::peers::Peers;
 use crate::server::workers::process::Recipe;
 use crate::server::workers::spare::Spare;
 use crate::server::workers::status::{SpareState, State, Status};
@@ -24,6 +25,7 @@ pub struct Gpu {
     /// What is known of it.
     pub status: watch::Receiver<Status>,
     times: Arc<Mutex<GpuTimes>>,
+    peers: Arc<Peers>,
 }
 
 impl Gpu {
@@ -35,7 +37,7 @@ impl Gpu {
         at: usize,
         index: u32,
         recipe: Recipe,
-        store: Arc<Store>,
+        (store, peers): (Arc<Store>, Arc<Peers>),
         learned: Arc<Learned>,
         words: Words,
         stop: watch::Receiver<bool>,
@@ -57,6 +59,7 @@ impl Gpu {
             index,
             recipe,
             store,
+            peers: peers.clone(),
             learned,
             words,
             inbox,
@@ -71,13 +74,19 @@ impl Gpu {
             leaving: None,
             has_suspects: false,
         };
-        (Self { index, orders, status, times }, tokio::spawn(supervisor.run()))
+        (Self { index, orders, status, times, peers }, tokio::spawn(supervisor.run()))
     }
 
     /// What is known of it now.
     #[must_use]
     pub fn status(&self) -> Status {
         self.status.borrow().clone()
+    }
+
+    /// The links to the workers of others, the same of all GPUs.
+    #[must_use]
+    pub fn peers(&self) -> &Peers {
+        &self.peers
     }
 
     /// How long functions have used it, as far as its workers were asked.

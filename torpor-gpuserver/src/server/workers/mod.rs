@@ -8,6 +8,7 @@ mod leaving;
 pub(crate) mod order;
 mod outbox;
 pub(crate) mod outstanding;
+pub(crate) mod peers;
 pub(crate) mod process;
 mod serving;
 pub(crate) mod socket;

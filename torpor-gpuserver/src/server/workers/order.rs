@@ -94,6 +94,8 @@ pub enum Order {
         client: u64,
         /// Only if it waits for its turn now.
         while_waiting: bool,
+        /// Over which link its memory may be read then; 0 for none.
+        link: u64,
         /// Told when the worker holds nothing of it any more, or keeps it; dropped if the client is gone.
         done: oneshot::Sender<Result<OwnedFd, NotReleased>>,
     },
@@ -164,6 +166,8 @@ pub enum Attachment {
     Client(Arc<ClientMemory>, Option<Arc<OwnedFd>>),
     /// A slab's.
     Slab(Arc<Slab>),
+    /// Those of a link.
+    Files(Vec<Arc<OwnedFd>>),
 }
 
 impl Attachment {
@@ -177,6 +181,7 @@ impl Attachment {
                 memory.into_iter().chain(state.iter().map(|state| state.as_fd())).collect()
             }
             Self::Slab(slab) => vec![slab.file()],
+            Self::Files(files) => files.iter().map(|file| file.as_fd()).collect(),
         }
     }
 }

@@ -61,13 +61,13 @@ impl Served {
                 self.attaching.insert(attach.client, Attaching { state: state.clone(), done });
                 (to_worker::Body::Attach(attach), Attachment::Client(memory, state))
             }
-            Order::Release { client, while_waiting, done } => {
+            Order::Release { client, while_waiting, link, done } => {
                 if !self.channels.contains_key(&client) {
                     let _ = done.send(Err(NotReleased("its GPU's worker does not serve it".to_owned())));
                     return None;
                 }
                 self.releasing.insert(client, done);
-                (to_worker::Body::Release(Release { client, while_waiting }), Attachment::Nothing)
+                (to_worker::Body::Release(Release { client, while_waiting, link }), Attachment::Nothing)
             }
             Order::Detach { client, done } => {
                 if !self.channels.contains_key(&client) {

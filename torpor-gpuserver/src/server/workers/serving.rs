@@ -82,6 +82,12 @@ impl Supervisor {
                                 let state = descriptors.into_iter().next();
                                 state.into_iter().for_each(|state| self.served.covered(covered.client, state));
                             }
+                            Some(from_worker::Body::Lent(lent)) => {
+                                self.peers.hear_lent(self.at, lent, descriptors);
+                            }
+                            Some(from_worker::Body::Borrowed(borrowed)) => {
+                                self.peers.hear_borrowed(self.at, borrowed);
+                            }
                             Some(from_worker::Body::Happened(happened)) => {
                                 self.words.events.tell_turn(self.at, happened);
                             }

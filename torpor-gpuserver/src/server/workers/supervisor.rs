@@ -14,6 +14,7 @@ use crate::server::workers::learned::Learned;
 use crate::server::workers::leaving::Leaving;
 use crate::server::workers::order::{Death, NotServed, Order};
 use crate::server::workers::outstanding::Served;
+use crate::server::workers::peers::Peers;
 use crate::server::workers::process::{LAST_WORDS, Recipe, StartError, WorkerProcess};
 use crate::server::workers::serving::End;
 use crate::server::workers::spare::{Spare, Standby};
@@ -36,6 +37,7 @@ pub(super) struct Supervisor {
     pub(super) index: u32,
     pub(super) recipe: Recipe,
     pub(super) store: Arc<Store>,
+    pub(super) peers: Arc<Peers>,
     pub(super) learned: Arc<Learned>,
     pub(super) words: Words,
     pub(super) inbox: mpsc::UnboundedReceiver<Order>,
@@ -128,6 +130,7 @@ impl Supervisor {
             }
         };
         tracing::info!(gpu = self.index, pid = worker.pid(), "{}: {what}", device.name);
+        let name = device.name.clone();
         let (limit, total) = (self.recipe.begin.gpu_limit_bytes, device.total_memory_bytes);
         let limit_bytes = gpu_limit_bytes(limit, total, self.recipe.begin.spare);
         self.words.events.tell(What::WorkerStarted { gpu: self.at, limit_bytes });
@@ -138,6 +141,7 @@ impl Supervisor {
         self.spare.keep(std::mem::take(&mut self.has_suspects));
         let (outbox, outgoing) = mpsc::unbounded_channel();
         let at_store = self.store.connect(self.index, outbox.clone());
+        self.peers.connect(self.at, (self.index, &name), &outbox);
         if self.words.events.chronicle().is_followed()
             && let Some(message) = self.served.order(Order::Follow { events: true })
         {
@@ -145,6 +149,7 @@ impl Supervisor {
             let _ = outbox.send(message);
         }
         let end = self.serve(&worker, at_store, &outbox, outgoing).await;
+        self.peers.disconnect(self.at);
         self.store.disconnect(at_store);
         match end {
             End::Stopped => {

@@ -12,6 +12,7 @@ pub(crate) mod images;
 pub(crate) mod ipc;
 mod loss;
 pub(crate) mod memory;
+pub(crate) mod peer;
 pub(crate) mod pen;
 pub(crate) mod pinned_budget;
 pub(crate) mod pulse;
@@ -30,6 +31,7 @@ use crate::worker::gpu::host_store::Store;
 use crate::worker::gpu::images::ImageStore;
 use crate::worker::gpu::ipc::Ipc;
 use crate::worker::gpu::memory::GpuMemory;
+use crate::worker::gpu::peer::Peers;
 use crate::worker::gpu::pen::Pen;
 use crate::worker::gpu::pinned_budget::{PinnedBudget, PinnedRefusal, PinnedShare};
 use crate::worker::gpu::run_queue::Turns;
@@ -79,6 +81,8 @@ pub(crate) struct Shared {
     pub(crate) pinned: Arc<PinnedBudget>,
     /// What clients left that may come back.
     pub(crate) anteroom: Arc<Anteroom>,
+    /// Links to other GPUs' workers.
+    pub(crate) peers: Peers,
     /// Who waits for a CPU.
     pub(crate) cpus: CpuLine,
     /// The kernel that digests chunks.
@@ -125,6 +129,7 @@ impl Shared {
             cpus: CpuLine::new(),
             pinned: PinnedBudget::new(tuning.pinned_limit_bytes),
             anteroom: Anteroom::new(tuning.pinned_limit_bytes, entering(&device)),
+            peers: Peers::default(),
             device,
             images,
             store: Store::new(server.clone()),

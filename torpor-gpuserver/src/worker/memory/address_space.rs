@@ -40,9 +40,9 @@ impl AddressSpace {
         }
     }
 
-    /// Forgets everything but the host range. The GPU must have done with it.
-    pub(crate) fn into_host(self) -> HostMemory {
-        self.host
+    /// Forgets everything but the host range and the segments. The GPU must have done with these before they are dropped.
+    pub(crate) fn take_apart(self) -> (HostMemory, BTreeMap<u64, ClientSegment>) {
+        (self.host, self.segments)
     }
 
     /// Where a range lies, if it lies wholly in something the client may address.

@@ -9,7 +9,7 @@ use crate::worker::session::Session;
 use crate::worker::session::halt::Halt;
 use crate::worker::session::parking::{Met, Need};
 use crate::worker::session::residency::Origin;
-use crate::worker::session::swap_in::Missing;
+use crate::worker::session::missing::Missing;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use torpor_proto::control::worker::{Phase, Waiting, from_worker};

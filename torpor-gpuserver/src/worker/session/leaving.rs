@@ -13,17 +13,24 @@ use torpor_proto::control::worker::Attach;
 use torpor_proto::layout::AddressRange;
 
 impl Session {
-    /// The client is this state from now on. Its work here is done.
+    /// The client is this state from now on. Its work here is done, but that its memory may be read from here.
     pub(super) fn leave(self, state: &OwnedFd) {
         let (shared, client) = (self.shared.clone(), self.link.client);
         let ranges = [self.space.host.range(), self.link.arena];
         shared.anteroom.depart(ranges);
+        // Before the server can tell the other worker.
+        let gift = self.offer_memory();
         shared.delist_released(client);
         shared.server.tell_released(client, state);
-        let host = self.space.into_host();
-        shared.memory.leave(client);
+        let Self { space, mut streams, link, .. } = self;
+        let (host, memory) = space.take_apart();
         let (range, locked_bytes) = (host.range(), host.locked_bytes());
         shared.anteroom.keep(Left { client, range, locked_bytes, host: Box::new(host) });
+        if let Some(gift) = gift {
+            gift.give((&shared, &link), &mut streams, &memory);
+        }
+        drop(memory);
+        shared.memory.leave(client);
         shared.anteroom.departed(ranges);
     }
 }

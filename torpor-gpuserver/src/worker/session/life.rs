@@ -255,6 +255,7 @@ impl Session {
         let range = AddressRange { address: attach.host_address, bytes: attach.host_bytes };
         check_sealed(&host, range.bytes)
             .map_err(|error| format!("its host range cannot be used: {error}"))?;
+        shared.peers.vacate(link.arena);
         shared.anteroom.make_way(link.client, range);
         while shared.anteroom.is_departing([range, link.arena])
             && !link.is_stopping()

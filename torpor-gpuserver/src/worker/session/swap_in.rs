@@ -6,29 +6,23 @@
 //! copies and executes commands in between: mapping costs about 40 µs a segment, which the first kernels need not wait
 //! for. A command that needs what is not mapped yet has it mapped first.
 
-use crate::chunk::CHUNK_BYTES;
-use crate::driver::Place;
-use crate::worker::gpu::host_store::{Chunk, Content};
 use crate::worker::memory::arrivals::EVERYTHING;
-use crate::worker::memory::units::Units;
 use crate::worker::session::Session;
 use crate::worker::session::coming::Room;
 use crate::worker::session::halt::Halt;
+use crate::worker::session::missing::Missing;
 use crate::worker::session::pace::Pace;
+use crate::worker::session::pull::Pull;
 use crate::worker::work_time::micros;
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use torpor_proto::control::event::SwappedIn;
 use torpor_proto::control::worker::happened;
-use torpor_proto::error::CudaError;
 
 /// How much may be under way at once: enough to keep the bus busy while the session does something else, and little enough
 /// for the client's own copies not to queue behind all of its memory.
 const UNDER_WAY_BYTES: u64 = 32 << 20;
-
-/// Segments that are to be brought, with their lengths.
-pub(crate) type Missing = Vec<(u64, u64)>;
 
 /// A segment that is to be brought.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +45,10 @@ pub(crate) struct SwapIn {
     bytes: u64,
     segments: usize,
     copied_bytes: u64,
+    /// What of it can be taken from where the client was before.
+    pub(super) pull: Option<Pull>,
+    /// What was taken from there.
+    pub(super) peer_bytes: u64,
     began: Instant,
     reserve_time: Duration,
     mapping_time: Duration,
@@ -99,6 +97,7 @@ impl Session {
         let incoming = self.plan(missing);
         let groups = incoming.iter().map(|one| (one.address, one.group)).collect();
         self.space.spread_arrivals(&groups);
+        let pull = self.begin_pull(incoming.iter().map(|one| one.address));
         self.residency.swap_in = Some(SwapIn {
             segments: incoming.len(),
             incoming,
@@ -106,6 +105,8 @@ impl Session {
             under_way: VecDeque::new(),
             bytes,
             copied_bytes: 0,
+            pull,
+            peer_bytes: 0,
             began,
             reserve_time: began.duration_since(asked),
             mapping_time: Duration::ZERO,
@@ -160,7 +161,10 @@ impl Session {
                     swap_in.under_way.pop_front();
                 }
                 let under_way: u64 = swap_in.under_way.iter().map(|&(_, bytes)| bytes).sum();
-                if under_way < UNDER_WAY_BYTES { self.bring_next() } else { Ok(()) }
+                let next = swap_in.incoming.front().map(|next| (next.address, next.bytes));
+                let may_bring = under_way < UNDER_WAY_BYTES
+                    && next.is_none_or(|(address, bytes)| self.may_bring(address, bytes));
+                if may_bring { self.bring_next() } else { Ok(()) }
             }
         }
     }
@@ -251,6 +255,7 @@ impl Session {
             pointers = self.space.segments().map(|(_, segment)| segment.pointers().count()).sum::<usize>(),
             bytes = swap_in.bytes,
             copied_bytes = swap_in.copied_bytes,
+            peer_bytes = swap_in.peer_bytes,
             reserve_us = swap_in.reserve_time.as_micros(),
             map_us = swap_in.mapping_time.as_micros(),
             post_us = swap_in.began.elapsed().as_micros(),
@@ -266,6 +271,7 @@ impl Session {
                 reserve_us: micros(swap_in.reserve_time),
                 map_us: micros(swap_in.mapping_time),
                 post_us: micros(swap_in.began.elapsed()),
+                peer_bytes: swap_in.peer_bytes,
             })
         });
     }
@@ -285,66 +291,5 @@ impl Session {
             Some((_, segment)) if segment.backing.is_none() => self.bring_up_to(EVERYTHING),
             _ => Ok(()),
         }
-    }
-
-    /// Segments that are not resident and can be reached (all of them, if the operator wants it), with their lengths: first those that the last request touched, in
-    /// its order, each followed by what it leads to, because whoever waits for one waits for the other.
-    fn missing(&self) -> Missing {
-        let (mut seen, mut missing) = (HashSet::new(), Vec::new());
-        let units = Units::of(&self.space);
-        let others = self.space.segments().map(|(address, _)| address);
-        for first in self.residency.order.iter().copied().chain(others) {
-            let mut open = vec![first];
-            while let Some(address) = open.pop() {
-                let Some((start, _)) = self.space.resolve(address) else { continue };
-                let Some((_, segment)) = self.space.segment_of(start) else { continue };
-                if seen.insert(start) {
-                    if segment.needs_memory() && (segment.is_reachable() || self.residency.is_loading()) {
-                        missing.push((start, segment.bytes));
-                    }
-                    open.extend(segment.pointers());
-                    // What is beside it comes before what it points to.
-                    open.extend(units.beside(start).iter().rev().filter(|home| !seen.contains(home)));
-                }
-            }
-        }
-        missing
-    }
-
-    /// Posts the copies and fills that give a segment that was just backed its contents, every byte of it. Returns how much
-    /// is copied.
-    pub(crate) fn post_contents(&mut self, address: u64) -> Result<u64, Halt> {
-        // Only now: those that left for this one may have needed the slots.
-        self.renew_lease().map_err(|error| self.store_failed(&error))?;
-        let (_, segment) = self.space.segment_of(address).ok_or(CudaError::UNKNOWN)?;
-        let source = |chunk: &Chunk| match &chunk.content {
-            Content::Zero => Ok(None),
-            Content::Unsaved { .. } => Err(CudaError::OPERATING_SYSTEM),
-            Content::Stored { place, .. } => {
-                self.shared.store.address(place.slot).map(Some).ok_or(CudaError::OPERATING_SYSTEM)
-            }
-        };
-        let sources = segment.chunks.iter().map(source).collect::<Result<Vec<_>, _>>()?;
-        let copied_bytes = sources.iter().flatten().count() as u64 * CHUNK_BYTES;
-        let mut destination = self.space.device_address(address).ok_or(CudaError::UNKNOWN)?;
-        let follows = |one: &Option<u64>, next: &Option<u64>| one.map(|one| one + CHUNK_BYTES) == *next;
-        for run in sources
-            .chunk_by(|one, next| one.is_none() == next.is_none() && (one.is_none() || follows(one, next)))
-        {
-            let bytes = run.len() as u64 * CHUNK_BYTES;
-            let stream = self.streams.enter_setup();
-            // SAFETY: the segment was just mapped and stays until the client's streams, this one included, are idle; the
-            // slots are page-locked, and nobody writes them while the client refers to them.
-            unsafe {
-                match run[0] {
-                    None => stream.fill(destination, (0, bytes as usize, 1), 0, 1)?,
-                    Some(from) => {
-                        stream.copy((Place::Device, destination), (Place::Host, from), bytes as usize)?;
-                    }
-                }
-            }
-            destination += bytes;
-        }
-        Ok(copied_bytes)
     }
 }

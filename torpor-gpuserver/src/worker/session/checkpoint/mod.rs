@@ -96,6 +96,7 @@ impl Session {
         self.keep_cover(pledge);
         let load_wanted = checkpoint.load_wanted;
         self.restore_checkpoint(checkpoint)?;
+        self.note_former(attach.link);
         // It may be less by now than what the client has.
         let limit_bytes = attach.memory_limit_bytes.min(self.shared.memory.limit_bytes());
         self.space.set_limit_bytes(limit_bytes.max(self.space.allocated_bytes()));

@@ -1,6 +1,7 @@
 //! What a session knows of its client's residency.
 
 use crate::worker::rate_limited::Seldom;
+use crate::worker::session::pull::Former;
 use crate::worker::session::swap_in::SwapIn;
 use crate::worker::session::tenure::Tenure;
 use torpor_proto::control::worker::Writeback;
@@ -49,6 +50,8 @@ pub(crate) struct Residency {
     pub(crate) is_ahead: bool,
     /// The swap-in that this request began with, while there is something left to bring.
     pub(crate) swap_in: Option<SwapIn>,
+    /// Where its memory may still be that was served elsewhere before, until it is brought.
+    pub(crate) former: Option<Former>,
     /// The store's slots must be asked for again.
     pub(crate) lease_lost: bool,
     /// Chunks that may have equals in the host store, see `dedup.rs`.
@@ -81,6 +84,7 @@ impl Residency {
             may_seek: false,
             is_ahead: false,
             swap_in: None,
+            former: None,
             lease_lost: false,
             unidentified: false,
             refusals: Seldom::default(),
