@@ -93,7 +93,7 @@ impl PhysicalMemory {
         let mut handle = 0;
         // SAFETY: writes one handle; the descriptor is a number here, and open.
         CudaError::check(unsafe {
-            (device.table().cuMemImportFromShareableHandle)(&mut handle, number, DESCRIPTOR.0 as u32)
+            (device.table().cuMemImportFromShareableHandle)(&mut handle, number, DESCRIPTOR.0)
         })?;
         Ok(Self { device: device.clone(), handle, bytes: bytes as usize })
     }
@@ -109,7 +109,7 @@ impl PhysicalMemory {
             (self.device.table().cuMemExportToShareableHandle)(
                 (&raw mut descriptor).cast(),
                 self.handle,
-                DESCRIPTOR.0 as u32,
+                DESCRIPTOR.0,
                 0,
             )
         })?;

@@ -34,7 +34,9 @@ pub fn start_with_gpus(profile: &str, flags: &[&str]) -> Server {
         let mut command = Command::new(served::PROGRAM);
         command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(served::driver());
         command.args(["--gpus", "0,1", "--staging", "4MiB", "--log", "debug"]);
-        for (flag, value) in [("--pinned-limit", "16MiB"), ("--gpu-limit", "64MiB"), ("--host-pool", "128MiB")] {
+        for (flag, value) in
+            [("--pinned-limit", "16MiB"), ("--gpu-limit", "64MiB"), ("--host-pool", "128MiB")]
+        {
             if !flags.contains(&flag) {
                 command.args([flag, value]);
             }

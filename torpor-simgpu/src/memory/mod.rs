@@ -9,8 +9,8 @@ pub mod host;
 mod mapping;
 mod physical;
 pub mod pointer;
-pub mod shareable;
 mod shape;
+pub mod shareable;
 mod space;
 pub mod word;
 

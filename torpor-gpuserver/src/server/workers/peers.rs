@@ -68,7 +68,8 @@ impl Peers {
         if self.bytes == 0 {
             return;
         }
-        let alike = |(&other, worker): (&usize, &Worker)| (other != at && worker.name == name).then_some(other);
+        let alike =
+            |(&other, worker): (&usize, &Worker)| (other != at && worker.name == name).then_some(other);
         let others: Vec<usize> = state.workers.iter().filter_map(alike).collect();
         for other in others {
             state.begin(at, other, self.bytes);

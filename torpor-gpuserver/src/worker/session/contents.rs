@@ -33,12 +33,17 @@ impl Session {
     /// Posts the copies and fills that give a segment that was just backed its contents, every byte of it. Returns how much
     /// is copied.
     pub(crate) fn post_contents(&mut self, address: u64) -> Result<u64, Halt> {
-        // Only now: those that left for this one may have needed the slots.
-        self.renew_lease().map_err(|error| self.store_failed(&error))?;
         let from_peer = self.take_parcels(address)?;
+        let is_from_peer = |at: u64| from_peer.iter().any(|part| part.contains(&at));
+        let (_, segment) = self.space.segment_of(address).ok_or(CudaError::UNKNOWN)?;
+        let mut chunks = (address..).step_by(CHUNK_BYTES as usize).zip(&segment.chunks);
+        if chunks.any(|(at, chunk)| chunk.stored().is_some() && !is_from_peer(at)) {
+            // Only now: those that left for this one may have needed the slots.
+            self.renew_lease().map_err(|error| self.store_failed(&error))?;
+        }
         let (_, segment) = self.space.segment_of(address).ok_or(CudaError::UNKNOWN)?;
         let source = |(at, chunk): (u64, &Chunk)| match &chunk.content {
-            _ if from_peer.iter().any(|part| part.contains(&at)) => Ok(Source::Peer),
+            _ if is_from_peer(at) => Ok(Source::Peer),
             Content::Zero => Ok(Source::Nowhere),
             Content::Unsaved { .. } => Err(CudaError::OPERATING_SYSTEM),
             Content::Stored { place, .. } => {

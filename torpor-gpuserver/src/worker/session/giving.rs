@@ -45,7 +45,8 @@ impl Session {
         let outlet = self.shared.peers.outlet(self.link.leaves_over.load(Ordering::Relaxed))?;
         let is_here = |segment: &ClientSegment| {
             segment.shared.is_none()
-                && (segment.is_filled() || segment.chunks.iter().all(|chunk: &Chunk| chunk.stored().is_none()))
+                && (segment.is_filled()
+                    || segment.chunks.iter().all(|chunk: &Chunk| chunk.stored().is_none()))
         };
         if self.residency.drops_writes() || !self.space.segments().all(|(_, segment)| is_here(segment)) {
             return None;
@@ -96,7 +97,10 @@ impl Gift {
     }
 
     fn is_over(&self, shared: &Shared, link: &Link) -> bool {
-        self.offer.is_moot() || self.giving.is_to_stop() || link.wishes(Wish::Evict) || shared.lost().is_some()
+        self.offer.is_moot()
+            || self.giving.is_to_stop()
+            || link.wishes(Wish::Evict)
+            || shared.lost().is_some()
     }
 
     /// Returns how much was given.
@@ -114,7 +118,12 @@ impl Gift {
                 Wanted::Later => rest.nap(),
                 Wanted::Copy { address, bytes, slot } => {
                     let Some(from) = device_address(memory, address, bytes) else {
-                        tracing::error!(client = link.client, address, bytes, "the other worker asks for what is not there");
+                        tracing::error!(
+                            client = link.client,
+                            address,
+                            bytes,
+                            "the other worker asks for what is not there"
+                        );
                         break;
                     };
                     let stream = streams.enter_setup();

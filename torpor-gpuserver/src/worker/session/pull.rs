@@ -45,7 +45,9 @@ impl Former {
             }
             let end = at + CHUNK_BYTES;
             match parts.last_mut() {
-                Some(last) if last.end == at && end - last.start <= self.inlet.parcel_bytes() => last.end = end,
+                Some(last) if last.end == at && end - last.start <= self.inlet.parcel_bytes() => {
+                    last.end = end
+                }
                 _ => parts.push(at..end),
             }
         }

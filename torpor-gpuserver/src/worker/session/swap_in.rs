@@ -88,8 +88,10 @@ impl Session {
             return Ok(reserved);
         }
         self.link.usage.swaps.fetch_add(1, Ordering::Relaxed);
-        // Only now: those that left for this one may have needed the slots.
-        if let Err(error) = self.renew_lease() {
+        // Only now: those that left for this one may have needed the slots. Who finds its memory on another GPU may need none.
+        if self.residency.former.is_none()
+            && let Err(error) = self.renew_lease()
+        {
             self.shared.memory.unreserve(self.link.client, bytes);
             return Err(self.store_failed(&error));
         }
