@@ -294,7 +294,7 @@ fn listen(shared: &Arc<Shared>, pulse: &Pulse) -> io::Result<()> {
             Some(to_worker::Body::StoreAnswer(answer)) => shared.store.answer(answer),
             Some(to_worker::Body::Lend(lend)) => gpu::peer::lend(shared, lend),
             Some(to_worker::Body::Borrow(borrow)) => gpu::peer::borrow(shared, borrow, descriptors),
-            Some(to_worker::Body::Unlink(unlink)) => shared.peers.unlink(unlink.link),
+            Some(to_worker::Body::Unlink(unlink)) => gpu::peer::unlink(shared, unlink.link),
             _ => tracing::error!("the node server sent an order that this release does not know"),
         }
     }

@@ -65,22 +65,13 @@ impl Peers {
         lock(&self.links).inlets.get(&link).cloned()
     }
 
-    /// A link is over.
-    pub(crate) fn unlink(&self, link: u64) {
-        let (outlet, inlet) = {
-            let mut links = lock(&self.links);
-            let ends = (links.outlets.remove(&link), links.inlets.remove(&link));
-            if let (None, None) = ends {
-                links.over.insert(link);
-            }
-            ends
-        };
-        if let Some(outlet) = &outlet {
-            outlet.unlink();
+    fn take(&self, link: u64) -> (Option<Arc<Outlet>>, Option<Arc<Inlet>>) {
+        let mut links = lock(&self.links);
+        let ends = (links.outlets.remove(&link), links.inlets.remove(&link));
+        if let (None, None) = ends {
+            links.over.insert(link);
         }
-        if let Some(inlet) = &inlet {
-            inlet.unlink();
-        }
+        ends
     }
 
     /// Device memory that others read from.
@@ -115,6 +106,24 @@ impl Peers {
             .filter(|giving| giving.client == client)
             .for_each(|giving| giving.stop.store(true, Ordering::Relaxed));
     }
+}
+
+/// A link is over. Its end here is given back aside, as that waits for the whole GPU.
+pub(crate) fn unlink(shared: &Arc<Shared>, link: u64) {
+    let ends = shared.peers.take(link);
+    if let Some(outlet) = &ends.0 {
+        outlet.unlink();
+    }
+    if let Some(inlet) = &ends.1 {
+        inlet.unlink();
+    }
+    let there = shared.clone();
+    let give_back = move || {
+        there.device.make_current().map_err(|error| error.to_string())?;
+        drop(ends);
+        Ok(())
+    };
+    aside(link, give_back, |_: Result<(), String>| {});
 }
 
 /// Makes the end of a link from which another worker reads, with a thread of its own, as the server has other things to say.
@@ -164,6 +173,6 @@ fn aside<T: 'static>(
     let run = move || tell(make());
     if let Err(error) = std::thread::Builder::new().name(format!("link-{link}")).spawn(run) {
         // The server takes silence for a link that is not made yet.
-        tracing::warn!(link, "no thread to make a link to another GPU: {error}");
+        tracing::warn!(link, "no thread for a link to another GPU: {error}");
     }
 }
