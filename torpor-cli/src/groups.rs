@@ -10,7 +10,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
         "Serve functions over HTTP",
         &["router", "deploy", "invoke", "logs", "scale", "delete", "load-test", "report"],
     ),
-    ("Look", &["top", "functions", "ps", "gpus", "events", "doctor"]),
+    ("Look", &["top", "functions", "ps", "gpus", "topology", "events", "doctor"]),
     ("Control", &["load", "unload", "pin"]),
     ("Prepare and measure", &["config", "cdi", "completion", "manual", "bench", "calibrate", "simulate"]),
 ];

@@ -32,6 +32,7 @@ mod simulate;
 mod stop;
 mod table;
 mod top;
+mod topology;
 mod unload;
 mod wait;
 
@@ -73,6 +74,7 @@ enum Verb {
     Top(top::Top),
     Functions(functions::Functions),
     Gpus(gpus::Gpus),
+    Topology(topology::ShowTopology),
     Events(events::Events),
     Doctor(doctor::Doctor),
     Load(load::Load),
@@ -142,6 +144,7 @@ fn main() -> ExitCode {
         Verb::Top(verb) => verb.run(),
         Verb::Functions(verb) => verb.run(),
         Verb::Gpus(verb) => verb.run(),
+        Verb::Topology(verb) => verb.run(),
         Verb::Events(verb) => verb.run(),
         Verb::Doctor(verb) => verb.run(),
         Verb::Load(verb) => verb.run(),

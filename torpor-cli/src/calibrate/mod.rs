@@ -188,5 +188,5 @@ fn topology(node: &mut Node, mut functions: Vec<(String, u64)>) -> Result<Topolo
     let beside = moves.iter().map(|(bytes, ms)| (ms - *bytes as f64 / 1e6 / rates[0]).max(0.0));
     let beside: Vec<f64> = beside.collect();
     let moving_ms = (!beside.is_empty()).then(|| median(&beside));
-    Ok(Topology { gpus: paths(&rates, &together), moving_ms })
+    Ok(Topology { gpus: paths(&rates, &together), moving_ms, ..Topology::default() })
 }

@@ -66,8 +66,13 @@ mod tests {
 
     #[test]
     fn two_over_one_link_take_longer_than_one_and_a_third_elsewhere_does_not_mind() {
-        let path = |switch| Path { host_gbps: Some(10.0), switch_gbps: Some(12.0), switch: Some(switch) };
-        let topology = Topology { gpus: vec![path(0), path(0), path(1)], moving_ms: None };
+        let path = |switch| Path {
+            host_gbps: Some(10.0),
+            switch_gbps: Some(12.0),
+            switch: Some(switch),
+            ..Path::default()
+        };
+        let topology = Topology { gpus: vec![path(0), path(0), path(1)], ..Topology::default() };
         let mut links = Links::new(&topology);
         let ms = Duration::from_millis;
         links.begin(ms(0), 0, 100_000_000);
@@ -84,7 +89,7 @@ mod tests {
     #[test]
     fn a_load_may_begin_when_another_is_over_and_has_not_been_heard_of() {
         let path = Path { host_gbps: Some(10.0), ..Path::default() };
-        let topology = Topology { gpus: vec![path.clone(), path], moving_ms: None };
+        let topology = Topology { gpus: vec![path.clone(), path], ..Topology::default() };
         let mut links = Links::new(&topology);
         let ms = Duration::from_millis;
         links.begin(ms(0), 0, 10_000_000);

@@ -73,6 +73,22 @@ pub enum What {
         /// Which GPU.
         gpu: usize,
     },
+    /// Memory of clients that move comes from one GPU to another without the host.
+    Linked {
+        /// Where it comes from.
+        from: usize,
+        /// Where it goes.
+        to: usize,
+        /// How much within a second, if somebody has measured it.
+        bytes_per_second: Option<u64>,
+    },
+    /// It does no longer.
+    Unlinked {
+        /// Where it came from.
+        from: usize,
+        /// Where it went.
+        to: usize,
+    },
     /// A client is on its way to another GPU.
     MoveBegan {
         /// Its number.

@@ -6,6 +6,9 @@ use std::time::Duration;
 /// Bytes that come to a GPU within a second, where nobody has measured it: PCIe 5 with 16 lanes.
 const UNMEASURED_GBPS: f64 = 50.0;
 
+/// Bytes that come from another GPU within a second, where nobody has measured it: PCIe 5 with 16 lanes.
+const UNMEASURED_PEER_GBPS: f64 = 50.0;
+
 /// What a move takes beside the way of the memory, where nobody has measured it, in milliseconds.
 const UNMEASURED_MOVING_MS: f64 = 20.0;
 
@@ -18,6 +21,21 @@ pub struct Topology {
     /// What moving a client takes beside the way of its memory, in milliseconds: streams, kernels and page-locked memory are made
     /// anew. Absent if nobody has measured it.
     pub moving_ms: Option<f64>,
+    /// GPUs that memory comes to from other ones, over NVLink or PCIe, without the host.
+    #[serde(default)]
+    pub peers: Vec<Peer>,
+}
+
+/// The path from one GPU's memory to another.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peer {
+    /// Whose memory it is, by the server's count.
+    pub from: usize,
+    /// Where it comes to.
+    pub to: usize,
+    /// 10⁹ bytes a second; absent if nobody has measured it.
+    pub gbps: Option<f64>,
 }
 
 /// The path from host memory to a GPU.
@@ -30,6 +48,15 @@ pub struct Path {
     pub switch_gbps: Option<f64>,
     /// GPUs with the same number share a link to the host; absent if that is not known.
     pub switch: Option<u32>,
+    /// Where it is on the PCIe bus; absent if that is not known.
+    #[serde(default)]
+    pub pci: Option<String>,
+    /// Its node of the host's memory; absent if it has none, or that is not known.
+    #[serde(default)]
+    pub numa: Option<u32>,
+    /// NVLinks that are up; absent if that is not known.
+    #[serde(default)]
+    pub nvlinks: Option<u32>,
 }
 
 impl Topology {
@@ -46,13 +73,26 @@ impl Topology {
         one == other || (switch(one).is_some() && switch(one) == switch(other))
     }
 
+    /// Bytes that come to a GPU within a second from another one; `None` if they come from the host.
+    #[must_use]
+    pub fn peer_bytes_per_second(&self, from: usize, to: usize) -> Option<f64> {
+        let peer = self.peers.iter().find(|peer| (peer.from, peer.to) == (from, to))?;
+        Some(1e9 * peer.gbps.unwrap_or(UNMEASURED_PEER_GBPS))
+    }
+
+    /// From now on memory comes so from one GPU to another, or not at all.
+    pub fn set_peer(&mut self, from: usize, to: usize, gbps: Option<Option<f64>>) {
+        self.peers.retain(|peer| (peer.from, peer.to) != (from, to));
+        self.peers.extend(gbps.map(|gbps| Peer { from, to, gbps }));
+    }
+
     /// Bytes that come to a GPU within a second while so many GPUs, it among them, load over its link.
     ///
     /// ```
     /// use torpor_gpuserver::policy::topology::{Path, Topology};
     ///
-    /// let pair = Path { host_gbps: Some(10.0), switch_gbps: Some(12.0), switch: Some(0) };
-    /// let topology = Topology { gpus: vec![pair.clone(), pair, Path::default()], moving_ms: None };
+    /// let pair = Path { host_gbps: Some(10.0), switch_gbps: Some(12.0), switch: Some(0), ..Path::default() };
+    /// let topology = Topology { gpus: vec![pair.clone(), pair, Path::default()], ..Topology::default() };
     /// assert_eq!([1, 2].map(|loading| topology.bytes_per_second(0, loading)), [10e9, 6e9]);
     /// assert!(topology.share_a_link(0, 1) && !topology.share_a_link(1, 2));
     /// ```

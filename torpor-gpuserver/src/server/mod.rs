@@ -31,6 +31,7 @@ pub mod settings;
 pub mod size;
 mod store;
 pub mod time;
+mod topology;
 mod workers;
 
 pub use options::{ServeArgs, ServerOptions, TuningArgs};

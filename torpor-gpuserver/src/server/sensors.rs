@@ -18,6 +18,9 @@ const LIBRARY: &str = "libnvidia-ml.so.1";
 /// How long a program waits for NVML, which hangs with a GPU that does.
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// NVLinks of a GPU, at most.
+const MOST_NVLINKS: u32 = 18;
+
 /// So many threads wait for NVML at most.
 const MOST_READERS: usize = 8;
 
@@ -50,6 +53,18 @@ impl SensorReader {
             sensors
         });
         timeout(PATIENCE, read).await.ok().and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// How many NVLinks of a GPU are up; nothing, if it does not say so soon.
+    pub async fn nvlinks(self: &Arc<Self>, uuid: Vec<u8>) -> Option<u32> {
+        let reader = self.clone();
+        let count = move || {
+            let device = reader.nvml()?.device_by_uuid(uuid_text(&uuid)).ok()?;
+            let up: Vec<bool> =
+                (0..MOST_NVLINKS).map_while(|link| device.link_wrapper_for(link).is_active().ok()).collect();
+            (!up.is_empty()).then(|| up.into_iter().map(u32::from).sum())
+        };
+        timeout(PATIENCE, tokio::task::spawn_blocking(count)).await.ok().and_then(Result::ok).flatten()
     }
 
     fn read_now(&self, uuid: &[u8]) -> Sensors {

@@ -61,7 +61,7 @@ impl FakeStore {
         let mapping = Mapping::anywhere(file, usize::try_from(slab.bytes).unwrap()).unwrap();
         self.slab_bytes = slab.bytes;
         assert!(self.slabs.insert(slab.index, mapping).is_none());
-        Body::SlabReady(SlabReady { index: slab.index, failure: String::new() })
+        Body::SlabReady(SlabReady { index: slab.index, failure: String::new(), bytes_per_second: 0 })
     }
 
     pub fn revoke(&mut self, client: u64) -> Option<Body> {

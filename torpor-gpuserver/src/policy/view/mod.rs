@@ -198,6 +198,11 @@ impl NodeView {
                 client.generation = client.generation.max(*generation);
             }),
             What::Reported { figures } => self.hear(event.at, figures),
+            What::Linked { from, to, bytes_per_second } => {
+                let gbps = bytes_per_second.map(|bytes| bytes as f64 / 1e9);
+                self.topology.set_peer(*from, *to, Some(gbps));
+            }
+            What::Unlinked { from, to } => self.topology.set_peer(*from, *to, None),
             What::FunctionCreated { .. } | What::Crowded { .. } => {}
         }
     }

@@ -9,6 +9,7 @@ mod told;
 use crate::chunk::CHUNK_BYTES;
 use crate::server::node::{FunctionError, Node};
 use crate::server::settings::{self, Terms};
+use crate::server::topology;
 use crate::server::workers::gpu::Gpu;
 use crate::server::workers::usage::{self, Activity};
 use std::path::Path;
@@ -22,9 +23,9 @@ use torpor_proto::control::admin::{
     Client, EnsureFunctionRequest, EnsureFunctionResponse, FollowEventsRequest, FunctionTime,
     ListClientsRequest, ListClientsResponse, ListFunctionsRequest, ListFunctionsResponse, ListGpusRequest,
     ListGpusResponse, LoadFunctionRequest, LoadFunctionResponse, PinFunctionRequest, PinFunctionResponse,
-    RemoveFunctionRequest, RemoveFunctionResponse, ReportStoreRequest, ReportStoreResponse, RequestMark,
-    ShutdownRequest, ShutdownResponse, SpillDisk, StoreClient, UnloadFunctionRequest, UnloadFunctionResponse,
-    VerifyStoreRequest, VerifyStoreResponse,
+    RemoveFunctionRequest, RemoveFunctionResponse, ReportStoreRequest, ReportStoreResponse,
+    ReportTopologyRequest, ReportTopologyResponse, RequestMark, ShutdownRequest, ShutdownResponse, SpillDisk,
+    StoreClient, UnloadFunctionRequest, UnloadFunctionResponse, VerifyStoreRequest, VerifyStoreResponse,
 };
 use torpor_proto::directory::check_function_name;
 
@@ -177,6 +178,13 @@ impl Admin for AdminService {
         request: Request<FollowEventsRequest>,
     ) -> Result<Response<Self::FollowEventsStream>, Status> {
         Ok(Response::new(events::follow(&self.0, request.get_ref().follow)))
+    }
+
+    async fn report_topology(
+        &self,
+        _request: Request<ReportTopologyRequest>,
+    ) -> Result<Response<ReportTopologyResponse>, Status> {
+        Ok(Response::new(topology::report(&self.0).await))
     }
 
     async fn report_store(

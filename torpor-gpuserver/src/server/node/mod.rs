@@ -88,6 +88,11 @@ impl Node {
         &self.options
     }
 
+    /// How many NVLinks of a GPU are up, if NVML says.
+    pub async fn nvlinks(&self, uuid: Vec<u8>) -> Option<u32> {
+        self.sensors.nvlinks(uuid).await
+    }
+
     /// The GPUs.
     #[must_use]
     pub fn gpus(&self) -> &[Gpu] {

@@ -98,6 +98,8 @@ impl Chronicle {
             What::ClientRuled { .. }
             | What::Waiting { .. }
             | What::Crowded { .. }
+            | What::Linked { .. }
+            | What::Unlinked { .. }
             | What::Reported { .. } => {}
         }
     }

@@ -7,6 +7,7 @@
 //! Lend ─▶ lender ─▶ Lent, descriptors ─▶ Borrow, descriptors ─▶ reader ─▶ Borrowed: it may be used
 //! ```
 
+use crate::policy::event::What;
 use crate::server::workers::order::{Attachment, Outgoing};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -38,6 +39,10 @@ struct State {
     workers: BTreeMap<usize, Worker>,
     links: BTreeMap<u64, Link>,
     last: u64,
+    /// Bytes a second from one GPU to another, as was measured once; by their places.
+    between: BTreeMap<(usize, usize), u64>,
+    /// The same from the host.
+    from_host: BTreeMap<usize, u64>,
 }
 
 /// All links.
@@ -77,8 +82,8 @@ impl Peers {
         }
     }
 
-    /// The worker on that GPU is gone.
-    pub(super) fn disconnect(&self, at: usize) {
+    /// The worker on that GPU is gone. Returns what that means for moves.
+    pub(super) fn disconnect(&self, at: usize) -> Vec<What> {
         let mut state = self.state();
         state.workers.remove(&at);
         let theirs: Vec<u64> = state
@@ -86,7 +91,7 @@ impl Peers {
             .iter()
             .filter_map(|(&link, it)| [it.lender, it.reader].contains(&at).then_some(link))
             .collect();
-        theirs.into_iter().for_each(|link| state.end(link));
+        theirs.into_iter().filter_map(|link| state.end(link)).collect()
     }
 
     /// A worker has made its end of a link, or cannot.
@@ -98,26 +103,54 @@ impl Peers {
         };
         if !failure.is_empty() || files.is_empty() {
             tracing::info!(lender, reader, "memory does not come from GPU to GPU: {failure}");
-            return state.end(link);
+            state.end(link);
+            return;
         }
         let files = files.into_iter().map(Arc::new).collect();
-        let body = to_worker::Body::Borrow(Borrow { link, bytes: self.bytes });
+        let measure = !state.between.contains_key(&(lender, reader));
+        let body = to_worker::Body::Borrow(Borrow { link, bytes: self.bytes, measure });
         state.tell(reader, body, Attachment::Files(files));
     }
 
-    /// A worker has made its end of a link at which it reads, or cannot.
-    pub(super) fn hear_borrowed(&self, at: usize, borrowed: Borrowed) {
+    /// A worker has made its end of a link at which it reads, or cannot. Returns what that means for moves.
+    pub(super) fn hear_borrowed(&self, at: usize, borrowed: Borrowed) -> Option<What> {
         let mut state = self.state();
-        let Borrowed { link, failure } = borrowed;
-        let Some(it) = state.links.get_mut(&link).filter(|it| it.reader == at) else { return };
+        let Borrowed { link, failure, bytes_per_second } = borrowed;
+        let it = state.links.get_mut(&link).filter(|it| it.reader == at)?;
         it.is_open = failure.is_empty();
         let Link { lender, reader, is_open } = *it;
-        if is_open {
-            tracing::debug!(lender, reader, link, "memory comes from GPU to GPU");
-        } else {
+        if !is_open {
             tracing::info!(lender, reader, "memory does not come from GPU to GPU: {failure}");
             state.end(link);
+            return None;
         }
+        if bytes_per_second > 0 {
+            state.between.insert((lender, reader), bytes_per_second);
+        }
+        tracing::debug!(lender, reader, link, bytes_per_second, "memory comes from GPU to GPU");
+        let bytes_per_second = state.between.get(&(lender, reader)).copied();
+        Some(What::Linked { from: lender, to: reader, bytes_per_second })
+    }
+
+    /// A worker has measured how fast memory comes to its GPU from the host.
+    pub(super) fn hear_host(&self, at: usize, bytes_per_second: u64) {
+        if bytes_per_second > 0 {
+            self.state().from_host.entry(at).or_insert(bytes_per_second);
+        }
+    }
+
+    /// How fast memory comes to a GPU from the host, if that was measured.
+    #[must_use]
+    pub fn host_speed(&self, at: usize) -> Option<u64> {
+        self.state().from_host.get(&at).copied()
+    }
+
+    /// From which GPUs memory comes to which, and how fast, if that was measured.
+    #[must_use]
+    pub fn open(&self) -> Vec<(usize, usize, Option<u64>)> {
+        let state = self.state();
+        let open = state.links.values().filter(|it| it.is_open).map(|it| (it.lender, it.reader));
+        open.map(|pair| (pair.0, pair.1, state.between.get(&pair).copied())).collect()
     }
 
     /// The link over which memory comes from one GPU to another; 0 if there is none.
@@ -143,12 +176,13 @@ impl State {
         self.tell(lender, body, Attachment::Nothing);
     }
 
-    /// Those of its workers that are there hear that it is over.
-    fn end(&mut self, link: u64) {
-        let Some(Link { lender, reader, .. }) = self.links.remove(&link) else { return };
+    /// Those of its workers that are there hear that it is over. Returns what that means for moves.
+    fn end(&mut self, link: u64) -> Option<What> {
+        let Link { lender, reader, is_open } = self.links.remove(&link)?;
         for at in [lender, reader] {
             self.tell(at, to_worker::Body::Unlink(Unlink { link }), Attachment::Nothing);
         }
+        is_open.then_some(What::Unlinked { from: lender, to: reader })
     }
 
     fn tell(&self, at: usize, body: to_worker::Body, attachment: Attachment) {
@@ -189,9 +223,11 @@ mod tests {
         peers.hear_lent(0, message.clone(), files);
         assert_eq!(body(&mut first), None, "it is not its link");
         peers.hear_lent(1, message, lent(1).1);
-        assert_eq!(body(&mut first), Some(to_worker::Body::Borrow(Borrow { link: 1, bytes: 1 << 20 })));
+        let borrow = Borrow { link: 1, bytes: 1 << 20, measure: true };
+        assert_eq!(body(&mut first), Some(to_worker::Body::Borrow(borrow)));
         assert_eq!(peers.link(1, 0), 0);
-        peers.hear_borrowed(0, Borrowed { link: 1, failure: String::new() });
+        peers.hear_borrowed(0, Borrowed { link: 1, bytes_per_second: 7, ..Borrowed::default() });
+        assert_eq!(peers.open(), [(1, 0, Some(7))]);
         assert_eq!((peers.link(1, 0), peers.link(0, 1)), (1, 0));
         peers.disconnect(1);
         let mut heard = [body(&mut first), body(&mut first)];

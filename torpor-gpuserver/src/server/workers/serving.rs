@@ -71,6 +71,9 @@ impl Supervisor {
                                 self.words.events.tell(What::Crowded { gpu: self.at });
                             }
                         }
+                        if let from_worker::Body::SlabReady(ready) = &body {
+                            self.peers.hear_host(self.at, ready.bytes_per_second);
+                        }
                         match self.store.hear(at_store, body) {
                             Some(from_worker::Body::Released(released)) => {
                                 let Some(state) = descriptors.into_iter().next() else {
@@ -86,7 +89,8 @@ impl Supervisor {
                                 self.peers.hear_lent(self.at, lent, descriptors);
                             }
                             Some(from_worker::Body::Borrowed(borrowed)) => {
-                                self.peers.hear_borrowed(self.at, borrowed);
+                                let linked = self.peers.hear_borrowed(self.at, borrowed);
+                                linked.into_iter().for_each(|what| self.words.events.tell(what));
                             }
                             Some(from_worker::Body::Happened(happened)) => {
                                 self.words.events.tell_turn(self.at, happened);

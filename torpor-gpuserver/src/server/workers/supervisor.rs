@@ -149,7 +149,7 @@ impl Supervisor {
             let _ = outbox.send(message);
         }
         let end = self.serve(&worker, at_store, &outbox, outgoing).await;
-        self.peers.disconnect(self.at);
+        self.peers.disconnect(self.at).into_iter().for_each(|what| self.words.events.tell(what));
         self.store.disconnect(at_store);
         match end {
             End::Stopped => {

@@ -1,6 +1,7 @@
 //! What the sessions of a worker share.
 
 pub(crate) mod anteroom;
+mod bandwidth;
 pub(crate) mod console;
 pub(crate) mod context_limits;
 pub(crate) mod cpu;

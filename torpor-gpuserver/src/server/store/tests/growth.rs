@@ -75,7 +75,11 @@ async fn a_slab_is_used_when_every_worker_has_it_and_a_dead_one_is_not_waited_fo
     assert!(timeout(Duration::from_millis(50), late.await_answer(request)).await.is_err());
     assert!(!late.slabs.is_empty());
     for &index in &late.slabs {
-        late.say(from_worker::Body::SlabReady(SlabReady { index, failure: String::new() }));
+        late.say(from_worker::Body::SlabReady(SlabReady {
+            index,
+            failure: String::new(),
+            bytes_per_second: 0,
+        }));
     }
     late.failure = Some(String::new());
     late.await_answer(request).await.unwrap();

@@ -76,7 +76,11 @@ impl Worker {
                 assert!(matches!(outgoing.attachment, Attachment::Slab(_)));
                 self.slabs.push(slab.index);
                 if let Some(failure) = self.failure.clone() {
-                    self.say(from_worker::Body::SlabReady(SlabReady { index: slab.index, failure }));
+                    self.say(from_worker::Body::SlabReady(SlabReady {
+                        index: slab.index,
+                        failure,
+                        bytes_per_second: 0,
+                    }));
                 }
                 None
             }

@@ -2,9 +2,9 @@
 //! side by side.
 
 use crate::chunk::{CHUNK_BYTES, Hash, hash_at};
-use crate::driver::{Device, HostRegistration};
+use crate::driver::{Device, HostRegistration, Place};
 use crate::swap_mode::SwapMode;
-use crate::worker::gpu::Shared;
+use crate::worker::gpu::{Shared, bandwidth};
 use crate::worker::sync::lock;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +12,9 @@ use std::sync::{Arc, Mutex};
 use torpor_proto::control::worker::{self, SlabReady, from_worker};
 use torpor_proto::layout::MAX_SLABS;
 use torpor_proto::mapping::{Mapping, check_sealed};
+
+/// What the way from the host is measured with, if a slab has as much.
+const MEASURED_BYTES: u64 = 16 << 20;
 
 /// A slab that is page-locked here. Fields are dropped in this order: what is locked in a mapping goes before it.
 #[derive(Debug)]
@@ -69,6 +72,14 @@ impl Slabs {
         }))
     }
 
+    /// Bytes a second from the first slab to the device.
+    fn measure(&self, device: &Arc<Device>) -> Option<u64> {
+        let address = self.address(0)?;
+        let bytes = self.slab_bytes.load(Ordering::Relaxed).min(MEASURED_BYTES);
+        // SAFETY: slabs stay mapped and page-locked as long as the worker lives; whatever is in there goes nowhere.
+        unsafe { bandwidth::measure(device, (Place::Host, address), bytes).ok() }
+    }
+
     /// Maps a slab and page-locks it, unless what that brings is being measured.
     fn add(
         &self,
@@ -115,12 +126,15 @@ pub(crate) fn take_slab(shared: &Arc<Shared>, slab: worker::Slab, descriptors: V
     let take = move || {
         let locked = theirs.tuning.swap != SwapMode::Pageable;
         let added = theirs.store.slabs.add(&theirs.device, index, bytes, &descriptors, locked);
-        let failure = added.err().unwrap_or_default();
-        theirs.tell(from_worker::Body::SlabReady(SlabReady { index, failure }));
+        // Nobody depends on that.
+        let is_measured = index == 0 && locked && added.is_ok();
+        let measured = is_measured.then(|| theirs.store.slabs.measure(&theirs.device)).flatten();
+        let (failure, bytes_per_second) = (added.err().unwrap_or_default(), measured.unwrap_or(0));
+        theirs.tell(from_worker::Body::SlabReady(SlabReady { index, failure, bytes_per_second }));
     };
     if let Err(error) = std::thread::Builder::new().name(format!("slab-{index}")).spawn(take) {
         let failure = format!("no thread for it: {error}");
-        shared.tell(from_worker::Body::SlabReady(SlabReady { index, failure }));
+        shared.tell(from_worker::Body::SlabReady(SlabReady { index, failure, bytes_per_second: 0 }));
     }
 }
 

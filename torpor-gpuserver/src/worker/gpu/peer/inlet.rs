@@ -3,7 +3,8 @@
 //! One client at a time *visits*: it asks for parts of its memory, and takes each from its slot when it is there. Nothing that the
 //! other side says is needed: what does not come is in the host store.
 
-use crate::driver::{Device, Mapping, PhysicalMemory, Stream, StreamWord};
+use crate::driver::{Device, Mapping, PhysicalMemory, Place, Stream, StreamWord};
+use crate::worker::gpu::bandwidth;
 use crate::worker::gpu::peer::desk::{Desk, Lender, REQUESTS};
 use crate::worker::gpu::peer::outlet::{Landing, SLOTS, slot_bytes};
 use std::os::fd::OwnedFd;
@@ -62,6 +63,12 @@ impl Inlet {
             last_taken: AtomicU32::new(0),
             unlinked: AtomicBool::new(false),
         })
+    }
+
+    /// Bytes a second from there to here.
+    pub(super) fn measure(&self, device: &Arc<Device>) -> Result<u64, CudaError> {
+        // SAFETY: a slot is mapped as long as self is there; whatever is in it goes nowhere.
+        unsafe { bandwidth::measure(device, (Place::Device, self.landing.slot(0)), self.parcel_bytes()) }
     }
 
     /// The other side is gone.
