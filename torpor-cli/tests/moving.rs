@@ -5,11 +5,12 @@
 mod server_support;
 mod support;
 
-use server_support::server::Server;
+use server_support::server::{Server, eventually};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::Stdio;
 use support::{torch_python, torpor};
+use torpor_gpuserver::policy::topology::Topology;
 
 /// Multiplies matrices, for which cuBLAS asks for the address of a variable, whenever it is told to.
 const PROGRAM: &str = "
@@ -35,16 +36,42 @@ fn gpus(home: &Path, server: &Server) -> String {
     mine["gpus"].to_string()
 }
 
-#[test]
-fn a_program_with_cublas_moves_between_gpus() {
-    let home = tempfile::tempdir().unwrap();
-    let server = Server::start_by(|directory| {
-        let mut command = torpor(home.path());
+fn start(home: &Path) -> Server {
+    Server::start_by(|directory| {
+        let mut command = torpor(home);
         command.arg("serve").arg("--directory").arg(directory.path()).args(["--driver", "simulated"]);
         command.env("TORPOR_SIMGPU_DEVICES", "2").env("TORPOR_SIMGPU_CUBINS", "skip");
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command
+    })
+}
+
+#[test]
+fn how_gpus_are_connected_is_shown_and_can_be_read_again() {
+    let home = tempfile::tempdir().unwrap();
+    let server = start(home.path());
+    let show = |flags: &[&str]| {
+        let mut command = torpor(home.path());
+        command.arg("topology").args(flags).arg("--directory").arg(server.directory.path());
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    };
+    let read = || serde_json::from_str::<Topology>(&show(&["--json"])).unwrap();
+    eventually("both ways are measured", || {
+        let topology = read();
+        topology.peers.len() == 2
+            && topology.peers.iter().all(|peer| peer.gbps.is_some_and(|gbps| gbps > 0.0))
     });
+    let topology = read();
+    assert_eq!(topology.gpus.len(), 2);
+    assert_eq!(topology.gpus[1].pci.as_deref(), Some("0000:11:00.0"));
+    let table = show(&[]);
+    assert!(table.starts_with("GPU  PCI") && table.contains("0000:10:00.0"), "{table}");
+}
+
+#[test]
+fn a_program_with_cublas_moves_between_gpus() {
+    let home = tempfile::tempdir().unwrap();
+    let server = start(home.path());
     let mut program = torpor(home.path())
         .args(["run", "--function", "mine", "--directory"])
         .arg(server.directory.path())
