@@ -66,6 +66,8 @@ PIECES = [
           "--simulate v100x4 --quick", "--simulate v100x4 --quick", folder="--output {folder}", gpus=0),
     Piece("figure11", "mixed functions on a node (simulated always)", "figure11/run", "--simulate v100x4 --seeds 1",
           "--simulate v100x4 --quick", "--simulate v100x4 --quick", folder="--output {folder}", gpus=0),
+    Piece("cluster", "10,000 functions on many nodes (simulated always)", "cluster/run", "--minutes 2 --functions 4000", "--quick", "--quick",
+          folder="--output {folder}", gpus=0),
     Piece("counts", "what an inference awaits, and the library's memory", "counts/run", "", "", tools=("cc",)),
     Piece("launch-cost", "a launch", "launch-cost/run", "", "--rounds 2", tools=("nvcc",)),
     Piece("microbench", "calls of the driver", "microbench/run", "", "--rounds 2", "--simulated --rounds 1"),

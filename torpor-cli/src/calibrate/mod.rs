@@ -110,6 +110,7 @@ impl Calibrate {
         let profile = Profile {
             gpu_limit: ByteSize(least(|gpu| gpu.limit_bytes)),
             gpu_memory: ByteSize(least(|gpu| gpu.total_memory_bytes)),
+            host_memory: None,
             native_overhead: self.native_overhead,
             native_start_ms: 1e3 * self.native_start.0.as_secs_f64(),
             topology,

@@ -1,27 +1,28 @@
 //! `torpor simulate`: what a node would do with a load, in virtual time, by the policies of server and router themselves.
 
 mod baseline;
+mod fleet;
 mod generate;
 mod link;
 mod node;
 pub mod profile;
+mod told;
 mod work;
 
 use crate::error::CliError;
 use crate::load_test::record::{self, Record};
-use crate::load_test::report::{HEADINGS, Summary, summarise};
 use crate::load_test::trace::{self, TraceError};
 use crate::load_test::{LoadTestError, positive};
-use crate::table::{print_json, print_table};
 use baseline::Lives;
-use generate::Spacing;
+use fleet::{Room, UNBOUNDED};
+use generate::{Draw, Spacing};
 use node::{Node, Policies};
 use profile::{Profile, ProfileError};
 use serde::Serialize;
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
+use told::Told;
 use torpor_gpuserver::policy::eviction::Eviction;
 use torpor_gpuserver::policy::placement::Placement;
 use torpor_gpuserver::server::settings::Policy;
@@ -34,6 +35,10 @@ order of --order, wait in the GPUs' own queues, are moved by the server's own de
 eviction. One client at a time has a GPU. A profile is v100 or h200, with a number of GPUs behind it (v100x4), or a file like those
 in torpor-cli/src/simulate/profiles; each number there says where it comes from.
 
+With --nodes, functions are spread over as many nodes before the first request, as a Kubernetes scheduler would: each goes to the node of
+which least is asked so far, by memory (of the host's for Torpor, of the GPUs' for native processes) and by the part of the GPUs' time that
+it uses on average, and stays there.
+
 Without --trace, requests are drawn: their counts in each minute have the statistics of the trace of the paper's prototype. A trace is
 CSV of the kinds that `torpor load-test` reads. Functions take the models in turn.
 
@@ -41,6 +46,7 @@ Examples:
   torpor simulate --profile v100x4 --functions 160 --models resnet152 --slo 100ms
   torpor simulate --profile v100x4 --functions 400 --order slo-aware --placement interference --eviction heavy-last --records r.csv
   torpor simulate --profile v100x4 --functions 100 --system keep-alive --json
+  torpor simulate --profile v100x4 --nodes 100 --functions 10000 --models resnet152 --skew 2
   torpor report r.csv --slo 80ms";
 
 /// Simulate a node with many functions: latencies, objectives met, GPUs at work
@@ -50,6 +56,14 @@ pub struct Simulate {
     /// What the node is and what models take: v100 or h200 with a number of GPUs, or a file
     #[arg(long, value_name = "NAME", default_value = "v100x4")]
     profile: String,
+
+    /// So many of these nodes; functions are spread over them by what they ask for
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    nodes: u32,
+
+    /// With several nodes: the part of the GPUs' time that functions may ask for in all, each as much as it uses on average
+    #[arg(long, value_name = "PART", default_value_t = 0.7, value_parser = positive)]
+    target: f64,
 
     /// What serves the functions
     #[arg(long, value_enum, default_value_t = System::Torpor)]
@@ -74,6 +88,10 @@ pub struct Simulate {
     /// How the requests of a minute are spaced
     #[arg(long, value_enum, default_value_t = Spacing::Poisson, conflicts_with = "trace")]
     spacing: Spacing,
+
+    /// How unequal functions are: the standard deviation of their rates by the mean [default: 0.7, and none above 33 a minute]
+    #[arg(long, value_name = "N", conflicts_with = "trace", value_parser = skew)]
+    skew: Option<f64>,
 
     /// How many times as many requests, or as fast a trace
     #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = positive)]
@@ -157,27 +175,14 @@ pub enum SimulationError {
     Empty,
 }
 
-/// All functions together.
-#[derive(Debug, Serialize)]
-struct Totals {
-    system: System,
-    functions: usize,
-    /// Functions of whose requests as many were in time as should be.
-    functions_in_objective: usize,
-    /// GPUs that were at work, on average.
-    busy_gpus: f64,
-    gpus: usize,
-    swaps: u64,
-    swapped_bytes: u64,
-    evictions: u64,
-    moves: u64,
-    process_starts: u64,
-    total: Option<Summary>,
-}
-
 fn part(text: &str) -> Result<f64, String> {
     let number = text.parse::<f64>().ok().filter(|number| (0.5..=0.9999).contains(number));
     number.ok_or_else(|| "write a number from 0.5 to 0.9999, such as 0.98".to_owned())
+}
+
+fn skew(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|number| (0.05..=5.0).contains(number));
+    number.ok_or_else(|| "write a number from 0.05 to 5, such as 2".to_owned())
 }
 
 fn slo_of_model(text: &str) -> Result<(String, Time), String> {
@@ -190,7 +195,13 @@ impl Simulate {
     pub fn run(self) -> Result<ExitCode, CliError> {
         let profile = Profile::find(&self.profile).map_err(SimulationError::from)?;
         let work = self.work(&profile)?;
-        let (records, tally) = self.simulate(&work, &profile);
+        let places = self.places(&work, &profile);
+        let (records, tally) = match self.nodes {
+            1 => self.simulate(&work, &profile, self.seed),
+            nodes => fleet::run(&work, &places, nodes as usize, |work, node| {
+                self.simulate(work, &profile, self.seed + node)
+            }),
+        };
         if let Some(path) = &self.records {
             record::write(path, &records).map_err(|error| LoadTestError::Records {
                 path: path.clone(),
@@ -198,7 +209,9 @@ impl Simulate {
                 error,
             })?;
         }
-        self.report(&work, &profile, &records, &tally);
+        let unplaced = places.iter().filter(|place| place.is_none()).count();
+        let told = Told { work: &work, profile: &profile, system: self.system, nodes: self.nodes, unplaced };
+        told.tell(&records, &tally, self.json);
         Ok(ExitCode::SUCCESS)
     }
 
@@ -212,10 +225,11 @@ impl Simulate {
                 (0..count).map(|function| row(function).map(|at| at.div_f64(self.speed)).collect()).collect()
             }
             None => {
-                let draw = |function| {
-                    generate::arrivals(self.minutes as usize, self.speed, self.spacing, self.seed, function)
-                };
-                (0..self.functions.unwrap_or(100) as usize).map(draw).collect()
+                let &Self { speed, skew, spacing, seed, .. } = self;
+                let draw = Draw { minutes: self.minutes as usize, speed, skew, spacing, seed };
+                (0..self.functions.unwrap_or(100) as usize)
+                    .map(|function| generate::arrivals(draw, function))
+                    .collect()
             }
         };
         let models: Vec<&str> = match self.models.is_empty() {
@@ -243,7 +257,27 @@ impl Simulate {
         Ok(Work { functions, requests, patience: self.timeout.0, percentile: self.percentile })
     }
 
-    fn simulate(&self, work: &Work<'_>, profile: &Profile) -> (Vec<Record>, Tally) {
+    /// The node of each function, by its memory and by how much of the GPUs it uses. One node has all.
+    fn places(&self, work: &Work<'_>, profile: &Profile) -> Vec<Option<usize>> {
+        if self.nodes == 1 {
+            return vec![Some(0); work.functions.len()];
+        }
+        let gpus = profile.topology.gpus.len() as u64;
+        let (of_process, of_gpu) = match self.system {
+            System::Torpor => (0, profile.host_memory.map_or(UNBOUNDED, |size| size.0)),
+            System::Native => (profile.native_overhead.0, profile.gpu_memory.0),
+            // Their processes come and go.
+            System::KeepAlive | System::KeepAliveOracle => (0, UNBOUNDED),
+        };
+        let node =
+            Room { bytes: of_gpu.saturating_mul(gpus), share: (1e6 * self.target * gpus as f64) as u64 };
+        let asks: Vec<Room> = std::iter::zip(&work.functions, fleet::shares(work))
+            .map(|(function, share)| Room { bytes: function.model.bytes + of_process, share })
+            .collect();
+        fleet::spread(&asks, node, self.nodes as usize)
+    }
+
+    fn simulate(&self, work: &Work<'_>, profile: &Profile, seed: u64) -> (Vec<Record>, Tally) {
         let lives = match self.system {
             System::Torpor => {
                 let gpus = profile.topology.gpus.len();
@@ -252,7 +286,7 @@ impl Simulate {
                     placement: self.placement,
                     eviction: self.eviction,
                     max_running: self.max_running.map_or(gpus, |most| most as usize),
-                    seed: self.seed,
+                    seed,
                 };
                 return Node::new(work, &profile.topology, profile.gpu_limit.0, policies).run();
             }
@@ -261,53 +295,5 @@ impl Simulate {
             System::KeepAliveOracle => Lives::Oracle,
         };
         baseline::run(work, profile, lives)
-    }
-
-    fn report(&self, work: &Work<'_>, profile: &Profile, records: &[Record], tally: &Tally) {
-        let slos: BTreeMap<&str, Duration> =
-            work.functions.iter().map(|function| (&*function.name, function.slo)).collect();
-        let mut rows = summarise(records, |name| slos.get(name).copied());
-        let total = if rows.len() > 1 { rows.pop() } else { rows.first().cloned() };
-        let in_objective =
-            |row: &&Summary| row.attainment.is_some_and(|attained| attained >= self.percentile);
-        let totals = Totals {
-            system: self.system,
-            functions: rows.len(),
-            functions_in_objective: rows.iter().filter(in_objective).count(),
-            busy_gpus: tally.busy_gpus(),
-            gpus: profile.topology.gpus.len(),
-            swaps: tally.swaps,
-            swapped_bytes: tally.swapped_bytes,
-            evictions: tally.evictions,
-            moves: tally.moves,
-            process_starts: tally.starts,
-            total,
-        };
-        if self.json {
-            #[derive(Serialize)]
-            struct Whole<'a> {
-                totals: &'a Totals,
-                functions: &'a [Summary],
-                sources: BTreeMap<&'a str, &'a str>,
-            }
-            let of_models = profile.models.iter().map(|(name, model)| (&**name, &*model.source));
-            let sources = of_models.chain([("node", &*profile.source)]).collect();
-            return print_json(&Whole { totals: &totals, functions: &rows, sources });
-        }
-        print_table(HEADINGS, &totals.total.iter().map(Summary::cells).collect::<Vec<_>>());
-        let part = 100.0 * totals.functions_in_objective as f64 / totals.functions.max(1) as f64;
-        println!(
-            "\nsimulated, not measured: {} of {} functions ({part:.1} %) had {} % of their requests in time; {:.2} of {} GPUs at \
-             work; {} swaps, {} evictions, {} moves, {} processes started",
-            totals.functions_in_objective,
-            totals.functions,
-            100.0 * self.percentile,
-            totals.busy_gpus,
-            totals.gpus,
-            totals.swaps,
-            totals.evictions,
-            totals.moves,
-            totals.process_starts,
-        );
     }
 }

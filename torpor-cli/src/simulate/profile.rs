@@ -22,6 +22,9 @@ pub struct Profile {
     /// Device memory that there is, for native processes.
     #[serde(serialize_with = "in_bytes")]
     pub gpu_memory: ByteSize,
+    /// Host memory for what functions have, of each GPU's part of the node; absent if it is no limit. Counts with several nodes alone.
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "some_in_bytes")]
+    pub host_memory: Option<ByteSize>,
     /// Device memory that a native process has beside its weights: context, code, the framework's reserve.
     #[serde(serialize_with = "in_bytes")]
     pub native_overhead: ByteSize,
@@ -151,6 +154,13 @@ impl Profile {
     pub fn model(&self, name: &str) -> Result<&Model, ProfileError> {
         let known = || self.models.keys().cloned().collect::<Vec<_>>().join(", ");
         self.models.get(name).ok_or_else(|| ProfileError::NoModel { name: name.to_owned(), known: known() })
+    }
+}
+
+fn some_in_bytes<S: serde::Serializer>(size: &Option<ByteSize>, serializer: S) -> Result<S::Ok, S::Error> {
+    match size {
+        Some(size) => in_bytes(size, serializer),
+        None => serializer.serialize_none(),
     }
 }
 

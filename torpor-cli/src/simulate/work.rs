@@ -19,7 +19,7 @@ pub struct Work<'a> {
 }
 
 /// A function.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Function<'a> {
     /// Its name.
     pub name: Arc<str>,
@@ -58,6 +58,17 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// With what another node did meanwhile.
+    pub fn add(&mut self, other: Self) {
+        self.swaps += other.swaps;
+        self.swapped_bytes += other.swapped_bytes;
+        self.evictions += other.evictions;
+        self.moves += other.moves;
+        self.starts += other.starts;
+        self.busy.extend(other.busy);
+        self.length = self.length.max(other.length);
+    }
+
     /// GPUs that were at work, on average.
     pub fn busy_gpus(&self) -> f64 {
         let busy: Duration = self.busy.iter().sum();
