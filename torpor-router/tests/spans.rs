@@ -2,13 +2,20 @@
 
 mod support;
 
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
+    TraceService, TraceServiceServer,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use support::Router;
+use tonic::transport::Server;
+use tonic::{Request, Response, Status};
 
 /// A collector that speaks OTLP over HTTP: every span comes out of the channel, with the name of its service.
 fn collect() -> (SocketAddr, Receiver<(String, Span)>) {
@@ -29,7 +36,15 @@ fn receive(stream: TcpStream, spans: &Sender<(String, Span)>) {
     let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
     let mut body = vec![0; length.parse().unwrap()];
     reader.read_exact(&mut body).unwrap();
-    for resource in ExportTraceServiceRequest::decode(&body[..]).unwrap().resource_spans {
+    pass_on(ExportTraceServiceRequest::decode(&body[..]).unwrap(), spans);
+    let mut stream = stream;
+    stream
+        .write_all(b"HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        .unwrap();
+}
+
+fn pass_on(request: ExportTraceServiceRequest, spans: &Sender<(String, Span)>) {
+    for resource in request.resource_spans {
         let attributes = resource.resource.unwrap().attributes;
         let service = attributes.iter().find(|one| one.key == "service.name").unwrap().value.clone();
         let service = format!("{:?}", service.unwrap());
@@ -37,10 +52,39 @@ fn receive(stream: TcpStream, spans: &Sender<(String, Span)>) {
             spans.send((service.clone(), span)).unwrap();
         }
     }
-    let mut stream = stream;
-    stream
-        .write_all(b"HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
-        .unwrap();
+}
+
+/// The same of a collector that speaks OTLP over gRPC, and wants a key.
+struct Collector(Sender<(String, Span)>);
+
+#[tonic::async_trait]
+impl TraceService for Collector {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        if request.metadata().get("x-key").is_none_or(|key| key != "secret") {
+            return Err(Status::unauthenticated("no key"));
+        }
+        pass_on(request.into_inner(), &self.0);
+        Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+fn collect_by_grpc() -> (SocketAddr, Receiver<(String, Span)>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let (address, (spans, collected)) = (listener.local_addr().unwrap(), channel());
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            let service = TraceServiceServer::new(Collector(spans));
+            let connections = tokio_stream::wrappers::TcpListenerStream::new(listener);
+            Server::builder().add_service(service).serve_with_incoming(connections).await.unwrap();
+        });
+    });
+    (address, collected)
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -108,6 +152,24 @@ fn a_request_is_a_part_of_its_client_s_trace_and_its_function_of_its_own() {
     };
     assert!(late.parent_span_id.is_empty() && attribute(late, "error.type").contains("504"), "{late:?}");
     assert_eq!(late.status.as_ref().unwrap().code, 2, "an error: {late:?}");
+}
+
+#[test]
+fn spans_go_by_grpc_where_opentelemetry_s_variables_say_so() {
+    let (collector, collected) = collect_by_grpc();
+    let settings =
+        format!("[server]\notlp_endpoint = \"http://{collector}\"\n[functions.echo]\ncommand = ENDPOINT\n");
+    let variables = [("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"), ("OTEL_EXPORTER_OTLP_HEADERS", "x-key=secret")];
+    let router = Router::start_with(&settings, &variables);
+    let trace = format!("00-{TRACE}-{CLIENT}-01");
+    router.post("/v1/functions/echo/invoke", &[("traceparent", &trace)], "hello").json();
+    assert!(router.end().success());
+    let spans: Vec<_> = collected.try_iter().collect();
+    assert!(spans.iter().all(|(service, _)| service.contains("torpor-router")), "{spans:?}");
+    let request = spans.iter().find(|(_, span)| span.name == "POST echo").map(|(_, span)| span);
+    let request = request.unwrap_or_else(|| panic!("{spans:?}"));
+    assert_eq!((hex(&request.trace_id), hex(&request.parent_span_id)), (TRACE.to_owned(), CLIENT.to_owned()));
+    assert!(spans.iter().any(|(_, span)| span.parent_span_id == request.span_id && span.name == "execute"));
 }
 
 #[test]

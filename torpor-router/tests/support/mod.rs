@@ -69,6 +69,11 @@ pub struct Router {
 impl Router {
     /// Starts one with functions: text for the settings file, in which ENDPOINT is the command of [`ENDPOINT`].
     pub fn start(functions: &str) -> Self {
+        Self::start_with(functions, &[])
+    }
+
+    /// The same with variables in its environment.
+    pub fn start_with(functions: &str, variables: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         fs::write(path("endpoint.py"), ENDPOINT).unwrap();
@@ -83,6 +88,7 @@ impl Router {
         let mut command = Command::new(router);
         command.args(["--listen", &address.to_string(), "--config"]).arg(path("torpor.toml"));
         command.arg("--directory").arg(directory.path()).stdin(Stdio::null());
+        command.envs(variables.iter().copied());
         let child = loop {
             match command.spawn() {
                 // A process that another test is starting has not yet closed what it had of the copy.
