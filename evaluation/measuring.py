@@ -94,6 +94,11 @@ def print_table(rows):
         print("  ".join(cells).rstrip(), flush=True)
 
 
+def title(arguments, text):
+    """Of a drawing, which says so where no GPU was measured."""
+    return f"SIMULATED GPU, times mean nothing: {text}" if arguments.simulated else text
+
+
 class Bars:
     """What is promised, and whether it is so."""
 

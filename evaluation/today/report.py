@@ -5,7 +5,7 @@ import json
 import chart
 import lines
 import machine
-from measuring import percentile, print_table
+from measuring import percentile, print_table, title
 from results import cell, median, mib, write_csv
 from ways import WAYS
 
@@ -78,14 +78,13 @@ def tell(given, firsts, loads, failed, output, bars):
 
 def draw(given, firsts, loads, output):
     """Bars: each model has a scale of its own, and the loads have one."""
-    mark = "SIMULATED, times mean nothing: " if given.simulated else ""
     models = [model for model in given.models if all((model, kind) in firsts for kind in given.ways)]
     labels = {kind: WAYS[kind].label for kind in given.ways}
     if models:
         values = {model: {kind: median(firsts[model, kind]["first_ms"]) for kind in labels} for model in models}
-        lines.write(output / "first.svg", chart.draw(f"{mark}time to the first token of a function that was away", "ms", models, labels, values))
+        lines.write(output / "first.svg", chart.draw(title(given, "time to the first token of a function that was away"), "ms", models, labels, values))
     if loads:
         group = f"{given.rate:g} requests a second"
         lines.write(output / "load.svg", chart.draw(
-            f"{mark}first token within {given.slo:g} ms", "%", [group], {kind: WAYS[kind].label for kind in loads},
+            title(given, f"first token within {given.slo:g} ms"), "%", [group], {kind: WAYS[kind].label for kind in loads},
             {group: {kind: in_time(became, given.slo) for kind, (became, _) in loads.items()}}, f"requests in time, functions share {given.room} (%)"))
