@@ -28,8 +28,8 @@ pub enum CliError {
     NoServer(PathBuf),
     /// Somebody is there, but not for us.
     #[error(
-        "the server in {directory} cannot be reached: {error}; are you the user who started it? `torpor run --private` needs \
-         no server, --directory names another"
+        "the server in {directory} cannot be reached: {error}; are you the user who started it, or in the group of its \
+         `torpor serve --group`? `torpor run --private` needs no server, --directory names another"
     )]
     Unreachable {
         /// Where it listens.

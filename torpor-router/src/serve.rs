@@ -22,7 +22,6 @@ use crate::watch::Watch;
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +29,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
+use torpor_gpuserver::server::entrance::group::guard_socket;
 use torpor_gpuserver::server::settings::{FileError, ServerSection, SettingsFile};
 use torpor_proto::directory::ServerDirectory;
 
@@ -228,7 +228,7 @@ fn certificate(server: &ServerSection) -> Result<Option<Arc<Fresh<TlsAcceptor>>>
     Ok(Some(Arc::new(Fresh::new(paths.clone(), tls::acceptor).map_err(wrong)?)))
 }
 
-/// A Unix socket for this user alone. One that a router left behind makes room.
+/// A Unix socket for this user alone, and for the group to which the server's directory is open. One that a router left behind makes room.
 fn private_socket(path: &Path) -> io::Result<UnixListener> {
     match std::os::unix::net::UnixStream::connect(path) {
         Ok(_) => return Err(io::Error::new(io::ErrorKind::AddrInUse, "a router listens there already")),
@@ -236,6 +236,6 @@ fn private_socket(path: &Path) -> io::Result<UnixListener> {
         Err(_) => {}
     }
     let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    guard_socket(path)?;
     Ok(listener)
 }

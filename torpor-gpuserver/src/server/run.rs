@@ -2,7 +2,8 @@
 
 use crate::server::admin::AdminService;
 use crate::server::entrance::acceptor::Acceptor;
-use crate::server::entrance::tree::{FileIdentity, ServerTree, TreeError, close_to_others};
+use crate::server::entrance::group::guard_socket;
+use crate::server::entrance::tree::{FileIdentity, ServerTree, TreeError};
 use crate::server::node::{FunctionError, Node};
 use crate::server::options::ServerOptions;
 use crate::server::priority;
@@ -134,7 +135,7 @@ pub fn run(
 ) -> Result<(), ServerError> {
     raise_descriptor_limit();
     priority::raise();
-    let tree = ServerTree::take(&options.directory)?;
+    let tree = ServerTree::take_for(&options.directory, options.group)?;
     let driver = find_driver(&options.flags.driver(), &options.program)?;
     let indices = match &options.flags.gpus {
         Some(gpus) => gpus.clone(),
@@ -246,7 +247,7 @@ async fn serve(
 
 fn listen_for_admin(node: &Arc<Node>, socket: &std::path::Path) -> io::Result<JoinHandle<()>> {
     let listener = UnixListener::bind(socket)?;
-    close_to_others(socket)?;
+    guard_socket(socket)?;
     let (service, mut stopping) = (AdminServer::new(AdminService(node.clone())), node.stopping());
     Ok(tokio::spawn(async move {
         let server = tonic::transport::Server::builder().add_service(service);

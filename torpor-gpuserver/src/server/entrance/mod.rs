@@ -5,6 +5,7 @@ pub(crate) mod admission;
 pub(crate) mod control;
 pub(crate) mod function;
 pub(crate) mod function_log;
+pub mod group;
 pub(crate) mod lifeline;
 pub(crate) mod printable;
 pub(crate) mod tree;

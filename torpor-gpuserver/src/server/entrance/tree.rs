@@ -1,6 +1,6 @@
 //! The directory tree of a server, and the lock that keeps a second server out.
 //!
-//! The server directory is the user's alone (0700). A function's directory and its sockets are open to everybody
+//! The server directory is the user's alone (0700), or its group's as well ([`group`](super::group), 0750). A function's directory and its sockets are open to everybody
 //! (0755, 0666): what guards them on the host is the closed directory above, and in a container, whose user may be
 //! any, that the directory is mounted there at all.
 //!
@@ -8,6 +8,7 @@
 //! the same directory. Whoever may write there (a container that has it mounted writable) may put anything in the place of
 //! a socket, which is why nothing there is followed or trusted.
 
+use crate::server::entrance::group::{Group, guard_directory};
 use rustix::fs::{FileType, Mode, OFlags};
 use std::fs::{self, File, Permissions};
 use std::io::{self, Seek, Write};
@@ -44,6 +45,11 @@ pub enum TreeError {
     /// It belongs to another user.
     #[error("{0} belongs to another user; choose a directory of your own with --directory")]
     NotOwned(PathBuf),
+    /// The group cannot have it.
+    #[error(
+        "the directory cannot be given to the group: {0}; who is not root can name a group that it is in"
+    )]
+    Group(io::Error),
     /// Sockets cannot have paths that long.
     #[error(
         "{0} is too long for a socket (at most {MAX_SOCKET_PATH_BYTES} bytes); choose a shorter --directory"
@@ -96,9 +102,21 @@ impl ServerTree {
     /// # Errors
     /// [`TreeError`].
     pub fn take(directory: &ServerDirectory) -> Result<Self, TreeError> {
+        Self::take_for(directory, None)
+    }
+
+    /// The same of a server that is open to a group.
+    ///
+    /// # Errors
+    /// [`TreeError`].
+    pub fn take_for(directory: &ServerDirectory, group: Option<Group>) -> Result<Self, TreeError> {
         let path = directory.path();
         let failed = |error| TreeError::Io { path: path.to_owned(), error };
         check_socket_path(&directory.admin_socket())?;
+        if let (Some(_), Some(parent)) = (group, path.parent()) {
+            // Who cannot come through the parents cannot come here.
+            fs::DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(failed)?;
+        }
         private_directories(path).map_err(failed)?;
         let metadata = fs::metadata(path).map_err(failed)?;
         if metadata.uid() != rustix::process::geteuid().as_raw() {
@@ -130,12 +148,14 @@ impl ServerTree {
             writeln!(lock, "{}", std::process::id())
         };
         sign().map_err(failed)?;
-        fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed)?;
+        let guarded = |path| guard_directory(path, group).map_err(TreeError::Group);
+        guarded(path)?;
         let tree = Self { directory: directory.clone(), _lock: lock };
         tree.clear();
         private_directories(&directory.images()).map_err(failed)?;
         private_directories(&directory.terms()).map_err(failed)?;
         private_directories(&directory.functions()).map_err(failed)?;
+        guarded(&directory.functions())?;
         Ok(tree)
     }
 
@@ -224,14 +244,6 @@ pub fn open_to_all(socket: &Path) -> io::Result<()> {
     }
     // By the descriptor: chmod(2) by name would follow a link that is put there now.
     fs::set_permissions(format!("/proc/self/fd/{}", place.as_raw_fd()), Permissions::from_mode(0o666))
-}
-
-/// Closes a socket to everybody but its owner.
-///
-/// # Errors
-/// What the kernel says.
-pub fn close_to_others(socket: &Path) -> io::Result<()> {
-    fs::set_permissions(socket, Permissions::from_mode(0o600))
 }
 
 fn private_directories(path: &Path) -> io::Result<()> {

@@ -1,6 +1,7 @@
 //! What the flags and the settings file of a server come to, checked.
 
 use crate::chunk::CHUNK_BYTES;
+use crate::server::entrance::group::Group;
 use crate::server::installation::{MissingPart, SERVER_PROGRAM};
 use crate::server::logging::{self, InvalidLevel};
 use crate::server::machine;
@@ -64,6 +65,8 @@ pub enum OptionsError {
 pub struct ServerOptions {
     /// Where it listens; absolute.
     pub directory: ServerDirectory,
+    /// To whom it is open beside this user.
+    pub group: Option<Group>,
     /// What no section says: flags, then the environment.
     pub flags: Flags,
     /// What `[memory]` says: flags, then the file.
@@ -143,6 +146,7 @@ impl ServeArgs {
         logging::filter(&log)?;
         Ok(ServerOptions {
             directory,
+            group: self.group,
             pinned_limit_bytes: memory.pinned_limit.map_or_else(
                 || (machine::memory_bytes().saturating_sub(store.pool_bytes) / 2).max(LEAST_PINNED_BYTES),
                 |limit| limit.0,

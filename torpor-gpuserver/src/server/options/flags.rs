@@ -1,5 +1,6 @@
 //! The flags of a server, as they are written.
 
+use crate::server::entrance::group::Group;
 use crate::server::settings::declare::{
     Kind, Setting, arguments, default, help, setting, settings, text, what_holds,
 };
@@ -18,6 +19,11 @@ pub struct ServeArgs {
     /// Where it listens [default: $TORPOR_SERVER, else $XDG_RUNTIME_DIR/torpor, else /run/torpor]
     #[arg(long, value_name = "DIR")]
     pub directory: Option<PathBuf>,
+
+    /// A group, by name or number, whose members may do what this user may: run functions, load, unload, stop the server. Name the
+    /// same --directory to them, in a place that they can reach [default: nobody else may]
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<Group>,
 
     #[command(flatten)]
     #[allow(missing_docs, reason = "clap would show a description of the group as that of the command")]
