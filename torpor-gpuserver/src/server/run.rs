@@ -135,7 +135,7 @@ pub fn run(
 ) -> Result<(), ServerError> {
     raise_descriptor_limit();
     priority::raise();
-    let tree = ServerTree::take_for(&options.directory, options.group)?;
+    let tree = ServerTree::take(&options.directory, options.group)?;
     let driver = find_driver(&options.flags.driver(), &options.program)?;
     let indices = match &options.flags.gpus {
         Some(gpus) => gpus.clone(),

@@ -97,19 +97,12 @@ impl FileIdentity {
 }
 
 impl ServerTree {
-    /// Makes the directory if it is not there, and takes its lock. What a server that died left behind is removed.
+    /// Makes the directory if it is not there, for its user or a group as well, and takes its lock. What a server that died left behind
+    /// is removed.
     ///
     /// # Errors
     /// [`TreeError`].
-    pub fn take(directory: &ServerDirectory) -> Result<Self, TreeError> {
-        Self::take_for(directory, None)
-    }
-
-    /// The same of a server that is open to a group.
-    ///
-    /// # Errors
-    /// [`TreeError`].
-    pub fn take_for(directory: &ServerDirectory, group: Option<Group>) -> Result<Self, TreeError> {
+    pub fn take(directory: &ServerDirectory, group: Option<Group>) -> Result<Self, TreeError> {
         let path = directory.path();
         let failed = |error| TreeError::Io { path: path.to_owned(), error };
         check_socket_path(&directory.admin_socket())?;
@@ -263,25 +256,25 @@ mod tests {
     fn a_directory_has_one_server_at_a_time() {
         let parent = tempfile::tempdir().unwrap();
         let directory = ServerDirectory::new(parent.path().join("torpor"));
-        let first = ServerTree::take(&directory).unwrap();
-        assert!(matches!(ServerTree::take(&directory), Err(TreeError::Taken { .. })));
+        let first = ServerTree::take(&directory, None).unwrap();
+        assert!(matches!(ServerTree::take(&directory, None), Err(TreeError::Taken { .. })));
         assert_eq!(fs::metadata(directory.path()).unwrap().mode() & 0o777, 0o700);
         drop(first);
-        ServerTree::take(&directory).unwrap();
+        ServerTree::take(&directory, None).unwrap();
     }
 
     #[test]
     fn what_a_dead_server_left_is_removed() {
         let parent = tempfile::tempdir().unwrap();
         let directory = ServerDirectory::new(parent.path().join("torpor"));
-        let dead = ServerTree::take(&directory).unwrap();
+        let dead = ServerTree::take(&directory, None).unwrap();
         let function = dead.make_function("f").unwrap();
         std::os::unix::net::UnixListener::bind(function.lifeline_socket()).unwrap();
         fs::write(directory.images().join("kept"), "").unwrap();
         fs::write(directory.functions().join("no directory"), "").unwrap();
         let before = FileIdentity::of(function.path());
         drop(dead);
-        let next = ServerTree::take(&directory).unwrap();
+        let next = ServerTree::take(&directory, None).unwrap();
         assert!(!function.lifeline_socket().exists());
         assert_eq!(FileIdentity::of(function.path()), before, "containers have it mounted");
         assert_eq!(next.functions(), ["f"]);
@@ -292,8 +285,8 @@ mod tests {
     fn the_lock_names_its_holder_and_who_does_not_get_it_leaves_the_name() {
         let parent = tempfile::tempdir().unwrap();
         let directory = ServerDirectory::new(parent.path().join("torpor"));
-        let _tree = ServerTree::take(&directory).unwrap();
-        ServerTree::take(&directory).unwrap_err();
+        let _tree = ServerTree::take(&directory, None).unwrap();
+        ServerTree::take(&directory, None).unwrap_err();
         let signed = fs::read_to_string(directory.lock_file()).unwrap();
         assert_eq!(signed, format!("{}\n", std::process::id()));
     }
@@ -317,7 +310,7 @@ mod tests {
     fn a_removed_function_leaves_nothing_and_what_its_container_linked_to_stays() {
         let parent = tempfile::tempdir().unwrap();
         let directory = ServerDirectory::new(parent.path().join("torpor"));
-        let tree = ServerTree::take(&directory).unwrap();
+        let tree = ServerTree::take(&directory, None).unwrap();
         let function = tree.make_function("f").unwrap();
         let elsewhere = parent.path().join("elsewhere");
         fs::create_dir(&elsewhere).unwrap();
@@ -335,7 +328,7 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         fs::write(parent.path().join("letter"), "dear").unwrap();
         fs::set_permissions(parent.path(), Permissions::from_mode(0o755)).unwrap();
-        let refused = ServerTree::take(&ServerDirectory::new(parent.path()));
+        let refused = ServerTree::take(&ServerDirectory::new(parent.path()), None);
         assert!(matches!(refused, Err(TreeError::Foreign(_))));
         assert_eq!(fs::metadata(parent.path()).unwrap().mode() & 0o777, 0o755);
     }
@@ -343,6 +336,6 @@ mod tests {
     #[test]
     fn a_path_too_long_for_sockets_is_refused_at_once() {
         let directory = ServerDirectory::new(format!("/tmp/{}", "x".repeat(120)));
-        assert!(matches!(ServerTree::take(&directory), Err(TreeError::TooLong(_))));
+        assert!(matches!(ServerTree::take(&directory, None), Err(TreeError::TooLong(_))));
     }
 }
