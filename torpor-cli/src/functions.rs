@@ -7,7 +7,7 @@ use crate::table::{print_json, print_table};
 use serde::Serialize;
 use std::process::ExitCode;
 use torpor_gpuserver::server::size::ByteSize;
-use torpor_proto::control::admin::{Function, ListFunctionsRequest};
+use torpor_proto::control::admin::{Function, Isolation, ListFunctionsRequest};
 
 const EXAMPLES: &str = "\
 Columns: CLIENTS are its processes, of as many as max_clients says; MEMORY is the device memory that the function's clients have allocated, RESIDENT how much of it is on the GPU now,
@@ -16,6 +16,8 @@ page-locked host memory of its processes on one GPU, and IMAGES the code that th
 active or failed (every CUDA call of its clients returns an error). Of its REQUESTS, HITS found all memory on the GPU, for
 SWAPS some had to be brought. SLO and PINNED are its settings. FIXED images keep it on its GPU: the server's log says why; so does memory that its SHARING processes have together,
 and so do its ARRAYS, texture and surface objects: how many, and the memory of the arrays, which stays on the GPU.
+ISOLATION is its setting: a strict function has workers of its own, and stays on the GPU where it began unless it is moved by
+`torpor load --gpu` or `torpor pin --gpu`; with processes from before the setting was changed, how many of them are strict.
 COVERED are those of its clients that would survive a fault of another function now: they are idle, and all they have is saved.
 
 Examples:
@@ -62,11 +64,15 @@ struct Row {
     array_bytes: u64,
     covered_clients: u32,
     sharing_clients: u64,
+    isolation: String,
+    strict_clients: u32,
 }
 
 impl From<Function> for Row {
     fn from(function: Function) -> Self {
         Self {
+            isolation: isolation(&function).to_owned(),
+            strict_clients: function.strict_clients,
             name: function.name,
             directory: function.directory,
             clients: function.clients,
@@ -97,13 +103,32 @@ impl From<Function> for Row {
     }
 }
 
-const HEADINGS: [&str; 20] = [
-    "NAME", "STATE", "CLIENTS", "GPU", "MEMORY", "RESIDENT", "HOST", "SPILLED", "LIMIT", "LOCKED", "IMAGES",
-    "REQUESTS", "HITS", "SWAPS", "SLO", "PINNED", "FIXED", "ARRAYS", "SHARING", "COVERED",
+const HEADINGS: [&str; 21] = [
+    "NAME",
+    "STATE",
+    "CLIENTS",
+    "GPU",
+    "MEMORY",
+    "RESIDENT",
+    "HOST",
+    "SPILLED",
+    "LIMIT",
+    "LOCKED",
+    "IMAGES",
+    "REQUESTS",
+    "HITS",
+    "SWAPS",
+    "SLO",
+    "PINNED",
+    "FIXED",
+    "ARRAYS",
+    "SHARING",
+    "ISOLATION",
+    "COVERED",
 ];
 
 impl Row {
-    fn cells(&self) -> [String; 20] {
+    fn cells(&self) -> [String; 21] {
         let nothing = || "-".to_owned();
         let gpus: Vec<String> = self.gpus.iter().map(u32::to_string).collect();
         [
@@ -128,8 +153,21 @@ impl Row {
             self.fixed_images.to_string(),
             format!("{}/{}", self.arrays, ByteSize(self.array_bytes)),
             self.sharing_clients.to_string(),
+            match (self.isolation == "strict", self.strict_clients) {
+                (true, strict) if strict == self.clients => self.isolation.clone(),
+                (false, 0) => self.isolation.clone(),
+                (_, strict) => format!("{} ({strict}/{} strict)", self.isolation, self.clients),
+            },
             format!("{}/{}", self.covered_clients, self.clients),
         ]
+    }
+}
+
+/// As it is written in the settings file.
+fn isolation(function: &Function) -> &'static str {
+    match function.isolation() {
+        Isolation::Shared => "shared",
+        Isolation::Strict => "strict",
     }
 }
 

@@ -7,7 +7,7 @@ use crate::table::{print_json, print_table};
 use serde::Serialize;
 use std::process::ExitCode;
 use torpor_gpuserver::server::size::ByteSize;
-use torpor_proto::control::admin::{Gpu, ListGpusRequest};
+use torpor_proto::control::admin::{Enclosure, Gpu, ListGpusRequest};
 
 const EXAMPLES: &str = "\
 STATE is ready, starting (its worker process is being started), unresponsive (worker or driver do not answer) or failed (the
@@ -17,6 +17,7 @@ SPARE is the worker that takes over then: ready, starting, failed (none can be m
 why, and it is tried again) or off (--spare-worker false). Its context takes GPU memory, which FREE does not count.
 --json also says what clients were brought to each GPU from the host and from other GPUs since its worker began
 (from_host_bytes, from_peers_bytes), and how much of its memory the latter takes (landing_bytes).
+STRICT are the workers of strict functions (isolation = \"strict\"), and what their contexts take of what functions may use.
 
 Examples:
   torpor gpus
@@ -46,11 +47,30 @@ struct Row {
     worker_restarts: u64,
     spare: String,
     spare_pid: u32,
+    enclosures: Vec<Enclosed>,
+    enclosure_bytes: u64,
     simulated: bool,
     trouble: String,
     landing_bytes: u64,
     from_host_bytes: u64,
     from_peers_bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Enclosed {
+    function: String,
+    worker_pid: u32,
+    state: String,
+    trouble: String,
+    worker_restarts: u64,
+    clients: u32,
+}
+
+impl From<Enclosure> for Enclosed {
+    fn from(enclosure: Enclosure) -> Self {
+        let Enclosure { function, worker_pid, state, trouble, worker_restarts, clients } = enclosure;
+        Self { function, worker_pid, state, trouble, worker_restarts, clients }
+    }
 }
 
 impl From<Gpu> for Row {
@@ -66,6 +86,8 @@ impl From<Gpu> for Row {
             worker_restarts: gpu.worker_restarts,
             spare: gpu.spare,
             spare_pid: gpu.spare_pid,
+            enclosures: gpu.enclosures.into_iter().map(Enclosed::from).collect(),
+            enclosure_bytes: gpu.enclosure_bytes,
             simulated: gpu.simulated,
             trouble: gpu.trouble,
             landing_bytes: gpu.landing_bytes,
@@ -76,7 +98,7 @@ impl From<Gpu> for Row {
 }
 
 impl Row {
-    fn cells(&self) -> [String; 9] {
+    fn cells(&self) -> [String; 10] {
         let name = if self.simulated { format!("{} (simulated)", self.name) } else { self.name.clone() };
         [
             self.gpu.to_string(),
@@ -88,6 +110,10 @@ impl Row {
             self.worker_pid.to_string(),
             self.worker_restarts.to_string(),
             self.spare.clone(),
+            match self.enclosures.len() as u64 {
+                0 => "0".to_owned(),
+                some => format!("{some}/{}", ByteSize(some * self.enclosure_bytes)),
+            },
         ]
     }
 }
@@ -102,11 +128,17 @@ impl Gpus {
             print_json(&rows);
         } else {
             let cells: Vec<_> = rows.iter().map(Row::cells).collect();
-            let headings =
-                ["GPU", "NAME", "MEMORY", "FREE", "CLIENTS", "STATE", "WORKER", "RESTARTS", "SPARE"];
+            let headings = [
+                "GPU", "NAME", "MEMORY", "FREE", "CLIENTS", "STATE", "WORKER", "RESTARTS", "SPARE", "STRICT",
+            ];
             print_table(headings, &cells);
             for row in rows.iter().filter(|row| !row.trouble.is_empty()) {
                 eprintln!("torpor: GPU {}: {}", row.gpu, row.trouble);
+            }
+            for (row, its) in rows.iter().flat_map(|row| row.enclosures.iter().map(move |its| (row, its))) {
+                if !its.trouble.is_empty() {
+                    eprintln!("torpor: GPU {}, function {}: {}", row.gpu, its.function, its.trouble);
+                }
             }
         }
         Ok(ExitCode::SUCCESS)

@@ -17,7 +17,8 @@ use std::time::Duration;
 use tokio::process::{Child, Command};
 use torpor_gpuserver::server::TuningArgs;
 use torpor_gpuserver::server::installation::INTERCEPT_LIBRARY;
-use torpor_proto::control::admin::{EnsureFunctionRequest, ListGpusRequest};
+use torpor_gpuserver::server::settings::Isolation;
+use torpor_proto::control::admin::{self, EnsureFunctionRequest, ListGpusRequest, Terms};
 use torpor_proto::directory::{DEFAULT_FUNCTION, InvalidName, check_function_name};
 
 /// How often to look whether the private server is still there.
@@ -46,6 +47,10 @@ pub struct Run {
     #[arg(long, value_name = "NAME", value_parser = function_name)]
     function: Option<String>,
 
+    /// What the function's next processes are kept apart from others by, from now on, whatever the settings file says
+    #[arg(long, value_name = "MODE")]
+    isolation: Option<Isolation>,
+
     #[command(flatten)]
     directory: DirectoryFlag,
 
@@ -66,8 +71,10 @@ impl Run {
         let from_environment = || env::var("TORPOR_FUNCTION").ok().filter(|name| !name.is_empty());
         let name = self.function.or_else(from_environment).unwrap_or_else(|| DEFAULT_FUNCTION.to_owned());
         tell_if_simulated(&mut admin)?;
+        let isolation = |isolation| i32::from(admin::Isolation::from(isolation));
+        let terms = self.isolation.map(|mode| Terms { isolation: Some(isolation(mode)), ..Terms::default() });
         let function = admin
-            .call(async |api| api.ensure_function(EnsureFunctionRequest { name, terms: None }).await)?
+            .call(async |api| api.ensure_function(EnsureFunctionRequest { name, terms }).await)?
             .directory;
         drop(admin);
 

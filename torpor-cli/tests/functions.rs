@@ -77,3 +77,38 @@ fn a_program_sees_the_limit_of_its_function_and_the_list_shows_what_it_has() {
     drop(program.stdin.take());
     assert!(program.wait().unwrap().success());
 }
+
+#[test]
+fn a_program_that_is_run_strictly_has_a_worker_of_its_own() {
+    let home = tempfile::tempdir().unwrap();
+    let server = Server::start_by(|directory| {
+        let mut command = torpor(home.path());
+        command.arg("serve").arg("--directory").arg(directory.path()).args(["--driver", "simulated"]);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command
+    });
+    let mut program = torpor(home.path())
+        .args(["run", "--function", "mine", "--isolation", "strict", "--directory"])
+        .arg(server.directory.path())
+        .args(["--", "python3", "-c", PROGRAM])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(program.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let listed = |verb: &str| -> serde_json::Value {
+        let list =
+            torpor(home.path()).args([verb, "--json", "--directory"]).arg(server.directory.path()).output();
+        serde_json::from_slice(&list.unwrap().stdout).unwrap()
+    };
+    let functions = listed("functions");
+    let mine = functions.as_array().unwrap().iter().find(|function| function["name"] == "mine").unwrap();
+    assert_eq!((&mine["isolation"], &mine["strict_clients"]), (&"strict".into(), &1.into()));
+    let gpu = &listed("gpus")[0];
+    let own = &gpu["enclosures"][0];
+    assert_eq!((&own["function"], &own["clients"]), (&"mine".into(), &1.into()));
+    assert_ne!(own["worker_pid"], gpu["worker_pid"]);
+    drop(program.stdin.take());
+    program.wait().unwrap();
+}

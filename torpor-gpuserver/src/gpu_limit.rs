@@ -3,7 +3,7 @@
 /// Kept free at most: the driver's context, loaded code, and the local memory of kernels need it.
 const LARGEST_RESERVE_BYTES: u64 = 1 << 30;
 
-/// Kept free at most for the context of a spare worker: 520 MiB on an H100.
+/// Kept free at most for the context of another worker: 520 MiB on an H100.
 const LARGEST_SPARE_BYTES: u64 = 576 << 20;
 
 /// Of the memory that functions and a spare worker leave, this part is for limits that programs set; the driver and code need the rest.
@@ -25,6 +25,12 @@ pub fn gpu_limit_bytes(configured: u64, total_bytes: u64, spare: bool) -> u64 {
 pub fn context_limit_bytes(limit_bytes: u64, total_bytes: u64, spare: bool) -> u64 {
     let left_bytes = total_bytes.saturating_sub(limit_bytes).saturating_sub(spare_bytes(total_bytes, spare));
     left_bytes / CONTEXT_PART
+}
+
+/// What the context of an enclosure takes of the memory that functions may use.
+#[must_use]
+pub fn enclosure_bytes(limit_bytes: u64) -> u64 {
+    spare_bytes(limit_bytes, true)
 }
 
 fn spare_bytes(total_bytes: u64, spare: bool) -> u64 {

@@ -320,7 +320,7 @@ fn room_that_a_command_waited_for_and_may_not_have_after_all_is_there_for_others
     std::thread::scope(|scope| {
         let allocation = scope.spawn(|| client.allocate(2 * MIB, 4 * MIB).map(drop));
         eventually("there is no room meanwhile", || function(&server, "f").state == "waiting");
-        let terms = Terms { memory_limit_bytes: Some(2 * MIB), slo_ms: None };
+        let terms = Terms { memory_limit_bytes: Some(2 * MIB), ..Terms::default() };
         let request = EnsureFunctionRequest { name: "f".to_owned(), terms: Some(terms) };
         server.admin(async |mut api| api.ensure_function(request).await).unwrap();
         // Who has left has heard of its limit.

@@ -19,7 +19,8 @@ fn fake_worker() {
 }
 
 fn agree(server: &Server, name: &str, memory_limit_bytes: u64, slo_ms: u32) -> Result<(), Status> {
-    let terms = Terms { memory_limit_bytes: Some(memory_limit_bytes), slo_ms: Some(slo_ms) };
+    let terms =
+        Terms { memory_limit_bytes: Some(memory_limit_bytes), slo_ms: Some(slo_ms), ..Terms::default() };
     let request = EnsureFunctionRequest { name: name.to_owned(), terms: Some(terms) };
     server.admin(async |mut api| api.ensure_function(request).await).map(drop)
 }

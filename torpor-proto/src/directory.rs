@@ -5,6 +5,7 @@
 //! ├── lock                        held by the server; has its process's number
 //! ├── admin.sock                  admin API (gRPC)
 //! ├── images/                     code images by content hash, for the workers alone
+//! ├── enclosures/                the same of each strict function, as long as it has a worker
 //! ├── terms/                      what was said of functions when they were made
 //! └── functions/
 //!     └── NAME/                   stays when the server ends; mounted into the containers of this function: its identity, its only capability
@@ -82,6 +83,12 @@ impl ServerDirectory {
     #[must_use]
     pub fn images(&self) -> PathBuf {
         self.0.join("images")
+    }
+
+    /// Code images of strict functions, a directory for each.
+    #[must_use]
+    pub fn enclosures(&self) -> PathBuf {
+        self.0.join("enclosures")
     }
 
     /// What was said of functions when they were made, a file for each.

@@ -24,6 +24,7 @@ mod node;
 pub mod options;
 mod priority;
 mod probe;
+mod realms;
 mod run;
 mod scheduler;
 mod sensors;

@@ -8,12 +8,14 @@ use crate::server::node::{FunctionError, Node};
 use crate::server::options::ServerOptions;
 use crate::server::priority;
 use crate::server::probe::{ProbeError, UsableDriver, find_driver};
+use crate::server::realms::Realms;
 use crate::server::scheduler::{self, Ear, Teller};
 use crate::server::sensors::SensorReader;
 use crate::server::settings::{self, LimitAboveGpu};
 use crate::server::size::ByteSize;
 use crate::server::store::{SpillDirectoryError, Store};
 use crate::server::workers::gpu::{Gpu, stopped};
+use crate::server::workers::kind::Site;
 use crate::server::workers::learned::Learned;
 use crate::server::workers::peers::Peers;
 use crate::server::workers::process::Recipe;
@@ -160,17 +162,22 @@ pub fn run(
         let (words, ear) = scheduler::channel(gpus_by_driver);
         let learned = Arc::new(Learned::default());
         let peers = Arc::new(Peers::new(peer_bytes));
+        let realms = Realms::new(store.clone(), &options.directory.enclosures());
+        let most_enclosures = options.scheduler.strict_per_gpu().get();
         let supervise = |(at, (index, recipe))| {
-            let (store, peers) = (store.clone(), peers.clone());
-            let (learned, words) = (learned.clone(), words.clone());
-            Gpu::supervise(at, index, recipe, (store, peers), learned, words, stopping.clone())
+            let (learned, peers) = (learned.clone(), peers.clone());
+            let (words, stop) = (words.clone(), stopping.clone());
+            let site = Site { at, index, recipe, learned, peers, words, stop, ledger: Arc::default() };
+            Gpu::supervise(site, store.clone(), realms.clone(), most_enclosures)
         };
         let (gpus, supervisors): (Vec<_>, Vec<_>) = recipes.into_iter().enumerate().map(supervise).unzip();
+        let enclosures: Vec<_> = gpus.iter().map(Gpu::enclosures).collect();
         let parts = (gpus, learned, words.events, ear);
-        let served = serve(options, tree, parts, store.clone(), &driver, &stop, also_stop, ready).await;
+        let served = serve(options, tree, parts, realms, &driver, &stop, also_stop, ready).await;
         store.end();
         stop.send_replace(true);
-        for supervisor in supervisors {
+        let enclosed = enclosures.iter().flat_map(|enclosures| enclosures.take_tasks());
+        for supervisor in enclosed.chain(supervisors) {
             // One that panicked has been reported; one whose worker hangs in the kernel is not waited for.
             let _ = timeout(WORKER_PATIENCE, supervisor).await;
         }
@@ -185,7 +192,7 @@ async fn serve(
     options: ServerOptions,
     tree: ServerTree,
     (gpus, learned, teller, ear): (Vec<Gpu>, Arc<Learned>, Teller, Ear),
-    store: Arc<Store>,
+    realms: Arc<Realms>,
     driver: &UsableDriver,
     stop: &watch::Sender<bool>,
     also_stop: impl Future<Output = ()>,
@@ -209,7 +216,7 @@ async fn serve(
         options,
         tree,
         gpus,
-        store,
+        realms,
         learned,
         driver.simulated,
         teller,
@@ -302,7 +309,7 @@ fn check_limits(node: &Node) -> Result<(), ServerError> {
 async fn first_ready(gpus: &[Gpu], simulated: bool) -> Result<Vec<(String, u64)>, ServerError> {
     let (mut ready, mut reasons) = (Vec::new(), Vec::new());
     for gpu in gpus {
-        let mut status = gpu.status.clone();
+        let mut status = gpu.shared().status.clone();
         let Ok(status) = status.wait_for(|status| status.state != State::Starting).await else { continue };
         match (&status.state, &status.device) {
             (State::Failed(reason), _) => reasons.push(format!("GPU {}: {reason}", gpu.index)),

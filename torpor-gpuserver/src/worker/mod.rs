@@ -101,6 +101,9 @@ pub enum WorkerError {
     /// The thread that asks the driver cannot be.
     #[error("no thread to ask the driver by: {0}")]
     Pulse(io::Error),
+    /// The thread that gives memory up for other workers cannot be.
+    #[error("no thread to give memory up by: {0}")]
+    Neighbours(io::Error),
     /// The conversation with the server broke.
     #[error("the conversation with the node server broke: {0}")]
     Server(#[from] io::Error),
@@ -196,6 +199,8 @@ fn start(options: WorkerOptions) -> Result<Started, (Arc<ServerSocket>, WorkerEr
     if let Err(error) = shared.limits.begin(&shared.device) {
         tracing::warn!("programs whose kernels allocate memory may find less than they set: {error}");
     }
+    gpu::memory::neighbours::start(&shared)
+        .map_err(|error| (shared.server.clone(), WorkerError::Neighbours(error)))?;
     shared.tell(from_worker::Body::Ready(Ready { device: Some(description) }));
     Ok(Started { shared, pulse, _window: window })
 }
@@ -259,6 +264,10 @@ fn listen(shared: &Arc<Shared>, pulse: &Pulse) -> io::Result<()> {
                 shared.anteroom.forget(forget.client);
             }
             Some(to_worker::Body::Follow(follow)) => shared.follow(follow.events),
+            Some(to_worker::Body::AllowMemory(allow)) => shared.memory.allow(allow.bytes),
+            Some(to_worker::Body::GrantMemory(grant)) => shared.memory.grant(grant.bytes),
+            Some(to_worker::Body::YieldMemory(demand)) => shared.memory.demand(demand),
+            Some(to_worker::Body::RefuseMemory(_)) => shared.memory.refuse(),
             Some(to_worker::Body::Settings(settings)) => {
                 if let Some(link) = shared.link(settings.client) {
                     link.set_settings(settings);

@@ -7,8 +7,8 @@ use torpor_proto::channel::MappedChannel;
 use torpor_proto::control::Message;
 use torpor_proto::control::client::Device;
 use torpor_proto::control::worker::{
-    Attached, ClientFault, ClientUsage, Covered, Detached, DeviceFault, Failed, FromWorker, NotReleased,
-    Pong, Ready, Released, Settings, ToWorker, Usage, from_worker, to_worker,
+    Attached, ClientFault, ClientUsage, Covered, Detached, DeviceFault, Failed, FromWorker, MemoryYielded,
+    NotReleased, Pong, Ready, Released, Settings, ToWorker, Usage, YieldMemory, from_worker, to_worker,
 };
 use torpor_proto::error::CudaError;
 use torpor_proto::handover;
@@ -231,6 +231,17 @@ pub fn serve_if_asked() {
             to_worker::Body::Sought(_) => {}
             to_worker::Body::Lend(_) | to_worker::Body::Borrow(_) | to_worker::Body::Unlink(_) => {}
             to_worker::Body::Forget(_) => {}
+            // It has no memory that it could not give up.
+            to_worker::Body::YieldMemory(YieldMemory { demand, bytes, .. }) => {
+                say(from_worker::Body::MemoryYielded(MemoryYielded {
+                    demand,
+                    bytes,
+                    ..MemoryYielded::default()
+                }));
+            }
+            to_worker::Body::AllowMemory(_)
+            | to_worker::Body::GrantMemory(_)
+            | to_worker::Body::RefuseMemory(_) => {}
         }
     }
 }

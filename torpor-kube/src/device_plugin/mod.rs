@@ -79,7 +79,7 @@ impl DevicePlugin {
         if let Some(address) = self.node.metrics {
             metrics::serve(address, server.clone(), &self.node.kubelet_dir).await?;
         }
-        let terms = Terms { memory_limit_bytes: self.memory_limit.map(|limit| limit.0), slo_ms: None };
+        let terms = Terms { memory_limit_bytes: self.memory_limit.map(|limit| limit.0), ..Terms::default() };
         let health = health::watch(server.clone()).await;
         let service = Service::new(server, installed, Slots::new(self.slots), terms, health);
         let kubelet = Kubelet::new(&self.node.kubelet_dir);

@@ -165,7 +165,7 @@ fn terms(config: &[DeviceAllocationConfiguration], request: &str) -> Result<Term
             let Some(opaque) = entry.opaque.as_ref().filter(|opaque| opaque.driver == DRIVER) else {
                 continue;
             };
-            let Terms { memory_limit_bytes, slo_ms } = parameters::read(&opaque.parameters.0)?;
+            let Terms { memory_limit_bytes, slo_ms, .. } = parameters::read(&opaque.parameters.0)?;
             terms.memory_limit_bytes = memory_limit_bytes.or(terms.memory_limit_bytes);
             terms.slo_ms = slo_ms.or(terms.slo_ms);
         }
@@ -240,7 +240,7 @@ mod tests {
     fn the_memory_that_is_taken_off_the_capacity_is_the_limit() {
         let consumed = result(json!({"consumedCapacity": {"memory": "2Gi"}, "shareID": "s"}));
         let allocation = allocated(json!([consumed]), json!([])).unwrap();
-        assert_eq!(allocation.terms, Terms { memory_limit_bytes: Some(2 << 30), slo_ms: None });
+        assert_eq!(allocation.terms, Terms { memory_limit_bytes: Some(2 << 30), ..Terms::default() });
         assert_eq!((&*allocation.device, allocation.share_id.as_deref()), ("gpu-0", Some("s")));
         let more = allocated(
             json!([consumed]),
@@ -262,7 +262,10 @@ mod tests {
         let foreign =
             json!({"source": "FromClaim", "opaque": {"driver": "gpu.example.com", "parameters": {"x": 1}}});
         let allocation = allocated(json!([result(json!({}))]), json!([own, others, foreign, class])).unwrap();
-        assert_eq!(allocation.terms, Terms { memory_limit_bytes: Some(1 << 30), slo_ms: Some(200) });
+        assert_eq!(
+            allocation.terms,
+            Terms { memory_limit_bytes: Some(1 << 30), slo_ms: Some(200), ..Terms::default() }
+        );
         let alternative = result(json!({"request": "gpu/small"}));
         assert_eq!(allocated(json!([alternative]), json!([own])).unwrap().terms.slo_ms, Some(200));
     }

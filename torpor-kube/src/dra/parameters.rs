@@ -61,7 +61,7 @@ pub fn read(parameters: &Value) -> Result<Terms, ParametersError> {
         Amount::Text(text) => bytes(&text),
         Amount::Number(number) => bytes(&number.to_string()),
     });
-    Ok(Terms { memory_limit_bytes: limit.transpose()?, slo_ms })
+    Ok(Terms { memory_limit_bytes: limit.transpose()?, slo_ms, ..Terms::default() })
 }
 
 #[cfg(test)]
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn what_is_said_is_read() {
-        let terms = |memory_limit_bytes, slo_ms| Ok(Terms { memory_limit_bytes, slo_ms });
+        let terms = |memory_limit_bytes, slo_ms| Ok(Terms { memory_limit_bytes, slo_ms, ..Terms::default() });
         assert_eq!(parameters(json!({})), terms(None, None));
         assert_eq!(parameters(json!({"memoryLimit": "2Gi", "sloMs": 200})), terms(Some(2 << 30), Some(200)));
         assert_eq!(parameters(json!({"memoryLimit": 4194304})), terms(Some(4 << 20), None));

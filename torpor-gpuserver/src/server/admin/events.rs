@@ -1,7 +1,7 @@
 //! Following what happens on the node.
 
 use crate::server::node::Node;
-use crate::server::workers::gpu::stopped;
+use crate::server::workers::gpu::{Gpu, stopped};
 use crate::server::workers::order::Order;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -68,8 +68,8 @@ async fn pass_on(
 }
 
 fn tell_workers(node: &Node, events: bool) {
-    for gpu in node.gpus() {
+    for executor in node.gpus().iter().flat_map(Gpu::executors) {
         // Fails when the server is ending.
-        let _ = gpu.orders.send(Order::Follow { events });
+        let _ = executor.order(Order::Follow { events });
     }
 }

@@ -128,9 +128,10 @@ impl From<TermsError> for Status {
     fn from(error: TermsError) -> Self {
         let text = error.to_string();
         match error {
-            TermsError::MemoryLimit(_) | TermsError::Slo | TermsError::AboveGpu(_) => {
-                Self::invalid_argument(text)
-            }
+            TermsError::MemoryLimit(_)
+            | TermsError::Isolation(_)
+            | TermsError::Slo
+            | TermsError::AboveGpu(_) => Self::invalid_argument(text),
             TermsError::InUse(_) => Self::failed_precondition(text),
             TermsError::Io { .. } => Self::internal(text),
         }

@@ -29,7 +29,7 @@ pub async fn list(node: &Node) -> Vec<admin::Function> {
     let used = usage::by_client(node.gpus()).await;
     let mut functions = node.functions();
     functions.sort_unstable();
-    let stored = node.store().usage().index.clients;
+    let stored = node.realms().usage().index.clients;
     let spilled: HashMap<u64, u64> =
         stored.iter().map(|stored| (stored.client.0, stored.spilled_bytes)).collect();
     functions.into_iter().map(|(name, directory)| describe(node, &used, &spilled, name, directory)).collect()
@@ -50,9 +50,10 @@ fn describe(
             continue;
         }
         let usage = used.get(&client.id.0).copied().unwrap_or_default();
-        gpus.insert(client.introduction.gpu);
+        gpus.insert(client.introduction.gpu());
         activity = activity.max(Some(Activity::of(client.has_failed(), &usage)));
         function.clients += 1;
+        function.strict_clients += u32::from(client.introduction.at.is_enclosure);
         function.covered_clients += u32::from(usage.covered);
         function.image_bytes = function.image_bytes.max(usage.function_image_bytes);
         // A worker may say anything.
@@ -68,7 +69,7 @@ fn describe(
             (&mut function.arrays, usage.arrays.into()),
             (&mut function.array_bytes, usage.array_bytes),
             (&mut function.sharing_clients, usage.shares.into()),
-            (pinned.entry(client.introduction.gpu).or_default(), usage.pinned_bytes),
+            (pinned.entry(client.introduction.gpu()).or_default(), usage.pinned_bytes),
         ] {
             *sum = sum.saturating_add(value);
         }
@@ -89,6 +90,7 @@ fn describe(
         image_limit_bytes: settings::image_limit_bytes(node, &settings),
         writeback: settings.writeback.to_string(),
         pinned: settings.pinned,
+        isolation: admin::Isolation::from(settings.isolation).into(),
         name,
         directory,
         ..function
@@ -225,7 +227,7 @@ fn clients_of(node: &Node, name: &str) -> Vec<Served> {
     let clients = node.clients();
     let of_function = clients.iter().filter(|client| client.introduction.function == name);
     let served = of_function.filter(|client| client.is_serving() && !client.has_failed());
-    served.map(|client| Served { client: client.id.0, gpu: client.introduction.gpu }).collect()
+    served.map(|client| Served { client: client.id.0, gpu: client.introduction.gpu() }).collect()
 }
 
 /// The client of a function that a process group has, or its only one if the group is 0. None if that does not say which.
@@ -250,9 +252,12 @@ fn still_there(node: &Node, name: &str, clients: &[Served]) -> Vec<Served> {
 }
 
 fn tell(node: &Node, clients: &[Served], body: impl Fn(u64) -> to_worker::Body) {
-    for &Served { client, gpu } in clients {
-        // Fails when the server is ending, which whoever waits for the effect learns then.
-        let _ = node.gpus()[gpu].orders.send(Order::Tell { client, body: body(client) });
+    let table = node.clients();
+    for &Served { client, .. } in clients {
+        if let Some(served) = table.get(ClientId(client)) {
+            // Fails when the server is ending, which whoever waits for the effect learns then.
+            let _ = served.introduction.at.order(Order::Tell { client, body: body(client) });
+        }
     }
 }
 

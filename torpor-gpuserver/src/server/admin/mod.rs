@@ -7,9 +7,11 @@ pub(crate) mod suggestions;
 mod told;
 
 use crate::chunk::CHUNK_BYTES;
+use crate::server::clients::ClientTable;
 use crate::server::node::{FunctionError, Node};
 use crate::server::settings::{self, Terms};
 use crate::server::topology;
+use crate::server::workers::executor::Executor;
 use crate::server::workers::gpu::Gpu;
 use crate::server::workers::usage::{self, Activity};
 use std::path::Path;
@@ -20,13 +22,14 @@ use told::{Costs, Told};
 use tonic::{Request, Response, Status, Streaming};
 use torpor_proto::control::admin::admin_server::Admin;
 use torpor_proto::control::admin::{
-    Client, EnsureFunctionRequest, EnsureFunctionResponse, FollowEventsRequest, FunctionTime,
+    Client, Enclosure, EnsureFunctionRequest, EnsureFunctionResponse, FollowEventsRequest, FunctionTime,
     ListClientsRequest, ListClientsResponse, ListFunctionsRequest, ListFunctionsResponse, ListGpusRequest,
     ListGpusResponse, LoadFunctionRequest, LoadFunctionResponse, PinFunctionRequest, PinFunctionResponse,
     RemoveFunctionRequest, RemoveFunctionResponse, ReportStoreRequest, ReportStoreResponse,
     ReportTopologyRequest, ReportTopologyResponse, RequestMark, ShutdownRequest, ShutdownResponse, SpillDisk,
     StoreClient, UnloadFunctionRequest, UnloadFunctionResponse, VerifyStoreRequest, VerifyStoreResponse,
 };
+use torpor_proto::control::worker::Usage;
 use torpor_proto::directory::check_function_name;
 
 /// The service, over a node.
@@ -72,7 +75,7 @@ impl Admin for AdminService {
                 function: client.introduction.function.clone(),
                 pid: client.pid,
                 program: client.introduction.program.clone(),
-                gpu: self.0.gpus()[client.introduction.gpu].index,
+                gpu: self.0.gpus()[client.introduction.gpu()].index,
                 memory_bytes: usage.memory_bytes,
                 pinned_bytes: usage.pinned_bytes,
                 state: Activity::of(client.has_failed(), &usage).to_string(),
@@ -92,22 +95,24 @@ impl Admin for AdminService {
     ) -> Result<Response<ListGpusResponse>, Status> {
         let reports = usage::by_gpu(self.0.gpus()).await;
         let clients = self.0.clients();
-        let gpus = self.0.gpus().iter().zip(reports).enumerate().map(|(at, (gpu, usage))| {
+        let gpus = self.0.gpus().iter().zip(reports).enumerate().map(|(at, (gpu, said))| {
             let status = gpu.status();
             let (state, trouble) = (status.word().to_owned(), status.trouble());
-            let here = clients.iter().filter(|client| client.is_serving() && client.introduction.gpu == at);
+            let here = clients.iter().filter(|client| client.is_serving() && client.introduction.gpu() == at);
             let device = status.device.unwrap_or_default();
-            let (usage, options) = (usage.unwrap_or_default(), self.0.options());
-            let pinned = usage.clients.iter().map(|client| client.pinned_bytes);
+            let options = self.0.options();
+            let said = || said.iter().flatten();
+            let sum_of = |of: fn(&Usage) -> u64| said().map(of).fold(0, u64::saturating_add);
+            let pinned = said().flat_map(|usage| &usage.clients).map(|client| client.pinned_bytes);
             torpor_proto::control::admin::Gpu {
                 index: gpu.index,
                 name: device.name.clone(),
                 total_memory_bytes: device.total_memory_bytes,
                 limit_bytes: self.0.gpu_limit_bytes(at).unwrap_or(0),
-                free_memory_bytes: usage.free_memory_bytes,
+                free_memory_bytes: said().map(|usage| usage.free_memory_bytes).next().unwrap_or(0),
                 pinned_bytes: pinned.fold(0, u64::saturating_add),
                 pinned_limit_bytes: options.pinned_limit_bytes,
-                code_bytes: usage.code_bytes,
+                code_bytes: sum_of(|usage| usage.code_bytes),
                 code_limit_bytes: options.memory.code_limit().0,
                 clients: u32::try_from(here.count()).unwrap_or(u32::MAX),
                 worker_pid: status.worker_pid.unwrap_or(0),
@@ -118,9 +123,11 @@ impl Admin for AdminService {
                 times: times(gpu),
                 spare: status.spare.word().to_owned(),
                 spare_pid: status.spare.pid().unwrap_or(0),
-                landing_bytes: usage.landing_bytes,
-                from_host_bytes: usage.from_host_bytes,
-                from_peers_bytes: usage.from_peers_bytes,
+                landing_bytes: sum_of(|usage| usage.landing_bytes),
+                from_host_bytes: sum_of(|usage| usage.from_host_bytes),
+                from_peers_bytes: sum_of(|usage| usage.from_peers_bytes),
+                enclosures: enclosures(gpu, &clients),
+                enclosure_bytes: gpu.context_bytes(),
             }
         });
         Ok(Response::new(ListGpusResponse { gpus: gpus.collect() }))
@@ -191,7 +198,7 @@ impl Admin for AdminService {
         &self,
         _request: Request<ReportStoreRequest>,
     ) -> Result<Response<ReportStoreResponse>, Status> {
-        let usage = self.0.store().usage();
+        let usage = self.0.realms().usage();
         let directory = self.0.options().directory.images();
         // A file system may take its time.
         let images = spawn_blocking(move || bytes_in(&directory)).await;
@@ -223,7 +230,7 @@ impl Admin for AdminService {
         &self,
         _request: Request<VerifyStoreRequest>,
     ) -> Result<Response<VerifyStoreResponse>, Status> {
-        let report = self.0.store().verify().await;
+        let report = self.0.realms().verify().await;
         Ok(Response::new(VerifyStoreResponse {
             chunks: report.chunks as u64,
             checked: report.checked as u64,
@@ -249,6 +256,23 @@ impl Admin for AdminService {
 fn times(gpu: &Gpu) -> Vec<FunctionTime> {
     let times = gpu.times().by_function().into_iter();
     times.map(|(function, gpu_us)| FunctionTime { function, gpu_us }).collect()
+}
+
+/// The workers of strict functions on a GPU.
+fn enclosures(gpu: &Gpu, clients: &ClientTable) -> Vec<Enclosure> {
+    let enclosure = |(function, executor): (String, Arc<Executor>)| {
+        let status = executor.status();
+        let its = clients.iter().filter(|client| Arc::ptr_eq(&client.introduction.at, &executor));
+        Enclosure {
+            function,
+            worker_pid: status.worker_pid.unwrap_or(0),
+            state: status.word().to_owned(),
+            trouble: status.trouble(),
+            worker_restarts: status.worker_restarts,
+            clients: u32::try_from(its.filter(|client| client.is_serving()).count()).unwrap_or(u32::MAX),
+        }
+    };
+    gpu.enclosed().into_iter().map(enclosure).collect()
 }
 
 /// The length of all files in a directory.

@@ -79,7 +79,7 @@ impl Told {
         let (done, cost) = oneshot::channel();
         self.order(client, Order::ReportCost { client: client.0, request: number, done });
         let clients = self.node.clients();
-        let gpu = clients.iter().find(|served| served.id == client).map(|served| served.introduction.gpu);
+        let gpu = clients.iter().find(|served| served.id == client).map(|served| served.introduction.gpu());
         let gpu = gpu.map(|gpu| self.node.gpus()[gpu].index);
         drop(clients);
         let costs = self.costs.clone();
@@ -100,7 +100,7 @@ impl Told {
         let clients = self.node.clients();
         // One that is gone, or between two workers, has no use for it.
         if let Some(served) = clients.iter().find(|served| served.id == client) {
-            let _ = self.node.gpus()[served.introduction.gpu].orders.send(order);
+            let _ = served.introduction.at.order(order);
         }
     }
 }

@@ -3,6 +3,7 @@
 use crate::policy::event::Rules;
 use crate::server::clients::addresses::Addresses;
 use crate::server::clients::{ClientId, Token};
+use crate::server::workers::executor::Executor;
 use crate::server::workers::order::ClientMemory;
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,8 +16,16 @@ pub struct Introduction {
     pub function: String,
     /// What it says its program is.
     pub program: String,
-    /// Index into the server's GPUs: where it is served. The only place that knows.
-    pub gpu: usize,
+    /// Where it is served. The only place that knows.
+    pub at: Arc<Executor>,
+}
+
+impl Introduction {
+    /// Index into the server's GPUs: that on which it is served.
+    #[must_use]
+    pub fn gpu(&self) -> usize {
+        self.at.gpu
+    }
 }
 
 /// A client.

@@ -15,6 +15,7 @@ pub use client::{Client, Introduction};
 use crate::policy::event::Rules;
 use crate::server::clients::addresses::{AddressPlan, Addresses, Demand};
 use crate::server::clients::client::Phase;
+use crate::server::workers::executor::Executor;
 use crate::server::workers::order::ClientMemory;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -171,14 +172,14 @@ impl ClientTable {
     #[must_use]
     pub fn gpu_of(&self, function: &str) -> Option<usize> {
         let mut theirs = self.clients.values().filter(|client| client.introduction.function == function);
-        theirs.next().map(|client| client.introduction.gpu)
+        theirs.next().map(|client| client.introduction.gpu())
     }
 
-    /// It is gone, but its worker may still hold something of it. Returns the GPU it was served by.
-    pub fn leave(&mut self, id: ClientId) -> Option<usize> {
+    /// It is gone, but its worker may still hold something of it. Returns what it was served by.
+    pub fn leave(&mut self, id: ClientId) -> Option<Arc<Executor>> {
         let client = self.clients.get_mut(&id)?;
         client.phase = Phase::Leaving;
-        Some(client.introduction.gpu)
+        Some(client.introduction.at.clone())
     }
 
     /// Nobody holds anything of it any more.
@@ -191,6 +192,12 @@ impl ClientTable {
     /// All clients, by identity.
     pub fn iter(&self) -> impl Iterator<Item = &Client> {
         self.clients.values()
+    }
+
+    /// A client.
+    #[must_use]
+    pub fn get(&self, id: ClientId) -> Option<&Client> {
+        self.clients.get(&id)
     }
 
     /// A client, to note something about it.
@@ -226,7 +233,11 @@ mod tests {
         token: Token,
         now: Instant,
     ) -> Result<(ClientId, Addresses), NoRoom> {
-        let who = Introduction { function: function.to_owned(), program: "python".to_owned(), gpu: 0 };
+        let who = Introduction {
+            function: function.to_owned(),
+            program: "python".to_owned(),
+            at: Executor::idle(),
+        };
         let demands = (Demand::arena(8 << 30), Demand::host(1 << 30, 1 << 20));
         table.admit(who, None, demands, (token, [7, 7]), now)
     }
@@ -251,7 +262,11 @@ mod tests {
         let mut admit = |function: &str| {
             table
                 .admit(
-                    Introduction { function: function.to_owned(), program: String::new(), gpu: 0 },
+                    Introduction {
+                        function: function.to_owned(),
+                        program: String::new(),
+                        at: Executor::idle(),
+                    },
                     NonZeroU32::new(2),
                     demands(),
                     ([0; 16], [7, 7]),
@@ -266,7 +281,7 @@ mod tests {
         assert!(refused.to_string().contains("max_clients in [functions.f]"), "{refused}");
         admit("g").unwrap();
         table.release(first);
-        let f = Introduction { function: "f".to_owned(), program: String::new(), gpu: 0 };
+        let f = Introduction { function: "f".to_owned(), program: String::new(), at: Executor::idle() };
         table.admit(f, NonZeroU32::new(2), demands(), ([0; 16], [7, 7]), now).unwrap();
     }
 
@@ -290,7 +305,7 @@ mod tests {
             table.take("f", &[0; 16], 1, now).unwrap();
         }
         assert_eq!(admit(&mut table, "f", [0; 16], now), Err(NoRoom::Places { limit: MAX_CLIENTS }));
-        assert_eq!(table.leave(ids[9]), Some(0));
+        assert_eq!(table.leave(ids[9]).map(|at| at.gpu), Some(0));
         assert_eq!(admit(&mut table, "f", [0; 16], now), Err(NoRoom::Places { limit: MAX_CLIENTS }));
         table.release(ids[9]);
         admit(&mut table, "f", [0; 16], now).unwrap();
@@ -301,7 +316,7 @@ mod tests {
         let (mut table, now) = (ClientTable::new(MAX_CLIENTS), Instant::now());
         let huge = Demand { least_bytes: 30 << 40, most_bytes: 30 << 40 };
         let admit = |table: &mut ClientTable| {
-            let who = Introduction { function: "f".to_owned(), program: String::new(), gpu: 0 };
+            let who = Introduction { function: "f".to_owned(), program: String::new(), at: Executor::idle() };
             table.admit(who, None, (huge, Demand::host(1 << 30, 1 << 20)), ([0; 16], [1, 1]), now)
         };
         let (first, addresses) = admit(&mut table).unwrap();

@@ -2,6 +2,7 @@
 
 use crate::server::clients::NoRoom;
 use crate::server::node::ATTACH_TIMEOUT;
+use crate::server::workers::enclosures::TooManyEnclosures;
 use crate::server::workers::order::NotServed;
 use std::io;
 use torpor_proto::channel::ChannelError;
@@ -18,6 +19,9 @@ pub enum AdmitError {
     /// A worker is being started.
     #[error("no GPU is ready yet; see `torpor gpus` and the server's log")]
     GpuStarting,
+    /// It would be one enclosure too many.
+    #[error(transparent)]
+    Enclosures(#[from] TooManyEnclosures),
     /// The server is ending.
     #[error("the server is ending")]
     Ending,
@@ -34,6 +38,7 @@ impl AdmitError {
             Self::NoRoom(NoRoom::Admissions) | Self::GpuStarting | Self::Ending => true,
             Self::NoRoom(NoRoom::Function { .. } | NoRoom::Places { .. } | NoRoom::Addresses)
             | Self::NoGpu(_)
+            | Self::Enclosures(_)
             | Self::Random(_) => false,
         }
     }

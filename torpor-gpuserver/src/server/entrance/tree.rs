@@ -146,6 +146,12 @@ impl ServerTree {
         let tree = Self { directory: directory.clone(), _lock: lock };
         tree.clear();
         private_directories(&directory.images()).map_err(failed)?;
+        // Each is good for one life of a worker.
+        let enclosures = directory.enclosures();
+        if enclosures.exists() {
+            fs::remove_dir_all(&enclosures).map_err(failed)?;
+        }
+        private_directories(&enclosures).map_err(failed)?;
         private_directories(&directory.terms()).map_err(failed)?;
         private_directories(&directory.functions()).map_err(failed)?;
         guarded(&directory.functions())?;

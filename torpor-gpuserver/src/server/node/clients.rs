@@ -6,7 +6,9 @@ use crate::server::clients::{ClientId, Introduction, Token};
 use crate::server::entrance::admission::{AdmitError, JoinError};
 use crate::server::entrance::printable::printable;
 use crate::server::node::Node;
-use crate::server::settings;
+use crate::server::settings::{self, Isolation};
+use crate::server::workers::executor::Executor;
+use crate::server::workers::gpu::Gpu;
 use crate::server::workers::order::{ClientMemory, NotServed, Order};
 use crate::server::workers::status::State;
 use std::sync::Arc;
@@ -35,14 +37,20 @@ impl Node {
     /// # Errors
     /// [`AdmitError`].
     pub async fn admit(&self, function: &str, hello: Hello) -> Result<Welcome, AdmitError> {
-        let (gpu, device) = self.place(function).await?;
+        let isolation = self.settings().of(function).isolation;
+        let (gpu, device) = self.place(function, isolation).await?;
+        let at = match isolation {
+            Isolation::Shared => self.gpus[gpu].shared().clone(),
+            // Its worker is started before the process comes for its memory.
+            Isolation::Strict => self.gpus[gpu].enclosure(function)?,
+        };
         let token: Token = random()?;
         let place = [u64::from_ne_bytes(random()?), u64::from_ne_bytes(random()?)];
         let limit = settings::memory_limit_bytes_anywhere(self, function);
         let demands =
             (Demand::arena(limit), Demand::host(self.options.host_bytes, self.options.staging_bytes));
         let program = printable(&hello.program, MAX_PROGRAM_CHARACTERS);
-        let who = Introduction { function: function.to_owned(), program, gpu };
+        let who = Introduction { function: function.to_owned(), program, at };
         let max_clients = self.settings().of(function).max_clients;
         let (client, addresses) =
             self.clients().admit(who, max_clients, demands, (token, place), Instant::now())?;
@@ -71,7 +79,7 @@ impl Node {
         let device = theirs.and_then(|gpu| Some((gpu, self.gpus.get(gpu)?.status().device?)));
         let (gpu, device) = match device {
             Some(known) => known,
-            None => self.place(function).await?,
+            None => self.place(function, Isolation::Shared).await?,
         };
         let memory_limit_bytes = settings::memory_limit_bytes_on(self, function, gpu);
         let sensors = self.sensors.read(device.uuid.clone()).await;
@@ -88,14 +96,15 @@ impl Node {
         token: &Token,
         pid: u32,
     ) -> Result<(ClientId, Arc<ClientMemory>), JoinError> {
-        let (id, addresses, gpu) = {
+        let (id, addresses, at) = {
             let mut clients = self.clients();
             let client = clients.take(function, token, pid, Instant::now()).ok_or(JoinError::Token)?;
-            (client.id, client.addresses, client.introduction.gpu)
+            (client.id, client.addresses, client.introduction.at.clone())
         };
-        match self.attach(id, &addresses, gpu, function).await {
+        match self.attach(id, &addresses, &at, function).await {
             Ok(memory) => {
                 self.clients().serve(id, memory.clone());
+                let gpu = at.gpu;
                 self.events().tell(What::ClientAttached { client: id.0, function: function.into(), gpu });
                 // They may have changed since it was sent to its worker.
                 settings::tell_worker(self, id);
@@ -112,14 +121,14 @@ impl Node {
         &self,
         id: ClientId,
         addresses: &Addresses,
-        gpu: usize,
+        at: &Executor,
         function: &str,
     ) -> Result<Arc<ClientMemory>, JoinError> {
         let slow = |_| {
-            let silence = self.gpus[gpu].status().silence;
+            let silence = at.status().silence;
             JoinError::Slow { silence: silence.map_or_else(String::new, |silence| format!(" ({silence})")) }
         };
-        timeout(ATTACH_TIMEOUT, self.attach_to_next(id, addresses, gpu, function)).await.map_err(slow)?
+        timeout(ATTACH_TIMEOUT, self.attach_to_next(id, addresses, at, function)).await.map_err(slow)?
     }
 
     /// Attaches a client to the GPU's worker, or to the next one where that one dies before it serves the client.
@@ -127,31 +136,31 @@ impl Node {
         &self,
         id: ClientId,
         addresses: &Addresses,
-        gpu: usize,
+        at: &Executor,
         function: &str,
     ) -> Result<Arc<ClientMemory>, JoinError> {
-        let (worker, mut deaths) = (&self.gpus[gpu], 0);
+        let mut deaths = 0;
         loop {
             // Anew each time: a worker that dies may have told the client so there.
             let (channel, channel_file) = MappedChannel::create()?;
             let host_file = create_sealed("torpor-host", addresses.host.bytes).map_err(ChannelError::from)?;
             let memory = Arc::new(ClientMemory { channel: Arc::new(channel), channel_file, host_file });
-            let told = settings::settings_of(self, id.0, addresses, function, gpu);
+            let told = settings::settings_of(self, id.0, addresses, function, at.gpu);
             if let Some(client) = self.clients().get_mut(id) {
                 client.told = told;
             }
             let attach = self.attach_message(addresses, function, &told);
             let theirs = memory.clone();
-            self.store.admit(id, function);
-            let answer = worker.ask(|done| Order::Attach { attach, memory: theirs, state: None, done }).await;
+            at.store().admit(id, function);
+            let answer = at.ask(|done| Order::Attach { attach, memory: theirs, state: None, done }).await;
             let ending = || NotServed::NoWorker("the server is ending".to_owned());
             let Err(refused) = answer.ok_or_else(ending)? else { return Ok(memory) };
             deaths += u32::from(matches!(refused, NotServed::Died(_)));
             if matches!(refused, NotServed::Refused(_)) || deaths == MOST_DEATHS || *self.stop.borrow() {
                 return Err(refused.into());
             }
-            self.store.released(id);
-            let mut status = worker.status.clone();
+            at.store().released(id);
+            let mut status = at.status.clone();
             let next = status.wait_for(|status| status.state != State::Starting).await;
             if next.map_or(true, |status| status.state != State::Ready) {
                 return Err(refused.into());
@@ -191,23 +200,23 @@ impl Node {
 
     /// A client is gone. When this returns, nothing is left of it, and its addresses are free.
     pub async fn part(&self, id: ClientId) {
-        let Some(gpu) = self.clients().leave(id) else { return };
-        let detached = self.gpus[gpu].ask(|done| Order::Detach { client: id.0, done });
+        let Some(at) = self.clients().leave(id) else { return };
+        let detached = at.ask(|done| Order::Detach { client: id.0, done });
         tokio::pin!(detached);
         if timeout(DETACH_PATIENCE, &mut detached).await.is_err() {
             tracing::warn!(
                 client = id.0,
-                gpu,
+                gpu = at.gpu,
                 "the worker has not let go of a client; its addresses stay taken"
             );
             detached.await;
         }
         // What it left where it was before has its addresses, which are the next client's.
-        for other in self.gpus.iter().enumerate().filter(|&(other, _)| other != gpu).map(|(_, gpu)| gpu) {
+        for other in self.gpus.iter().flat_map(Gpu::executors).filter(|other| !Arc::ptr_eq(other, &at)) {
             // A worker that is ending keeps nothing.
-            let _ = other.orders.send(Order::Forget { client: id.0 });
+            let _ = other.order(Order::Forget { client: id.0 });
         }
-        self.store.forget(id);
+        at.store().forget(id);
         self.clients().release(id);
         self.events().tell(What::ClientLeft { client: id.0 });
     }

@@ -14,10 +14,10 @@ use crate::server::clients::ClientTable;
 use crate::server::entrance::function::Function;
 use crate::server::entrance::tree::ServerTree;
 use crate::server::options::ServerOptions;
+use crate::server::realms::Realms;
 use crate::server::scheduler::Teller;
 use crate::server::sensors::SensorReader;
 use crate::server::settings::{Live, Settings};
-use crate::server::store::Store;
 use crate::server::workers::gpu::Gpu;
 use crate::server::workers::learned::Learned;
 use std::collections::HashMap;
@@ -33,7 +33,7 @@ pub struct Node {
     options: ServerOptions,
     tree: ServerTree,
     gpus: Vec<Gpu>,
-    store: Arc<Store>,
+    realms: Arc<Realms>,
     learned: Arc<Learned>,
     simulated: bool,
     events: Teller,
@@ -54,7 +54,7 @@ impl Node {
         options: ServerOptions,
         tree: ServerTree,
         gpus: Vec<Gpu>,
-        store: Arc<Store>,
+        realms: Arc<Realms>,
         learned: Arc<Learned>,
         simulated: bool,
         events: Teller,
@@ -68,7 +68,7 @@ impl Node {
             options,
             tree,
             gpus,
-            store,
+            realms,
             learned,
             simulated,
             events,
@@ -101,8 +101,8 @@ impl Node {
 
     /// Where functions' memory is while they have no GPU.
     #[must_use]
-    pub fn store(&self) -> &Arc<Store> {
-        &self.store
+    pub(in crate::server) fn realms(&self) -> &Realms {
+        &self.realms
     }
 
     /// What functions' accidents have taught.

@@ -2,7 +2,7 @@
 
 use crate::server::entrance::admission::AdmitError;
 use crate::server::node::Node;
-use crate::server::settings;
+use crate::server::settings::{self, Isolation};
 use crate::server::workers::status::State;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,9 +14,16 @@ use torpor_proto::control::client::Device;
 /// reason.
 const GPU_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Rather than have another context, a strict function has so many clients more on one GPU.
+const CLIENTS_PER_CONTEXT: usize = 4;
+
 impl Node {
     /// The next GPU that is ready and that the function may be on, waiting a little for one that is being started.
-    pub(super) async fn place(&self, function: &str) -> Result<(usize, Arc<Device>), AdmitError> {
+    pub(super) async fn place(
+        &self,
+        function: &str,
+        isolation: Isolation,
+    ) -> Result<(usize, Arc<Device>), AdmitError> {
         let deadline = Instant::now() + GPU_TIMEOUT;
         loop {
             if *self.stop.borrow() {
@@ -27,8 +34,13 @@ impl Node {
             let mut reason = String::new();
             // It may answer again before the client has no patience left.
             let mut silent = None;
-            for offset in 0..self.gpus.len() {
-                let gpu = first.wrapping_add(offset) % self.gpus.len();
+            let mut order: Vec<_> = (0..self.gpus.len())
+                .map(|offset| (offset, first.wrapping_add(offset) % self.gpus.len()))
+                .collect();
+            if isolation == Isolation::Strict {
+                order.sort_by_key(|&(_, gpu)| self.cost_of_enclosing(function, gpu));
+            }
+            for (offset, gpu) in order {
                 if !settings::may_be_on(self, function, gpu) {
                     continue;
                 }
@@ -57,5 +69,13 @@ impl Node {
             }
             sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// What speaks against a GPU for a strict function, which stays where it begins: the smallest is the best.
+    fn cost_of_enclosing(&self, function: &str, gpu: usize) -> (bool, usize) {
+        let clients = self.clients();
+        let here = clients.iter().filter(|client| client.introduction.gpu() == gpu).count();
+        let is_new = !self.gpus[gpu].enclosed().iter().any(|(name, _)| name == function);
+        (!self.gpus[gpu].may_enclose(function), here + if is_new { CLIENTS_PER_CONTEXT } else { 0 })
     }
 }

@@ -170,6 +170,7 @@ mod tests {
             ["--linger", "1.5ms"],
             ["--cover", "false"],
             ["--spare-worker", "false"],
+            ["--strict-per-gpu", "3"],
             ["--placement", "interference"],
             ["--eviction", "heavy-last"],
             ["--swap", "pipelined"],

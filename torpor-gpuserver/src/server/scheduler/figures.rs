@@ -4,15 +4,25 @@ use crate::policy::event::{self, Figures};
 use crate::server::workers::gpu::Gpu;
 use crate::server::workers::usage;
 use std::time::Duration;
-use torpor_proto::control::worker::{ClientUsage, Phase};
+use torpor_proto::control::worker::{ClientUsage, Phase, Usage};
 
-/// Of each GPU's clients; nothing where the worker does not answer in time.
+/// Of each GPU's clients; nothing where the worker of those that share it does not answer in time.
 pub(super) async fn by_gpu(gpus: &[Gpu]) -> Vec<Option<Vec<Figures>>> {
     let usage = usage::by_gpu(gpus).await;
-    usage.into_iter().map(|usage| Some(usage?.clients.iter().map(figures).collect())).collect()
+    let of_gpu = |said: Vec<Option<Usage>>| {
+        said.first()?.as_ref()?;
+        let mut all = Vec::new();
+        for (at, usage) in said.iter().enumerate() {
+            // A move of a strict function waits for a context.
+            let is_strict = at > 0;
+            all.extend(usage.iter().flat_map(|usage| &usage.clients).map(|usage| figures(usage, is_strict)));
+        }
+        Some(all)
+    };
+    usage.into_iter().map(of_gpu).collect()
 }
 
-fn figures(usage: &ClientUsage) -> Figures {
+fn figures(usage: &ClientUsage, is_strict: bool) -> Figures {
     Figures {
         client: usage.client,
         phase: match usage.phase() {
@@ -21,7 +31,7 @@ fn figures(usage: &ClientUsage) -> Figures {
             Phase::Active => event::Phase::Active,
         },
         busy: usage.busy,
-        fixed: usage.fixed_images > 0 || usage.shares || usage.arrays > 0,
+        fixed: is_strict || usage.fixed_images > 0 || usage.shares || usage.arrays > 0,
         resident_bytes: usage.memory_bytes,
         allocated_bytes: usage::allocated_bytes(usage),
         worked: Duration::from_micros(usage.worked_us),

@@ -26,11 +26,10 @@ pub(super) async fn run(node: Arc<Node>, mut seeking: UnboundedReceiver<(ClientI
                 return;
             }
             // Its worker looks once more.
-            let gpu = gpu_of(&node, client);
-            if let Some(gpu) = gpu.and_then(|gpu| node.gpus().get(gpu)) {
+            if let Some(served) = node.clients().get(client) {
                 let body = to_worker::Body::Sought(Sought { client: client.0 });
                 // Fails when the server is ending.
-                let _ = gpu.orders.send(Order::Tell { client: client.0, body });
+                let _ = served.introduction.at.order(Order::Tell { client: client.0, body });
             }
         });
     }
@@ -77,7 +76,5 @@ fn are_of_one_function(node: &Node, one: ClientId, other: ClientId) -> bool {
 }
 
 fn gpu_of(node: &Node, id: ClientId) -> Option<usize> {
-    let clients = node.clients();
-    let client = clients.iter().find(|client| client.id == id)?;
-    Some(client.introduction.gpu)
+    Some(node.clients().get(id)?.introduction.gpu())
 }

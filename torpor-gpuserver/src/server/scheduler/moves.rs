@@ -5,7 +5,7 @@
 //!                └─ NotReleased: it stays                           └─ refuses, or dies: Detach, then Attach to the old one
 //! ```
 //!
-//! The client notices nothing: its commands wait in its ring. [`Introduction::gpu`](crate::server::clients::Introduction::gpu)
+//! The client notices nothing: its commands wait in its ring. [`Introduction::at`](crate::server::clients::Introduction::at)
 //! changes at the moment at which the order to attach is given, with the clients locked, so that whoever lets go of the
 //! client at any moment gives that order to the worker that has it, or behind the order to take it.
 
@@ -13,6 +13,8 @@ use crate::policy::event::{What, Why};
 use crate::server::clients::ClientId;
 use crate::server::node::Node;
 use crate::server::settings;
+use crate::server::workers::enclosures::TooManyEnclosures;
+use crate::server::workers::executor::Executor;
 use crate::server::workers::order::{NotReleased, NotServed, Order};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -39,6 +41,9 @@ pub enum MoveError {
         /// The name of the GPU that it is on.
         is: String,
     },
+    /// It is strict, and its function may have no worker there.
+    #[error(transparent)]
+    Enclosures(#[from] TooManyEnclosures),
     /// Its worker keeps it.
     #[error("{0}")]
     Stays(#[from] NotReleased),
@@ -78,14 +83,14 @@ pub fn begin(
         if generation.is_some_and(|generation| generation != client.generation) {
             return Err(MoveError::Outdated);
         }
-        let from = client.introduction.gpu;
+        let from = client.introduction.at.clone();
         let name = |gpu: usize| node.gpus()[gpu].status().device.map(|device| device.name.clone());
-        if name(from) != name(to) {
-            return Err(MoveError::Unlike { is: name(from).unwrap_or_default() });
+        if name(from.gpu) != name(to) {
+            return Err(MoveError::Unlike { is: name(from.gpu).unwrap_or_default() });
         }
         client.moving_to = Some(to);
         client.generation += 1;
-        if from != to {
+        if from.gpu != to {
             node.events().tell(What::MoveBegan { client: id.0, to, why, generation: client.generation });
         }
         from
@@ -93,7 +98,8 @@ pub fn begin(
     let node = node.clone();
     Ok(tokio::spawn(async move {
         let began = Instant::now();
-        let moved = if from == to { Ok(()) } else { carry(&node, id, (from, to), why).await };
+        let moved = if from.gpu == to { Ok(()) } else { carry(&node, id, (&from, to), why).await };
+        let from = from.gpu;
         let took = began.elapsed();
         if let Some(client) = node.clients().get_mut(id) {
             client.moving_to = None;
@@ -122,16 +128,25 @@ pub fn begin(
     }))
 }
 
-async fn carry(node: &Node, id: ClientId, (from, to): (usize, usize), why: Why) -> Result<(), MoveError> {
+async fn carry(
+    node: &Node,
+    id: ClientId,
+    (from, to): (&Arc<Executor>, usize),
+    why: Why,
+) -> Result<(), MoveError> {
     let (client, while_waiting) = (id.0, why == Why::Waiting);
-    let link = node.gpus()[from].peers().link(from, to);
-    let released = node.gpus()[from].ask(|done| Order::Release { client, while_waiting, link, done }).await;
+    let to = &match from.is_enclosure {
+        false => node.gpus()[to].shared().clone(),
+        true => node.gpus()[to].enclosure(&function_of(node, id)?)?,
+    };
+    let link = if from.is_enclosure { 0 } else { node.gpus()[from.gpu].peers().link(from.gpu, to.gpu) };
+    let released = from.ask(|done| Order::Release { client, while_waiting, link, done }).await;
     let state = Arc::new(released.ok_or(MoveError::Gone)??);
-    node.store().released(id);
+    from.store().released(id);
     let Err(there) = attach(node, id, to, &state, link).await? else { return Ok(()) };
     // It holds the client's addresses until it says that it does not.
-    let _ = node.gpus()[to].ask(|done| Order::Detach { client, done }).await;
-    node.store().released(id);
+    let _ = to.ask(|done| Order::Detach { client, done }).await;
+    to.store().released(id);
     let Err(back) = attach(node, id, from, &state, 0).await? else { return Err(MoveError::Refused(there)) };
     if let Some(memory) = node.clients().get_mut(id).and_then(|client| client.memory().cloned()) {
         memory.channel.fail(CudaError::LAUNCH_FAILED);
@@ -139,11 +154,15 @@ async fn carry(node: &Node, id: ClientId, (from, to): (usize, usize), why: Why) 
     Err(MoveError::Lost { there, back })
 }
 
+fn function_of(node: &Node, id: ClientId) -> Result<String, MoveError> {
+    Ok(node.clients().get(id).ok_or(MoveError::Gone)?.introduction.function.clone())
+}
+
 /// Its memory may come over a link, if that is not 0. The inner error: the worker does not take it.
 pub(super) async fn attach(
     node: &Node,
     id: ClientId,
-    gpu: usize,
+    to: &Arc<Executor>,
     state: &Arc<OwnedFd>,
     link: u64,
 ) -> Result<Result<(), NotServed>, MoveError> {
@@ -152,13 +171,13 @@ pub(super) async fn attach(
         let client = clients.get_mut(id).ok_or(MoveError::Gone)?;
         let memory = client.memory().ok_or(MoveError::Gone)?.clone();
         let function = client.introduction.function.clone();
-        client.introduction.gpu = gpu;
-        client.told = settings::settings_of(node, id.0, &client.addresses, &function, gpu);
+        client.introduction.at = to.clone();
+        client.told = settings::settings_of(node, id.0, &client.addresses, &function, to.gpu);
         let mut attach = node.attach_message(&client.addresses, &function, &client.told);
         (attach.resumed, attach.link) = (true, link);
         let (done, answer) = oneshot::channel();
         let order = Order::Attach { attach, memory, state: Some(state.clone()), done };
-        node.gpus()[gpu].orders.send(order).map_err(|_| MoveError::Gone)?;
+        to.order(order).then_some(()).ok_or(MoveError::Gone)?;
         answer
     };
     // The sender is dropped when the client is let go of, or the server is ending.

@@ -15,6 +15,7 @@ use crate::server::node::Node;
 use crate::server::scheduler::moves;
 use crate::server::scheduler::trial::{Outcome, Standing, Trial};
 use crate::server::settings;
+use crate::server::workers::executor::Executor;
 use crate::server::workers::order::{Death, NotServed, Order};
 use crate::server::workers::status::State;
 use std::collections::HashSet;
@@ -133,11 +134,12 @@ async fn hold(node: Arc<Node>, mut trial: Trial, suspects: Vec<Orphan>, bench: A
 async fn care(node: Arc<Node>, orphan: Orphan, standing: Standing, bench: Arc<Bench>) -> Outcome {
     let Orphan { client: id, state, error } = orphan;
     let began = Instant::now();
-    let Some(gpu) = claim(&node, id).await else { return Outcome::Open };
+    let Some(at) = claim(&node, id).await else { return Outcome::Open };
+    let gpu = at.gpu;
     let restored = match standing {
         Standing::Guilty => Err(LostError::Culprit(error)),
         Standing::Innocent | Standing::Suspect => {
-            restore(&node, id, (gpu, &state), standing == Standing::Suspect, &bench).await
+            restore(&node, id, (&at, &state), standing == Standing::Suspect, &bench).await
         }
     };
     bench.overdue().remove(&id.0);
@@ -156,7 +158,7 @@ async fn care(node: Arc<Node>, orphan: Orphan, standing: Standing, bench: Arc<Be
     let fail = |lost: LostError, error: CudaError| {
         tracing::error!(client, took_ms, "client lost: {lost}");
         memory.into_iter().for_each(|memory| memory.channel.fail(error));
-        node.store().forget(id);
+        at.store().forget(id);
     };
     match restored {
         Ok(gpu) => {
@@ -177,19 +179,19 @@ async fn care(node: Arc<Node>, orphan: Orphan, standing: Standing, bench: Arc<Be
 }
 
 /// Keeps others from moving the client. Returns where it was; `None` if it is gone.
-async fn claim(node: &Node, id: ClientId) -> Option<usize> {
+async fn claim(node: &Node, id: ClientId) -> Option<Arc<Executor>> {
     loop {
         {
             let mut clients = node.clients();
             let client = clients.get_mut(id).filter(|client| client.is_serving())?;
             // Whoever was about to move it learns that its worker gives it up no more.
             if client.moving_to.is_none() {
-                let gpu = client.introduction.gpu;
+                let (at, gpu) = (client.introduction.at.clone(), client.introduction.gpu());
                 client.moving_to = Some(gpu);
                 client.generation += 1;
                 let (why, generation) = (Why::Lost, client.generation);
                 node.events().tell(What::MoveBegan { client: id.0, to: gpu, why, generation });
-                return Some(gpu);
+                return Some(at);
             }
         }
         sleep(LOOK).await;
@@ -200,17 +202,17 @@ async fn claim(node: &Node, id: ClientId) -> Option<usize> {
 async fn restore(
     node: &Node,
     id: ClientId,
-    (was_on, state): (usize, &Arc<OwnedFd>),
+    (was_at, state): (&Arc<Executor>, &Arc<OwnedFd>),
     mut is_suspect: bool,
     bench: &Bench,
 ) -> Result<usize, LostError> {
     let (deadline, mut deaths, mut doubts) = (Instant::now() + PATIENCE, 0, 0);
     loop {
         let one_at_a_time = if is_suspect || deaths > 0 { Some(bench.alone.lock().await) } else { None };
-        let gpu = ready_gpu(node, id, was_on, deadline).await?;
+        let at = ready_executor(node, id, was_at, deadline).await?;
         // Not before: others that heard of the last worker's end have asked by now.
         bench.overdue().remove(&id.0);
-        let mut attaching = pin!(moves::attach(node, id, gpu, state, 0));
+        let mut attaching = pin!(moves::attach(node, id, &at, state, 0));
         let attached = match timeout(ALONE, &mut attaching).await {
             Ok(attached) => attached,
             Err(_) => {
@@ -222,7 +224,7 @@ async fn restore(
         let was_overdue = bench.overdue().contains(&id.0);
         // Its process is gone, or the server is ending.
         let attached = attached.map_err(|_| LostError::Gone)?;
-        let Err(refused) = attached else { return Ok(gpu) };
+        let Err(refused) = attached else { return Ok(at.gpu) };
         match refused {
             // It was gone again before it heard of the client.
             NotServed::NoWorker(_) => {}
@@ -247,25 +249,30 @@ async fn restore(
             },
             NotServed::Refused(_) => {
                 // It holds the client's addresses until it says that it does not.
-                let _ = node.gpus()[gpu].ask(|done| Order::Detach { client: id.0, done }).await;
+                let _ = at.ask(|done| Order::Detach { client: id.0, done }).await;
                 return Err(LostError::Refused(refused));
             }
         }
-        node.store().released(id);
+        at.store().released(id);
     }
 }
 
 /// Waits for a worker: that of the client's GPU, or, if that has none that could be started, that of another one that is alike.
-async fn ready_gpu(node: &Node, id: ClientId, was_on: usize, deadline: Instant) -> Result<usize, LostError> {
+async fn ready_executor(
+    node: &Node,
+    id: ClientId,
+    was_at: &Arc<Executor>,
+    deadline: Instant,
+) -> Result<Arc<Executor>, LostError> {
     loop {
         let function = {
             let mut clients = node.clients();
             let client = clients.get_mut(id).filter(|client| client.is_serving()).ok_or(LostError::Gone)?;
             client.introduction.function.clone()
         };
-        let status = node.gpus()[was_on].status();
+        let status = was_at.status();
         if status.state == State::Ready {
-            return Ok(was_on);
+            return Ok(was_at.clone());
         }
         let name = status.device.as_ref().map(|device| &device.name);
         let alike = |&gpu: &usize| {
@@ -274,10 +281,12 @@ async fn ready_gpu(node: &Node, id: ClientId, was_on: usize, deadline: Instant) 
                 && other.device.as_ref().map(|device| &device.name) == name
                 && settings::may_be_on(node, &function, gpu)
         };
+        // A strict function stays where it is.
         if matches!(status.state, State::Failed(_))
+            && !was_at.is_enclosure
             && let Some(other) = (0..node.gpus().len()).find(alike)
         {
-            return Ok(other);
+            return Ok(node.gpus()[other].shared().clone());
         }
         if Instant::now() >= deadline {
             return Err(LostError::NoWorker);

@@ -103,7 +103,7 @@ fn tell(node: &Node, client: &mut Client) {
     if !client.is_serving() || client.has_failed() {
         return;
     }
-    let gpu = client.introduction.gpu;
+    let gpu = client.introduction.gpu();
     let rules = rules_of(node, &client.introduction.function);
     if client.rules != rules {
         client.rules = rules;
@@ -114,6 +114,6 @@ fn tell(node: &Node, client: &mut Client) {
         client.told = settings;
         let tell = Order::Tell { client: client.id.0, body: to_worker::Body::Settings(settings) };
         // Fails when the server is ending: nothing needs to be told any more.
-        let _ = node.gpus()[gpu].orders.send(tell);
+        let _ = client.introduction.at.order(tell);
     }
 }

@@ -1,6 +1,6 @@
 //! What holds for each function, when file and flags have been heard.
 
-use crate::server::settings::choice::Writeback;
+use crate::server::settings::choice::{Isolation, Writeback};
 use crate::server::settings::file::SettingsFile;
 use crate::server::settings::function_section::FunctionSection;
 use crate::server::settings::terms::Terms;
@@ -26,6 +26,8 @@ pub struct FunctionSettings {
     pub writeback: Writeback,
     /// Whether it is never evicted to make room.
     pub pinned: bool,
+    /// What it is kept apart from others by.
+    pub isolation: Isolation,
     /// How long a kernel may run, if not for ever.
     pub kernel_timeout: Option<Duration>,
 }
@@ -41,6 +43,7 @@ impl FunctionSettings {
             slo_ms: section.slo_ms.or(self.slo_ms),
             writeback: section.writeback.unwrap_or(self.writeback),
             pinned: section.pinned.unwrap_or(self.pinned),
+            isolation: section.isolation.unwrap_or(self.isolation),
             kernel_timeout: section.kernel_timeout.map(|time| time.0).or(self.kernel_timeout),
         }
     }

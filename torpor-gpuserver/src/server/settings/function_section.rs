@@ -1,6 +1,6 @@
 //! What a settings file may say of a function, as it is written.
 
-use crate::server::settings::choice::Writeback;
+use crate::server::settings::choice::{Isolation, Writeback};
 use crate::server::settings::text::{Percentile, device_memory_limit, kernel_timeout, milliseconds};
 use crate::server::size::ByteSize;
 use crate::server::time::Time;
@@ -30,6 +30,8 @@ pub struct FunctionSection {
     pub writeback: Option<Writeback>,
     /// Whether it is never evicted to make room.
     pub pinned: Option<bool>,
+    /// What it is kept apart from others by.
+    pub isolation: Option<Isolation>,
     /// The program that answers its requests over HTTP on the port of `$PORT`, and its arguments.
     pub command: Option<Vec<String>>,
     /// Where processes that somebody else starts answer its requests, `HOST:PORT` each; instead of a command.

@@ -92,7 +92,7 @@ mod tests {
     fn terms_outlive_the_file_and_end_with_the_function() {
         let read = |text| Settings::new(&SettingsFile::parse(text, Path::new("t")).unwrap(), None);
         let mut live = Live::new(read("[defaults]\nmemory_limit = '4GiB'\nslo_ms = 9"));
-        let asked = admin::Terms { memory_limit_bytes: Some(1 << 30), slo_ms: None };
+        let asked = admin::Terms { memory_limit_bytes: Some(1 << 30), ..admin::Terms::default() };
         live.agree("f", Some(Terms::new(asked).unwrap()));
         live.replace(read("[defaults]\nmemory_limit = '2GiB'\nslo_ms = 5"));
         let limits = |live: &Live| [live.of("f"), live.of("g")].map(|settings| settings.memory_limit_bytes);

@@ -59,7 +59,7 @@ fn lowered_limits(node: &Node, settings: &Settings) -> Vec<Lowered> {
     let serving = clients.iter().filter(|client| client.is_serving() && !client.has_failed());
     let lowered = serving.filter_map(|client| {
         let function = &client.introduction.function;
-        let limit_bytes = memory_limit_bytes(node, settings, function, client.introduction.gpu);
+        let limit_bytes = memory_limit_bytes(node, settings, function, client.introduction.gpu());
         let lower = limit_bytes < client.told.memory_limit_bytes;
         lower.then(|| Lowered { client: client.id.0, function: function.clone(), limit_bytes })
     });

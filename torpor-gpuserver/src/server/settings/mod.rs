@@ -21,7 +21,7 @@ mod text;
 mod watch;
 pub(in crate::server) mod written;
 
-pub use choice::{Policy, Writeback};
+pub use choice::{Isolation, Policy, Writeback};
 pub(super) use clients::{
     image_limit_bytes, may_be_on, memory_limit_bytes, memory_limit_bytes_anywhere, memory_limit_bytes_on,
     settings_of, tell_worker, tell_workers,

@@ -18,6 +18,9 @@ use torpor_proto::layout::MAX_CLIENTS;
 /// As many clients as there are addresses for.
 const ALL_CLIENTS: NonZeroU32 = NonZeroU32::new(MAX_CLIENTS).unwrap();
 
+/// Contexts take 520 MiB each on an H100.
+const EIGHT: NonZeroU32 = NonZeroU32::new(8).unwrap();
+
 settings! {
     /// `[memory]`
     #[derive(Deserialize)]
@@ -84,6 +87,10 @@ settings! {
         /// Whether a second worker of each GPU stands ready, with a context of its own, to take over at once when the first one ends
         #[arg(value_name = "BOOL")]
         spare_worker: bool = true;
+
+        /// Strict functions that may have a worker of their own on one GPU at the same time
+        #[arg(value_name = "N")]
+        strict_per_gpu: NonZeroU32 = EIGHT;
 
         /// Where a client goes that waits for its turn
         placement: Placement = Placement::MostFree;

@@ -4,6 +4,7 @@
 //! more than was agreed.
 
 use crate::server::node::Node;
+use crate::server::settings::choice::Isolation;
 use crate::server::settings::clients::tell_workers;
 use crate::server::settings::file::{FileError, SettingsFile};
 use crate::server::settings::function::{FunctionSettings, LimitAboveGpu};
@@ -23,6 +24,7 @@ use torpor_proto::control::admin;
 pub struct Terms {
     memory_limit: Option<ByteSize>,
     slo_ms: Option<NonZeroU32>,
+    isolation: Option<Isolation>,
 }
 
 /// Why nothing was agreed on.
@@ -31,6 +33,9 @@ pub enum TermsError {
     /// A limit that nothing fits.
     #[error("the memory limit is none: {0}")]
     MemoryLimit(String),
+    /// None that this release knows.
+    #[error("isolation {0} is not known: is whoever asks of a newer release?")]
+    Isolation(i32),
     /// No time at all.
     #[error("slo_ms is a whole number of milliseconds from 1")]
     Slo,
@@ -54,13 +59,18 @@ impl Terms {
     /// Checks what is asked for.
     ///
     /// # Errors
-    /// [`TermsError::MemoryLimit`], [`TermsError::Slo`].
+    /// [`TermsError::MemoryLimit`], [`TermsError::Slo`], [`TermsError::Isolation`].
     pub fn new(asked: admin::Terms) -> Result<Self, TermsError> {
         let limit = asked.memory_limit_bytes.map(|bytes| enough(ByteSize(bytes)));
+        let isolation = asked.isolation.map(|asked| match admin::Isolation::try_from(asked) {
+            Ok(isolation) => Ok(Isolation::from(isolation)),
+            Err(_) => Err(TermsError::Isolation(asked)),
+        });
         let slo = asked.slo_ms.map(|ms| NonZeroU32::new(ms).ok_or(TermsError::Slo));
         Ok(Self {
             memory_limit: limit.transpose().map_err(TermsError::MemoryLimit)?,
             slo_ms: slo.transpose()?,
+            isolation: isolation.transpose()?,
         })
     }
 
@@ -70,6 +80,7 @@ impl Terms {
         FunctionSettings {
             memory_limit_bytes: self.memory_limit.map(|limit| limit.0).or(settings.memory_limit_bytes),
             slo_ms: self.slo_ms.or(settings.slo_ms),
+            isolation: self.isolation.unwrap_or(settings.isolation),
             ..settings
         }
     }
@@ -79,6 +90,7 @@ impl Terms {
         // A string takes whatever is written to it.
         let _ = self.memory_limit.map(|limit| writeln!(text, "memory_limit = \"{}B\"", limit.0));
         let _ = self.slo_ms.map(|ms| writeln!(text, "slo_ms = {ms}"));
+        let _ = self.isolation.map(|isolation| writeln!(text, "isolation = \"{isolation}\""));
         text
     }
 
@@ -92,8 +104,8 @@ impl Terms {
     fn read(file: &Path, function: &str) -> Result<Self, FileError> {
         let mut settings = SettingsFile::read(file)?;
         let section = settings.functions.remove(&FunctionName(function.to_owned())).unwrap_or_default();
-        let FunctionSection { memory_limit, slo_ms, .. } = section;
-        Ok(Self { memory_limit, slo_ms })
+        let FunctionSection { memory_limit, slo_ms, isolation, .. } = section;
+        Ok(Self { memory_limit, slo_ms, isolation })
     }
 }
 
@@ -142,8 +154,9 @@ mod tests {
     fn terms_are_read_as_they_were_kept() {
         let home = tempfile::tempdir().unwrap();
         let asks = [(None, None), (Some(3 << 30), None), (None, Some(1)), (Some((2 << 20) + 1), Some(200))];
-        for (memory_limit_bytes, slo_ms) in asks {
-            let terms = Terms::new(admin::Terms { memory_limit_bytes, slo_ms }).unwrap();
+        for ((memory_limit_bytes, slo_ms), isolation) in asks.into_iter().zip([None, Some(0), Some(1), None])
+        {
+            let terms = Terms::new(admin::Terms { memory_limit_bytes, slo_ms, isolation }).unwrap();
             let file = home.path().join("7.b-c");
             terms.keep(&file, "7.b-c").unwrap();
             assert_eq!(Terms::read(&file, "7.b-c").unwrap(), terms);
@@ -154,7 +167,7 @@ mod tests {
     #[test]
     fn terms_under_which_nothing_could_run_are_refused() {
         let refused = |memory_limit_bytes, slo_ms| {
-            Terms::new(admin::Terms { memory_limit_bytes, slo_ms }).unwrap_err().to_string()
+            Terms::new(admin::Terms { memory_limit_bytes, slo_ms, isolation: None }).unwrap_err().to_string()
         };
         assert!(refused(Some(1), None).contains("use 2MiB or more"));
         assert!(refused(None, Some(0)).contains("from 1"));

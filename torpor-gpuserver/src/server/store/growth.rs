@@ -63,7 +63,7 @@ impl Store {
             Growth::Failed { at, reason } if at.elapsed() < RETRY_PAUSE => {
                 return Outlook::Blocked(reason.clone());
             }
-            _ if made >= self.max_slabs => return Outlook::Full,
+            _ if !self.pool.take(made) => return Outlook::Full,
             _ => state.growth = Growth::Making,
         }
         tokio::spawn(self.clone().make_slab(made));
@@ -84,6 +84,7 @@ impl Store {
                 self.advance(&mut state);
             }
             Err(error) => {
+                self.pool.give_back(1);
                 let reason = format!("the system gives no {} of shared memory: {error}", ByteSize(bytes));
                 if !self.ending.load(Ordering::Relaxed) {
                     tracing::error!("the host pool does not grow: {reason}; is --host-pool too large?");

@@ -35,7 +35,7 @@ mod spill;
 #[cfg(test)]
 mod tests;
 mod transfer;
-mod verify;
+pub(in crate::server) mod verify;
 mod workers;
 
 pub use spill::SpillDirectoryError;
@@ -52,7 +52,7 @@ use crate::server::store::workers::Workers;
 use crate::server::workers::order::Outgoing;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, watch};
 use torpor_proto::layout::MAX_SLABS;
@@ -98,7 +98,7 @@ pub struct Usage {
 pub struct Store {
     slab_bytes: u64,
     slab_slots: u32,
-    max_slabs: u32,
+    pool: Arc<Pool>,
     spill_limit_chunks: usize,
     files: Option<Arc<SpillFiles>>,
     state: Mutex<State>,
@@ -107,6 +107,13 @@ pub struct Store {
     /// Held by whoever looks for room.
     room: tokio::sync::Mutex<()>,
     ending: Arc<AtomicBool>,
+}
+
+/// The slabs that all stores of a node may have together.
+#[derive(Debug)]
+struct Pool {
+    max_slabs: u32,
+    slabs: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -145,6 +152,22 @@ impl Store {
             u32::try_from(options.pool_bytes / slab_bytes).unwrap_or(MAX_SLABS).clamp(1, MAX_SLABS);
         let files = options.spill.as_ref().map(|spill| SpillFiles::open(&spill.directory).map(Arc::new));
         let spill_limit = options.spill.as_ref().map_or(0, |spill| spill.limit_bytes / CHUNK_BYTES);
+        let pool = Arc::new(Pool { max_slabs, slabs: AtomicU32::new(0) });
+        let spill_limit = usize::try_from(spill_limit).unwrap_or(usize::MAX);
+        Ok(Self::new(slab_slots, pool, spill_limit, files.transpose()?))
+    }
+
+    /// A store apart: with slabs and an index of its own, of the same pool. It spills nothing.
+    pub(in crate::server) fn apart(&self) -> Arc<Self> {
+        Self::new(self.slab_slots, self.pool.clone(), 0, None)
+    }
+
+    fn new(
+        slab_slots: u32,
+        pool: Arc<Pool>,
+        spill_limit_chunks: usize,
+        files: Option<Arc<SpillFiles>>,
+    ) -> Arc<Self> {
         let state = State {
             index: Index::new(slab_slots),
             workers: Workers::default(),
@@ -153,17 +176,17 @@ impl Store {
             growth: Growth::Idle,
             wanted: 0,
         };
-        Ok(Arc::new(Self {
-            slab_bytes,
+        Arc::new(Self {
+            slab_bytes: u64::from(slab_slots) * CHUNK_BYTES,
             slab_slots,
-            max_slabs,
-            spill_limit_chunks: usize::try_from(spill_limit).unwrap_or(usize::MAX),
-            files: files.transpose()?,
+            pool,
+            spill_limit_chunks,
+            files,
             state: Mutex::new(state),
             changed: watch::Sender::new(()),
             room: tokio::sync::Mutex::default(),
             ending: Arc::default(),
-        }))
+        })
     }
 
     /// Begins to make the first slab. Call it in the runtime that the store is to live in.
@@ -225,7 +248,7 @@ impl Store {
     pub fn usage(&self) -> Usage {
         let state = self.state();
         Usage {
-            pool_bytes: u64::from(self.max_slabs) * self.slab_bytes,
+            pool_bytes: u64::from(self.pool.max_slabs) * self.slab_bytes,
             spill_limit_bytes: (self.spill_limit_chunks as u64).saturating_mul(CHUNK_BYTES),
             spill_disk: self
                 .files
@@ -245,7 +268,7 @@ impl Store {
     }
 
     fn pool_slots(&self) -> usize {
-        self.max_slabs as usize * self.slab_slots as usize
+        self.pool.max_slabs as usize * self.slab_slots as usize
     }
 
     /// Deletes files of chunks that are in slots again. Before anybody could write them again: call it with the state
@@ -264,6 +287,39 @@ impl Store {
             let files = files.clone();
             tokio::task::spawn_blocking(move || chunks.into_iter().for_each(|chunk| files.remove(chunk)));
         }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.pool.give_back(self.state.get_mut().unwrap_or_else(PoisonError::into_inner).slabs.len());
+    }
+}
+
+impl Pool {
+    /// Takes one more slab for a store that has so many. Each may have one.
+    fn take(&self, has: u32) -> bool {
+        let more = |slabs: u32| (has == 0 || slabs < self.max_slabs).then_some(slabs.saturating_add(1));
+        self.slabs.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    fn give_back(&self, slabs: usize) {
+        self.slabs.fetch_sub(u32::try_from(slabs).unwrap_or(u32::MAX), Ordering::Relaxed);
+    }
+}
+
+impl Usage {
+    /// That of both stores, of one pool, of which this one spills.
+    pub(in crate::server) fn with(mut self, other: Self) -> Self {
+        let (index, theirs) = (&mut self.index, other.index);
+        index.total_slots += theirs.total_slots;
+        index.used_slots += theirs.used_slots;
+        index.chunks += theirs.chunks;
+        index.shared += theirs.shared;
+        index.saved_bytes = index.saved_bytes.saturating_add(theirs.saved_bytes);
+        index.spilled += theirs.spilled;
+        index.clients.extend(theirs.clients);
+        self
     }
 }
 

@@ -27,6 +27,20 @@ pub struct Report {
     pub contradictions: Vec<String>,
 }
 
+impl Report {
+    /// That of both.
+    pub(in crate::server) fn with(mut self, other: Self) -> Self {
+        self.chunks += other.chunks;
+        self.checked += other.checked;
+        self.checked_bytes += other.checked_bytes;
+        self.shared += other.shared;
+        self.spilled += other.spilled;
+        self.damaged.extend(other.damaged);
+        self.contradictions.extend(other.contradictions);
+        self
+    }
+}
+
 impl Store {
     /// Hashes every chunk whose content is known, in memory and in files, and checks the bookkeeping. Takes as long as
     /// reading all of it does.

@@ -1,18 +1,16 @@
-//! A GPU of the node, as the rest of the server sees it: what is known of it, and where its worker is given orders.
+//! A GPU of the node, as the rest of the server sees it: what is known of it, and who executes what there.
 
-use crate::server::scheduler::Words;
+use crate::server::realms::Realms;
 use crate::server::store::Store;
+use crate::server::workers::enclosures::{Enclosures, TooManyEnclosures};
+use crate::server::workers::executor::Executor;
 use crate::server::workers::gpu_time::GpuTimes;
-use crate::server::workers::learned::Learned;
-use crate::server::workers::order::Order;
-use crate::server::workers::outstanding::Served;
+use crate::server::workers::kind::Site;
 use crate::server::workers::peers::Peers;
-use crate::server::workers::process::Recipe;
-use crate::server::workers::spare::Spare;
-use crate::server::workers::status::{SpareState, State, Status};
+use crate::server::workers::status::Status;
 use crate::server::workers::supervisor::Supervisor;
-use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::{mpsc, oneshot, watch};
+use std::sync::Arc;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// A GPU of the node.
@@ -20,67 +18,77 @@ use tokio::task::JoinHandle;
 pub struct Gpu {
     /// Its number, as the driver counts.
     pub index: u32,
-    /// Where its worker is sent orders.
-    pub orders: mpsc::UnboundedSender<Order>,
-    /// What is known of it.
-    pub status: watch::Receiver<Status>,
-    times: Arc<Mutex<GpuTimes>>,
     peers: Arc<Peers>,
+    /// The executor of the functions that share it.
+    shared: Arc<Executor>,
+    /// Those of strict functions.
+    enclosures: Arc<Enclosures>,
 }
 
 impl Gpu {
-    /// Starts a worker and keeps one running until `stop` turns true. The task ends when the last worker did. `at` is its place among
-    /// the server's GPUs; `words` is
-    /// told what happens there.
+    /// Starts a worker and keeps one running until the server is to end. The task ends when the last worker did. Strict functions have
+    /// at most so many enclosures.
     #[must_use]
     pub(crate) fn supervise(
-        at: usize,
-        index: u32,
-        recipe: Recipe,
-        (store, peers): (Arc<Store>, Arc<Peers>),
-        learned: Arc<Learned>,
-        words: Words,
-        stop: watch::Receiver<bool>,
+        site: Site,
+        store: Arc<Store>,
+        realms: Arc<Realms>,
+        most_enclosures: u32,
     ) -> (Self, JoinHandle<()>) {
-        let (orders, inbox) = mpsc::unbounded_channel();
-        let starting = Status {
-            state: State::Starting,
-            device: None,
-            worker_pid: None,
-            worker_restarts: 0,
-            silence: None,
-            spare: if recipe.begin.spare { SpareState::Starting } else { SpareState::Off },
-        };
-        let (publish, status) = watch::channel(starting);
-        let spare = Spare::new(&recipe, index, &publish, &stop);
-        let times = Arc::<Mutex<GpuTimes>>::default();
-        let supervisor = Supervisor {
-            at,
-            index,
-            recipe,
-            store,
-            peers: peers.clone(),
-            learned,
-            words,
-            inbox,
-            status: publish,
-            times: times.clone(),
-            stop,
-            served: Served::default(),
-            lost_context: None,
-            accused: (Vec::new(), None),
-            has_served: false,
-            spare,
-            leaving: None,
-            has_suspects: false,
-        };
-        (Self { index, orders, status, times, peers }, tokio::spawn(supervisor.run()))
+        let (index, peers) = (site.index, site.peers.clone());
+        let enclosures = Enclosures::new(site.clone(), realms, most_enclosures);
+        let (shared, supervisor) = Supervisor::of_shared(site, store);
+        (Self { index, peers, shared, enclosures }, tokio::spawn(supervisor.run()))
+    }
+
+    /// The executor of a strict function there.
+    ///
+    /// # Errors
+    /// [`TooManyEnclosures`].
+    pub fn enclosure(&self, function: &str) -> Result<Arc<Executor>, TooManyEnclosures> {
+        self.enclosures.enter(function)
+    }
+
+    /// Whether a strict function has an executor there, or may have one.
+    #[must_use]
+    pub fn may_enclose(&self, function: &str) -> bool {
+        self.enclosures.may_enter(function)
+    }
+
+    /// The executors of strict functions there, by function.
+    #[must_use]
+    pub fn enclosed(&self) -> Vec<(String, Arc<Executor>)> {
+        self.enclosures.list()
+    }
+
+    /// What the context of each of them takes of the GPU's memory.
+    #[must_use]
+    pub fn context_bytes(&self) -> u64 {
+        self.enclosures.context_bytes()
+    }
+
+    /// For whoever waits for their end.
+    #[must_use]
+    pub(crate) fn enclosures(&self) -> Arc<Enclosures> {
+        self.enclosures.clone()
+    }
+
+    /// The executor of the functions that share it.
+    #[must_use]
+    pub fn shared(&self) -> &Arc<Executor> {
+        &self.shared
+    }
+
+    /// All executors there.
+    #[must_use]
+    pub fn executors(&self) -> Vec<Arc<Executor>> {
+        std::iter::once(self.shared.clone()).chain(self.enclosed().into_iter().map(|(_, its)| its)).collect()
     }
 
     /// What is known of it now.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.status.borrow().clone()
+        self.shared.status()
     }
 
     /// The links to the workers of others, the same of all GPUs.
@@ -92,14 +100,10 @@ impl Gpu {
     /// How long functions have used it, as far as its workers were asked.
     #[must_use]
     pub fn times(&self) -> GpuTimes {
-        self.times.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Gives an order whose answer comes by the channel that `order` is made of; `None` if there will be none.
-    pub async fn ask<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Option<T> {
-        let (done, answer) = oneshot::channel();
-        self.orders.send(order(done)).ok()?;
-        answer.await.ok()
+        let mut times = self.shared.times();
+        times.add(&self.enclosures.past());
+        self.enclosed().iter().for_each(|(_, executor)| times.add(&executor.times()));
+        times
     }
 }
 

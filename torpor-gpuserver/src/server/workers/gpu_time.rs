@@ -20,6 +20,14 @@ impl GpuTimes {
         }
     }
 
+    /// Others that have ended were used, too.
+    pub(super) fn add(&mut self, others: &Self) {
+        for (function, time) in others.by_function() {
+            let sum = self.ended.entry(function).or_default();
+            *sum = sum.saturating_add(time);
+        }
+    }
+
     /// The worker is gone; the next one counts from the beginning.
     pub fn bury(&mut self) {
         self.ended = self.by_function();

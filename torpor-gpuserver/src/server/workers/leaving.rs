@@ -59,7 +59,7 @@ impl Supervisor {
     /// The process is gone that was leaving.
     pub(super) fn has_left(&mut self, epitaph: &str) {
         let Some(Leaving { mut served, orders, death, error, .. }) = self.leaving.take() else { return };
-        tracing::debug!(gpu = self.index, "the worker's process is gone: {epitaph}");
+        tracing::debug!(gpu = self.site.index, "the worker's process is gone: {epitaph}");
         self.bereave(&mut served, death, error);
         // They are of clients that nobody serves now.
         orders.into_iter().for_each(|order| drop(served.order(order)));
@@ -96,7 +96,7 @@ impl Supervisor {
                 false => {
                     self.store.forget(ClientId(client));
                     let reason = "its GPU's worker died".to_owned();
-                    self.words.events.tell(What::ClientFailed { client, reason });
+                    self.site.words.events.tell(What::ClientFailed { client, reason });
                 }
             }
         }
@@ -108,6 +108,6 @@ impl Supervisor {
         let orphan = |(client, state)| Orphan { client: ClientId(client), state, error };
         let orphans = survivors.into_iter().map(orphan).collect();
         // Whoever hears it is gone when the server is ending.
-        let _ = self.words.orphans.send(Bereaved { orphans, death: death.clone() });
+        let _ = self.site.words.orphans.send(Bereaved { orphans, death: death.clone() });
     }
 }

@@ -1,10 +1,15 @@
-//! The worker processes: one per GPU and a spare, kept running, asked, and heard.
+//! The worker processes: of each GPU one for those that share it, its spare, and one for each strict function that is there; kept
+//! running, asked, and heard.
 
+pub(crate) mod enclosures;
+pub(crate) mod executor;
 pub(crate) mod gpu;
 pub(crate) mod gpu_time;
 pub(crate) mod heartbeat;
+pub(crate) mod kind;
 pub(crate) mod learned;
 mod leaving;
+pub(crate) mod ledger;
 pub(crate) mod order;
 mod outbox;
 pub(crate) mod outstanding;

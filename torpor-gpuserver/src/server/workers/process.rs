@@ -4,6 +4,7 @@
 
 use crate::server::options::ServerOptions;
 use crate::server::settings::declare::text;
+use crate::server::size::ByteSize;
 use crate::server::workers::socket::PacketSocket;
 use rustix::process::{Pid, Signal, kill_process};
 use std::io;
@@ -55,6 +56,7 @@ impl Recipe {
             swap_group_bytes: flags.swap_group().0,
             cover: scheduler.cover(),
             spare: scheduler.spare_worker(),
+            enclosed: false,
         };
         Self { program: options.program.clone(), begin }
     }
@@ -77,6 +79,21 @@ pub enum StartError {
     /// It ended, or closed its socket.
     #[error("it ended before it was ready ({0}); its messages are above")]
     Ended(String),
+    /// There is no room for its context.
+    #[error(
+        "GPU {gpu} has no room for the enclosure of function {function}: its context takes {context} of the {limit} that functions may \
+         use, and what others have cannot leave; end or unpin some"
+    )]
+    Full {
+        /// Which GPU.
+        gpu: u32,
+        /// Whose enclosure.
+        function: String,
+        /// What it takes.
+        context: ByteSize,
+        /// What all have.
+        limit: ByteSize,
+    },
     /// It takes too long.
     #[error("it was not ready within {} seconds; is the GPU hung? (`nvidia-smi` would hang too)", START_TIMEOUT.as_secs())]
     Slow,

@@ -28,6 +28,8 @@ const KILL_GRACE: Duration = Duration::from_secs(2);
 /// Why a worker serves no longer.
 pub(super) enum End {
     Stopped,
+    /// Nobody gives it orders any more.
+    Closed,
     Died {
         /// For people.
         reason: String,
@@ -58,7 +60,7 @@ impl Supervisor {
                         if let from_worker::Body::DeviceFault(fault) = &body {
                             self.lost_context = Some(fault_code(fault.code));
                             self.accused = (fault.suspects.clone(), fault.culprit);
-                            fault.ran_ahead.iter().for_each(|function| self.learned.ran_ahead(function));
+                            fault.ran_ahead.iter().for_each(|function| self.site.learned.ran_ahead(function));
                             deadline.get_or_insert(Instant::now() + FAULT_GRACE);
                             // It serves no client any more, though it is still there.
                             self.publish(|status| status.state = State::Starting);
@@ -68,11 +70,12 @@ impl Supervisor {
                             heartbeat.hear(driver_silent, std::time::Instant::now());
                             self.note_silence(&heartbeat);
                             if pong.working > 1 {
-                                self.words.events.tell(What::Crowded { gpu: self.at });
+                                self.site.words.events.tell(What::Crowded { gpu: self.site.at });
                             }
                         }
                         if let from_worker::Body::SlabReady(ready) = &body {
-                            self.peers.hear_host(self.at, ready.bytes_per_second);
+                            let (peers, at) = (self.peers(), self.site.at);
+                            peers.into_iter().for_each(|peers| peers.hear_host(at, ready.bytes_per_second));
                         }
                         match self.store.hear(at_store, body) {
                             Some(from_worker::Body::Released(released)) => {
@@ -86,17 +89,26 @@ impl Supervisor {
                                 state.into_iter().for_each(|state| self.served.covered(covered.client, state));
                             }
                             Some(from_worker::Body::Lent(lent)) => {
-                                self.peers.hear_lent(self.at, lent, descriptors);
+                                if let Some(peers) = self.peers() {
+                                    peers.hear_lent(self.site.at, lent, descriptors);
+                                }
                             }
                             Some(from_worker::Body::Borrowed(borrowed)) => {
-                                let linked = self.peers.hear_borrowed(self.at, borrowed);
-                                linked.into_iter().for_each(|what| self.words.events.tell(what));
+                                let linked =
+                                    self.peers().and_then(|peers| peers.hear_borrowed(self.site.at, borrowed));
+                                linked.into_iter().for_each(|what| self.site.words.events.tell(what));
                             }
                             Some(from_worker::Body::Happened(happened)) => {
-                                self.words.events.tell_turn(self.at, happened);
+                                self.site.words.events.tell_turn(self.site.at, happened);
                             }
                             Some(from_worker::Body::Waiting(waiting)) => {
-                                self.words.events.tell(What::Waiting { client: waiting.client });
+                                self.site.words.events.tell(What::Waiting { client: waiting.client });
+                            }
+                            Some(from_worker::Body::MemoryWanted(wanted)) => {
+                                self.seat.iter().for_each(|seat| seat.want(wanted));
+                            }
+                            Some(from_worker::Body::MemoryYielded(yielded)) => {
+                                self.seat.iter().for_each(|seat| seat.yielded(yielded));
                             }
                             Some(from_worker::Body::Usage(mut usage)) => {
                                 let times = std::mem::take(&mut usage.times);
@@ -105,7 +117,7 @@ impl Supervisor {
                             }
                             Some(from_worker::Body::Seek(seek)) => {
                                 // Nobody hears it when the server is ending.
-                                let _ = self.words.seeking.send((ClientId(seek.client), ClientId(seek.exporter)));
+                                let _ = self.site.words.seeking.send((ClientId(seek.client), ClientId(seek.exporter)));
                             }
                             // It is about to end, and the client is asked for at the next one.
                             Some(from_worker::Body::Attached(_)) if self.lost_context.is_some() => {}
@@ -137,11 +149,14 @@ impl Supervisor {
                         let _ = outbox.send(Outgoing { message, attachment: Attachment::Nothing });
                     }
                     self.note_silence(&heartbeat);
+                    if self.close_if_deserted() {
+                        return End::Closed;
+                    }
                 }
                 error = &mut sending => {
                     return self.died(&format!("it takes no messages: {error}"), false);
                 }
-                _ = stopped(&mut self.stop) => return End::Stopped,
+                _ = stopped(&mut self.site.stop) => return End::Stopped,
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     if is_killed {
                         return self.died("it did not end", false);
@@ -164,9 +179,9 @@ impl Supervisor {
             (before, now) if before == now => return,
             (_, Some(_)) => {
                 let said = silence.map(|silence| silence.to_string()).unwrap_or_default();
-                tracing::error!(gpu = self.index, pid, "{said}");
+                tracing::error!(gpu = self.site.index, pid, "{said}");
             }
-            (_, None) => tracing::info!(gpu = self.index, pid, "worker and driver answer again"),
+            (_, None) => tracing::info!(gpu = self.site.index, pid, "worker and driver answer again"),
         }
         self.publish(|status| status.silence = silence);
     }
@@ -183,9 +198,9 @@ impl Supervisor {
         match body {
             from_worker::Body::ClientFault(fault) => {
                 let (client, reason) = (fault.client, fault.reason.clone());
-                self.words.events.tell(What::ClientFailed { client, reason });
+                self.site.words.events.tell(What::ClientFailed { client, reason });
                 tracing::warn!(
-                    gpu = self.index,
+                    gpu = self.site.index,
                     client = fault.client,
                     "client served no longer: {}",
                     fault.reason
@@ -194,7 +209,7 @@ impl Supervisor {
             from_worker::Body::DeviceFault(fault) => {
                 let (clients, error) = (self.served.count(), fault_code(fault.code));
                 tracing::error!(
-                    gpu = self.index,
+                    gpu = self.site.index,
                     clients,
                     "the GPU's context is lost, {error}: {}",
                     fault.reason

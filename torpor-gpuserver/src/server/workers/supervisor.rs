@@ -6,19 +6,19 @@
 
 use crate::gpu_limit::gpu_limit_bytes;
 use crate::policy::event::What;
-use crate::server::scheduler::Words;
 use crate::server::store::Store;
+use crate::server::workers::executor::Executor;
 use crate::server::workers::gpu::stopped;
 use crate::server::workers::gpu_time::GpuTimes;
-use crate::server::workers::learned::Learned;
+use crate::server::workers::kind::{Kind, Site};
 use crate::server::workers::leaving::Leaving;
+use crate::server::workers::ledger::Seat;
 use crate::server::workers::order::{Death, NotServed, Order};
 use crate::server::workers::outstanding::Served;
-use crate::server::workers::peers::Peers;
-use crate::server::workers::process::{LAST_WORDS, Recipe, StartError, WorkerProcess};
+use crate::server::workers::process::{LAST_WORDS, StartError, WorkerProcess};
 use crate::server::workers::serving::End;
 use crate::server::workers::spare::{Spare, Standby};
-use crate::server::workers::status::{State, Status};
+use crate::server::workers::status::{SpareState, State, Status};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -33,17 +33,14 @@ const HEALTHY: Duration = Duration::from_secs(30);
 
 /// Keeps one worker running.
 pub(super) struct Supervisor {
-    pub(super) at: usize,
-    pub(super) index: u32,
-    pub(super) recipe: Recipe,
+    pub(super) site: Site,
+    pub(super) kind: Kind,
+    /// What its worker has of the GPU's memory.
+    pub(super) seat: Option<Seat>,
     pub(super) store: Arc<Store>,
-    pub(super) peers: Arc<Peers>,
-    pub(super) learned: Arc<Learned>,
-    pub(super) words: Words,
     pub(super) inbox: mpsc::UnboundedReceiver<Order>,
     pub(super) status: watch::Sender<Status>,
     pub(super) times: Arc<Mutex<GpuTimes>>,
-    pub(super) stop: watch::Receiver<bool>,
     pub(super) served: Served,
     pub(super) lost_context: Option<CudaError>,
     /// Who may have lost it, the most suspicious last, and who has, as the worker says.
@@ -58,19 +55,59 @@ pub(super) struct Supervisor {
 }
 
 impl Supervisor {
-    /// Until the server is to end.
+    pub(super) fn new(site: Site, kind: Kind, store: Arc<Store>) -> (Arc<Executor>, Self) {
+        let (orders, inbox) = mpsc::unbounded_channel();
+        let is_enclosure = matches!(kind, Kind::Enclosure { .. });
+        let has_spare = site.recipe.begin.spare && !is_enclosure;
+        let starting = Status {
+            state: State::Starting,
+            device: None,
+            worker_pid: None,
+            worker_restarts: 0,
+            silence: None,
+            spare: if has_spare { SpareState::Starting } else { SpareState::Off },
+        };
+        let (publish, status) = watch::channel(starting);
+        let spare = match has_spare {
+            true => Spare::new(&site.recipe, site.index, &publish, &site.stop),
+            false => Spare::Off,
+        };
+        let times = Arc::<Mutex<GpuTimes>>::default();
+        let executor = Executor::new(site.at, is_enclosure, status, store.clone(), orders, times.clone());
+        let supervisor = Self {
+            site,
+            kind,
+            seat: None,
+            store,
+            inbox,
+            status: publish,
+            times,
+            served: Served::default(),
+            lost_context: None,
+            accused: (Vec::new(), None),
+            has_served: false,
+            spare,
+            leaving: None,
+            has_suspects: false,
+        };
+        (Arc::new(executor), supervisor)
+    }
+
+    /// Until the server is to end, or an enclosure is closed.
     pub(super) async fn run(mut self) {
         let mut pause = FIRST_PAUSE;
-        loop {
+        while !self.close_if_deserted() {
             let started = Instant::now();
             let reason = match self.live().await {
-                Ok(End::Stopped) => break,
+                Ok(End::Stopped | End::Closed) => break,
                 Ok(End::Died { reason, .. }) => {
-                    tracing::error!(gpu = self.index, "the worker died ({reason}); starting another");
+                    let what = self.name(&format!("the worker died ({reason}); starting another"));
+                    tracing::error!(gpu = self.site.index, "{what}");
                     reason
                 }
                 Err(error) => {
-                    tracing::error!(gpu = self.index, "the worker did not start: {error}");
+                    let what = self.name(&format!("the worker did not start: {error}"));
+                    tracing::error!(gpu = self.site.index, "{what}");
                     self.publish(|status| status.state = State::Failed(error.to_string()));
                     error.to_string()
                 }
@@ -105,9 +142,11 @@ impl Supervisor {
     async fn live(&mut self) -> Result<End, StartError> {
         (self.lost_context, self.has_served) = (None, false);
         self.accused = (Vec::new(), None);
+        // Before there is a process that takes memory, and until there is none any more.
+        let seat = self.sit_down().await?;
         let (mut worker, device) = match self.spare.take().await {
             Some(Standby { worker, device }) => (worker, device),
-            None => (WorkerProcess::spawn(&self.recipe, self.index).await?, None),
+            None => (WorkerProcess::spawn(&self.site.recipe, self.site.index).await?, None),
         };
         self.publish(|status| status.worker_pid = worker.pid());
         let what = if device.is_some() { "the spare worker has taken over" } else { "is ready" };
@@ -115,7 +154,7 @@ impl Supervisor {
             Some(device) => Ok(device),
             None => tokio::select! {
                 ready = worker.ready() => ready.map(Arc::new),
-                _ = stopped(&mut self.stop) => {
+                _ = stopped(&mut self.site.stop) => {
                     worker.dismiss().await;
                     return Ok(End::Stopped);
                 }
@@ -129,27 +168,39 @@ impl Supervisor {
                 return Err(error);
             }
         };
-        tracing::info!(gpu = self.index, pid = worker.pid(), "{}: {what}", device.name);
+        tracing::info!(gpu = self.site.index, pid = worker.pid(), "{}: {}", device.name, self.name(what));
         let name = device.name.clone();
-        let (limit, total) = (self.recipe.begin.gpu_limit_bytes, device.total_memory_bytes);
-        let limit_bytes = gpu_limit_bytes(limit, total, self.recipe.begin.spare);
-        self.words.events.tell(What::WorkerStarted { gpu: self.at, limit_bytes });
+        let (limit, total) = (self.site.recipe.begin.gpu_limit_bytes, device.total_memory_bytes);
+        let limit_bytes = gpu_limit_bytes(limit, total, self.site.recipe.begin.spare);
+        let (outbox, outgoing) = mpsc::unbounded_channel();
+        self.seat = match seat {
+            Some(seat) => {
+                seat.connect(outbox.clone());
+                Some(seat)
+            }
+            None => {
+                self.site.words.events.tell(What::WorkerStarted { gpu: self.site.at, limit_bytes });
+                Some(self.site.ledger.host(limit_bytes, outbox.clone()))
+            }
+        };
         self.publish(|status| {
             status.device = Some(device);
             status.state = State::Ready;
         });
         self.spare.keep(std::mem::take(&mut self.has_suspects));
-        let (outbox, outgoing) = mpsc::unbounded_channel();
-        let at_store = self.store.connect(self.index, outbox.clone());
-        self.peers.connect(self.at, (self.index, &name), &outbox);
-        if self.words.events.chronicle().is_followed()
+        let at_store = self.store.connect(self.site.index, outbox.clone());
+        if let Some(peers) = self.peers() {
+            peers.connect(self.site.at, (self.site.index, &name), &outbox);
+        }
+        if self.site.words.events.chronicle().is_followed()
             && let Some(message) = self.served.order(Order::Follow { events: true })
         {
             // The receiver is here.
             let _ = outbox.send(message);
         }
         let end = self.serve(&worker, at_store, &outbox, outgoing).await;
-        self.peers.disconnect(self.at).into_iter().for_each(|what| self.words.events.tell(what));
+        let unlinked = self.peers().map(|peers| peers.disconnect(self.site.at)).unwrap_or_default();
+        unlinked.into_iter().for_each(|what| self.site.words.events.tell(what));
         self.store.disconnect(at_store);
         match end {
             End::Stopped => {
@@ -157,8 +208,20 @@ impl Supervisor {
                 worker.dismiss().await;
                 Ok(End::Stopped)
             }
+            End::Closed => {
+                let pid = worker.pid();
+                worker.dismiss().await;
+                self.seat = None;
+                tracing::info!(
+                    gpu = self.site.index,
+                    pid,
+                    "{}",
+                    self.name("nobody needs it any more; it has ended")
+                );
+                Ok(End::Closed)
+            }
             End::Died { reason, has_closed } => {
-                tracing::debug!(gpu = self.index, "the worker serves no longer: {reason}");
+                tracing::debug!(gpu = self.site.index, "the worker serves no longer: {reason}");
                 self.times(GpuTimes::bury);
                 // Not ready from now on, before anybody can be placed here again.
                 self.publish(|status| status.state = State::Starting);
@@ -180,7 +243,11 @@ impl Supervisor {
                     self.bereave(&mut served, death, error);
                     reason
                 };
-                self.words.events.tell(What::WorkerLost { gpu: self.at, reason: reason.clone() });
+                self.seat = None;
+                if matches!(self.kind, Kind::Shared) {
+                    let (gpu, reason) = (self.site.at, reason.clone());
+                    self.site.words.events.tell(What::WorkerLost { gpu, reason });
+                }
                 Ok(End::Died { reason, has_closed })
             }
         }
@@ -192,7 +259,7 @@ impl Supervisor {
         loop {
             tokio::select! {
                 () = sleep_until(until) => return false,
-                _ = stopped(&mut self.stop) => return true,
+                _ = stopped(&mut self.site.stop) => return true,
                 order = self.inbox.recv() => match order {
                     Some(Order::Attach { done, .. }) => {
                         let reason = format!("the GPU has no worker now ({reason})");

@@ -1,11 +1,13 @@
 //! What the workers say of who uses what.
 
+use crate::server::workers::executor::Executor;
 use crate::server::workers::gpu::Gpu;
 use crate::server::workers::heartbeat::Silent;
 use crate::server::workers::order::Order;
 use crate::server::workers::status::State;
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
@@ -14,23 +16,28 @@ use torpor_proto::control::worker::{ClientUsage, Phase, Usage};
 /// How long workers may take; a list without figures is better than none.
 const TIMEOUT: Duration = Duration::from_millis(300);
 
-/// What each GPU's worker says, in the order of the GPUs; nothing where it does not answer in time.
-pub async fn by_gpu(gpus: &[Gpu]) -> Vec<Option<Usage>> {
+/// What the executors of each GPU say, in the order of the GPUs, that of those who share it first; nothing where one does not answer
+/// in time.
+pub async fn by_gpu(gpus: &[Gpu]) -> Vec<Vec<Option<Usage>>> {
     let deadline = Instant::now() + TIMEOUT;
-    let ask = |gpu: &Gpu| {
+    let ask = |executor: Arc<Executor>| {
         let (done, answer) = oneshot::channel();
-        let status = gpu.status();
+        let status = executor.status();
         let mute = status.silence.is_some_and(|silence| silence.who == Silent::Worker);
-        (status.state == State::Ready && !mute && gpu.orders.send(Order::ReportUsage { done }).is_ok())
+        (status.state == State::Ready && !mute && executor.order(Order::ReportUsage { done }))
             .then_some(answer)
     };
-    let asked: Vec<_> = gpus.iter().map(ask).collect();
+    let asked: Vec<Vec<_>> = gpus.iter().map(|gpu| gpu.executors().into_iter().map(ask).collect()).collect();
     let mut reports = Vec::with_capacity(asked.len());
-    for answer in asked {
-        reports.push(match answer {
-            Some(answer) => timeout_at(deadline, answer).await.ok().and_then(Result::ok),
-            None => None,
-        });
+    for answers in asked {
+        let mut said = Vec::with_capacity(answers.len());
+        for answer in answers {
+            said.push(match answer {
+                Some(answer) => timeout_at(deadline, answer).await.ok().and_then(Result::ok),
+                None => None,
+            });
+        }
+        reports.push(said);
     }
     reports
 }
@@ -38,7 +45,7 @@ pub async fn by_gpu(gpus: &[Gpu]) -> Vec<Option<Usage>> {
 /// What the workers say of each client, by its number.
 pub async fn by_client(gpus: &[Gpu]) -> HashMap<u64, ClientUsage> {
     let reports = by_gpu(gpus).await;
-    let clients = reports.into_iter().flatten().flat_map(|usage| usage.clients);
+    let clients = reports.into_iter().flatten().flatten().flat_map(|usage| usage.clients);
     clients.map(|usage| (usage.client, usage)).collect()
 }
 

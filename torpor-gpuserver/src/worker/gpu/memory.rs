@@ -6,13 +6,17 @@
 
 mod client;
 pub(crate) mod kept;
+pub(crate) mod neighbours;
 
 use crate::driver::{Device, PhysicalMemory, PinnedArray};
 use crate::policy::eviction::{self, Eviction, Resident};
 use crate::policy::sharing::{self, ActiveLimit};
 use crate::worker::gpu::memory::client::Client;
+use crate::worker::gpu::memory::neighbours::Neighbours;
 use crate::worker::gpu::run_queue::Turns;
+use crate::worker::gpu::tuning::Tuning;
 use crate::worker::mailbox::{Link, Wish};
+use crate::worker::server_socket::ServerSocket;
 use crate::worker::sync::lock;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -44,6 +48,7 @@ struct State {
     pool_bytes: u64,
     clients: HashMap<u64, Client>,
     uses: u64,
+    neighbours: Neighbours,
 }
 
 /// The physical memory of one GPU.
@@ -54,14 +59,16 @@ pub(crate) struct GpuMemory {
     eviction: Eviction,
     /// Since when anybody is here.
     first_client: OnceLock<Instant>,
+    server: Arc<ServerSocket>,
     /// What arrays are cleared with, once there is one.
     zeroes: Mutex<Option<PinnedArray>>,
     state: Mutex<State>,
 }
 
 impl GpuMemory {
-    /// At most `limit_bytes` for all functions together.
-    pub(crate) fn new(device: &Arc<Device>, limit_bytes: u64, eviction: Eviction) -> Self {
+    /// As the server says. Of those that share the GPU's memory with others, nothing at first.
+    pub(crate) fn new(device: &Arc<Device>, server: &Arc<ServerSocket>, tuning: &Tuning) -> Self {
+        let (limit_bytes, eviction) = (tuning.memory_limit_bytes, tuning.eviction);
         let state = State {
             available_bytes: limit_bytes,
             used_bytes: 0,
@@ -70,12 +77,14 @@ impl GpuMemory {
             pool_bytes: 0,
             clients: HashMap::new(),
             uses: 0,
+            neighbours: Neighbours::new(if tuning.enclosed { 0 } else { limit_bytes }),
         };
         Self {
             device: device.clone(),
             limit_bytes,
             eviction,
             first_client: OnceLock::new(),
+            server: server.clone(),
             zeroes: Mutex::default(),
             state: Mutex::new(state),
         }
@@ -114,6 +123,9 @@ impl GpuMemory {
     /// idle client can be evicted.
     pub(crate) fn join(&self, client: u64, more_bytes: u64, limit: ActiveLimit, active: usize) -> bool {
         let mut state = lock(&self.state);
+        if state.neighbours.waits_outside() {
+            return false;
+        }
         let needed_bytes = state.clients.get(&client).map_or(0, Client::needed_bytes);
         let memory = || state.beside(client);
         let joins = sharing::joins(limit, active, needed_bytes.saturating_add(more_bytes), memory);
@@ -152,7 +164,7 @@ impl GpuMemory {
         let line = turns.line();
         let mut state = lock(&self.state);
         let wanted = state.used_bytes.saturating_add(bytes);
-        let Some(missing) = wanted.checked_sub(state.available_bytes).filter(|&missing| missing > 0) else {
+        let Some(missing) = wanted.checked_sub(state.room_bytes()).filter(|&missing| missing > 0) else {
             state.used_bytes = wanted;
             if let Some(client) = state.clients.get_mut(&client) {
                 client.bytes += bytes;
@@ -164,6 +176,10 @@ impl GpuMemory {
         if state.clients.get_mut(&client).map_or(0, wanted) == 0 {
             state.unstick();
         }
+        let mut state = match self.ask_others_first(state, client, missing) {
+            Ok(state) => state,
+            Err(reserved) => return reserved,
+        };
         if let Some(victims) = eviction::victims(&state.residents(client, &line), missing, self.eviction) {
             victims.iter().filter_map(|victim| state.clients.get(victim)).for_each(|victim| {
                 victim.link.ask(Wish::Evict);
@@ -260,6 +276,7 @@ impl State {
         if let Some(client) = self.clients.get_mut(&client) {
             client.active = active;
             client.last_used = self.uses;
+            client.idle_since = Instant::now();
             client.stuck = None;
         }
     }
@@ -298,7 +315,7 @@ impl State {
     /// Kept pieces that are too much, beside what clients have.
     fn take_surplus(&mut self) -> Vec<PhysicalMemory> {
         let mut surplus = Vec::new();
-        while self.used_bytes + self.pool_bytes > self.available_bytes {
+        while self.used_bytes + self.pool_bytes > self.room_bytes() {
             let Some(largest) = self.pool.last_key_value().map(|(&bytes, _)| bytes) else { break };
             surplus.extend(self.take_from_pool(largest));
         }
@@ -317,7 +334,13 @@ impl State {
         }
     }
 
+    /// What functions may have now: what the driver has, and what other workers leave.
+    fn room_bytes(&self) -> u64 {
+        self.available_bytes.min(self.neighbours.allowance_bytes)
+    }
+
     fn wake_waiting(&self) {
+        self.neighbours.look_again();
         self.clients.values().filter(|client| client.wanted_bytes > 0).for_each(|client| client.link.wake());
     }
 }

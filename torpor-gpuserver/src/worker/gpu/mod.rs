@@ -120,7 +120,7 @@ impl Shared {
         tuning: Tuning,
     ) -> Self {
         Self {
-            memory: Arc::new(GpuMemory::new(&device, tuning.memory_limit_bytes, tuning.eviction)),
+            memory: Arc::new(GpuMemory::new(&device, &server, &tuning)),
             ipc: Ipc::default(),
             turns: Turns::new(tuning.active_clients),
             gpu_time: GpuTime::new(),

@@ -93,6 +93,11 @@ impl Turns {
         queue.wake_first();
     }
 
+    /// What kept the first in line from its turn may be over.
+    pub(crate) fn go_on(&self) {
+        lock(&self.queue).wake_first();
+    }
+
     /// Who waits, the next one first.
     pub(crate) fn line(&self) -> Vec<u64> {
         lock(&self.queue).waiting.iter().map(|waiting| waiting.link.client).collect()

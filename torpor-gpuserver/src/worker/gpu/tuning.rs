@@ -31,6 +31,8 @@ pub(crate) struct Tuning {
     pub(crate) context_limit_bytes: u64,
     /// Whether the server is given idle clients' states.
     pub(crate) cover: bool,
+    /// Whether it is for one function alone, beside other workers of the GPU.
+    pub(crate) enclosed: bool,
 }
 
 impl Tuning {
@@ -49,6 +51,7 @@ impl Tuning {
             eviction: Eviction::from_str(&begin.eviction, false)?,
             context_limit_bytes: context_limit_bytes(memory_limit_bytes, total_bytes, begin.spare),
             cover: begin.cover,
+            enclosed: begin.enclosed,
         })
     }
 }

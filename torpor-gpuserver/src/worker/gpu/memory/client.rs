@@ -17,6 +17,8 @@ pub(super) struct Client {
     /// How much of it stays on the GPU while the client is there: its arrays.
     pub(super) kept_bytes: u64,
     pub(super) last_used: u64,
+    /// Since when it has been idle, if it is.
+    pub(super) idle_since: Instant,
     pub(super) active: bool,
     pub(super) pinned: bool,
     /// Since when its memory cannot be saved.
@@ -33,6 +35,7 @@ impl Client {
             bytes: 0,
             kept_bytes: 0,
             last_used: 0,
+            idle_since: Instant::now(),
             active: false,
             pinned,
             stuck: None,
@@ -64,6 +67,11 @@ impl Client {
     pub(super) fn is_heavy(&self) -> bool {
         let seconds = self.needed_bytes() as f64 / Topology::default().bytes_per_second(0, 1);
         seconds > self.link.turn_takes().as_secs_f64()
+    }
+
+    /// Whether it may be asked to leave now.
+    pub(super) fn is_evictable(&self) -> bool {
+        !self.active && !self.pinned && self.stuck.is_none() && self.evictable_bytes() > 0
     }
 
     pub(super) fn is_stuck(&self) -> bool {

@@ -57,6 +57,7 @@ fn worker(images: PathBuf, arena: AddressRange) -> (Arc<Shared>, Reservation, Ow
         eviction: Eviction::Lru,
         context_limit_bytes: 1 << 20,
         cover: false,
+        enclosed: false,
     };
     let limits = ImageLimits { disk_bytes: u64::MAX, code_bytes: u64::MAX };
     let images = ImageStore::open(images, limits).expect("a directory");
