@@ -99,6 +99,8 @@ PIECES = [
     Piece("sharing-two", "busy functions on two GPUs", "sharing/run", "--gpus 2", "--gpus 2 --for 8", gpus=2),
     Piece("faults", "a fault beside others", "faults/run", "", "", "--simulated"),
     Piece("robustness", "neighbours that are killed, endless or forked", "robustness/run"),
+    Piece("isolation", "what strict functions keep from others, and what a change of turn costs", "isolation/run", "", "--rounds 40",
+          "--simulated --rounds 20"),
     Piece("router", "what the router costs", "router/run", "--router {binaries}/torpor-router",
           "--router {binaries}/torpor-router --seconds 3 --waiting 2000",
           "--router {binaries}/torpor-router --seconds 3 --waiting 2000", folder="", gpus=0, tools=("wrk", "nginx")),
