@@ -27,9 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const READING: Duration = Duration::from_millis(100);
 
 /// Between two looks, first and after a while.
-const NAPS: [Duration; 2] = [Duration::from_micros(20), Duration::from_millis(1)];
+const NAPS: [Duration; 2] = [Duration::from_micros(20), Duration::from_micros(200)];
 
-/// After so long nobody is in a hurry any more.
+/// After so long hardly anybody comes any more; whoever does waits for one nap before the first of its memory is on its way.
 const HURRY: Duration = Duration::from_millis(20);
 
 /// A client's memory that another worker may read.
