@@ -96,18 +96,18 @@ DONE:
 .visible .entry leave_local() {{
   .local .align 4 .b8 room[{LOCAL_WORDS * 4}];
   .reg .pred %p; .reg .b32 %r<3>; .reg .b64 %rd<3>;
-  mov.u64 %rd1, room; mov.u32 %r1, 0; mov.u32 %r2, {SECRET};
+  mov.u64 %rd1, room; cvta.local.u64 %rd1, %rd1; mov.u32 %r1, 0; mov.u32 %r2, {SECRET};
 AGAIN:
-  cvt.u64.u32 %rd2, %r1; add.u64 %rd2, %rd1, %rd2; st.volatile.local.u32 [%rd2], %r2;
+  cvt.u64.u32 %rd2, %r1; add.u64 %rd2, %rd1, %rd2; st.volatile.u32 [%rd2], %r2;
   add.u32 %r1, %r1, 4; setp.lt.u32 %p, %r1, {LOCAL_WORDS * 4}; @%p bra AGAIN;
   ret;
 }}
 .visible .entry find_local(.param .u64 count) {{
   .local .align 4 .b8 room[{LOCAL_WORDS * 4}];
   .reg .pred %p, %q; .reg .b32 %r<4>; .reg .b64 %rd<4>;
-  ld.param.u64 %rd3, [count]; mov.u64 %rd1, room; mov.u32 %r1, 0;
+  ld.param.u64 %rd3, [count]; mov.u64 %rd1, room; cvta.local.u64 %rd1, %rd1; mov.u32 %r1, 0;
 AGAIN:
-  cvt.u64.u32 %rd2, %r1; add.u64 %rd2, %rd1, %rd2; ld.volatile.local.u32 %r2, [%rd2];
+  cvt.u64.u32 %rd2, %r1; add.u64 %rd2, %rd1, %rd2; ld.volatile.u32 %r2, [%rd2];
   setp.eq.u32 %q, %r2, {SECRET}; @%q atom.global.add.u32 %r3, [%rd3], 1;
   add.u32 %r1, %r1, 4; setp.lt.u32 %p, %r1, {LOCAL_WORDS * 4}; @%p bra AGAIN;
   ret;

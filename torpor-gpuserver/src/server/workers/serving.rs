@@ -25,6 +25,17 @@ const FAULT_GRACE: Duration = Duration::from_millis(250);
 /// How long one that is killed may take to end, until it is given up.
 const KILL_GRACE: Duration = Duration::from_secs(2);
 
+/// What may still run of a worker that serves no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Threads {
+    /// Anything.
+    Running,
+    /// Nothing, as its end of the socket is closed: its process is ending.
+    Gone,
+    /// Nothing that uses what it shares with others: it waits to be killed.
+    Ended,
+}
+
 /// Why a worker serves no longer.
 pub(super) enum End {
     Stopped,
@@ -33,8 +44,8 @@ pub(super) enum End {
     Died {
         /// For people.
         reason: String,
-        /// It was its own end of the socket that closed: none of its threads runs any more.
-        has_closed: bool,
+        /// What may still run of it.
+        threads: Threads,
     },
 }
 
@@ -80,7 +91,7 @@ impl Supervisor {
                         match self.store.hear(at_store, body) {
                             Some(from_worker::Body::Released(released)) => {
                                 let Some(state) = descriptors.into_iter().next() else {
-                                    return self.died("it gave a client up without its state", false);
+                                    return self.died("it gave a client up without its state", Threads::Running);
                                 };
                                 self.served.released(released.client, state);
                             }
@@ -119,6 +130,9 @@ impl Supervisor {
                                 // Nobody hears it when the server is ending.
                                 let _ = self.site.words.seeking.send((ClientId(seek.client), ClientId(seek.exporter)));
                             }
+                            Some(from_worker::Body::Quiet(_)) if self.lost_context.is_some() => {
+                                return self.died("nothing of it runs any more", Threads::Ended);
+                            }
                             // It is about to end, and the client is asked for at the next one.
                             Some(from_worker::Body::Attached(_)) if self.lost_context.is_some() => {}
                             Some(body) => {
@@ -129,8 +143,8 @@ impl Supervisor {
                         }
                     }
                     Ok(Some((FromWorker { body: None }, _))) => {}
-                    Ok(None) => return self.died("it closed its socket", true),
-                    Err(error) => return self.died(&format!("its socket failed: {error}"), false),
+                    Ok(None) => return self.died("it closed its socket", Threads::Gone),
+                    Err(error) => return self.died(&format!("its socket failed: {error}"), Threads::Running),
                 },
                 epitaph = gone(&mut self.leaving) => self.has_left(&epitaph),
                 order = self.inbox.recv() => match order {
@@ -154,12 +168,12 @@ impl Supervisor {
                     }
                 }
                 error = &mut sending => {
-                    return self.died(&format!("it takes no messages: {error}"), false);
+                    return self.died(&format!("it takes no messages: {error}"), Threads::Running);
                 }
                 _ = stopped(&mut self.site.stop) => return End::Stopped,
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     if is_killed {
-                        return self.died("it did not end", false);
+                        return self.died("it did not end", Threads::Running);
                     }
                     worker.kill();
                     (is_killed, deadline) = (true, Some(Instant::now() + KILL_GRACE));
@@ -186,12 +200,12 @@ impl Supervisor {
         self.publish(|status| status.silence = silence);
     }
 
-    fn died(&self, what: &str, has_closed: bool) -> End {
+    fn died(&self, what: &str, threads: Threads) -> End {
         let reason = match self.lost_context {
             Some(error) => format!("its context is lost: {error}; {what}"),
             None => what.to_owned(),
         };
-        End::Died { reason, has_closed }
+        End::Died { reason, threads }
     }
 
     fn log(&self, body: &from_worker::Body) {

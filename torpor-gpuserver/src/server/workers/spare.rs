@@ -5,6 +5,7 @@
 //! made again after a pause that grows; the server goes on without it meanwhile.
 
 use crate::server::workers::gpu::stopped;
+use crate::server::workers::leaving::LINGER;
 use crate::server::workers::process::{LAST_WORDS, Recipe, WorkerProcess};
 use crate::server::workers::status::{SpareState, Status};
 use std::sync::Arc;
@@ -113,7 +114,7 @@ pub(super) struct Keeper {
     failures: u32,
     /// The operator knows that there is none.
     has_told: bool,
-    /// The next one is made without a pause.
+    /// The next one is made as soon as those that go on at once have done so.
     is_urgent: bool,
 }
 
@@ -141,7 +142,7 @@ impl Keeper {
 
     /// One spare, from the pause before it to its end. `Ok` when it is wanted, or the server is ending; else why it is no more.
     async fn stand(&mut self, wanted: &mut oneshot::Receiver<()>) -> Result<Option<Standby>, String> {
-        let pause = if std::mem::take(&mut self.is_urgent) { Duration::ZERO } else { pause(self.failures) };
+        let pause = if std::mem::take(&mut self.is_urgent) { LINGER } else { pause(self.failures) };
         tokio::select! {
             () = sleep(pause) => {}
             _ = &mut *wanted => return Ok(None),

@@ -16,7 +16,7 @@ use crate::server::workers::ledger::Seat;
 use crate::server::workers::order::{Death, NotServed, Order};
 use crate::server::workers::outstanding::Served;
 use crate::server::workers::process::{LAST_WORDS, StartError, WorkerProcess};
-use crate::server::workers::serving::End;
+use crate::server::workers::serving::{End, Threads};
 use crate::server::workers::spare::{Spare, Standby};
 use crate::server::workers::status::{SpareState, State, Status};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -220,7 +220,7 @@ impl Supervisor {
                 );
                 Ok(End::Closed)
             }
-            End::Died { reason, has_closed } => {
+            End::Died { reason, threads } => {
                 tracing::debug!(gpu = self.site.index, "the worker serves no longer: {reason}");
                 self.times(GpuTimes::bury);
                 // Not ready from now on, before anybody can be placed here again.
@@ -234,8 +234,8 @@ impl Supervisor {
                 let what = "its GPU's worker died".to_owned();
                 let death = Arc::new(Death { reason: what, fault: self.lost_context, suspects, culprit });
                 self.wait_for_leaving().await;
-                let reason = if has_closed && self.status.borrow().spare.is_ready() {
-                    self.let_leave(worker, patience, death, error);
+                let reason = if threads != Threads::Running && self.status.borrow().spare.is_ready() {
+                    self.let_leave((worker, threads), patience, death, error);
                     reason
                 } else {
                     let reason = format!("{reason}; {}", worker.epitaph(patience).await);
@@ -248,7 +248,7 @@ impl Supervisor {
                     let (gpu, reason) = (self.site.at, reason.clone());
                     self.site.words.events.tell(What::WorkerLost { gpu, reason });
                 }
-                Ok(End::Died { reason, has_closed })
+                Ok(End::Died { reason, threads })
             }
         }
     }
