@@ -2,6 +2,7 @@
 //! process, and is closed when nobody needs it any more.
 
 use crate::gpu_limit::enclosure_bytes;
+use crate::server::keeper::Keeper;
 use crate::server::realms::Realm;
 use crate::server::scheduler::Words;
 use crate::server::size::ByteSize;
@@ -9,6 +10,7 @@ use crate::server::store::Store;
 use crate::server::workers::enclosures::Enclosures;
 use crate::server::workers::executor::Executor;
 use crate::server::workers::gpu::stopped;
+use crate::server::workers::inherited::Inherited;
 use crate::server::workers::learned::Learned;
 use crate::server::workers::ledger::{Ledger, Seat};
 use crate::server::workers::peers::Peers;
@@ -71,8 +73,8 @@ pub(super) enum Kind {
 
 impl Supervisor {
     /// Of the worker for those functions that share a GPU, and its executor.
-    pub(super) fn of_shared(site: Site, store: Arc<Store>) -> (Arc<Executor>, Self) {
-        Self::new(site, Kind::Shared, store)
+    pub(super) fn of_shared(site: Site, store: Arc<Store>, inherited: Inherited) -> (Arc<Executor>, Self) {
+        Self::new(site, Kind::Shared, store, inherited)
     }
 
     /// Of a strict function's worker, and its executor.
@@ -82,11 +84,14 @@ impl Supervisor {
         enclosures: Arc<Enclosures>,
         function: &str,
     ) -> (Arc<Executor>, Self) {
+        // It ends with this server, as its store does.
+        site.recipe.keeper = Keeper::default();
         let (store, begin) = (realm.store.clone(), &mut site.recipe.begin);
         begin.enclosed = true;
         begin.images = realm.images.clone().into_os_string().into_vec();
         let function = function.to_owned();
-        Self::new(site, Kind::Enclosure { function, enclosures, _realm: realm, deserted: None }, store)
+        let kind = Kind::Enclosure { function, enclosures, _realm: realm, deserted: None };
+        Self::new(site, kind, store, Inherited::default())
     }
 
     /// The links to the workers of other GPUs; a strict function's has none, and nothing of others mapped for them.
