@@ -83,11 +83,16 @@ impl Predecessor {
         let last_id = heritage.take::<keeper::Counter>(COUNTER).map_or(0, |(counter, _)| counter.last);
         let mut inherited: Vec<Inherited> = gpus.iter().map(|_| Inherited::default()).collect();
         for (words, descriptors) in heritage.take_all::<keeper::Worker>(WORKER) {
-            let (gpu, is_spare) = (words.gpu as usize, words.is_spare);
+            let (gpu, (is_spare, is_enclosed)) = (words.gpu as usize, (words.is_spare, words.is_enclosed));
             let [socket, process]: [OwnedFd; 2] =
                 descriptors.try_into().map_err(|_| NoSuccession::Torn("a worker"))?;
             let its = inherited.get_mut(gpu).ok_or(NoSuccession::Torn("a worker"))?;
             let worker = WorkerProcess::inherit(keeper, words, socket, process)?;
+            if is_enclosed {
+                // It dies with its server, and what it has of the GPU's memory is others' afterwards.
+                its.leaving.push(worker);
+                continue;
+            }
             // They come in the order in which they were started.
             let place = if is_spare { &mut its.spare } else { &mut its.first };
             its.leaving.extend(place.replace(worker));

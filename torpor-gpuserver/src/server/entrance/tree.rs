@@ -148,12 +148,7 @@ impl ServerTree {
         let tree = Self { directory: directory.clone(), lock };
         tree.clear();
         private_directories(&directory.images()).map_err(failed)?;
-        // Each is good for one life of a worker.
-        let enclosures = directory.enclosures();
-        if enclosures.exists() {
-            fs::remove_dir_all(&enclosures).map_err(failed)?;
-        }
-        private_directories(&enclosures).map_err(failed)?;
+        empty(&directory.enclosures()).map_err(failed)?;
         private_directories(&directory.terms()).map_err(failed)?;
         private_directories(&directory.functions()).map_err(failed)?;
         guarded(&directory.functions())?;
@@ -167,6 +162,8 @@ impl ServerTree {
     pub fn inherit(directory: &ServerDirectory, lock: OwnedFd) -> Result<Self, TreeError> {
         let mut lock = File::from(lock);
         sign(&mut lock).map_err(|error| TreeError::Io { path: directory.lock_file(), error })?;
+        let enclosures = directory.enclosures();
+        empty(&enclosures).map_err(|error| TreeError::Io { path: enclosures, error })?;
         Ok(Self { directory: directory.clone(), lock })
     }
 
@@ -234,6 +231,12 @@ impl ServerTree {
             remove_sockets(&self.directory.function(&name));
         }
     }
+}
+
+/// Makes a directory anew for what is good for one life of a server's workers.
+fn empty(directory: &Path) -> io::Result<()> {
+    gone(fs::remove_dir_all(directory))?;
+    private_directories(directory)
 }
 
 /// Writes this process's number into a lock.

@@ -17,7 +17,7 @@ use torpor_proto::error::CudaError;
 pub(crate) struct Inherited {
     /// The worker that serves.
     pub(crate) first: Option<WorkerProcess>,
-    /// Those that served before it, and may not be gone yet.
+    /// Those that served before it, or strict functions, and may not be gone yet.
     pub(crate) leaving: Vec<WorkerProcess>,
     /// The one that would take its place.
     pub(crate) spare: Option<WorkerProcess>,

@@ -10,9 +10,10 @@ use crate::server::store::Store;
 use crate::server::workers::enclosures::Enclosures;
 use crate::server::workers::executor::Executor;
 use crate::server::workers::gpu::stopped;
-use crate::server::workers::inherited::Inherited;
+use crate::server::workers::inherited::{Inherited, InheritedClient};
 use crate::server::workers::learned::Learned;
 use crate::server::workers::ledger::{Ledger, Seat};
+use crate::server::workers::outstanding::Served;
 use crate::server::workers::peers::Peers;
 use crate::server::workers::process::{Recipe, StartError};
 use crate::server::workers::supervisor::Supervisor;
@@ -84,8 +85,6 @@ impl Supervisor {
         enclosures: Arc<Enclosures>,
         function: &str,
     ) -> (Arc<Executor>, Self) {
-        // It ends with this server, as its store does.
-        site.recipe.keeper = Keeper::default();
         let (store, begin) = (realm.store.clone(), &mut site.recipe.begin);
         begin.enclosed = true;
         begin.images = realm.images.clone().into_os_string().into_vec();
@@ -97,6 +96,15 @@ impl Supervisor {
     /// The links to the workers of other GPUs; a strict function's has none, and nothing of others mapped for them.
     pub(super) fn peers(&self) -> Option<&Peers> {
         matches!(self.kind, Kind::Shared).then_some(&self.site.peers)
+    }
+
+    /// Nothing is known yet of a worker's clients, but of those that were at it under the server before. What is learned of them is kept,
+    /// except for an enclosure's, which ends with this server, as its store does.
+    pub(super) fn served(site: &Site, kind: &Kind, clients: Vec<InheritedClient>) -> Served {
+        match kind {
+            Kind::Shared => Served::new(&site.recipe.keeper, clients),
+            Kind::Enclosure { .. } => Served::new(&Keeper::default(), clients),
+        }
     }
 
     /// An enclosure's place among those that have memory of the GPU; others find theirs later.

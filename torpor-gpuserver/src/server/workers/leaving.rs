@@ -58,7 +58,8 @@ impl Supervisor {
 
     /// What is known of a worker's clients, in the place of which nothing is known of the next one's.
     pub(super) fn take_served(&mut self) -> Served {
-        std::mem::replace(&mut self.served, Served::new(&self.site.recipe.keeper, Vec::new()))
+        let next = Self::served(&self.site, &self.kind, Vec::new());
+        std::mem::replace(&mut self.served, next)
     }
 
     /// The process is gone that was leaving.

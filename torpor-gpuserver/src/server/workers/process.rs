@@ -135,7 +135,7 @@ impl WorkerProcess {
         let keeper = recipe.keeper.clone();
         let mut command = Command::new(&recipe.program);
         command.args(["worker", "--device", &device.to_string()]);
-        if keeper.is_there() {
+        if keeper.is_there() && !recipe.begin.enclosed {
             command.arg("--kept");
         }
         let child = command
@@ -155,6 +155,7 @@ impl WorkerProcess {
             pid: child.id().unwrap_or(0),
             is_spare,
             device: None,
+            is_enclosed: recipe.begin.enclosed,
         };
         let worker = Self { socket, process: Process::Child(child), keeper, words };
         worker.keep();

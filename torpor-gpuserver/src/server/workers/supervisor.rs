@@ -83,7 +83,7 @@ impl Supervisor {
             true => Spare::new(&site.recipe, site.index, &publish, &site.stop, inherited.spare),
             false => Spare::Off,
         };
-        let served = Served::new(&site.recipe.keeper, inherited.clients);
+        let served = Self::served(&site, &kind, inherited.clients);
         let times = Arc::<Mutex<GpuTimes>>::default();
         let executor = Executor::new(site.at, is_enclosure, status, store.clone(), orders, times.clone());
         let supervisor = Self {
