@@ -1,8 +1,8 @@
 //! Compiles the protobufs with `protox`, so that no `protoc` is needed.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files =
-        ["control", "event", "worker", "admin", "migration"].map(|name| format!("proto/{name}.proto"));
+    let files = ["control", "event", "worker", "admin", "migration", "keeper"]
+        .map(|name| format!("proto/{name}.proto"));
     for file in &files {
         println!("cargo:rerun-if-changed={file}");
     }

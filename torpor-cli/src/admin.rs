@@ -86,6 +86,28 @@ impl Admin {
         answer.map_err(silent)?.map(Response::into_inner).map_err(|status| refused(directory, status))
     }
 
+    /// As [`Self::call`], for what may be asked twice: if the server is killed over it and its keeper starts another one, that is asked.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub fn ask<T>(
+        &mut self,
+        ask: impl AsyncFn(&mut AdminClient<Channel>) -> Result<Response<T>, Status>,
+    ) -> Result<T, CliError> {
+        let deadline = Instant::now() + self.timeout;
+        loop {
+            match self.call(async |api| ask(api).await) {
+                // Nobody holds the directory of a server that is gone for good.
+                Err(CliError::BrokeOff { .. })
+                    if Instant::now() < deadline && ServerProcess::of(&self.directory).is_some() =>
+                {
+                    std::thread::sleep(LOOK_EVERY);
+                }
+                answered => return answered,
+            }
+        }
+    }
+
     /// Waits for what an earlier call goes on to say, for as long as that takes.
     ///
     /// # Errors

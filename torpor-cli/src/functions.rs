@@ -181,7 +181,7 @@ impl Functions {
     pub fn run(self) -> Result<ExitCode, CliError> {
         let server = self.directory.server();
         let mut admin = Admin::connect(&server)?;
-        let answer = admin.call(async |api| api.list_functions(ListFunctionsRequest {}).await)?;
+        let answer = admin.ask(async |api| api.list_functions(ListFunctionsRequest {}).await)?;
         let rows: Vec<Row> = answer.functions.into_iter().map(Row::from).collect();
         if self.json {
             print_json(&rows);

@@ -122,7 +122,7 @@ impl Gpus {
     /// Lists.
     pub fn run(self) -> Result<ExitCode, CliError> {
         let server = self.directory.server();
-        let answer = Admin::connect(&server)?.call(async |api| api.list_gpus(ListGpusRequest {}).await)?;
+        let answer = Admin::connect(&server)?.ask(async |api| api.list_gpus(ListGpusRequest {}).await)?;
         let rows: Vec<Row> = answer.gpus.into_iter().map(Row::from).collect();
         if self.json {
             print_json(&rows);

@@ -89,7 +89,7 @@ impl Ps {
     pub fn run(self) -> Result<ExitCode, CliError> {
         let server = self.directory.server();
         let answer =
-            Admin::connect(&server)?.call(async |api| api.list_clients(ListClientsRequest {}).await)?;
+            Admin::connect(&server)?.ask(async |api| api.list_clients(ListClientsRequest {}).await)?;
         let rows: Vec<Row> = answer.clients.into_iter().map(Row::from).collect();
         if self.json {
             print_json(&rows);

@@ -74,7 +74,10 @@ impl Run {
         let isolation = |isolation| i32::from(admin::Isolation::from(isolation));
         let terms = self.isolation.map(|mode| Terms { isolation: Some(isolation(mode)), ..Terms::default() });
         let function = admin
-            .call(async |api| api.ensure_function(EnsureFunctionRequest { name, terms }).await)?
+            .ask(async |api| {
+                let (name, terms) = (name.clone(), terms.clone());
+                api.ensure_function(EnsureFunctionRequest { name, terms }).await
+            })?
             .directory;
         drop(admin);
 
@@ -116,7 +119,7 @@ impl Run {
 
 /// What is not said by the program's errors: why PyTorch's kernels do not run.
 fn tell_if_simulated(admin: &mut Admin) -> Result<(), CliError> {
-    let gpus = admin.call(async |api| api.list_gpus(ListGpusRequest {}).await)?.gpus;
+    let gpus = admin.ask(async |api| api.list_gpus(ListGpusRequest {}).await)?.gpus;
     if gpus.iter().any(|gpu| gpu.simulated) {
         eprintln!(
             "torpor: the GPU is simulated, on the CPU: kernels that come as PTX run, PyTorch's own do not \

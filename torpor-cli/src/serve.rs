@@ -6,10 +6,11 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::sync::oneshot;
-use torpor_gpuserver::server::{self, ServeArgs, logging};
+use torpor_gpuserver::server::{self, ServeArgs, keeper, logging};
 
 const EXAMPLES: &str = "\
-Prints one line on standard error when clients can come. Ends at SIGINT, SIGTERM or `torpor stop`.
+Prints one line on standard error when clients can come. Ends at SIGINT, SIGTERM or `torpor stop`. With --keeper true, this process
+starts the server as its child, and again if that is killed: programs go on.
 
 Examples:
   torpor serve
@@ -36,6 +37,10 @@ impl Serve {
     /// Serves until told to end.
     pub fn run(self) -> Result<ExitCode, CliError> {
         let options = self.serve.options()?;
+        // A private server ends with its command, whatever ends that.
+        if self.private.is_none() && options.flags.keeper() && !keeper::is_kept() {
+            return Ok(keeper::process::run()?);
+        }
         logging::begin(&options.log)?;
         let announce = |serving: &server::Serving| eprintln!("torpor: {serving}");
         match self.private {

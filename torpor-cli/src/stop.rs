@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-use torpor_proto::control::admin::ShutdownRequest;
+use torpor_proto::control::admin::{ListGpusRequest, ShutdownRequest};
 use torpor_proto::directory::ServerDirectory;
 
 /// How long a server may take to end: its workers have five seconds to leave before they are killed.
@@ -24,13 +24,21 @@ const EXAMPLES: &str = "\
 Every client's CUDA calls return an error from then on (CUDA_ERROR_DEVICE_UNAVAILABLE); their programs must be started again.
 Returns when the server's process has ended.
 
-Example:
-  torpor stop";
+With --keep, programs notice nothing: the server's keeper (`torpor serve --keeper true`) starts the next one from the program that lies
+there now, which goes on where this one was. Returns when that serves.
+
+Examples:
+  torpor stop
+  torpor stop --keep      # after an upgrade";
 
 /// End the server in order
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Stop {
+    /// Let the next server go on with clients and workers: its keeper starts it
+    #[arg(long)]
+    keep: bool,
+
     /// Print JSON: an object
     #[arg(long)]
     json: bool,
@@ -46,14 +54,21 @@ impl Stop {
         let mut admin = Admin::connect(&server)?;
         let process = ServerProcess::of(&server);
         let watched = process.and_then(ServerProcess::watch);
-        admin.call(async |api| api.shutdown(ShutdownRequest {}).await)?;
+        let keep = self.keep;
+        admin.call(async |api| api.shutdown(ShutdownRequest { keep }).await)?;
         let ended = match watched {
             Some(process) => ends(&process)?,
+            // The keeper never lets go.
+            None if keep => true,
             None => lets_go(&server),
         };
+        if keep && ended {
+            // It answers once it serves.
+            Admin::connect_patiently(&server)?.ask(async |api| api.list_gpus(ListGpusRequest {}).await)?;
+        }
         if ended {
             if self.json {
-                print_json(&json!({"stopped": true, "directory": server.path()}));
+                print_json(&json!({"stopped": true, "kept": keep, "directory": server.path()}));
             }
             Ok(ExitCode::SUCCESS)
         } else {

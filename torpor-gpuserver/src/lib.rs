@@ -7,6 +7,7 @@ mod fault_in;
 pub mod gpu_limit;
 pub mod policy;
 pub mod server;
+pub mod standard_input;
 mod state_file;
 pub mod swap_mode;
 pub mod worker;

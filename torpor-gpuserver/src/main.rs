@@ -1,14 +1,12 @@
 //! `torpor-gpuserver`: the node server, and (as hidden subcommands) the processes that it starts.
 
 use clap::{Parser, Subcommand};
-use rustix::process::Signal;
-use std::fs::File;
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use torpor_gpuserver::server::{self, ServeArgs, logging};
+use torpor_gpuserver::server::{self, ServeArgs, keeper, logging};
+use torpor_gpuserver::standard_input;
 use torpor_gpuserver::worker::{self, Console, WorkerOptions};
 
 /// The GPU server of a Torpor node.
@@ -28,6 +26,9 @@ enum Verb {
     Worker {
         #[arg(long)]
         device: u32,
+        /// The server has a keeper
+        #[arg(long)]
+        kept: bool,
     },
     /// Count the GPUs of a driver
     #[command(hide = true)]
@@ -39,8 +40,11 @@ enum Verb {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().verb {
-        Verb::Serve(arguments) => serve(*arguments),
-        Verb::Worker { device } => work(device),
+        Verb::Serve(arguments) => match serve(*arguments) {
+            Ok(code) => return code,
+            Err(reason) => Err(reason),
+        },
+        Verb::Worker { device, kept } => work(device, kept),
         Verb::Probe { driver } => server::probe(&driver).map(|devices| println!("{devices}")),
     };
     match done {
@@ -52,20 +56,22 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(arguments: ServeArgs) -> Result<(), String> {
+fn serve(arguments: ServeArgs) -> Result<ExitCode, String> {
     let options = arguments.options().map_err(|error| error.to_string())?;
+    if options.flags.keeper() && !keeper::is_kept() {
+        return keeper::process::run().map_err(|error| error.to_string());
+    }
     logging::begin(&options.log).map_err(|error| error.to_string())?;
     server::run(options, std::future::pending(), |serving| eprintln!("torpor: {serving}"))
-        .map_err(|error| error.to_string())
+        .map_err(|error| error.to_string())?;
+    Ok(ExitCode::SUCCESS)
 }
 
-fn work(device: u32) -> Result<(), String> {
-    // A server that is killed takes its workers along even while they are busy and do not look at their socket.
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
-        .map_err(|error| error.to_string())?;
-    let server = take_standard_input().map_err(|error| error.to_string())?;
+fn work(device: u32, kept: bool) -> Result<(), String> {
+    worker::die_with_server(kept).map_err(|error| error.to_string())?;
+    let server = standard_input::take().map_err(|error| error.to_string())?;
     let console = Arc::new(Console::capture().map_err(|error| error.to_string())?);
-    let done = begin(device, server, &console);
+    let done = begin(device, kept, server, &console);
     console.release();
     if let Err(reason) = done {
         tell(&reason);
@@ -80,16 +86,9 @@ fn tell(reason: &str) {
     eprintln!("torpor-gpuserver: {reason}");
 }
 
-fn begin(device: u32, server: OwnedFd, console: &Arc<Console>) -> Result<(), String> {
+fn begin(device: u32, kept: bool, server: OwnedFd, console: &Arc<Console>) -> Result<(), String> {
     let Some(begin) = worker::hear_first(&server).map_err(|error| error.to_string())? else { return Ok(()) };
     logging::begin_in(&begin.log, console.log()).map_err(|error| error.to_string())?;
-    let options = WorkerOptions { device, server, console: Some(console.clone()), begin };
+    let options = WorkerOptions { device, server, console: Some(console.clone()), begin, kept };
     worker::run(options).map_err(|error| error.to_string())
-}
-
-/// Standard input as a descriptor of our own, and nothing in its place for libraries that would read from it.
-fn take_standard_input() -> io::Result<OwnedFd> {
-    let taken = io::stdin().as_fd().try_clone_to_owned()?;
-    rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
-    Ok(taken)
 }

@@ -45,6 +45,27 @@ pub fn send(socket: impl AsFd, message: &[u8], descriptors: &[BorrowedFd<'_>]) -
 /// # Errors
 /// What the kernel says.
 pub fn receive(socket: impl AsFd) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+    receive_with(socket, RecvFlags::empty())
+}
+
+/// As [`receive`], but the message stays the next one until it is [passed over](pass_over).
+///
+/// # Errors
+/// What the kernel says.
+pub fn peek(socket: impl AsFd) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+    receive_with(socket, RecvFlags::PEEK)
+}
+
+/// Takes the next message of a socket that keeps boundaries, whatever it is; its descriptors are closed.
+///
+/// # Errors
+/// What the kernel says.
+pub fn pass_over(socket: impl AsFd) -> io::Result<()> {
+    rustix::net::recv(socket, &mut [0_u8; 1], RecvFlags::TRUNC)?;
+    Ok(())
+}
+
+fn receive_with(socket: impl AsFd, flags: RecvFlags) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
     let mut message = vec![0; MAX_MESSAGE_BYTES];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -52,7 +73,7 @@ pub fn receive(socket: impl AsFd) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
         socket,
         &mut [IoSliceMut::new(&mut message)],
         &mut ancillary,
-        RecvFlags::CMSG_CLOEXEC,
+        flags | RecvFlags::CMSG_CLOEXEC,
     )?;
     message.truncate(received.bytes);
     let descriptors = ancillary
@@ -70,6 +91,21 @@ mod tests {
     use super::*;
     use std::io::{Read, Seek, Write};
     use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn what_was_looked_at_is_still_there_until_it_is_passed_over() {
+        use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+        let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
+        let (ours, theirs) = pair.unwrap();
+        send(&ours, b"first", &[ours.as_fd()]).unwrap();
+        send(&ours, b"second", &[]).unwrap();
+        for _ in 0..2 {
+            let (message, descriptors) = peek(&theirs).unwrap();
+            assert_eq!((message.as_slice(), descriptors.len()), (&b"first"[..], 1));
+        }
+        pass_over(&theirs).unwrap();
+        assert_eq!(receive(&theirs).unwrap().0, b"second");
+    }
 
     #[test]
     fn a_descriptor_arrives_as_the_same_file() {

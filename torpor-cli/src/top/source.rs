@@ -40,10 +40,10 @@ impl Source {
             }),
             Self::Node(admin) => {
                 let report = NodeReport {
-                    gpus: admin.call(async |api| api.list_gpus(ListGpusRequest {}).await)?.gpus,
-                    clients: admin.call(async |api| api.list_clients(ListClientsRequest {}).await)?.clients,
+                    gpus: admin.ask(async |api| api.list_gpus(ListGpusRequest {}).await)?.gpus,
+                    clients: admin.ask(async |api| api.list_clients(ListClientsRequest {}).await)?.clients,
                     functions: admin
-                        .call(async |api| api.list_functions(ListFunctionsRequest {}).await)?
+                        .ask(async |api| api.list_functions(ListFunctionsRequest {}).await)?
                         .functions,
                 };
                 let trouble = "no router runs: there are no queues, rates and latencies to show";

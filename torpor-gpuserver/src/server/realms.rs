@@ -36,6 +36,11 @@ impl Realms {
         Arc::new(Self { common, directory: directory.to_owned(), own: Mutex::default() })
     }
 
+    /// That of all that share GPUs.
+    pub(crate) fn common(&self) -> &Arc<Store> {
+        &self.common
+    }
+
     /// A strict function's. Call it in the runtime that the store is to live in.
     pub(crate) fn of(&self, function: &str) -> Arc<Realm> {
         let mut own = self.own();

@@ -3,9 +3,12 @@
 use crate::server::admin::AdminService;
 use crate::server::entrance::acceptor::Acceptor;
 use crate::server::entrance::group::guard_socket;
+use crate::server::entrance::sockets;
 use crate::server::entrance::tree::{FileIdentity, ServerTree, TreeError};
-use crate::server::node::{FunctionError, Node};
+use crate::server::keeper::{self, Heritage, Keeper};
+use crate::server::node::{FunctionError, Legacy, Node};
 use crate::server::options::ServerOptions;
+use crate::server::predecessor::{self, Predecessor};
 use crate::server::priority;
 use crate::server::probe::{ProbeError, UsableDriver, find_driver};
 use crate::server::realms::Realms;
@@ -15,6 +18,7 @@ use crate::server::settings::{self, LimitAboveGpu};
 use crate::server::size::ByteSize;
 use crate::server::store::{SpillDirectoryError, Store};
 use crate::server::workers::gpu::{Gpu, stopped};
+use crate::server::workers::inherited::Inherited;
 use crate::server::workers::kind::Site;
 use crate::server::workers::learned::Learned;
 use crate::server::workers::peers::Peers;
@@ -43,6 +47,9 @@ const WORKER_PATIENCE: Duration = Duration::from_secs(12);
 
 /// How long what reads and writes files may take to end.
 const THREAD_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Under what name the admin API's socket is kept.
+const ADMIN: &str = "admin";
 
 /// Between two looks whether the admin API's socket is still there.
 const ADMIN_CHECK: Duration = Duration::from_secs(1);
@@ -137,8 +144,30 @@ pub fn run(
 ) -> Result<(), ServerError> {
     raise_descriptor_limit();
     priority::raise();
-    let tree = ServerTree::take(&options.directory, options.group)?;
-    let driver = find_driver(&options.flags.driver(), &options.program)?;
+    let (keeper, mut heritage) = keeper::inherit()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let predecessor = {
+        let _inside = runtime.enter();
+        Predecessor::recall(&options, &keeper, &mut heritage).unwrap_or_else(|error| {
+            tracing::error!("this server cannot go on where the one before ended, whose workers and clients are lost: {error}");
+            // Its workers and clients see the end of their sockets, and others see that of its locks.
+            heritage = Heritage::default();
+            keeper.forget_all();
+            None
+        })
+    };
+    let (mut inherited, mut gpus_before) = (None, Vec::new());
+    let (tree, driver, store) = match predecessor {
+        Some(Predecessor { tree, driver, store, clients, gpus, last_id }) => {
+            (inherited, gpus_before) = (Some((clients, last_id)), gpus);
+            (tree, driver, store)
+        }
+        None => {
+            let tree = ServerTree::take(&options.directory, options.group)?;
+            let driver = find_driver(&options.flags.driver(), &options.program)?;
+            (tree, driver, Store::open(&options.store, &keeper)?)
+        }
+    };
     let indices = match &options.flags.gpus {
         Some(gpus) => gpus.clone(),
         None => (0..driver.devices).collect(),
@@ -150,12 +179,14 @@ pub fn run(
     if limits != 1 && limits != gpus {
         return Err(ServerError::GpuLimits { limits, gpus });
     }
-    let recipe = |(gpu, index)| (index, Recipe::new(&options, &driver.library, gpu));
+    let recipe = |(gpu, index)| (index, Recipe::new(&options, &driver.library, gpu, &keeper));
     let gpus_by_driver = indices.clone();
     let recipes: Vec<_> = indices.into_iter().enumerate().map(recipe).collect();
-    let peer_bytes = options.memory.peer_buffer().0;
-    let store = Store::open(&options.store)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // What is lent from GPU to GPU is not known to a server after this one.
+    let peer_bytes = if keeper.is_there() { 0 } else { options.memory.peer_buffer().0 };
+    predecessor::keep(&keeper, &options, &tree, &driver, &store, gpus_by_driver.clone());
+    gpus_before.resize_with(recipes.len(), Inherited::default);
+    let recipes = recipes.into_iter().zip(gpus_before);
     let served = runtime.block_on(async {
         let (stop, stopping) = watch::channel(false);
         store.start();
@@ -164,16 +195,17 @@ pub fn run(
         let peers = Arc::new(Peers::new(peer_bytes));
         let realms = Realms::new(store.clone(), &options.directory.enclosures());
         let most_enclosures = options.scheduler.strict_per_gpu().get();
-        let supervise = |(at, (index, recipe))| {
+        let supervise = |(at, ((index, recipe), inherited))| {
             let (learned, peers) = (learned.clone(), peers.clone());
             let (words, stop) = (words.clone(), stopping.clone());
             let site = Site { at, index, recipe, learned, peers, words, stop, ledger: Arc::default() };
-            Gpu::supervise(site, store.clone(), realms.clone(), most_enclosures)
+            Gpu::supervise(site, store.clone(), realms.clone(), most_enclosures, inherited)
         };
-        let (gpus, supervisors): (Vec<_>, Vec<_>) = recipes.into_iter().enumerate().map(supervise).unzip();
+        let (gpus, supervisors): (Vec<_>, Vec<_>) = recipes.enumerate().map(supervise).unzip();
         let enclosures: Vec<_> = gpus.iter().map(Gpu::enclosures).collect();
         let parts = (gpus, learned, words.events, ear);
-        let served = serve(options, tree, parts, realms, &driver, &stop, also_stop, ready).await;
+        let before = (keeper, heritage, inherited);
+        let served = serve(options, tree, parts, realms, &driver, before, &stop, also_stop, ready).await;
         store.end();
         stop.send_replace(true);
         let enclosed = enclosures.iter().flat_map(|enclosures| enclosures.take_tasks());
@@ -194,6 +226,7 @@ async fn serve(
     (gpus, learned, teller, ear): (Vec<Gpu>, Arc<Learned>, Teller, Ear),
     realms: Arc<Realms>,
     driver: &UsableDriver,
+    (keeper, heritage, inherited): (Keeper, Heritage, Option<(Vec<Legacy>, u64)>),
     stop: &watch::Sender<bool>,
     also_stop: impl Future<Output = ()>,
     ready: impl FnOnce(&Serving),
@@ -223,11 +256,17 @@ async fn serve(
         sensors,
         stop.clone(),
         clients_at,
+        (keeper, heritage),
     );
     let node = Arc::new(node);
     check_limits(&node)?;
-    scheduler::start(&node, ear);
     settings::recall(&node);
+    // Before others can come, who would be given their addresses, and before anybody looks for those that have no worker.
+    if let Some((clients, last_id)) = inherited {
+        node.resume(clients, last_id);
+        settings::tell_workers(&node);
+    }
+    scheduler::start(&node, ear);
     node.ensure_function(DEFAULT_FUNCTION)?;
     for function in node.options().settings.functions.keys() {
         node.ensure_function(&function.0)?;
@@ -238,6 +277,7 @@ async fn serve(
     }
     let admin = listen_for_admin(&node, &directory.admin_socket())?;
     tokio::spawn(keep_admin_socket(node.clone(), directory.admin_socket()));
+    node.keeper().note_service();
     ready(&Serving { directory: directory.path().to_owned(), gpus: started });
     tokio::select! {
         _ = interrupt.recv() => tracing::info!("ending, interrupted"),
@@ -253,8 +293,17 @@ async fn serve(
 }
 
 fn listen_for_admin(node: &Arc<Node>, socket: &std::path::Path) -> io::Result<JoinHandle<()>> {
-    let listener = UnixListener::bind(socket)?;
-    guard_socket(socket)?;
+    let inherited = sockets::inherit(&mut node.heritage(), ADMIN, [socket]);
+    let listener = match inherited {
+        Some([listener]) => sockets::listener(listener)?,
+        None => {
+            let _ = std::fs::remove_file(socket);
+            let listener = UnixListener::bind(socket)?;
+            guard_socket(socket)?;
+            listener
+        }
+    };
+    sockets::keep(node.keeper(), ADMIN, [(&listener, socket)]);
     let (service, mut stopping) = (AdminServer::new(AdminService(node.clone())), node.stopping());
     Ok(tokio::spawn(async move {
         let server = tonic::transport::Server::builder().add_service(service);
@@ -325,7 +374,7 @@ async fn first_ready(gpus: &[Gpu], simulated: bool) -> Result<Vec<(String, u64)>
 }
 
 /// Each client takes a few descriptors; the usual soft limit is for programs that use select(2).
-fn raise_descriptor_limit() {
+pub(super) fn raise_descriptor_limit() {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }

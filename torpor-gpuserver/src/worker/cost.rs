@@ -54,6 +54,12 @@ impl ToldRequests {
         self.note();
     }
 
+    /// All have ended.
+    pub(crate) fn end_all(&self) {
+        lock(&self.begun).clear();
+        self.note();
+    }
+
     /// The client has come from another worker, with what was counted there.
     pub(crate) fn came(&self, now: Counts) {
         *lock(&self.came) = now;

@@ -1,7 +1,9 @@
 //! How a session is reached from outside its thread: what others want of it, and what it tells of itself.
 
+mod presence;
 mod wish;
 
+pub(crate) use presence::Presence;
 pub(crate) use wish::{Answer, Standing, Wish};
 
 use crate::policy::due::due;
@@ -52,6 +54,8 @@ pub(crate) struct Link {
     pub(crate) overstays: AtomicU64,
     /// Over which link its memory may be read when it has left for another worker; 0 for none.
     pub(crate) leaves_over: AtomicU64,
+    /// What the server was told of its beginning.
+    pub(crate) presence: Presence,
     /// Requests under way that somebody has told of.
     pub(crate) told: ToldRequests,
     /// What it has sought may be here by now.
@@ -137,6 +141,7 @@ impl Link {
             assertions: Mutex::default(),
             overstays: AtomicU64::new(0),
             leaves_over: AtomicU64::new(0),
+            presence: Presence::default(),
             told: ToldRequests::default(),
             sought: AtomicBool::new(false),
             work: WorkTime::new(),
@@ -226,6 +231,12 @@ impl Link {
         let Counts { turns, swaps, waited_us, swapping_us, gpu_us } =
             self.told.cost(request, self.usage.counts());
         Cost { client: self.client, request, turns, swaps, waited_us, swapping_us, gpu_us }
+    }
+
+    /// Hears that all have ended.
+    pub(crate) fn end_requests(&self) {
+        self.told.end_all();
+        self.wake();
     }
 
     /// Hears that one has ended.

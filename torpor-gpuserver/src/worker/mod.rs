@@ -32,6 +32,7 @@ mod usage;
 mod work_time;
 
 pub use gpu::console::Console;
+pub use server_socket::die_with_server;
 
 use crate::driver::{Device, Driver, DriverError, Reservation};
 use crate::worker::gpu::Shared;
@@ -41,7 +42,7 @@ use crate::worker::gpu::images::room::ImageLimits;
 use crate::worker::gpu::pulse::Pulse;
 use crate::worker::gpu::tuning::Tuning;
 use crate::worker::mailbox::Wish;
-use crate::worker::server_socket::ServerSocket;
+use crate::worker::server_socket::{ServerSocket, die_with_all};
 use std::ffi::OsStr;
 use std::io;
 use std::mem::ManuallyDrop;
@@ -82,6 +83,8 @@ pub struct WorkerOptions {
     pub console: Option<Arc<Console>>,
     /// What the server has said first.
     pub begin: Begin,
+    /// The server has a keeper, and may be another one before this worker ends.
+    pub kept: bool,
 }
 
 /// Why a worker ended.
@@ -131,14 +134,12 @@ pub fn hear_first(server: &OwnedFd) -> Result<Option<Begin>, WorkerError> {
     }
 }
 
-/// Runs a worker as this process, from its main thread: it dies with the node server, and the process ends at once, with
+/// Runs a worker as this process, from its main thread. It [dies with](die_with_server) the node server, and the process ends at once, with
 /// status 0, when the server closes its end.
 ///
 /// # Errors
 /// [`WorkerError`]; the server has been told already.
 pub fn run(options: WorkerOptions) -> Result<(), WorkerError> {
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
-        .map_err(io::Error::from)?;
     for (name, value) in [
         // Code is loaded when a kernel is first launched.
         ("CUDA_MODULE_LOADING", "LAZY"),
@@ -183,8 +184,11 @@ struct Started {
 }
 
 fn start(options: WorkerOptions) -> Result<Started, (Arc<ServerSocket>, WorkerError)> {
-    let WorkerOptions { device, server, console, begin } = options;
+    let WorkerOptions { device, server, console, begin, kept } = options;
     let server = Arc::new(ServerSocket::new(server));
+    if kept && let Err(error) = die_with_all(&server) {
+        return Err((server, error.into()));
+    }
     let prepare = || {
         let device = Device::open(Driver::load(path(&begin.driver))?, device)?;
         let window = reserve_window(&device)?;
@@ -275,6 +279,7 @@ fn listen(shared: &Arc<Shared>, pulse: &Pulse) -> io::Result<()> {
             Some(to_worker::Body::GrantMemory(grant)) => shared.memory.grant(grant.bytes),
             Some(to_worker::Body::YieldMemory(demand)) => shared.memory.demand(demand),
             Some(to_worker::Body::RefuseMemory(_)) => shared.memory.refuse(),
+            Some(to_worker::Body::Resume(resume)) => shared.resume(resume.server),
             Some(to_worker::Body::Settings(settings)) => {
                 if let Some(link) = shared.link(settings.client) {
                     link.set_settings(settings);

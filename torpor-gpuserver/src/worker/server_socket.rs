@@ -1,18 +1,30 @@
 //! The worker's end of its conversation with the node server.
 
+use crate::worker::sync::lock;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use torpor_proto::control::Message;
 use torpor_proto::control::worker::{Covered, FromWorker, Lent, Released, from_worker};
 use torpor_proto::handover;
 
+/// How long a worker may take to end by itself whose server and keeper are gone.
+const ORPHAN_PATIENCE: Duration = Duration::from_secs(5);
+
 /// A socket that keeps message boundaries, and carries descriptors.
 #[derive(Debug)]
-pub(crate) struct ServerSocket(OwnedFd);
+pub(crate) struct ServerSocket {
+    socket: OwnedFd,
+    /// How many messages were sent. Held while one is, so that they arrive in the order of their numbers.
+    sent: Mutex<u64>,
+}
 
 impl ServerSocket {
     pub(crate) fn new(socket: OwnedFd) -> Self {
-        Self(socket)
+        Self { socket, sent: Mutex::default() }
     }
 
     /// Sends one message.
@@ -23,7 +35,7 @@ impl ServerSocket {
         self.send_with(body, &[])
     }
 
-    /// Tells the server something. If it is gone, so is this worker soon.
+    /// Tells the server something. If it is gone for good, so is this worker soon; one that is being replaced hears it later.
     pub(crate) fn tell(&self, body: from_worker::Body) {
         self.tell_with(body, &[]);
     }
@@ -49,13 +61,20 @@ impl ServerSocket {
     /// # Errors
     /// The socket's.
     pub(crate) fn receive(&self) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
-        handover::receive(&self.0)
+        handover::receive(&self.socket)
+    }
+
+    /// Waits until nobody holds the other end any more, whatever is still to be received.
+    pub(crate) fn closed(&self) {
+        let mut socket = [PollFd::new(&self.socket, PollFlags::empty())];
+        // One that is interrupted looks again; another error means that nobody can know any more.
+        while poll(&mut socket, None) == Err(Errno::INTR) {}
     }
 
     /// Hears nothing more: whoever receives takes this for the end of the conversation. What was sent before still arrives.
     pub(crate) fn stop_hearing(&self) {
         // A server that is gone is not heard either.
-        let _ = rustix::net::shutdown(&self.0, rustix::net::Shutdown::Read);
+        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Read);
     }
 
     fn tell_with(&self, body: from_worker::Body, descriptors: &[BorrowedFd<'_>]) {
@@ -65,6 +84,34 @@ impl ServerSocket {
     }
 
     fn send_with(&self, body: from_worker::Body, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-        handover::send(&self.0, &FromWorker { body: Some(body) }.encode_to_vec(), descriptors)
+        let mut sent = lock(&self.sent);
+        let message = FromWorker { body: Some(body), number: *sent + 1 };
+        handover::send(&self.socket, &message.encode_to_vec(), descriptors)?;
+        *sent += 1;
+        Ok(())
     }
+}
+
+/// A server that is killed takes its worker along even while that is busy and does not look at its socket. One that has a keeper does
+/// not: another server may come, as long as the keeper is there.
+///
+/// # Errors
+/// The kernel's.
+pub fn die_with_server(kept: bool) -> io::Result<()> {
+    if !kept {
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    }
+    Ok(())
+}
+
+/// Ends the process some time after server and keeper are gone, if it has not ended by itself.
+pub(crate) fn die_with_all(server: &Arc<ServerSocket>) -> io::Result<()> {
+    let theirs = server.clone();
+    let watch = move || {
+        theirs.closed();
+        std::thread::sleep(ORPHAN_PATIENCE);
+        // SAFETY: ends the process; nothing of it is used afterwards.
+        unsafe { libc::_exit(1) }
+    };
+    std::thread::Builder::new().name("orphaned".to_owned()).spawn(watch).map(drop)
 }

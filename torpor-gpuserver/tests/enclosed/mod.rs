@@ -41,7 +41,7 @@ pub struct Program {
     bytes: u64,
     /// What each word is.
     value: u32,
-    _lifeline: UnixStream,
+    pub lifeline: UnixStream,
 }
 
 impl Program {
@@ -54,7 +54,7 @@ impl Program {
         let Attached { mut client, lifeline } = attach(server, name);
         client.load_kernels();
         let data = client.allocate(0, bytes).unwrap();
-        let mut program = Self { client, name: name.to_owned(), data, bytes, value: 5, _lifeline: lifeline };
+        let mut program = Self { client, name: name.to_owned(), data, bytes, value: 5, lifeline };
         program.client.upload(data, &5_u32.to_le_bytes().repeat(bytes as usize / 4));
         program.check();
         program

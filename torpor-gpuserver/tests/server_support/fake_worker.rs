@@ -87,7 +87,9 @@ pub fn serve_if_asked() {
         return;
     }
     let socket = std::io::stdin();
-    let say = |body| handover::send(&socket, &FromWorker { body: Some(body) }.encode_to_vec(), &[]).unwrap();
+    let say = |body| {
+        handover::send(&socket, &FromWorker { body: Some(body), number: 0 }.encode_to_vec(), &[]).unwrap()
+    };
     let Some(_context) = take_context() else {
         let reason = "out of memory".to_owned();
         say(from_worker::Body::Failed(Failed { reason }));
@@ -121,7 +123,7 @@ pub fn serve_if_asked() {
                     let fault = DeviceFault { code: 700, reason, ..DeviceFault::default() };
                     say(from_worker::Body::DeviceFault(fault));
                     // Too late: it is about to end.
-                    say(from_worker::Body::Attached(Attached { client }));
+                    say(from_worker::Body::Attached(Attached { client, is_coming: false }));
                     return;
                 }
                 if attach.resumed && attach.function == DEADLY {
@@ -130,12 +132,13 @@ pub fn serve_if_asked() {
                 tell_settings(&attach.function, attach.memory_limit_bytes, attach.writeback, attach.pinned);
                 let function = attach.function.clone();
                 clients.push(Served { client, function, resident_bytes: MEMORY_BYTES });
-                say(from_worker::Body::Attached(Attached { client }));
+                say(from_worker::Body::Attached(Attached { client, is_coming: false }));
                 if [COVERED, DEADLY, BUSY_AGAIN].contains(&attach.function.as_str()) {
                     let state = create_sealed("state", 8).unwrap();
                     let word = if attach.function == BUSY_AGAIN { [0; 8] } else { *b"it holds" };
                     assert_eq!(rustix::io::pwrite(&state, &word, 0), Ok(8));
-                    let message = FromWorker { body: Some(from_worker::Body::Covered(Covered { client })) };
+                    let body = Some(from_worker::Body::Covered(Covered { client }));
+                    let message = FromWorker { body, number: 0 };
                     handover::send(&socket, &message.encode_to_vec(), &[state.as_fd()]).unwrap();
                 }
                 match attach.function.as_str() {
@@ -173,7 +176,7 @@ pub fn serve_if_asked() {
                 store.detach(client);
                 clients.retain(|served| served.client != client);
                 let (state, body) = (create_sealed("state", 8).unwrap(), Released { client });
-                let message = FromWorker { body: Some(from_worker::Body::Released(body)) };
+                let message = FromWorker { body: Some(from_worker::Body::Released(body)), number: 0 };
                 handover::send(&socket, &message.encode_to_vec(), &[state.as_fd()]).unwrap();
             }
             to_worker::Body::Detach(detach) => {
@@ -242,6 +245,8 @@ pub fn serve_if_asked() {
             to_worker::Body::AllowMemory(_)
             | to_worker::Body::GrantMemory(_)
             | to_worker::Body::RefuseMemory(_) => {}
+            // Its server has no keeper.
+            to_worker::Body::Resume(_) => {}
         }
     }
 }

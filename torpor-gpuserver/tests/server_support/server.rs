@@ -130,7 +130,7 @@ impl Server {
     }
 
     pub fn shut_down(&self) {
-        self.admin(async |mut api| api.shutdown(ShutdownRequest {}).await).unwrap();
+        self.admin(async |mut api| api.shutdown(ShutdownRequest { keep: false }).await).unwrap();
     }
 
     /// Calls the admin API.

@@ -5,7 +5,9 @@
 
 use super::descriptor::DescriptorIdentity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{RecvFlags, recv};
 use std::os::fd::OwnedFd;
+use torpor_proto::handover;
 
 /// The connection.
 pub(super) struct Lifeline {
@@ -46,15 +48,24 @@ impl Lifeline {
         }
         let mut socket = [PollFd::new(&self.socket, PollFlags::IN)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        // The server never sends anything after the handover, so anything to read is the end of the connection.
-        poll(&mut socket, Some(&now)).is_ok_and(|ready| ready > 0).then_some(Ended::ByServer)
+        let has_spoken = poll(&mut socket, Some(&now)).is_ok_and(|ready| ready > 0);
+        (has_spoken && !self.hands_over_again()).then_some(Ended::ByServer)
+    }
+
+    /// Whether there is nothing but a second handover to read: the server was replaced by one that cannot know of the first. It never
+    /// sends anything else, so anything else is the end of the connection.
+    fn hands_over_again(&self) -> bool {
+        let mut byte = [0];
+        let flags = RecvFlags::DONTWAIT;
+        // Its descriptors are closed, as nobody makes room for them here.
+        matches!(recv(&self.socket, &mut byte, flags), Ok((_, 1))) && byte == [handover::TAKE]
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::{AsRawFd, IntoRawFd};
+    use std::os::fd::{AsFd, AsRawFd, IntoRawFd};
     use std::os::unix::net::UnixStream;
 
     #[test]
@@ -62,6 +73,9 @@ mod tests {
         let (ours, servers) = UnixStream::pair().unwrap();
         let lifeline = Lifeline::new(ours.into());
         assert_eq!(lifeline.ended(), None);
+        // By the server after the one that did.
+        handover::send(&servers, &[handover::TAKE], &[servers.as_fd()]).unwrap();
+        assert_eq!((lifeline.ended(), lifeline.ended()), (None, None));
         drop(servers);
         assert_eq!(lifeline.ended(), Some(Ended::ByServer));
 

@@ -8,6 +8,7 @@ mod told;
 
 use crate::chunk::CHUNK_BYTES;
 use crate::server::clients::ClientTable;
+use crate::server::keeper;
 use crate::server::node::{FunctionError, Node};
 use crate::server::settings::{self, Terms};
 use crate::server::topology;
@@ -31,6 +32,10 @@ use torpor_proto::control::admin::{
 };
 use torpor_proto::control::worker::Usage;
 use torpor_proto::directory::check_function_name;
+
+/// Why a server cannot end for another one.
+const NO_KEEPER: &str =
+    "this server has no keeper that would start the next one: it was started without --keeper true";
 
 /// The service, over a node.
 #[derive(Debug)]
@@ -244,8 +249,16 @@ impl Admin for AdminService {
 
     async fn shutdown(
         &self,
-        _request: Request<ShutdownRequest>,
+        request: Request<ShutdownRequest>,
     ) -> Result<Response<ShutdownResponse>, Status> {
+        if request.get_ref().keep {
+            if !self.0.keeper().is_there() {
+                return Err(Status::failed_precondition(NO_KEEPER));
+            }
+            tracing::info!("ending for the next server, as the admin API was told to");
+            tokio::spawn(keeper::end_for_the_next());
+            return Ok(Response::new(ShutdownResponse {}));
+        }
         tracing::info!("ending, as the admin API was told to");
         self.0.stop();
         Ok(Response::new(ShutdownResponse {}))

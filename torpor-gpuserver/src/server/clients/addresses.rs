@@ -91,6 +91,12 @@ impl AddressPlan {
         Some(Addresses { arena, host })
     }
 
+    /// A client of the server before has these.
+    pub fn keep(&mut self, addresses: Addresses) {
+        self.arenas.taken.insert(addresses.arena.address, addresses.arena.bytes);
+        self.hosts.taken.insert(addresses.host.address, addresses.host.bytes);
+    }
+
     /// Nobody uses them any more.
     pub fn give_back(&mut self, addresses: Addresses) {
         self.arenas.give_back(addresses.arena);

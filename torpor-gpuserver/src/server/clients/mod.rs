@@ -20,10 +20,10 @@ use crate::server::workers::order::ClientMemory;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use torpor_proto::control::worker;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use torpor_proto::control::{keeper, worker};
 use torpor_proto::error::CudaError;
-use torpor_proto::layout::MAX_CLIENTS;
+use torpor_proto::layout::{AddressRange, MAX_CLIENTS};
 
 /// How long a token is good for.
 pub const TOKEN_LIFETIME: Duration = Duration::from_secs(2);
@@ -35,7 +35,7 @@ pub const MAX_ADMITTED_PER_FUNCTION: usize = 64;
 /// What a client takes its memory with.
 pub type Token = [u8; 16];
 
-/// Identifies a client for as long as the server lives; never given twice.
+/// Identifies a client for as long as the server, and those after it, live; never given twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientId(pub u64);
 
@@ -134,10 +134,49 @@ impl ClientTable {
             rules: Rules::default(),
             moving_to: None,
             generation: 0,
+            has_memory: false,
             phase,
         };
         self.clients.insert(id, client);
         Ok((id, addresses))
+    }
+
+    /// A client of the server before, with its memory; one that has none is only to be let go of.
+    pub fn inherit(&mut self, who: Introduction, words: &keeper::Client, memory: Option<Arc<ClientMemory>>) {
+        let id = ClientId(words.client);
+        let addresses = Addresses {
+            arena: AddressRange { address: words.arena_address, bytes: words.arena_bytes },
+            host: AddressRange { address: words.host_address, bytes: words.host_bytes },
+        };
+        self.plan.keep(addresses);
+        let age = SystemTime::now().duration_since(UNIX_EPOCH + Duration::from_millis(words.since_ms));
+        let now = Instant::now();
+        let client = Client {
+            id,
+            addresses,
+            introduction: who,
+            pid: words.pid,
+            since: now.checked_sub(age.unwrap_or_default()).unwrap_or(now),
+            told: worker::Settings::default(),
+            rules: Rules::default(),
+            moving_to: None,
+            generation: 0,
+            has_memory: words.has_memory,
+            phase: memory.map_or(Phase::Leaving, Phase::Serving),
+        };
+        self.clients.insert(id, client);
+        self.last_id = self.last_id.max(words.client);
+    }
+
+    /// The greatest number that was given.
+    #[must_use]
+    pub fn last_id(&self) -> u64 {
+        self.last_id
+    }
+
+    /// A server before has given numbers up to this.
+    pub fn go_on_from(&mut self, last_id: u64) {
+        self.last_id = self.last_id.max(last_id);
     }
 
     /// The client of `function` that this token belongs to. The token is used up.

@@ -4,9 +4,10 @@ use crate::bucket::Bucket;
 use crate::server::clients::MAX_ADMITTED_PER_FUNCTION;
 use crate::server::entrance::function_log::FunctionLog;
 use crate::server::entrance::tree::{FileIdentity, open_to_all};
-use crate::server::entrance::{control, lifeline};
+use crate::server::entrance::{control, lifeline, sockets};
 use crate::server::node::Node;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -47,7 +48,7 @@ pub struct Function {
 }
 
 impl Function {
-    /// Opens the sockets of a function, and serves them in `runtime`.
+    /// Opens the sockets of a function, or those that the server before left, and serves them in `runtime`.
     ///
     /// # Errors
     /// What the kernel says.
@@ -56,18 +57,23 @@ impl Function {
         name: &str,
         directory: FunctionDirectory,
         runtime: &Handle,
+        inherited: Option<[OwnedFd; 2]>,
     ) -> io::Result<Self> {
         let function: Arc<str> = name.into();
         let log = FunctionLog::new(function.clone());
         let entrance = Entrance { node: Arc::downgrade(node), function, log };
         let _inside = runtime.enter();
-        let (control, lifeline) = (bind(&directory.control_socket())?, bind(&directory.lifeline_socket())?);
+        let paths = [directory.control_socket(), directory.lifeline_socket()];
+        let (control, lifeline) = match inherited {
+            Some([control, lifeline]) => (sockets::listener(control)?, sockets::listener(lifeline)?),
+            None => (bind(&paths[0])?, bind(&paths[1])?),
+        };
+        sockets::keep(node.keeper(), &kept_name(name), [(&control, &paths[0]), (&lifeline, &paths[1])]);
         let listeners = [
             runtime.spawn(listen(control, entrance.clone(), pace(), control::serve)),
             runtime.spawn(listen(lifeline, entrance, pace(), lifeline::serve)),
         ];
-        let sockets = [directory.control_socket(), directory.lifeline_socket()];
-        let sockets = sockets.map(|path| (path.clone(), FileIdentity::of(&path)));
+        let sockets = paths.map(|path| (path.clone(), FileIdentity::of(&path)));
         Ok(Self { directory, sockets, listeners })
     }
 
@@ -88,6 +94,11 @@ impl Drop for Function {
     fn drop(&mut self) {
         self.listeners.iter().for_each(JoinHandle::abort);
     }
+}
+
+/// Under what name the sockets of a function are kept.
+pub fn kept_name(function: &str) -> String {
+    format!("function/{function}")
 }
 
 fn bind(path: &Path) -> io::Result<UnixListener> {

@@ -8,5 +8,6 @@ pub(crate) mod function_log;
 pub mod group;
 pub(crate) mod lifeline;
 pub(crate) mod printable;
+pub(crate) mod sockets;
 pub(crate) mod tree;
 pub mod zmtp;

@@ -12,12 +12,13 @@ use crate::server::entrance::group::{Group, guard_directory};
 use rustix::fs::{FileType, Mode, OFlags};
 use std::fs::{self, File, Permissions};
 use std::io::{self, Seek, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+use torpor_proto::control::keeper;
 use torpor_proto::directory::{FunctionDirectory, ServerDirectory, check_function_name};
 
 /// Longest path of a socket. Source: unix(7), `sun_path` has 108 bytes, the last of which ends it.
@@ -77,7 +78,7 @@ pub enum TreeError {
 #[derive(Debug)]
 pub struct ServerTree {
     directory: ServerDirectory,
-    _lock: File,
+    lock: File,
 }
 
 /// What identifies a file as long as it is there.
@@ -93,6 +94,12 @@ impl FileIdentity {
     pub fn of(path: &Path) -> Option<Self> {
         let metadata = fs::symlink_metadata(path).ok()?;
         Some(Self { device: metadata.dev(), inode: metadata.ino() })
+    }
+}
+
+impl From<FileIdentity> for keeper::Place {
+    fn from(FileIdentity { device, inode }: FileIdentity) -> Self {
+        Self { device, inode }
     }
 }
 
@@ -135,27 +142,41 @@ impl ServerTree {
                 Err(fs::TryLockError::Error(error)) => return Err(failed(error)),
             }
         }
-        let mut sign = || {
-            lock.set_len(0)?;
-            lock.rewind()?;
-            writeln!(lock, "{}", std::process::id())
-        };
-        sign().map_err(failed)?;
+        sign(&mut lock).map_err(failed)?;
         let guarded = |path| guard_directory(path, group).map_err(TreeError::Group);
         guarded(path)?;
-        let tree = Self { directory: directory.clone(), _lock: lock };
+        let tree = Self { directory: directory.clone(), lock };
         tree.clear();
         private_directories(&directory.images()).map_err(failed)?;
-        // Each is good for one life of a worker.
-        let enclosures = directory.enclosures();
-        if enclosures.exists() {
-            fs::remove_dir_all(&enclosures).map_err(failed)?;
-        }
-        private_directories(&enclosures).map_err(failed)?;
+        empty(&directory.enclosures()).map_err(failed)?;
         private_directories(&directory.terms()).map_err(failed)?;
         private_directories(&directory.functions()).map_err(failed)?;
         guarded(&directory.functions())?;
         Ok(tree)
+    }
+
+    /// Takes the directory over, with its lock, as the server before left it: its sockets are still listened to.
+    ///
+    /// # Errors
+    /// [`TreeError`].
+    pub fn inherit(directory: &ServerDirectory, lock: OwnedFd) -> Result<Self, TreeError> {
+        let mut lock = File::from(lock);
+        sign(&mut lock).map_err(|error| TreeError::Io { path: directory.lock_file(), error })?;
+        let enclosures = directory.enclosures();
+        empty(&enclosures).map_err(|error| TreeError::Io { path: enclosures, error })?;
+        Ok(Self { directory: directory.clone(), lock })
+    }
+
+    /// What keeps other servers out.
+    #[must_use]
+    pub fn lock(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
+    }
+
+    /// A function's directory, which is there.
+    #[must_use]
+    pub fn function(&self, name: &str) -> FunctionDirectory {
+        self.directory.function(name)
     }
 
     /// Makes a function's directory unless it is there, and removes the sockets in it.
@@ -210,6 +231,19 @@ impl ServerTree {
             remove_sockets(&self.directory.function(&name));
         }
     }
+}
+
+/// Makes a directory anew for what is good for one life of a server's workers.
+fn empty(directory: &Path) -> io::Result<()> {
+    gone(fs::remove_dir_all(directory))?;
+    private_directories(directory)
+}
+
+/// Writes this process's number into a lock.
+fn sign(lock: &mut File) -> io::Result<()> {
+    lock.set_len(0)?;
+    lock.rewind()?;
+    writeln!(lock, "{}", std::process::id())
 }
 
 /// What is not there is gone.

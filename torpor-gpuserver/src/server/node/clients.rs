@@ -5,7 +5,7 @@ use crate::server::clients::addresses::{Addresses, Demand};
 use crate::server::clients::{ClientId, Introduction, Token};
 use crate::server::entrance::admission::{AdmitError, JoinError};
 use crate::server::entrance::printable::printable;
-use crate::server::node::Node;
+use crate::server::node::{COUNTER, Node};
 use crate::server::settings::{self, Isolation};
 use crate::server::workers::executor::Executor;
 use crate::server::workers::gpu::Gpu;
@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 use torpor_proto::channel::{ChannelError, MappedChannel};
 use torpor_proto::control::client::{Hello, View, Welcome};
+use torpor_proto::control::keeper;
 use torpor_proto::control::worker::{self, Attach};
 use torpor_proto::mapping::create_sealed;
 
@@ -98,7 +99,11 @@ impl Node {
     ) -> Result<(ClientId, Arc<ClientMemory>), JoinError> {
         let (id, addresses, at) = {
             let mut clients = self.clients();
+            let last = clients.last_id();
             let client = clients.take(function, token, pid, Instant::now()).ok_or(JoinError::Token)?;
+            // Before its worker hears of it.
+            self.keeper.keep(COUNTER, &keeper::Counter { last }, &[]);
+            self.keep_client(client);
             (client.id, client.addresses, client.introduction.at.clone())
         };
         match self.attach(id, &addresses, &at, function).await {
@@ -217,6 +222,8 @@ impl Node {
             let _ = other.order(Order::Forget { client: id.0 });
         }
         at.store().forget(id);
+        // Before its addresses are another's.
+        self.forget_client(id);
         self.clients().release(id);
         self.events().tell(What::ClientLeft { client: id.0 });
     }

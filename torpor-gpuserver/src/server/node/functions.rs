@@ -1,7 +1,8 @@
 //! The functions of the node: made, found again, closed.
 
 use crate::policy::event::What;
-use crate::server::entrance::function::Function;
+use crate::server::entrance::function::{Function, kept_name};
+use crate::server::entrance::sockets;
 use crate::server::entrance::tree::TreeError;
 use crate::server::node::Node;
 use std::io;
@@ -55,9 +56,14 @@ impl Node {
         }
         // Those that it serves stay served: only its sockets are others.
         functions.remove(name);
-        let directory = self.tree.make_function(name)?;
+        let directory = self.tree.function(name);
+        let inherited = {
+            let places = [&*directory.control_socket(), &*directory.lifeline_socket()];
+            sockets::inherit(&mut self.heritage(), &kept_name(name), places)
+        };
+        let directory = if inherited.is_some() { directory } else { self.tree.make_function(name)? };
         let path = directory.path().to_owned();
-        let function = Function::open(self, name, directory, &self.acceptor)
+        let function = Function::open(self, name, directory, &self.acceptor, inherited)
             .map_err(|error| FunctionError::Sockets { path: path.clone(), error })?;
         functions.insert(name.to_owned(), function);
         self.events().tell(What::FunctionCreated { function: name.into() });
@@ -75,6 +81,7 @@ impl Node {
         }
         let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
         functions.remove(name);
+        self.keeper.forget(&kept_name(name));
         self.tree.remove_function(name)?;
         self.settings().forget(name);
         Ok(())

@@ -4,15 +4,18 @@
 
 mod clients;
 mod functions;
+mod kept;
 mod place;
 
 pub use clients::ATTACH_TIMEOUT;
 pub use functions::FunctionError;
+pub(in crate::server) use kept::{CLIENT, COUNTER, Legacy, LegacyMemory, MEMORY};
 
 use crate::gpu_limit::gpu_limit_bytes;
 use crate::server::clients::ClientTable;
 use crate::server::entrance::function::Function;
 use crate::server::entrance::tree::ServerTree;
+use crate::server::keeper::{Heritage, Keeper};
 use crate::server::options::ServerOptions;
 use crate::server::realms::Realms;
 use crate::server::scheduler::Teller;
@@ -45,6 +48,9 @@ pub struct Node {
     stop: watch::Sender<bool>,
     /// Where clients are answered.
     acceptor: Handle,
+    keeper: Keeper,
+    /// What the server before has left and nobody has taken yet.
+    heritage: Mutex<Heritage>,
 }
 
 impl Node {
@@ -61,6 +67,7 @@ impl Node {
         sensors: SensorReader,
         stop: watch::Sender<bool>,
         acceptor: Handle,
+        (keeper, heritage): (Keeper, Heritage),
     ) -> Self {
         let settings = Settings::new(&options.settings, options.flags.memory_limit);
         let max_clients = options.scheduler.max_clients().get();
@@ -79,7 +86,20 @@ impl Node {
             next_gpu: AtomicUsize::new(0),
             stop,
             acceptor,
+            keeper,
+            heritage: Mutex::new(heritage),
         }
+    }
+
+    /// Who keeps what the server after this one needs.
+    #[must_use]
+    pub(crate) fn keeper(&self) -> &Keeper {
+        &self.keeper
+    }
+
+    /// What the server before has left and nobody has taken yet, locked.
+    pub(in crate::server) fn heritage(&self) -> MutexGuard<'_, Heritage> {
+        self.heritage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the server was told at its start.

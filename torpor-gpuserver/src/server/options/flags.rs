@@ -59,6 +59,10 @@ settings! {
         #[arg(value_name = "FILE")]
         config: PathBuf, "$TORPOR_CONFIG, else none";
 
+        /// Whether a keeper process starts the server again if it is killed, and programs go on (docs/operating.md)
+        #[arg(value_name = "BOOL")]
+        keeper: bool = false;
+
         /// What to tell on standard error: error, warn, info, debug or trace
         #[arg(value_name = "LEVEL")]
         log: String, "$TORPOR_LOG, else info";
@@ -184,6 +188,7 @@ mod tests {
             ["--peer-buffer", "16MiB"],
             ["--spin-us", "7"],
             ["--wait-spin-us", "8"],
+            ["--keeper", "true"],
             ["--log", "debug"],
         ];
         let first = parse(given.as_flattened());

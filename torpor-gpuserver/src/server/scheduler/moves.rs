@@ -172,6 +172,8 @@ pub(super) async fn attach(
         let memory = client.memory().ok_or(MoveError::Gone)?.clone();
         let function = client.introduction.function.clone();
         client.introduction.at = to.clone();
+        // Before its worker hears of it.
+        node.keep_client(client);
         client.told = settings::settings_of(node, id.0, &client.addresses, &function, to.gpu);
         let mut attach = node.attach_message(&client.addresses, &function, &client.told);
         (attach.resumed, attach.link) = (true, link);

@@ -76,6 +76,8 @@ pub(crate) struct Orphan {
     pub(crate) state: Arc<OwnedFd>,
     /// What the others were told, and it is if nobody takes it.
     pub(crate) error: CudaError,
+    /// Its GPU's worker may have it, and lets go of it first.
+    pub(crate) lets_go: bool,
 }
 
 /// Why a client is lost after all.
@@ -132,10 +134,14 @@ async fn hold(node: Arc<Node>, mut trial: Trial, suspects: Vec<Orphan>, bench: A
 
 /// Takes care of one. Returns what that says of it, if it is a suspect.
 async fn care(node: Arc<Node>, orphan: Orphan, standing: Standing, bench: Arc<Bench>) -> Outcome {
-    let Orphan { client: id, state, error } = orphan;
+    let Orphan { client: id, state, error, lets_go } = orphan;
     let began = Instant::now();
     let Some(at) = claim(&node, id).await else { return Outcome::Open };
     let gpu = at.gpu;
+    if lets_go {
+        // Nothing comes of it when the server is ending.
+        let _ = at.ask(|done| Order::Detach { client: id.0, done }).await;
+    }
     let restored = match standing {
         Standing::Guilty => Err(LostError::Culprit(error)),
         Standing::Innocent | Standing::Suspect => {

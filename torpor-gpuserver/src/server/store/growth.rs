@@ -1,12 +1,15 @@
 //! Slabs are made in the background, ahead of need, until the pool is as large as it may be.
 
 use super::{State, Store};
+use crate::server::keeper::numbered;
 use crate::server::size::ByteSize;
+use crate::server::store::inherited::SLAB;
 use crate::server::store::slab::Slab;
 use crate::server::store::workers::Reach;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use torpor_proto::control::keeper;
 
 /// How long to wait after the system had no memory, before it is asked again.
 const RETRY_PAUSE: Duration = Duration::from_secs(10);
@@ -79,6 +82,8 @@ impl Store {
             Ok(slab) => {
                 let slab = Arc::new(slab);
                 state.growth = Growth::Idle;
+                let words = keeper::Slab { bytes };
+                self.keeper.keep(&numbered(SLAB, index.into()), &words, &[slab.file()]);
                 state.workers.offer(&slab);
                 state.slabs.push(slab);
                 self.advance(&mut state);

@@ -24,9 +24,12 @@
 //! Limits: an exchange (bringing chunks back into a full pool) may exceed the spill limit by [`BATCH`] chunks while it
 //! lasts. Slabs are never given back to the system.
 
+mod deeds;
 mod error;
 mod growth;
 pub mod index;
+mod inherited;
+mod ledger;
 mod requests;
 mod room;
 pub mod slab;
@@ -38,19 +41,22 @@ mod transfer;
 pub(in crate::server) mod verify;
 mod workers;
 
+pub use ledger::Asked;
 pub use spill::SpillDirectoryError;
 pub use workers::WorkerId;
 
 use crate::chunk::CHUNK_BYTES;
 use crate::server::clients::ClientId;
+use crate::server::keeper::Keeper;
 use crate::server::store::error::StoreError;
 use crate::server::store::growth::Growth;
-use crate::server::store::index::{ChunkId, Index, IndexUsage, Misuse};
+use crate::server::store::index::{ChunkId, IndexUsage, Misuse};
+use crate::server::store::ledger::Ledger;
 use crate::server::store::slab::{Slab, SlotMemory};
 use crate::server::store::spill::SpillFiles;
 use crate::server::store::workers::Workers;
 use crate::server::workers::order::Outgoing;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -101,6 +107,7 @@ pub struct Store {
     pool: Arc<Pool>,
     spill_limit_chunks: usize,
     files: Option<Arc<SpillFiles>>,
+    keeper: Keeper,
     state: Mutex<State>,
     /// Told whenever somebody who waits may have reason to look again.
     changed: watch::Sender<()>,
@@ -118,7 +125,7 @@ struct Pool {
 
 #[derive(Debug)]
 struct State {
-    index: Index,
+    index: Ledger,
     workers: Workers,
     /// All that were made; the last may not be usable by everybody yet.
     slabs: Vec<Arc<Slab>>,
@@ -138,6 +145,10 @@ struct Owner {
     queued: u32,
     /// Requests that make new chunks.
     reserving: u32,
+    /// Requests that are not answered yet.
+    open: BTreeSet<Asked>,
+    /// The last one that was.
+    answered: Option<Asked>,
 }
 
 impl Store {
@@ -145,21 +156,34 @@ impl Store {
     ///
     /// # Errors
     /// [`SpillDirectoryError`].
-    pub fn open(options: &StoreOptions) -> Result<Arc<Self>, SpillDirectoryError> {
-        let slab_slots = u32::try_from(options.slab_bytes / CHUNK_BYTES).unwrap_or(u32::MAX).max(1);
+    pub fn open(options: &StoreOptions, keeper: &Keeper) -> Result<Arc<Self>, SpillDirectoryError> {
+        let files = options.spill.as_ref().map(|spill| SpillFiles::open(&spill.directory)).transpose()?;
+        let ledger = Ledger::new(slab_slots(options), keeper.clone());
+        Ok(Self::with(options, keeper, files, ledger, Vec::new()))
+    }
+
+    fn with(
+        options: &StoreOptions,
+        keeper: &Keeper,
+        files: Option<SpillFiles>,
+        index: Ledger,
+        slabs: Vec<Arc<Slab>>,
+    ) -> Arc<Self> {
+        let slab_slots = slab_slots(options);
         let slab_bytes = u64::from(slab_slots) * CHUNK_BYTES;
         let max_slabs =
             u32::try_from(options.pool_bytes / slab_bytes).unwrap_or(MAX_SLABS).clamp(1, MAX_SLABS);
-        let files = options.spill.as_ref().map(|spill| SpillFiles::open(&spill.directory).map(Arc::new));
         let spill_limit = options.spill.as_ref().map_or(0, |spill| spill.limit_bytes / CHUNK_BYTES);
-        let pool = Arc::new(Pool { max_slabs, slabs: AtomicU32::new(0) });
+        let slabs_made = u32::try_from(slabs.len()).unwrap_or(u32::MAX);
+        let pool = Arc::new(Pool { max_slabs, slabs: AtomicU32::new(slabs_made) });
         let spill_limit = usize::try_from(spill_limit).unwrap_or(usize::MAX);
-        Ok(Self::new(slab_slots, pool, spill_limit, files.transpose()?))
+        Self::new(slab_slots, pool, spill_limit, files.map(Arc::new), keeper.clone(), index, slabs)
     }
 
-    /// A store apart: with slabs and an index of its own, of the same pool. It spills nothing.
+    /// A store apart: with slabs and an index of its own, of the same pool. It spills nothing, and no keeper knows of it.
     pub(in crate::server) fn apart(&self) -> Arc<Self> {
-        Self::new(self.slab_slots, self.pool.clone(), 0, None)
+        let ledger = Ledger::new(self.slab_slots, Keeper::default());
+        Self::new(self.slab_slots, self.pool.clone(), 0, None, Keeper::default(), ledger, Vec::new())
     }
 
     fn new(
@@ -167,21 +191,20 @@ impl Store {
         pool: Arc<Pool>,
         spill_limit_chunks: usize,
         files: Option<Arc<SpillFiles>>,
+        keeper: Keeper,
+        index: Ledger,
+        slabs: Vec<Arc<Slab>>,
     ) -> Arc<Self> {
-        let state = State {
-            index: Index::new(slab_slots),
-            workers: Workers::default(),
-            slabs: Vec::new(),
-            clients: BTreeMap::new(),
-            growth: Growth::Idle,
-            wanted: 0,
-        };
+        let clients = index.functions().map(|(client, function)| (client, Owner::new(function))).collect();
+        let state =
+            State { index, workers: Workers::default(), slabs, clients, growth: Growth::Idle, wanted: 0 };
         Arc::new(Self {
             slab_bytes: u64::from(slab_slots) * CHUNK_BYTES,
             slab_slots,
             pool,
             spill_limit_chunks,
             files,
+            keeper,
             state: Mutex::new(state),
             changed: watch::Sender::new(()),
             room: tokio::sync::Mutex::default(),
@@ -200,16 +223,17 @@ impl Store {
     }
 
     /// A worker is ready: it is told of all slabs through its outbox, and what it says is to be [heard](Self::hear).
-    pub fn connect(&self, gpu: u32, outbox: mpsc::UnboundedSender<Outgoing>) -> WorkerId {
+    pub fn connect(&self, worker: WorkerId, gpu: u32, outbox: mpsc::UnboundedSender<Outgoing>) {
         let mut state = self.state();
         let State { workers, slabs, .. } = &mut *state;
-        workers.connect(gpu, outbox, slabs.iter())
+        workers.connect(worker, gpu, outbox, slabs.iter());
     }
 
     /// A worker is gone.
     pub fn disconnect(self: &Arc<Self>, worker: WorkerId) {
         let mut state = self.state();
         state.workers.disconnect(worker);
+        state.index.gone(worker);
         self.advance(&mut state);
         self.wake();
     }
@@ -217,16 +241,14 @@ impl Store {
     /// There is another client, which may use the store from now on.
     pub fn admit(&self, client: ClientId, function: &str) {
         let mut state = self.state();
-        state.index.admit(client);
-        state
-            .clients
-            .insert(client, Owner { function: function.into(), worker: None, queued: 0, reserving: 0 });
+        state.index.admit(client, function);
+        state.clients.insert(client, Owner::new(function.into()));
     }
 
     /// A client is between two workers: nobody uses its slots until it has a lease again.
     pub fn released(&self, client: ClientId) {
         let mut state = self.state();
-        state.index.revoked(client);
+        state.index.revoked(client, None);
         if let Some(owner) = state.clients.get_mut(&client) {
             owner.worker = None;
         }
@@ -323,7 +345,16 @@ impl Usage {
     }
 }
 
+/// Slots of a slab.
+fn slab_slots(options: &StoreOptions) -> u32 {
+    u32::try_from(options.slab_bytes / CHUNK_BYTES).unwrap_or(u32::MAX).max(1)
+}
+
 impl Owner {
+    fn new(function: Arc<str>) -> Self {
+        Self { function, worker: None, queued: 0, reserving: 0, open: BTreeSet::new(), answered: None }
+    }
+
     /// A request that makes new chunks is over.
     fn reserved(&mut self) {
         self.reserving = self.reserving.saturating_sub(1);

@@ -1,6 +1,6 @@
 //! What workers say to the store, and what they are answered.
 
-use super::{Store, WorkerId};
+use super::{Asked, State, Store, WorkerId};
 use crate::chunk::Hash;
 use crate::server::clients::ClientId;
 use crate::server::store::error::StoreError;
@@ -22,8 +22,21 @@ const REACH_PATIENCE: Duration = Duration::from_secs(30);
 
 impl Store {
     /// Hears what a worker says. Returns what is none of the store's business.
-    pub fn hear(self: &Arc<Self>, worker: WorkerId, body: from_worker::Body) -> Option<from_worker::Body> {
+    ///
+    /// What has been heard counts when this returns, also for the next server.
+    pub fn hear(
+        self: &Arc<Self>,
+        worker: WorkerId,
+        number: u64,
+        body: from_worker::Body,
+    ) -> Option<from_worker::Body> {
+        let said = Asked { worker, request: number };
         match body {
+            // The server before was killed when it had written that down.
+            from_worker::Body::ReleaseChunks(_)
+            | from_worker::Body::ShareChunks(_)
+            | from_worker::Body::LeaseRevoked(_)
+                if number > 0 && self.state().index.was_heard(said) => {}
             from_worker::Body::SlabReady(ready) => {
                 let mut state = self.state();
                 if let Some(reason) = state.workers.answered(worker, ready.index, &ready.failure) {
@@ -35,17 +48,17 @@ impl Store {
             }
             from_worker::Body::StoreRequest(request) => {
                 // A worker says that a client is gone after its last request, so here alone it can be a mistake.
-                let known = self.note_worker(ClientId(request.client), worker);
-                if known {
-                    tokio::spawn(self.clone().serve(worker, request));
-                } else {
-                    self.refuse_unknown(worker, &request);
+                let (client, asked) = (ClientId(request.client), Asked { worker, request: request.request });
+                match self.note_request(client, asked) {
+                    Some(true) => drop(tokio::spawn(self.clone().serve(asked, request))),
+                    Some(false) => {}
+                    None => self.refuse_unknown(worker, &request),
                 }
             }
             from_worker::Body::ReleaseChunks(release) => {
                 let client = ClientId(release.client);
                 let mut state = self.state();
-                let (files, result) = state.index.release(client, &release.chunks);
+                let (files, result) = state.index.release(client, &release.chunks, said);
                 let function = state.function(client);
                 drop(state);
                 match result {
@@ -65,7 +78,7 @@ impl Store {
                 let others = share.others.into_iter().map(ClientId);
                 let others: Vec<ClientId> =
                     others.filter(|&other| state.function(other) == function).collect();
-                if let Err(misuse) = state.index.share(client, &others, &share.chunks) {
+                if let Err(misuse) = state.index.share(client, &others, &share.chunks, said) {
                     tracing::warn!(client = client.0, "{}", StoreError::Misuse { function, misuse });
                 }
             }
@@ -74,7 +87,7 @@ impl Store {
                 let mut state = self.state();
                 // A worker that gave the client up may say so late, when it has a lease again elsewhere.
                 if state.clients.get(&client).is_some_and(|owner| owner.worker == Some(worker)) {
-                    state.index.revoked(client);
+                    state.index.revoked(client, Some(said));
                 }
                 drop(state);
                 self.wake();
@@ -84,10 +97,21 @@ impl Store {
         None
     }
 
-    fn note_worker(&self, client: ClientId, worker: WorkerId) -> bool {
+    /// Notes where a client is and what is asked for it. Returns whether that is to be served: it is not if it was answered before, or
+    /// is being served, which a worker cannot know that asks another server again. `None` if there is no such client.
+    fn note_request(&self, client: ClientId, asked: Asked) -> Option<bool> {
         let mut state = self.state();
-        let owner = state.clients.get_mut(&client);
-        owner.map(|owner| owner.worker = Some(worker)).is_some()
+        let answered = state.index.answered(client, asked);
+        let owner = state.clients.get_mut(&client)?;
+        owner.worker = Some(asked.worker);
+        match answered {
+            Some(places) => {
+                state.answer(client, asked, &places);
+                Some(false)
+            }
+            // It was heard twice, and this server's answer is on its way.
+            None => Some(owner.answered != Some(asked) && owner.open.insert(asked)),
+        }
     }
 
     fn refuse_unknown(&self, worker: WorkerId, request: &StoreRequest) {
@@ -99,37 +123,20 @@ impl Store {
         self.state().workers.tell(worker, to_worker::Body::StoreAnswer(answer));
     }
 
-    async fn serve(self: Arc<Self>, worker: WorkerId, request: StoreRequest) {
-        let (number, client) = (request.request, ClientId(request.client));
-        let result = self.answer(worker, client, request.body).await;
+    async fn serve(self: Arc<Self>, asked: Asked, request: StoreRequest) {
+        let client = ClientId(request.client);
+        let result = self.answer(asked, client, request.body).await;
         let mut state = self.state();
+        if let Some(owner) = state.clients.get_mut(&client) {
+            owner.open.remove(&asked);
+            owner.answered = Some(asked);
+        }
         // Its worker died meanwhile: nobody uses what was asked for.
         if state.clients.get(&client).is_some_and(|owner| owner.worker.is_none()) {
-            state.index.revoked(client);
+            state.index.revoked(client, None);
         }
-        let lease_lost = !state.index.is_leased(client);
-        let answer = |result| {
-            let answer = StoreAnswer { request: number, result: Some(result) };
-            state.workers.tell(worker, to_worker::Body::StoreAnswer(answer));
-        };
         match result {
-            Ok(places) => {
-                let mut parts = places.chunks(PLACES_PER_ANSWER).peekable();
-                loop {
-                    let part = parts.next().unwrap_or_default();
-                    let places =
-                        part.iter().map(|place| worker::Place { chunk: place.chunk, slot: place.slot });
-                    let more = parts.peek().is_some();
-                    answer(store_answer::Result::Places(Places {
-                        places: places.collect(),
-                        more,
-                        lease_lost,
-                    }));
-                    if !more {
-                        break;
-                    }
-                }
-            }
+            Ok(places) => state.answer(client, asked, &places),
             Err(StoreError::Gone) => {
                 tracing::debug!(client = client.0, "the client went while it waited for the host store");
             }
@@ -137,33 +144,38 @@ impl Store {
                 if !matches!(error, StoreError::NothingSpare { .. }) {
                     tracing::error!(client = client.0, "{error}");
                 }
-                answer(store_answer::Result::Refusal(error.to_string()));
+                state.say(asked, store_answer::Result::Refusal(error.to_string()));
             }
         }
     }
 
     async fn answer(
         self: &Arc<Self>,
-        worker: WorkerId,
+        asked: Asked,
         client: ClientId,
         body: Option<store_request::Body>,
     ) -> Result<Vec<Place>, StoreError> {
-        self.reached(worker, client).await?;
+        self.reached(asked.worker, client).await?;
         match body {
             Some(store_request::Body::Reserve(Reserve { count, only_spare: true })) => {
-                self.reserve_spare(client, count as usize)
+                self.reserve_spare(client, count as usize, asked)
             }
             Some(store_request::Body::Reserve(Reserve { count, .. })) => {
-                self.reserve(client, count as usize).await
+                self.reserve(client, count as usize, asked).await
             }
-            Some(store_request::Body::Identify(identify)) => self.identify(client, &identify),
+            Some(store_request::Body::Identify(identify)) => self.identify(client, &identify, asked),
             Some(store_request::Body::Lease(_)) => self.lease(client).await,
             None => Err(self.state().misuse(client)(Misuse::Unreadable)),
         }
     }
 
     /// Says what chunks contain.
-    fn identify(&self, client: ClientId, identify: &Identify) -> Result<Vec<Place>, StoreError> {
+    fn identify(
+        &self,
+        client: ClientId,
+        identify: &Identify,
+        asked: Asked,
+    ) -> Result<Vec<Place>, StoreError> {
         let mut state = self.state();
         let misuse = state.misuse(client);
         let hashes = identify.hashes.iter().map(|hash| Hash::try_from(hash.as_slice()));
@@ -173,7 +185,7 @@ impl Store {
         }
         let contents: Vec<(ChunkId, Hash)> = identify.chunks.iter().copied().zip(hashes).collect();
         state.index.touch(client);
-        let (places, files) = state.index.identify(client, &contents).map_err(misuse)?;
+        let (places, files) = state.index.identify(client, &contents, asked).map_err(misuse)?;
         self.delete_now(&state, &files);
         drop(state);
         self.wake();
@@ -203,5 +215,30 @@ impl Store {
                 Reach::Soon => drop(timeout_at(deadline, changes.changed()).await),
             }
         }
+    }
+}
+
+impl State {
+    /// Tells a worker where chunks are.
+    fn answer(&self, client: ClientId, asked: Asked, places: &[Place]) {
+        let lease_lost = !self.index.is_leased(client);
+        let mut parts = places.chunks(PLACES_PER_ANSWER).peekable();
+        loop {
+            let part = parts.next().unwrap_or_default();
+            let places = part.iter().map(|place| worker::Place { chunk: place.chunk, slot: place.slot });
+            let more = parts.peek().is_some();
+            self.say(
+                asked,
+                store_answer::Result::Places(Places { places: places.collect(), more, lease_lost }),
+            );
+            if !more {
+                break;
+            }
+        }
+    }
+
+    fn say(&self, asked: Asked, result: store_answer::Result) {
+        let answer = StoreAnswer { request: asked.request, result: Some(result) };
+        self.workers.tell(asked.worker, to_worker::Body::StoreAnswer(answer));
     }
 }

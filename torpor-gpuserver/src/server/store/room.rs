@@ -1,7 +1,7 @@
 //! Finding slots: by waiting for growth, then by spilling, after asking idle clients for their leases.
 
 use super::growth::Outlook;
-use super::{BATCH, Owner, State, Store};
+use super::{Asked, BATCH, Owner, State, Store};
 use crate::chunk::CHUNK_BYTES;
 use crate::server::clients::ClientId;
 use crate::server::size::ByteSize;
@@ -55,9 +55,10 @@ impl Store {
         self: &Arc<Self>,
         client: ClientId,
         count: usize,
+        asked: Asked,
     ) -> Result<Vec<Place>, StoreError> {
         self.note(client, |owner| owner.reserving += 1);
-        let reserved = self.reserve_in_turn(client, count).await;
+        let reserved = self.reserve_in_turn(client, count, asked).await;
         if reserved.is_err() {
             self.note(client, Owner::reserved);
         }
@@ -69,6 +70,7 @@ impl Store {
         self: &Arc<Self>,
         client: ClientId,
         count: usize,
+        asked: Asked,
     ) -> Result<Vec<Place>, StoreError> {
         let mut state = self.state();
         let to_come = self.pool_slots().saturating_sub(state.index.total_slots());
@@ -76,7 +78,7 @@ impl Store {
         let places = if state.index.free_slots() + to_come >= count.saturating_add(kept) {
             let misuse = state.misuse(client);
             state.index.touch(client);
-            state.index.reserve(client, count).map_err(misuse)?
+            state.index.reserve(client, count, asked).map_err(misuse)?
         } else {
             None
         };
@@ -94,6 +96,7 @@ impl Store {
         self: &Arc<Self>,
         client: ClientId,
         count: usize,
+        asked: Asked,
     ) -> Result<Vec<Place>, StoreError> {
         let _turn = self.turn(client).await?;
         loop {
@@ -102,7 +105,7 @@ impl Store {
                 let misuse = state.misuse(client);
                 state.index.touch(client);
                 let held = state.index.chunks_of(client);
-                let reserved = state.index.reserve(client, count).map_err(misuse)?;
+                let reserved = state.index.reserve(client, count, asked).map_err(misuse)?;
                 self.advance(&mut state);
                 if let Some(places) = reserved {
                     // From now on it uses what it has reserved.
@@ -280,7 +283,7 @@ impl Store {
                                 .tell(worker, to_worker::Body::RevokeLease(RevokeLease { client: chosen.0 }));
                         }
                         // No session has ever used it.
-                        None => index.revoked(chosen),
+                        None => index.revoked(chosen, None),
                     }
                 }
                 // Somebody else asked already.

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use torpor_proto::layout::AddressRange;
-use torpor_proto::mapping::{Mapping, create_sealed};
+use torpor_proto::mapping::{Mapping, check_sealed, create_sealed};
 
 /// A slab.
 #[derive(Debug)]
@@ -31,6 +31,17 @@ impl Slab {
         let address = mapping.address().as_ptr().expose_provenance() as u64;
         // SAFETY: the range is the mapping's, which lives until the slab is dropped.
         unsafe { fault_in(AddressRange { address, bytes }, stop)? };
+        Ok(Self { index, file, mapping })
+    }
+
+    /// One that the server before made.
+    ///
+    /// # Errors
+    /// The kernel's, or `InvalidData` if it is none.
+    pub fn inherit(index: u32, file: OwnedFd, bytes: u64) -> io::Result<Self> {
+        check_sealed(&file, bytes)?;
+        let length = usize::try_from(bytes).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        let mapping = Mapping::anywhere(&file, length)?;
         Ok(Self { index, file, mapping })
     }
 

@@ -1,6 +1,6 @@
 //! Which slots are free: runs of slots side by side, none of which reaches over the end of a slab.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The free slots of all slabs.
 #[derive(Debug)]
@@ -17,6 +17,27 @@ impl Slots {
     #[must_use]
     pub fn new(slab_slots: u32) -> Self {
         Self { runs: BTreeMap::new(), slab_slots: slab_slots.max(1), total: 0, free: 0 }
+    }
+
+    /// Those of so many slabs, of which some are taken. `None` if one of these is of none.
+    #[must_use]
+    pub fn with_taken(slab_slots: u32, slabs: u32, taken: &BTreeSet<u32>) -> Option<Self> {
+        let mut slots = Self::new(slab_slots);
+        slots.total = slabs.checked_mul(slots.slab_slots)?;
+        if taken.last().is_some_and(|&last| last >= slots.total) {
+            return None;
+        }
+        for first in (0..slots.total).step_by(slots.slab_slots as usize) {
+            let (mut begin, end) = (first, first + slots.slab_slots);
+            for &next in taken.range(first..end).chain([&end]) {
+                if next > begin {
+                    slots.runs.insert(begin, next - begin);
+                    slots.free += next - begin;
+                }
+                begin = next + 1;
+            }
+        }
+        Some(slots)
     }
 
     /// There is another slab.
@@ -148,6 +169,8 @@ mod tests {
                     prop_assert_eq!(slots.is_free(slot), !taken.contains(&slot));
                 }
                 prop_assert_eq!(slots.runs.values().sum::<u32>() as usize, slots.free());
+                let again = Slots::with_taken(7, 4, &taken).unwrap();
+                prop_assert_eq!((&again.runs, again.free), (&slots.runs, slots.free));
                 prop_assert!(slots.runs.iter().all(|(&start, &length)| start / 7 == (start + length - 1) / 7));
             }
         }

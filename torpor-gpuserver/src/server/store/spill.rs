@@ -1,14 +1,14 @@
 //! Chunks in files: one file per chunk, named by its number, in a directory that one server at a time uses.
 //!
 //! The files are good for one life of the server: they are deleted when it ends, and those of one that died when the
-//! next one starts. So they are not synchronised to the disk. They hold memory of functions: nobody else may read them.
+//! next one starts that does not go on where it was. So they are not synchronised to the disk. They hold memory of functions: nobody else may read them.
 
 use crate::chunk::{CHUNK_BYTES, Hash};
 use crate::server::store::index::ChunkId;
 use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 const LOCK_FILE: &str = "torpor-spill.lock";
@@ -78,7 +78,7 @@ pub struct SpillFiles {
     path: PathBuf,
     /// The directory itself, whatever becomes of its path.
     directory: OwnedFd,
-    _lock: File,
+    lock: File,
 }
 
 impl SpillFiles {
@@ -102,9 +102,27 @@ impl SpillFiles {
             Err(fs::TryLockError::WouldBlock) => return Err(SpillDirectoryError::Taken(path.to_owned())),
             Err(fs::TryLockError::Error(error)) => return Err(failed(error)),
         }
-        let files = Self { path: path.to_owned(), directory, _lock: lock };
-        files.clear().map_err(failed)?;
+        let files = Self { path: path.to_owned(), directory, lock };
+        files.clear(|_| false).map_err(failed)?;
         Ok(files)
+    }
+
+    /// Takes over the directory of the server before, with its lock and the files of the chunks that `are_there`.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn inherit(path: &Path, lock: OwnedFd, are_there: impl Fn(ChunkId) -> bool) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(path, flags, Mode::empty())?;
+        let files = Self { path: path.to_owned(), directory, lock: lock.into() };
+        files.clear(are_there)?;
+        Ok(files)
+    }
+
+    /// What keeps other servers out of the directory.
+    #[must_use]
+    pub fn lock(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
     }
 
     /// Where it is.
@@ -187,11 +205,13 @@ impl SpillFiles {
         Ok(rustix::fs::unlinkat(&self.directory, name, AtFlags::empty())?)
     }
 
-    fn clear(&self) -> io::Result<()> {
+    /// Deletes the files of chunks, but of those that `are_there`.
+    fn clear(&self, are_there: impl Fn(ChunkId) -> bool) -> io::Result<()> {
         for entry in Dir::read_from(&self.directory)? {
             let entry = entry?;
             let name = entry.file_name().to_str().unwrap_or_default();
-            if name.ends_with(SUFFIX) || name.ends_with(UNFINISHED) {
+            let chunk = name.strip_suffix(SUFFIX).and_then(|number| ChunkId::from_str_radix(number, 16).ok());
+            if name.ends_with(UNFINISHED) || (name.ends_with(SUFFIX) && !chunk.is_some_and(&are_there)) {
                 self.unlink(name)?;
             }
         }
@@ -201,7 +221,7 @@ impl SpillFiles {
 
 impl Drop for SpillFiles {
     fn drop(&mut self) {
-        if let Err(error) = self.clear() {
+        if let Err(error) = self.clear(|_| false) {
             tracing::warn!("the spill directory {} cannot be emptied: {error}", self.path.display());
         }
     }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use torpor_proto::control::worker::{Slab as SlabMessage, ToWorker, to_worker};
 
-/// One life of a worker; never given twice.
+/// One life of a worker; never given twice, by no server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct WorkerId(u64);
+pub struct WorkerId(pub u64);
 
 /// Whether a worker can reach slots.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,22 +34,45 @@ struct Worker {
 #[derive(Debug, Default)]
 pub struct Workers {
     workers: BTreeMap<WorkerId, Worker>,
-    last: u64,
 }
 
 impl Workers {
     /// Another worker is ready: it is told of all slabs.
     pub fn connect<'a>(
         &mut self,
+        id: WorkerId,
         gpu: u32,
         outbox: mpsc::UnboundedSender<Outgoing>,
         slabs: impl Iterator<Item = &'a Arc<Slab>>,
-    ) -> WorkerId {
-        self.last += 1;
-        let mut worker = Worker { gpu, outbox, slabs: BTreeMap::new() };
-        slabs.for_each(|slab| worker.offer(slab));
-        self.workers.insert(WorkerId(self.last), worker);
-        WorkerId(self.last)
+    ) {
+        self.reconnect(id, gpu, outbox, std::iter::empty());
+        self.offer_missing(id, slabs);
+    }
+
+    /// A worker is there that knows of some of these slabs.
+    pub fn reconnect<'a>(
+        &mut self,
+        id: WorkerId,
+        gpu: u32,
+        outbox: mpsc::UnboundedSender<Outgoing>,
+        slabs: impl Iterator<Item = &'a Arc<Slab>>,
+    ) {
+        let slabs = slabs.map(|slab| (slab.index(), Reach::Soon)).collect();
+        self.workers.insert(id, Worker { gpu, outbox, slabs });
+    }
+
+    /// Tells a worker of the slabs of which it has not said what became of them.
+    pub fn offer_missing<'a>(&mut self, id: WorkerId, slabs: impl Iterator<Item = &'a Arc<Slab>>) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            let missing = |worker: &Worker, slab: &Slab| {
+                worker.slabs.get(&slab.index()).is_none_or(|reach| *reach == Reach::Soon)
+            };
+            slabs.for_each(|slab| {
+                if missing(worker, slab) {
+                    worker.offer(slab);
+                }
+            });
+        }
     }
 
     /// A worker is gone: nobody waits for it.

@@ -72,6 +72,7 @@ impl Executor {
 impl Executor {
     /// One without a worker, whose orders nobody hears.
     pub(crate) fn idle() -> Arc<Self> {
+        use crate::server::keeper::Keeper;
         use crate::server::store::StoreOptions;
         use crate::server::workers::status::{SpareState, State};
         let status = Status {
@@ -84,7 +85,7 @@ impl Executor {
         };
         let (_, status) = watch::channel(status);
         let options = StoreOptions { slab_bytes: 1 << 21, pool_bytes: 1 << 21, spill: None };
-        let store = Store::open(&options).expect("it spills nowhere");
+        let store = Store::open(&options, &Keeper::default()).expect("it spills nowhere");
         let (orders, _) = mpsc::unbounded_channel();
         Arc::new(Self::new(0, false, status, store, orders, Arc::default()))
     }

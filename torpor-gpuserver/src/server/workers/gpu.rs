@@ -5,6 +5,7 @@ use crate::server::store::Store;
 use crate::server::workers::enclosures::{Enclosures, TooManyEnclosures};
 use crate::server::workers::executor::Executor;
 use crate::server::workers::gpu_time::GpuTimes;
+use crate::server::workers::inherited::Inherited;
 use crate::server::workers::kind::Site;
 use crate::server::workers::peers::Peers;
 use crate::server::workers::status::Status;
@@ -34,10 +35,11 @@ impl Gpu {
         store: Arc<Store>,
         realms: Arc<Realms>,
         most_enclosures: u32,
+        inherited: Inherited,
     ) -> (Self, JoinHandle<()>) {
         let (index, peers) = (site.index, site.peers.clone());
         let enclosures = Enclosures::new(site.clone(), realms, most_enclosures);
-        let (shared, supervisor) = Supervisor::of_shared(site, store);
+        let (shared, supervisor) = Supervisor::of_shared(site, store, inherited);
         (Self { index, peers, shared, enclosures }, tokio::spawn(supervisor.run()))
     }
 

@@ -2,6 +2,7 @@
 //! process, and is closed when nobody needs it any more.
 
 use crate::gpu_limit::enclosure_bytes;
+use crate::server::keeper::Keeper;
 use crate::server::realms::Realm;
 use crate::server::scheduler::Words;
 use crate::server::size::ByteSize;
@@ -9,8 +10,10 @@ use crate::server::store::Store;
 use crate::server::workers::enclosures::Enclosures;
 use crate::server::workers::executor::Executor;
 use crate::server::workers::gpu::stopped;
+use crate::server::workers::inherited::{Inherited, InheritedClient};
 use crate::server::workers::learned::Learned;
 use crate::server::workers::ledger::{Ledger, Seat};
+use crate::server::workers::outstanding::Served;
 use crate::server::workers::peers::Peers;
 use crate::server::workers::process::{Recipe, StartError};
 use crate::server::workers::supervisor::Supervisor;
@@ -71,8 +74,8 @@ pub(super) enum Kind {
 
 impl Supervisor {
     /// Of the worker for those functions that share a GPU, and its executor.
-    pub(super) fn of_shared(site: Site, store: Arc<Store>) -> (Arc<Executor>, Self) {
-        Self::new(site, Kind::Shared, store)
+    pub(super) fn of_shared(site: Site, store: Arc<Store>, inherited: Inherited) -> (Arc<Executor>, Self) {
+        Self::new(site, Kind::Shared, store, inherited)
     }
 
     /// Of a strict function's worker, and its executor.
@@ -86,12 +89,22 @@ impl Supervisor {
         begin.enclosed = true;
         begin.images = realm.images.clone().into_os_string().into_vec();
         let function = function.to_owned();
-        Self::new(site, Kind::Enclosure { function, enclosures, _realm: realm, deserted: None }, store)
+        let kind = Kind::Enclosure { function, enclosures, _realm: realm, deserted: None };
+        Self::new(site, kind, store, Inherited::default())
     }
 
     /// The links to the workers of other GPUs; a strict function's has none, and nothing of others mapped for them.
     pub(super) fn peers(&self) -> Option<&Peers> {
         matches!(self.kind, Kind::Shared).then_some(&self.site.peers)
+    }
+
+    /// Nothing is known yet of a worker's clients, but of those that were at it under the server before. What is learned of them is kept,
+    /// except for an enclosure's, which ends with this server, as its store does.
+    pub(super) fn served(site: &Site, kind: &Kind, clients: Vec<InheritedClient>) -> Served {
+        match kind {
+            Kind::Shared => Served::new(&site.recipe.keeper, clients),
+            Kind::Enclosure { .. } => Served::new(&Keeper::default(), clients),
+        }
     }
 
     /// An enclosure's place among those that have memory of the GPU; others find theirs later.

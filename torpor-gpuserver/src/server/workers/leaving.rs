@@ -54,7 +54,7 @@ impl Supervisor {
         death: Arc<Death>,
         error: CudaError,
     ) {
-        let mut served = std::mem::take(&mut self.served);
+        let mut served = self.take_served();
         let quiet = served.take_quiet();
         quiet.iter().for_each(|&(client, _)| self.store.released(ClientId(client)));
         self.orphan(quiet, &death, error);
@@ -65,6 +65,12 @@ impl Supervisor {
             worker.epitaph(patience).await
         });
         self.leaving = Some(Leaving { gone, served, orders: Vec::new(), death, error });
+    }
+
+    /// What is known of a worker's clients, in the place of which nothing is known of the next one's.
+    pub(super) fn take_served(&mut self) -> Served {
+        let next = Self::served(&self.site, &self.kind, Vec::new());
+        std::mem::replace(&mut self.served, next)
     }
 
     /// The process is gone that was leaving.
@@ -116,7 +122,7 @@ impl Supervisor {
     }
 
     fn orphan(&self, survivors: Vec<(u64, Arc<OwnedFd>)>, death: &Arc<Death>, error: CudaError) {
-        let orphan = |(client, state)| Orphan { client: ClientId(client), state, error };
+        let orphan = |(client, state)| Orphan { client: ClientId(client), state, error, lets_go: false };
         let orphans = survivors.into_iter().map(orphan).collect();
         // Whoever hears it is gone when the server is ending.
         let _ = self.site.words.orphans.send(Bereaved { orphans, death: death.clone() });

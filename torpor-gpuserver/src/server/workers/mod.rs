@@ -2,10 +2,12 @@
 //! running, asked, and heard.
 
 pub(crate) mod enclosures;
+mod ending;
 pub(crate) mod executor;
 pub(crate) mod gpu;
 pub(crate) mod gpu_time;
 pub(crate) mod heartbeat;
+pub(crate) mod inherited;
 pub(crate) mod kind;
 pub(crate) mod learned;
 mod leaving;

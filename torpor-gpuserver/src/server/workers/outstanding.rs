@@ -1,9 +1,11 @@
 //! What one worker has been asked and has not answered yet, whose channels fail with it, and who survives it.
 
+use crate::server::keeper::{Keeper, numbered};
+use crate::server::workers::inherited::InheritedClient;
 use crate::server::workers::order::{Attachment, Death, NotReleased, NotServed, Order, Outgoing};
 use crate::state_file;
-use std::collections::{HashMap, VecDeque};
-use std::os::fd::OwnedFd;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 use torpor_proto::channel::MappedChannel;
@@ -14,6 +16,9 @@ use torpor_proto::control::worker::{
 use torpor_proto::error::CudaError;
 use torpor_proto::layout::MAX_CLIENTS;
 
+/// Under what kind of name clients' states are kept.
+pub const STATE: &str = "state";
+
 /// Bytes of all states of one worker's clients, at most.
 const MOST_STATE_BYTES: u64 = 1 << 30;
 
@@ -23,6 +28,15 @@ struct Attaching {
     /// What it is to go on from.
     state: Option<Arc<OwnedFd>>,
     done: oneshot::Sender<Result<(), NotServed>>,
+}
+
+/// A client that comes to a worker, as the server before wanted.
+#[derive(Debug)]
+pub struct Coming {
+    /// What it comes as.
+    pub state: Arc<OwnedFd>,
+    /// What comes of it.
+    pub answer: oneshot::Receiver<Result<(), NotServed>>,
 }
 
 /// The clients of one worker.
@@ -39,9 +53,62 @@ pub struct Served {
     reported: Vec<ClientUsage>,
     /// By client and request.
     costing: HashMap<(u64, u64), oneshot::Sender<Cost>>,
+    /// Of a server before; the worker has not said again that it serves them.
+    unconfirmed: HashSet<u64>,
+    /// Of a server before: the worker is only to let go of them.
+    going: HashSet<u64>,
+    keeper: Keeper,
 }
 
 impl Served {
+    /// Those that the server before has left.
+    pub fn new(keeper: &Keeper, clients: Vec<InheritedClient>) -> Self {
+        let mut served = Self { keeper: keeper.clone(), ..Self::default() };
+        for InheritedClient { client, channel, state } in clients {
+            match channel {
+                Some(channel) => {
+                    served.channels.insert(client, channel);
+                    served.unconfirmed.insert(client);
+                    served.states.extend(state.map(|state| (client, state)));
+                }
+                None => drop(served.going.insert(client)),
+            }
+        }
+        served
+    }
+
+    /// The worker is about to serve a client whom the server before gave it.
+    pub fn coming(&mut self, client: u64) -> Option<Coming> {
+        self.unconfirmed.take(&client)?;
+        let (state, (done, answer)) = (self.states.remove(&client), oneshot::channel());
+        self.attaching.insert(client, Attaching { state: state.clone(), done });
+        Some(Coming { state: state?, answer })
+    }
+
+    /// Takes those that the worker has not said that it serves, with what each is: it is only to let go of them. Who is nothing that is known fails with `error`.
+    pub fn take_unconfirmed(&mut self, error: CudaError) -> Vec<(u64, Arc<OwnedFd>)> {
+        let mut known = Vec::new();
+        for client in std::mem::take(&mut self.unconfirmed) {
+            let Some(channel) = self.channels.get(&client).filter(|channel| channel.sticky_error().is_none())
+            else {
+                continue;
+            };
+            match self.state_that_holds(client).cloned() {
+                Some(state) => {
+                    self.channels.remove(&client);
+                    self.states.remove(&client);
+                    self.going.insert(client);
+                    known.push((client, state));
+                }
+                None => {
+                    tracing::error!(client, "client lost: neither a worker nor the server has it");
+                    channel.fail(error);
+                }
+            }
+        }
+        known
+    }
+
     /// Those that it serves.
     pub fn clients(&self) -> impl Iterator<Item = u64> {
         self.channels.keys().copied().filter(|client| !self.attaching.contains_key(client))
@@ -70,7 +137,7 @@ impl Served {
                 (to_worker::Body::Release(Release { client, while_waiting, link }), Attachment::Nothing)
             }
             Order::Detach { client, done } => {
-                if !self.channels.contains_key(&client) {
+                if !self.channels.contains_key(&client) && !self.going.contains(&client) {
                     // It was served by a worker that is no more, and went with it.
                     let _ = done.send(());
                     return None;
@@ -105,6 +172,7 @@ impl Served {
     pub fn hear(&mut self, body: from_worker::Body) {
         match body {
             from_worker::Body::Attached(attached) => {
+                self.unconfirmed.remove(&attached.client);
                 if let Some(Attaching { state, done }) = self.attaching.remove(&attached.client) {
                     // It still is what it came as, until it executes something.
                     state.into_iter().for_each(|state| self.keep_state(attached.client, state));
@@ -112,6 +180,8 @@ impl Served {
                 }
             }
             from_worker::Body::Detached(detached) => {
+                self.unconfirmed.remove(&detached.client);
+                self.going.remove(&detached.client);
                 self.channels.remove(&detached.client);
                 self.states.remove(&detached.client);
                 self.attaching.remove(&detached.client);
@@ -170,6 +240,7 @@ impl Served {
         self.states.remove(&client);
         let kept_bytes: u64 = self.states.values().map(state_file::bytes).sum();
         if kept_bytes.saturating_add(state_file::bytes(&state)) <= MOST_STATE_BYTES {
+            self.keeper.keep(&numbered(STATE, client), &(), &[state.as_fd()]);
             self.states.insert(client, state);
         } else {
             tracing::warn!(
@@ -213,18 +284,27 @@ impl Served {
         quiet
     }
 
-    /// The worker holds nothing of a client any more, and says what it is.
-    pub fn released(&mut self, client: u64, state: OwnedFd) {
+    /// The worker holds nothing of a client any more, and says what it is. Returns that if nobody waits for it.
+    #[must_use]
+    pub fn released(&mut self, client: u64, state: OwnedFd) -> Option<OwnedFd> {
+        self.keeper.keep(&numbered(STATE, client), &(), &[state.as_fd()]);
+        self.unconfirmed.remove(&client);
         self.channels.remove(&client);
         self.states.remove(&client);
         self.costing.retain(|&(whose, _), _| whose != client);
-        if let Some(done) = self.releasing.remove(&client) {
-            let _ = done.send(Ok(state));
-        }
+        let is_going = self.detaching.contains_key(&client);
+        let unasked = match self.releasing.remove(&client) {
+            Some(done) => {
+                let _ = done.send(Ok(state));
+                None
+            }
+            None => Some(state).filter(|_| !is_going),
+        };
         // It was asked to let go of it too, and may not say so.
         if let Some(done) = self.detaching.remove(&client) {
             let _ = done.send(());
         }
+        unasked
     }
 
     /// Every client's later calls fail with `error`, unless they fail with another one already. Not of those that the worker
@@ -241,6 +321,8 @@ impl Served {
     pub fn bury(&mut self, death: &Arc<Death>) {
         self.channels.clear();
         self.states.clear();
+        self.unconfirmed.clear();
+        self.going.clear();
         for (_, Attaching { done, .. }) in self.attaching.drain() {
             let _ = done.send(Err(NotServed::Died(death.clone())));
         }

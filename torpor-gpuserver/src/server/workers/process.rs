@@ -2,19 +2,24 @@
 //!
 //! Its end of the socket pair is its standard input, the one descriptor that every process inherits without help.
 
+use crate::server::keeper::{Keeper, numbered};
 use crate::server::options::ServerOptions;
 use crate::server::settings::declare::text;
 use crate::server::size::ByteSize;
+use crate::server::store::WorkerId;
+use crate::server::workers::ending::Process;
 use crate::server::workers::socket::PacketSocket;
-use rustix::process::{Pid, Signal, kill_process};
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
-use tokio::process::{Child, Command};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::process::Command;
 use tokio::time::timeout;
 use torpor_proto::control::client::Device;
+use torpor_proto::control::keeper;
 use torpor_proto::control::worker::{Begin, FromWorker, ToWorker, from_worker, to_worker};
 
 /// How long a worker may take to make its context. Natively 0.1 to 0.4 s; a busy node with many GPUs takes longer.
@@ -26,6 +31,9 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// One that closed its socket is usually about to end by itself, with a better reason than the server's.
 pub const LAST_WORDS: Duration = Duration::from_millis(100);
 
+/// Under what kind of name workers are kept.
+pub const WORKER: &str = "worker";
+
 /// How to start a worker.
 #[derive(Clone, Debug)]
 pub struct Recipe {
@@ -33,12 +41,18 @@ pub struct Recipe {
     pub program: PathBuf,
     /// What it is told first.
     pub begin: Begin,
+    /// Its GPU's place among those that serve.
+    pub gpu: usize,
+    /// Who keeps it for the server after this one.
+    pub keeper: Keeper,
+    /// Which server this is, among those that had the same workers.
+    pub server: u64,
 }
 
 impl Recipe {
     /// For the GPU at this place among those that serve.
     #[must_use]
-    pub fn new(options: &ServerOptions, driver: &Path, gpu: usize) -> Self {
+    pub fn new(options: &ServerOptions, driver: &Path, gpu: usize, keeper: &Keeper) -> Self {
         let ServerOptions { flags, memory, scheduler, .. } = options;
         let begin = Begin {
             driver: driver.as_os_str().as_bytes().to_vec(),
@@ -58,7 +72,7 @@ impl Recipe {
             spare: scheduler.spare_worker(),
             enclosed: false,
         };
-        Self { program: options.program.clone(), begin }
+        Self { program: options.program.clone(), begin, gpu, keeper: keeper.clone(), server: serial() }
     }
 }
 
@@ -99,12 +113,15 @@ pub enum StartError {
     Slow,
 }
 
-/// A worker that is there.
+/// A worker that is there. The keeper knows of it as long as this lives.
 #[derive(Debug)]
 pub struct WorkerProcess {
     /// Its end of the conversation.
     pub socket: PacketSocket,
-    child: Child,
+    process: Process,
+    keeper: Keeper,
+    /// What the keeper is told of it.
+    words: keeper::Worker,
 }
 
 impl WorkerProcess {
@@ -112,11 +129,16 @@ impl WorkerProcess {
     ///
     /// # Errors
     /// [`StartError::Spawn`].
-    pub async fn spawn(recipe: &Recipe, device: u32) -> Result<Self, StartError> {
+    pub async fn spawn(recipe: &Recipe, device: u32, is_spare: bool) -> Result<Self, StartError> {
         let failed = |error| StartError::Spawn { program: recipe.program.clone(), error };
         let (socket, theirs) = PacketSocket::pair().map_err(failed)?;
-        let child = Command::new(&recipe.program)
-            .args(["worker", "--device", &device.to_string()])
+        let keeper = recipe.keeper.clone();
+        let mut command = Command::new(&recipe.program);
+        command.args(["worker", "--device", &device.to_string()]);
+        if keeper.is_there() && !recipe.begin.enclosed {
+            command.arg("--kept");
+        }
+        let child = command
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
             // A Ctrl-C at the terminal is for the server, which ends its workers in order.
@@ -127,20 +149,63 @@ impl WorkerProcess {
         let begin = ToWorker { body: Some(to_worker::Body::Begin(recipe.begin.clone())) };
         // One that has ended is not told; how it ended is found out by whoever waits until it is ready.
         let _ = socket.send(&begin, &[]).await;
-        Ok(Self { socket, child })
+        let words = keeper::Worker {
+            serial: serial(),
+            gpu: u32::try_from(recipe.gpu).unwrap_or(u32::MAX),
+            pid: child.id().unwrap_or(0),
+            is_spare,
+            device: None,
+            is_enclosed: recipe.begin.enclosed,
+        };
+        let worker = Self { socket, process: Process::Child(child), keeper, words };
+        worker.keep();
+        Ok(worker)
+    }
+
+    /// A worker that the server before has started.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn inherit(
+        keeper: &Keeper,
+        words: keeper::Worker,
+        socket: OwnedFd,
+        process: OwnedFd,
+    ) -> io::Result<Self> {
+        let (socket, keeper) = (PacketSocket::of(socket)?, keeper.clone());
+        Ok(Self { socket, process: Process::inherit(words.pid, process)?, keeper, words })
     }
 
     /// Its process.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
-        self.child.id()
+        self.process.pid()
+    }
+
+    /// What identifies it, for the next server too.
+    #[must_use]
+    pub fn id(&self) -> WorkerId {
+        WorkerId(self.words.serial)
+    }
+
+    /// What it has said of its device, to the server before.
+    #[must_use]
+    pub fn device(&self) -> Option<Arc<Device>> {
+        self.words.device.clone().map(Arc::new)
+    }
+
+    /// It serves from now on, if it was the spare.
+    pub fn serves(&mut self) {
+        if self.words.is_spare {
+            self.words.is_spare = false;
+            self.keep();
+        }
     }
 
     /// Whether it is gone.
     #[must_use]
     pub fn has_ended(&mut self) -> bool {
-        // An error means that it was waited for already.
-        self.child.try_wait().is_ok_and(|status| status.is_some())
+        self.process.has_ended()
     }
 
     /// Waits until it holds its context, and returns what it says of its device.
@@ -148,12 +213,19 @@ impl WorkerProcess {
     /// # Errors
     /// [`StartError`].
     pub async fn ready(&mut self) -> Result<Device, StartError> {
-        let message = timeout(START_TIMEOUT, self.socket.receive::<FromWorker>()).await;
+        let message = timeout(START_TIMEOUT, self.socket.peek::<FromWorker>()).await;
         match message.map_err(|_| StartError::Slow)? {
-            Ok(Some(FromWorker { body: Some(from_worker::Body::Ready(ready)) })) => ready
-                .device
-                .ok_or_else(|| StartError::Failed("it does not say what device it has".to_owned())),
-            Ok(Some(FromWorker { body: Some(from_worker::Body::Failed(failed)) })) => {
+            Ok(Some((FromWorker { body: Some(from_worker::Body::Ready(ready)), .. }, _))) => {
+                let device = ready.device;
+                let device = device
+                    .ok_or_else(|| StartError::Failed("it does not say what device it has".to_owned()))?;
+                self.words.device = Some(device.clone());
+                self.keep();
+                // It has just been there.
+                let _ = self.socket.pass_over();
+                Ok(device)
+            }
+            Ok(Some((FromWorker { body: Some(from_worker::Body::Failed(failed)), .. }, _))) => {
                 Err(StartError::Failed(failed.reason))
             }
             Ok(Some(_)) => Err(StartError::Failed("it speaks before it is ready".to_owned())),
@@ -162,35 +234,56 @@ impl WorkerProcess {
         }
     }
 
-    /// Closes the socket, which tells it to leave, and waits for that.
-    pub async fn dismiss(self) {
-        let Self { socket, mut child } = self;
-        drop(socket);
-        if timeout(LEAVE_TIMEOUT, child.wait()).await.is_err() {
-            tracing::warn!(pid = child.id(), "a worker does not leave; killing it");
+    /// Ends the conversation, which tells it to leave, and waits for that.
+    pub async fn dismiss(mut self) {
+        self.socket.close();
+        let pid = self.pid();
+        if self.process.ends_within(LEAVE_TIMEOUT).await.is_none() {
+            tracing::warn!(pid, "a worker does not leave; killing it");
+            self.process.kill();
             // One that hangs in the kernel, in the driver's module say, cannot even be killed.
-            if timeout(LEAVE_TIMEOUT, child.kill()).await.is_err() {
-                tracing::error!(pid = child.id(), "a worker cannot be killed: it hangs in the kernel");
+            if self.process.ends_within(LEAVE_TIMEOUT).await.is_none() {
+                tracing::error!(pid, "a worker cannot be killed: it hangs in the kernel");
             }
         }
     }
 
     /// Kills it; what it said before can still be received.
     pub fn kill(&self) {
-        // As long as it was not waited for, the number is this process's.
-        let pid = self.child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
-        pid.into_iter().for_each(|pid| {
-            // One that is gone already need not be killed.
-            let _ = kill_process(pid, Signal::KILL);
-        });
+        self.process.kill();
     }
 
     /// Kills it if it does not end by itself within `patience`, and says how it ended. What it held is free afterwards.
     pub async fn epitaph(&mut self, patience: Duration) -> String {
-        if let Ok(Ok(status)) = timeout(patience, self.child.wait()).await {
-            return status.to_string();
+        if let Some(how) = self.process.ends_within(patience).await {
+            return how;
         }
-        let _ = self.child.start_kill();
-        self.child.wait().await.map_or_else(|error| error.to_string(), |_| "killed by the server".to_owned())
+        self.process.kill();
+        self.process.ends().await;
+        "killed by the server".to_owned()
     }
+
+    /// Tells the keeper what is known of it.
+    fn keep(&self) {
+        if !self.keeper.is_there() {
+            return;
+        }
+        let name = numbered(WORKER, self.words.serial);
+        match self.process.descriptor() {
+            Ok(process) => self.keeper.keep(&name, &self.words, &[self.socket.descriptor(), process.as_fd()]),
+            Err(error) => tracing::error!("a worker cannot be left to a server after this one: {error}"),
+        }
+    }
+}
+
+impl Drop for WorkerProcess {
+    fn drop(&mut self) {
+        self.keeper.forget(&numbered(WORKER, self.words.serial));
+    }
+}
+
+/// A number that no server has given before.
+fn serial() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -7,6 +7,7 @@ use crate::server::store::WorkerId;
 use crate::server::workers::gpu::stopped;
 use crate::server::workers::heartbeat::{HEARTBEAT, Heartbeat};
 use crate::server::workers::leaving::gone;
+use crate::server::workers::ledger::Seat;
 use crate::server::workers::order::{Attachment, Outgoing};
 use crate::server::workers::outbox::send_all;
 use crate::server::workers::outstanding::fault_code;
@@ -65,8 +66,8 @@ impl Supervisor {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                message = worker.socket.receive_all::<FromWorker>() => match message {
-                    Ok(Some((FromWorker { body: Some(body) }, descriptors))) => {
+                message = worker.socket.peek::<FromWorker>() => match message {
+                    Ok(Some((FromWorker { body: Some(body), number }, descriptors))) => {
                         self.log(&body);
                         if let from_worker::Body::DeviceFault(fault) = &body {
                             self.lost_context = Some(fault_code(fault.code));
@@ -88,12 +89,14 @@ impl Supervisor {
                             let (peers, at) = (self.peers(), self.site.at);
                             peers.into_iter().for_each(|peers| peers.hear_host(at, ready.bytes_per_second));
                         }
-                        match self.store.hear(at_store, body) {
+                        match self.store.hear(at_store, number, body) {
                             Some(from_worker::Body::Released(released)) => {
                                 let Some(state) = descriptors.into_iter().next() else {
                                     return self.died("it gave a client up without its state", Threads::Running);
                                 };
-                                self.served.released(released.client, state);
+                                if let Some(state) = self.served.released(released.client, state) {
+                                    self.restore_released(released.client, state);
+                                }
                             }
                             Some(from_worker::Body::Covered(covered)) => {
                                 let state = descriptors.into_iter().next();
@@ -133,6 +136,15 @@ impl Supervisor {
                             Some(from_worker::Body::Quiet(_)) if self.lost_context.is_some() => {
                                 return self.died("nothing of it runs any more", Threads::Ended);
                             }
+                            Some(from_worker::Body::Attached(attached)) if attached.is_coming => {
+                                self.await_coming(attached.client);
+                            }
+                            // What one before asked for and did not hear is no answer.
+                            Some(from_worker::Body::Resumed(resumed)) if resumed.server == self.site.recipe.server => {
+                                self.store.resumed(at_store);
+                                self.seat.iter_mut().for_each(Seat::resumed);
+                                self.restore_unconfirmed();
+                            }
                             // It is about to end, and the client is asked for at the next one.
                             Some(from_worker::Body::Attached(_)) if self.lost_context.is_some() => {}
                             Some(body) => {
@@ -141,8 +153,12 @@ impl Supervisor {
                             }
                             None => {}
                         }
+                        // Not before: what comes of it is kept by now, or can be found out again.
+                        if let Err(error) = worker.socket.pass_over() {
+                            return self.died(&format!("its socket failed: {error}"), Threads::Running);
+                        }
                     }
-                    Ok(Some((FromWorker { body: None }, _))) => {}
+                    Ok(Some((FromWorker { body: None, .. }, _))) => drop(worker.socket.pass_over()),
                     Ok(None) => return self.died("it closed its socket", Threads::Gone),
                     Err(error) => return self.died(&format!("its socket failed: {error}"), Threads::Running),
                 },

@@ -3,7 +3,7 @@
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use torpor_proto::control::Message;
@@ -21,10 +21,30 @@ impl PacketSocket {
     pub fn pair() -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        rustix::io::ioctl_fionbio(&ours, true)?;
+        Ok((Self::of(ours)?, theirs))
+    }
+
+    /// A server's end that is there already.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn of(socket: OwnedFd) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&socket, true)?;
         // SAFETY: the OwnedFd, which lives in the AsyncFd, names the same open socket until it is dropped.
-        let registered = unsafe { AsyncFd::register(ours) };
-        Ok((Self(registered?), theirs))
+        let registered = unsafe { AsyncFd::register(socket) };
+        Ok(Self(registered?))
+    }
+
+    /// To be kept.
+    #[must_use]
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.0.get_ref().as_fd()
+    }
+
+    /// Ends the conversation, whoever else holds this end.
+    pub fn close(&self) {
+        // One whose other end is gone has ended.
+        let _ = rustix::net::shutdown(self.0.get_ref(), rustix::net::Shutdown::Both);
     }
 
     /// Sends a message, with descriptors.
@@ -49,7 +69,31 @@ impl PacketSocket {
     /// # Errors
     /// As [`Self::receive`].
     pub async fn receive_all<M: Message + Default>(&self) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
-        let receive = || self.0.async_io(Interest::READABLE, |socket| handover::receive(socket));
+        self.receive_by(|socket| handover::receive(socket)).await
+    }
+
+    /// As [`Self::receive_all`], but the message stays the next one until it is [passed over](Self::pass_over): a server that is killed
+    /// meanwhile leaves it to the next one.
+    ///
+    /// # Errors
+    /// As [`Self::receive`].
+    pub async fn peek<M: Message + Default>(&self) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
+        self.receive_by(|socket| handover::peek(socket)).await
+    }
+
+    /// The message that was looked at has been heard.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn pass_over(&self) -> io::Result<()> {
+        handover::pass_over(self.0.get_ref())
+    }
+
+    async fn receive_by<M: Message + Default>(
+        &self,
+        receive: impl Fn(&OwnedFd) -> io::Result<(Vec<u8>, Vec<OwnedFd>)>,
+    ) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
+        let receive = || self.0.async_io(Interest::READABLE, |socket| receive(socket));
         let (bytes, descriptors) = match receive().await {
             // The worker died with messages unread. What it said before is still there, behind this error (unix(7) does not
             // say so; the kernel's __skb_try_recv_datagram does).
@@ -68,14 +112,14 @@ impl PacketSocket {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsFd;
     use torpor_proto::control::worker::{Detach, Detached, FromWorker, ToWorker, from_worker, to_worker};
 
     #[tokio::test]
     async fn the_last_words_of_a_worker_arrive_though_it_left_messages_unread() {
         let (server, worker) = PacketSocket::pair().unwrap();
         server.send(&ToWorker::default(), &[]).await.unwrap();
-        let last = FromWorker { body: Some(from_worker::Body::Detached(Detached { client: 3 })) };
+        let body = Some(from_worker::Body::Detached(Detached { client: 3 }));
+        let last = FromWorker { body, number: 1 };
         handover::send(&worker, &last.encode_to_vec(), &[]).unwrap();
         drop(worker);
         assert_eq!(server.receive::<FromWorker>().await.unwrap(), Some(last));

@@ -6,7 +6,7 @@
 
 use crate::server::workers::gpu::stopped;
 use crate::server::workers::leaving::LINGER;
-use crate::server::workers::process::{LAST_WORDS, Recipe, WorkerProcess};
+use crate::server::workers::process::{LAST_WORDS, Recipe, StartError, WorkerProcess};
 use crate::server::workers::status::{SpareState, Status};
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,20 +52,20 @@ impl Spare {
         index: u32,
         status: &watch::Sender<Status>,
         stop: &watch::Receiver<bool>,
+        inherited: Option<WorkerProcess>,
     ) -> Self {
         if !recipe.begin.spare {
             return Self::Off;
         }
         let (recipe, status, stop) = (recipe.clone(), status.clone(), stop.clone());
-        Self::Due(Box::new(Keeper {
-            index,
-            recipe,
-            status,
-            stop,
-            failures: 0,
-            has_told: false,
-            is_urgent: false,
-        }))
+        let is_there = inherited.is_some();
+        let keeper =
+            Keeper { index, recipe, status, stop, failures: 0, has_told: false, is_urgent: false, inherited };
+        let mut spare = Self::Due(Box::new(keeper));
+        if is_there {
+            spare.keep(false);
+        }
+        spare
     }
 
     /// The first worker is ready: a spare is made, in a while, or at once.
@@ -116,6 +116,8 @@ pub(super) struct Keeper {
     has_told: bool,
     /// The next one is made as soon as those that go on at once have done so.
     is_urgent: bool,
+    /// The spare of the server before.
+    inherited: Option<WorkerProcess>,
 }
 
 impl Keeper {
@@ -142,17 +144,23 @@ impl Keeper {
 
     /// One spare, from the pause before it to its end. `Ok` when it is wanted, or the server is ending; else why it is no more.
     async fn stand(&mut self, wanted: &mut oneshot::Receiver<()>) -> Result<Option<Standby>, String> {
-        let pause = if std::mem::take(&mut self.is_urgent) { LINGER } else { pause(self.failures) };
-        tokio::select! {
-            () = sleep(pause) => {}
-            _ = &mut *wanted => return Ok(None),
-            () = stopped(&mut self.stop) => return Ok(None),
-        }
-        self.publish(SpareState::Starting);
-        let mut worker =
-            WorkerProcess::spawn(&self.recipe, self.index).await.map_err(|error| error.to_string())?;
+        let mut worker = match self.inherited.take() {
+            Some(worker) => worker,
+            None => {
+                let pause = if std::mem::take(&mut self.is_urgent) { LINGER } else { pause(self.failures) };
+                tokio::select! {
+                    () = sleep(pause) => {}
+                    _ = &mut *wanted => return Ok(None),
+                    () = stopped(&mut self.stop) => return Ok(None),
+                }
+                self.publish(SpareState::Starting);
+                let started = WorkerProcess::spawn(&self.recipe, self.index, true).await;
+                started.map_err(|error| error.to_string())?
+            }
+        };
+        let known = worker.device();
         let ready = tokio::select! {
-            ready = worker.ready() => ready,
+            ready = readiness(&mut worker, known) => ready,
             _ = &mut *wanted => return Ok(Some(Standby { worker, device: None })),
             () = stopped(&mut self.stop) => {
                 worker.dismiss().await;
@@ -160,7 +168,7 @@ impl Keeper {
             }
         };
         let device = match ready {
-            Ok(device) => Some(Arc::new(device)),
+            Ok(device) => Some(device),
             Err(error) => {
                 let _ = worker.epitaph(LAST_WORDS).await;
                 return Err(error.to_string());
@@ -190,6 +198,17 @@ impl Keeper {
 
     fn publish(&self, spare: SpareState) {
         self.status.send_modify(|status| status.spare = spare);
+    }
+}
+
+/// Waits until a worker holds its context, unless it was `known` to.
+async fn readiness(
+    worker: &mut WorkerProcess,
+    known: Option<Arc<Device>>,
+) -> Result<Arc<Device>, StartError> {
+    match known {
+        Some(device) => Ok(device),
+        None => worker.ready().await.map(Arc::new),
     }
 }
 

@@ -10,10 +10,11 @@ use crate::server::store::Store;
 use crate::server::workers::executor::Executor;
 use crate::server::workers::gpu::stopped;
 use crate::server::workers::gpu_time::GpuTimes;
+use crate::server::workers::inherited::Inherited;
 use crate::server::workers::kind::{Kind, Site};
 use crate::server::workers::leaving::Leaving;
 use crate::server::workers::ledger::Seat;
-use crate::server::workers::order::{Death, NotServed, Order};
+use crate::server::workers::order::{Attachment, Death, NotServed, Order, Outgoing};
 use crate::server::workers::outstanding::Served;
 use crate::server::workers::process::{LAST_WORDS, StartError, WorkerProcess};
 use crate::server::workers::serving::{End, Threads};
@@ -23,6 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
+use torpor_proto::control::worker::{Resume, ToWorker, to_worker};
 use torpor_proto::error::CudaError;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -52,10 +54,19 @@ pub(super) struct Supervisor {
     pub(super) leaving: Option<Leaving>,
     /// The last one left several suspects: who it was costs another one its context.
     pub(super) has_suspects: bool,
+    /// The worker of the server before.
+    pub(super) inherited: Option<WorkerProcess>,
+    /// Those before that one.
+    pub(super) earlier: Vec<WorkerProcess>,
 }
 
 impl Supervisor {
-    pub(super) fn new(site: Site, kind: Kind, store: Arc<Store>) -> (Arc<Executor>, Self) {
+    pub(super) fn new(
+        site: Site,
+        kind: Kind,
+        store: Arc<Store>,
+        inherited: Inherited,
+    ) -> (Arc<Executor>, Self) {
         let (orders, inbox) = mpsc::unbounded_channel();
         let is_enclosure = matches!(kind, Kind::Enclosure { .. });
         let has_spare = site.recipe.begin.spare && !is_enclosure;
@@ -69,9 +80,10 @@ impl Supervisor {
         };
         let (publish, status) = watch::channel(starting);
         let spare = match has_spare {
-            true => Spare::new(&site.recipe, site.index, &publish, &site.stop),
+            true => Spare::new(&site.recipe, site.index, &publish, &site.stop, inherited.spare),
             false => Spare::Off,
         };
+        let served = Self::served(&site, &kind, inherited.clients);
         let times = Arc::<Mutex<GpuTimes>>::default();
         let executor = Executor::new(site.at, is_enclosure, status, store.clone(), orders, times.clone());
         let supervisor = Self {
@@ -82,7 +94,9 @@ impl Supervisor {
             inbox,
             status: publish,
             times,
-            served: Served::default(),
+            served,
+            inherited: inherited.first,
+            earlier: inherited.leaving,
             lost_context: None,
             accused: (Vec::new(), None),
             has_served: false,
@@ -96,6 +110,10 @@ impl Supervisor {
     /// Until the server is to end, or an enclosure is closed.
     pub(super) async fn run(mut self) {
         let mut pause = FIRST_PAUSE;
+        self.await_earlier().await;
+        if self.inherited.as_ref().is_none_or(|worker| worker.device().is_none()) {
+            self.restore_unconfirmed();
+        }
         while !self.close_if_deserted() {
             let started = Instant::now();
             let reason = match self.live().await {
@@ -144,12 +162,23 @@ impl Supervisor {
         self.accused = (Vec::new(), None);
         // Before there is a process that takes memory, and until there is none any more.
         let seat = self.sit_down().await?;
-        let (mut worker, device) = match self.spare.take().await {
-            Some(Standby { worker, device }) => (worker, device),
-            None => (WorkerProcess::spawn(&self.site.recipe, self.site.index).await?, None),
+        let inherited = self.inherited.take();
+        let resumes = inherited.as_ref().is_some_and(|worker| worker.device().is_some());
+        let standby = match inherited {
+            Some(worker) => Some(Standby { device: worker.device(), worker }),
+            None => self.spare.take().await,
         };
+        let (mut worker, device) = match standby {
+            Some(Standby { worker, device }) => (worker, device),
+            None => (WorkerProcess::spawn(&self.site.recipe, self.site.index, false).await?, None),
+        };
+        worker.serves();
         self.publish(|status| status.worker_pid = worker.pid());
-        let what = if device.is_some() { "the spare worker has taken over" } else { "is ready" };
+        let what = match device {
+            Some(_) if resumes => "its worker goes on under this server",
+            Some(_) => "the spare worker has taken over",
+            None => "is ready",
+        };
         let ready = match device {
             Some(device) => Ok(device),
             None => tokio::select! {
@@ -173,6 +202,13 @@ impl Supervisor {
         let (limit, total) = (self.site.recipe.begin.gpu_limit_bytes, device.total_memory_bytes);
         let limit_bytes = gpu_limit_bytes(limit, total, self.site.recipe.begin.spare);
         let (outbox, outgoing) = mpsc::unbounded_channel();
+        if resumes {
+            self.has_served = self.served.count() > 0;
+            let server = self.site.recipe.server;
+            let message = ToWorker { body: Some(to_worker::Body::Resume(Resume { server })) };
+            // The receiver is here.
+            let _ = outbox.send(Outgoing { message, attachment: Attachment::Nothing });
+        }
         self.seat = match seat {
             Some(seat) => {
                 seat.connect(outbox.clone());
@@ -180,7 +216,7 @@ impl Supervisor {
             }
             None => {
                 self.site.words.events.tell(What::WorkerStarted { gpu: self.site.at, limit_bytes });
-                Some(self.site.ledger.host(limit_bytes, outbox.clone()))
+                Some(self.site.ledger.host(limit_bytes, outbox.clone(), resumes))
             }
         };
         self.publish(|status| {
@@ -188,7 +224,11 @@ impl Supervisor {
             status.state = State::Ready;
         });
         self.spare.keep(std::mem::take(&mut self.has_suspects));
-        let at_store = self.store.connect(self.site.index, outbox.clone());
+        let at_store = worker.id();
+        match resumes {
+            true => self.store.reconnect(at_store, self.site.index, outbox.clone(), self.served.clients()),
+            false => self.store.connect(at_store, self.site.index, outbox.clone()),
+        }
         if let Some(peers) = self.peers() {
             peers.connect(self.site.at, (self.site.index, &name), &outbox);
         }
@@ -239,7 +279,7 @@ impl Supervisor {
                     reason
                 } else {
                     let reason = format!("{reason}; {}", worker.epitaph(patience).await);
-                    let mut served = std::mem::take(&mut self.served);
+                    let mut served = self.take_served();
                     self.bereave(&mut served, death, error);
                     reason
                 };

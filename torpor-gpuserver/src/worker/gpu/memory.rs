@@ -63,6 +63,8 @@ pub(crate) struct GpuMemory {
     /// What arrays are cleared with, once there is one.
     zeroes: Mutex<Option<PinnedArray>>,
     state: Mutex<State>,
+    /// Held while memory is given up for another worker, until the server is told.
+    giving: Mutex<()>,
 }
 
 impl GpuMemory {
@@ -87,6 +89,7 @@ impl GpuMemory {
             server: server.clone(),
             zeroes: Mutex::default(),
             state: Mutex::new(state),
+            giving: Mutex::default(),
         }
     }
 

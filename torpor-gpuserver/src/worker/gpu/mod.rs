@@ -45,7 +45,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
-use torpor_proto::control::worker::{ClientUsage, Detached, Happened, from_worker, happened};
+use torpor_proto::control::worker::{ClientUsage, Detached, Happened, Resumed, from_worker, happened};
 use torpor_proto::error::CudaError;
 use torpor_proto::layout::AddressRange;
 
@@ -165,6 +165,21 @@ impl Shared {
         if self.followed.load(Ordering::Relaxed) {
             self.tell(from_worker::Body::Happened(Happened { client, what: Some(what()) }));
         }
+    }
+
+    /// Tells another server, which goes on where the one before was killed, what it needs to know.
+    pub(crate) fn resume(&self, server: u64) {
+        self.follow(false);
+        self.memory.resume();
+        // Locked as long as this tells: a session that gives its client up, or ends, leaves the list before it says so.
+        let links = self.links();
+        for link in links.values() {
+            link.end_requests();
+            link.presence.tell_again(&self.server, link.client);
+        }
+        drop(links);
+        self.store.resume();
+        self.tell(from_worker::Body::Resumed(Resumed { server }));
     }
 
     /// Notes a new session, unless its number or its addresses are taken.

@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use torpor_proto::channel::{Channel, MappedChannel};
-use torpor_proto::control::worker::{Attach, ClientFault, Detached, from_worker};
+use torpor_proto::control::worker::{Attach, Detached, from_worker};
 use torpor_proto::error::CudaError;
 use torpor_proto::layout::{AddressRange, DEVICE_WINDOW, HOST_WINDOW, PAGE_BYTES, SEGMENT_GRANULE_BYTES};
 use torpor_proto::mapping::check_sealed;
@@ -209,7 +209,7 @@ fn refuse(shared: &Shared, link: &Link, reason: String) -> bool {
     let lost = shared.lost().or_else(|| shared.device.memory_info().err().filter(is_lost));
     match lost {
         Some(error) => shared.lose(error, format!("client {} comes: {reason}", link.client), None),
-        None => shared.tell(from_worker::Body::ClientFault(ClientFault { client: link.client, reason })),
+        None => link.presence.tell_fault(&shared.server, link.client, reason),
     }
     lost.is_some()
 }
@@ -227,7 +227,7 @@ fn fault(shared: &Shared, link: &Link, reason: String) {
         channel.fail(CudaError::ILLEGAL_STATE);
         answer_everything(channel, CudaError::ILLEGAL_STATE);
     }
-    shared.tell(from_worker::Body::ClientFault(ClientFault { client: link.client, reason }));
+    link.presence.tell_fault(&shared.server, link.client, reason);
 }
 
 /// Wakes whoever waits for an answer. Slots for which nobody waits are made ready again before their next use.

@@ -20,6 +20,7 @@ mod lease;
 #[cfg(test)]
 mod model;
 mod moves;
+mod record;
 mod shared_memory;
 #[cfg(test)]
 mod tests;

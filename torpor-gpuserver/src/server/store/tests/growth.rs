@@ -105,7 +105,8 @@ async fn a_slab_that_cannot_be_locked_stops_growth_until_that_worker_is_gone() {
 #[tokio::test]
 async fn long_answers_come_in_parts() {
     let slab_bytes = 3000 * CHUNK_BYTES;
-    let store = Store::open(&StoreOptions { slab_bytes, pool_bytes: slab_bytes, spill: None }).unwrap();
+    let options = StoreOptions { slab_bytes, pool_bytes: slab_bytes, spill: None };
+    let store = Store::open(&options, &Keeper::default()).unwrap();
     store.admit(ClientId(1), "ada");
     // No memory is behind these slots.
     store.state().index.add_slab();

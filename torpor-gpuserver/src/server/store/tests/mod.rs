@@ -20,7 +20,8 @@ fn open(slabs: u64, spill: Option<(&std::path::Path, u64)>) -> Arc<Store> {
         limit_bytes: chunks * CHUNK_BYTES,
     });
     let slab_bytes = SLAB_SLOTS * CHUNK_BYTES;
-    let store = Store::open(&StoreOptions { slab_bytes, pool_bytes: slabs * slab_bytes, spill }).unwrap();
+    let options = StoreOptions { slab_bytes, pool_bytes: slabs * slab_bytes, spill };
+    let store = Store::open(&options, &Keeper::default()).unwrap();
     for (client, function) in ["nobody", "ada", "bob", "cleo"].into_iter().enumerate().skip(1) {
         store.admit(ClientId(client as u64), function);
     }

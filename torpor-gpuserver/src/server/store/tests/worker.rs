@@ -3,6 +3,7 @@
 use super::*;
 use crate::server::workers::order::Attachment;
 use std::collections::HashSet;
+use std::sync::atomic::AtomicU64;
 use tokio::time::timeout;
 use torpor_proto::control::worker::{
     Identify, Lease, LeaseRevoked, ReleaseChunks, Reserve, SlabReady, StoreRequest, from_worker,
@@ -28,13 +29,15 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn new(store: &Arc<Store>) -> Self {
         let (outbox, inbox) = mpsc::unbounded_channel();
-        let id = store.connect(7, outbox);
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        let id = WorkerId(LAST.fetch_add(1, Ordering::Relaxed) + 1);
+        store.connect(id, 7, outbox);
         let (failure, busy, revoked, slabs) = (Some(String::new()), HashSet::new(), Vec::new(), Vec::new());
         Self { store: store.clone(), id, inbox, failure, busy, revoked, slabs, last: 0, lease_lost: false }
     }
 
     pub(super) fn say(&self, body: from_worker::Body) {
-        assert_eq!(self.store.hear(self.id, body), None);
+        assert_eq!(self.store.hear(self.id, 0, body), None);
     }
 
     pub(super) fn post(&mut self, client: u64, body: store_request::Body) -> u64 {

@@ -40,17 +40,26 @@ enum End {
 pub(crate) struct Seat {
     ledger: Arc<Ledger>,
     holder: Holder,
+    /// Its worker speaks to this server, and not to the one before any more.
+    is_heard: bool,
 }
 
 impl Ledger {
-    /// The worker of those that share the GPU is there; executors together may have so much.
-    pub(super) fn host(self: &Arc<Self>, limit_bytes: u64, outbox: mpsc::UnboundedSender<Outgoing>) -> Seat {
+    /// The worker of those that share the GPU is there; executors together may have so much. One that resumes is told what it may have,
+    /// whatever the server before allowed it.
+    pub(super) fn host(
+        self: &Arc<Self>,
+        limit_bytes: u64,
+        outbox: mpsc::UnboundedSender<Outgoing>,
+        resumes: bool,
+    ) -> Seat {
         let mut state = self.state();
         let (holder, said) = state.book.host(limit_bytes);
         state.ends.insert(holder, End::Worker(outbox));
-        // It begins with all that there is.
-        state.say(said.into_iter().filter(|&(_, word)| word != Word::Allow(limit_bytes)).collect());
-        Seat { ledger: self.clone(), holder }
+        // A new one begins with all that there is.
+        let is_news = |&(_, word): &(Holder, Word)| resumes || word != Word::Allow(limit_bytes);
+        state.say(said.into_iter().filter(is_news).collect());
+        Seat { ledger: self.clone(), holder, is_heard: !resumes }
     }
 
     /// An enclosure is to begin, whose context takes so much; `None` if there is no room for it.
@@ -61,7 +70,7 @@ impl Ledger {
             let (holder, said) = state.book.enclose(context_bytes);
             state.ends.insert(holder, End::Waiting(done));
             state.say(said);
-            Seat { ledger: self.clone(), holder }
+            Seat { ledger: self.clone(), holder, is_heard: true }
         };
         seated.await.is_ok_and(|has_room| has_room).then_some(seat)
     }
@@ -82,8 +91,16 @@ impl Seat {
         self.ledger.state().ends.insert(self.holder, End::Worker(outbox));
     }
 
+    /// What its worker says from now on, it says to this server.
+    pub(super) fn resumed(&mut self) {
+        self.is_heard = true;
+    }
+
     /// Its worker is short of memory.
     pub(super) fn want(&self, MemoryWanted { bytes, idle_us }: MemoryWanted) {
+        if !self.is_heard {
+            return;
+        }
         let mut state = self.ledger.state();
         let said = state.book.want(self.holder, bytes, idle_us);
         state.say(said);
@@ -91,6 +108,9 @@ impl Seat {
 
     /// Its worker has given memory up, or cannot.
     pub(super) fn yielded(&self, MemoryYielded { demand, bytes, leaving, later }: MemoryYielded) {
+        if !self.is_heard {
+            return;
+        }
         let mut state = self.ledger.state();
         let said = state.book.yielded(self.holder, Yielded { demand, bytes, leaving, later });
         state.say(said);

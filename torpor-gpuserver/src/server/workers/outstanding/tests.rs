@@ -1,3 +1,5 @@
+//! What is noted of a worker's answers.
+
 use super::*;
 use crate::server::workers::order::ClientMemory;
 use crate::state_file::Pledge;
@@ -30,7 +32,7 @@ fn a_client_is_served_when_the_worker_says_so_and_gone_when_it_says_so() {
     let mut served = Served::default();
     let (_, mut attached) = attach(&mut served, 5);
     assert!(attached.try_recv().is_err());
-    served.hear(from_worker::Body::Attached(Attached { client: 5 }));
+    served.hear(from_worker::Body::Attached(Attached { client: 5, is_coming: false }));
     attached.try_recv().unwrap().unwrap();
     let (done, mut detached) = oneshot::channel();
     assert!(served.order(Order::Detach { client: 5, done }).is_some());
@@ -44,7 +46,7 @@ fn a_client_is_served_when_the_worker_says_so_and_gone_when_it_says_so() {
 fn a_client_that_breaks_the_protocol_fails_alone() {
     let mut served = Served::default();
     let ((bad, _answer), (good, _)) = (attach(&mut served, 1), attach(&mut served, 2));
-    served.hear(from_worker::Body::Attached(Attached { client: 1 }));
+    served.hear(from_worker::Body::Attached(Attached { client: 1, is_coming: false }));
     served.hear(from_worker::Body::ClientFault(ClientFault { client: 1, reason: "nonsense".to_owned() }));
     assert_eq!(bad.sticky_error(), Some(CudaError::LAUNCH_FAILED));
     assert_eq!(good.sticky_error(), None);
@@ -95,13 +97,13 @@ fn a_released_client_is_nobody_s_any_more() {
     let (asked, mut answer) = release(&mut served);
     assert!(!asked && answer.try_recv().unwrap().is_err(), "it is not there");
     let (channel, _) = attach(&mut served, 1);
-    served.hear(from_worker::Body::Attached(Attached { client: 1 }));
+    served.hear(from_worker::Body::Attached(Attached { client: 1, is_coming: false }));
     let (_, mut answer) = release(&mut served);
     let reason = "it has its turn".to_owned();
     served.hear(from_worker::Body::NotReleased(NotReleasedMessage { client: 1, reason }));
     assert_eq!(answer.try_recv().unwrap().unwrap_err().to_string(), "it has its turn");
     let (_, mut answer) = release(&mut served);
-    served.released(1, create_sealed("state", 8).unwrap());
+    assert!(served.released(1, create_sealed("state", 8).unwrap()).is_none());
     assert!(answer.try_recv().unwrap().is_ok());
     served.fail(CudaError::LAUNCH_FAILED);
     assert_eq!((served.count(), channel.sticky_error()), (0, None));
@@ -111,7 +113,7 @@ fn a_released_client_is_nobody_s_any_more() {
 fn a_lost_context_fails_everybody_with_its_code_even_after_the_worker_died() {
     let mut served = Served::default();
     let (channel, _) = attach(&mut served, 1);
-    served.hear(from_worker::Body::Attached(Attached { client: 1 }));
+    served.hear(from_worker::Body::Attached(Attached { client: 1, is_coming: false }));
     served.hear(from_worker::Body::DeviceFault(DeviceFault { code: 700, ..DeviceFault::default() }));
     served.fail(CudaError::LAUNCH_FAILED);
     assert_eq!(channel.sticky_error(), Some(CudaError::ILLEGAL_ADDRESS));
@@ -123,12 +125,13 @@ fn a_lost_context_fails_everybody_with_its_code_even_after_the_worker_died() {
     assert!(served.order(Order::Detach { client: 1, done }).is_none());
     detached.try_recv().unwrap();
 }
+
 #[test]
 fn only_who_has_done_nothing_since_goes_on_before_the_process_is_gone() {
     let mut served = Served::default();
     let states = [1, 2, 3].map(|client| {
         let (_, mut attached) = attach(&mut served, client);
-        served.hear(from_worker::Body::Attached(Attached { client }));
+        served.hear(from_worker::Body::Attached(Attached { client, is_coming: false }));
         attached.try_recv().unwrap().unwrap();
         let state = state_file::write(&Checkpoint::default()).unwrap();
         served.covered(client, state.try_clone().unwrap());

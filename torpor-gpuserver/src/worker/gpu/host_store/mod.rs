@@ -13,7 +13,7 @@ use crate::worker::gpu::host_store::slabs::Slabs;
 use crate::worker::server_socket::ServerSocket;
 use std::sync::Arc;
 use torpor_proto::control::worker::{
-    Identify, Lease, LeaseRevoked, ReleaseChunks, Reserve, ShareChunks, StoreAnswer, from_worker,
+    Identify, Lease, LeaseRevoked, ReleaseChunks, Reserve, ShareChunks, SlabReady, StoreAnswer, from_worker,
     store_request,
 };
 
@@ -160,6 +160,15 @@ impl Store {
     /// The client does not use its slots until it has a lease again.
     pub(crate) fn lease_revoked(&self, client: u64) {
         self.server.tell(from_worker::Body::LeaseRevoked(LeaseRevoked { client }));
+    }
+
+    /// Another server goes on where the one before was killed: it hears of the slabs that are here, and what has had no answer is asked
+    /// again.
+    pub(crate) fn resume(&self) {
+        for index in self.slabs.indices() {
+            self.server.tell(from_worker::Body::SlabReady(SlabReady { index, ..SlabReady::default() }));
+        }
+        self.questions.ask_again(&self.server);
     }
 
     /// What the server answers.

@@ -17,6 +17,7 @@ const LOOK: Duration = Duration::from_millis(5);
 /// What has come of an answer, which may be in several messages.
 #[derive(Debug, Default)]
 struct Waiting {
+    asked: StoreRequest,
     places: Vec<Place>,
     lease_lost: bool,
     done: Option<Result<(), StoreError>>,
@@ -47,9 +48,9 @@ impl Questions {
         let mut state = self.state();
         state.last += 1;
         let request = state.last;
-        state.waiting.insert(request, Waiting::default());
-        drop(state);
         let asked = StoreRequest { request, client, body: Some(body) };
+        state.waiting.insert(request, Waiting { asked: asked.clone(), ..Waiting::default() });
+        drop(state);
         if server.send(from_worker::Body::StoreRequest(asked)).is_err() {
             self.state().waiting.remove(&request);
             return Err(StoreError::Lost);
@@ -70,11 +71,25 @@ impl Questions {
         }
     }
 
+    /// Asks everything again that has had no answer: another server goes on where the one before was killed. What was begun to be
+    /// answered begins anew.
+    pub(super) fn ask_again(&self, server: &ServerSocket) {
+        let mut state = self.state();
+        for waiting in state.waiting.values_mut().filter(|waiting| waiting.done.is_none()) {
+            waiting.places.clear();
+            server.tell(from_worker::Body::StoreRequest(waiting.asked.clone()));
+        }
+    }
+
     /// What the server answers. `is_here`: whether there is such a slot.
     pub(super) fn answer(&self, answer: StoreAnswer, is_here: impl Fn(u32) -> bool) {
         let mut state = self.state();
         // Whoever asked may have been interrupted.
         let Some(waiting) = state.waiting.get_mut(&answer.request) else { return };
+        if waiting.done.is_some() {
+            // It was asked again, of a server that had heard it the first time.
+            return;
+        }
         match answer.result {
             Some(store_answer::Result::Places(Places { places, more, lease_lost })) => {
                 waiting.lease_lost = lease_lost;

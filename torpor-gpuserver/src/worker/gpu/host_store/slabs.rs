@@ -54,6 +54,12 @@ impl Slabs {
         (address != 0).then(|| address + u64::from(slot) % slots * CHUNK_BYTES)
     }
 
+    /// The slabs that are here.
+    pub(super) fn indices(&self) -> impl Iterator<Item = u32> {
+        let here = |(_, address): &(u32, &AtomicU64)| address.load(Ordering::Acquire) != 0;
+        (0..).zip(&self.addresses[..]).filter(here).map(|(index, _)| index)
+    }
+
     /// The BLAKE3 of what lies in a slot. Nobody may write there meanwhile, or it is that of nothing.
     pub(super) fn hash(&self, slot: u32) -> Option<Hash> {
         let address = std::ptr::with_exposed_provenance(usize::try_from(self.address(slot)?).ok()?);
@@ -108,8 +114,9 @@ impl Slabs {
         let registration = registration.transpose().map_err(|error| error.to_string())?;
         let slab = Slab { _registration: registration, _mapping: mapping };
         let mut slabs = lock(&self.kept);
+        // A server that goes on where another one was killed may offer it again.
         if place.load(Ordering::Relaxed) != 0 {
-            return Err("it is there already".to_owned());
+            return Ok(());
         }
         slabs.push(slab);
         self.slab_bytes.store(bytes, Ordering::Relaxed);

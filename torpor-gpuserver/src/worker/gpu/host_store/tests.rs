@@ -80,6 +80,26 @@ fn answers_that_cannot_be_used_are_errors() {
 }
 
 #[test]
+fn what_had_no_answer_is_asked_again_and_answered_once() {
+    let (store, server, _mapping) = store();
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(|| store.reserve(1, 2, Room::Made, &|| false));
+        let first = request(&server);
+        // The first half of an answer, and the server is killed.
+        store.answer(places(first.request, &[4], true));
+        store.resume();
+        assert!(matches!(hear(&server), from_worker::Body::SlabReady(ready) if ready.index == 1));
+        assert_eq!(request(&server), first);
+        // The next one has heard both.
+        for _ in 0..2 {
+            store.answer(places(first.request, &[5, 6], false));
+        }
+        let slots: Vec<_> = asking.join().unwrap().unwrap().0.iter().map(|place| place.slot).collect();
+        assert_eq!(slots, [5, 6]);
+    });
+}
+
+#[test]
 fn a_session_that_is_to_end_waits_no_longer() {
     let (store, server, _mapping) = store();
     let stop = AtomicBool::new(false);

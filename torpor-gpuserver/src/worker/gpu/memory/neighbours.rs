@@ -94,9 +94,7 @@ pub(crate) fn start(shared: &Arc<Shared>) -> io::Result<()> {
 
 fn give(shared: &Shared) {
     loop {
-        while let Some(yielded) = shared.memory.give_up(&shared.turns) {
-            shared.tell(from_worker::Body::MemoryYielded(yielded));
-        }
+        while shared.memory.give_up_and_tell(&shared.turns) {}
         let is_demanded = lock(&shared.memory.state).neighbours.demand.is_some();
         match is_demanded {
             true => std::thread::park_timeout(LOOK),
@@ -156,9 +154,23 @@ impl GpuMemory {
         }
     }
 
-    /// So much is for the clients here, of whom there is none yet.
+    /// So much is for the clients here, as the account begins that the server keeps.
     pub(crate) fn allow(&self, bytes: u64) {
-        lock(&self.state).neighbours.allowance_bytes = bytes;
+        let mut state = lock(&self.state);
+        state.neighbours.allowance_bytes = bytes;
+        // Of a server that is no more.
+        state.neighbours.asked = Asked::Nothing;
+        state.wake_waiting();
+    }
+
+    /// Another server goes on where the one before was killed, whose account is closed: what that demanded is demanded no more, and what
+    /// was given up for it has been told when this returns.
+    pub(crate) fn resume(&self) {
+        let _told = lock(&self.giving);
+        let mut state = lock(&self.state);
+        state.neighbours.demand = None;
+        state.neighbours.giver.iter().for_each(Thread::unpark);
+        state.wake_waiting();
     }
 
     /// So much more is.
@@ -186,6 +198,16 @@ impl GpuMemory {
         if bytes == 0 {
             state.wake_waiting();
         }
+    }
+
+    /// Gives up what can be given up now of what is demanded, and tells the server. False if there is nothing to say.
+    fn give_up_and_tell(&self, turns: &Turns) -> bool {
+        let _giving = lock(&self.giving);
+        let yielded = self.give_up(turns);
+        yielded.is_some_and(|yielded| {
+            self.server.tell(from_worker::Body::MemoryYielded(yielded));
+            true
+        })
     }
 
     /// Gives up what can be given up now of what is demanded. Returns what there is to say of it.

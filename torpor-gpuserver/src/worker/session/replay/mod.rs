@@ -14,7 +14,6 @@ use replayable::{Client, How, Reach, Step, Unrepeatable, plan};
 use std::collections::{HashMap, VecDeque};
 use torpor_proto::command::{Dispatched, dispatch};
 use torpor_proto::control::migration::{Checkpoint, Chunk, Graph};
-use torpor_proto::control::worker::{Attached, ClientFault, from_worker};
 use torpor_proto::error::CudaError;
 use torpor_proto::ring::{Record, Taken, taken_since};
 use torpor_proto::staging::upload_area;
@@ -94,7 +93,7 @@ impl Session {
 
     /// The server hears that the client is served here.
     pub(super) fn tell_attached(&self) {
-        self.shared.tell(from_worker::Body::Attached(Attached { client: self.link.client }));
+        self.link.presence.tell_attached(&self.shared.server, self.link.client);
     }
 
     /// Does a command again whose answer the client has.
@@ -143,7 +142,7 @@ impl Session {
     /// The server tells the client, of the fault that ended its last worker.
     pub(super) fn tell_unrepeatable(&self, why: &Unrepeatable) {
         let (client, reason) = (self.link.client, format!("it was in a request: {why}"));
-        self.shared.tell(from_worker::Body::ClientFault(ClientFault { client, reason }));
+        self.link.presence.tell_fault(&self.shared.server, client, reason);
     }
 
     fn drain_again(&mut self) -> Result<(), Stop> {
