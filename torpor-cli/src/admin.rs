@@ -64,7 +64,13 @@ impl Admin {
         let unreachable = |error: tonic::transport::Error| broke_off(directory, error.to_string());
         let endpoint = Endpoint::from_shared(address).map_err(unreachable)?;
         let endpoint = endpoint.http2_keep_alive_interval(KEEP_ALIVE).keep_alive_timeout(TIMEOUT);
-        let channel = runtime.block_on(endpoint.connect()).map_err(unreachable)?;
+        let deadline = Instant::now() + timeout;
+        let channel = loop {
+            match runtime.block_on(endpoint.connect()) {
+                Err(_) if awaits_next(directory, deadline) => {}
+                connected => break connected.map_err(unreachable)?,
+            }
+        };
         Ok(Self { directory: directory.clone(), timeout, runtime, client: AdminClient::new(channel) })
     }
 
@@ -97,12 +103,7 @@ impl Admin {
         let deadline = Instant::now() + self.timeout;
         loop {
             match self.call(async |api| ask(api).await) {
-                // Nobody holds the directory of a server that is gone for good.
-                Err(CliError::BrokeOff { .. })
-                    if Instant::now() < deadline && ServerProcess::of(&self.directory).is_some() =>
-                {
-                    std::thread::sleep(LOOK_EVERY);
-                }
+                Err(CliError::BrokeOff { .. }) if awaits_next(&self.directory, deadline) => {}
                 answered => return answered,
             }
         }
@@ -115,6 +116,16 @@ impl Admin {
     pub fn wait<T>(&mut self, said: impl Future<Output = Result<T, Status>>) -> Result<T, CliError> {
         self.runtime.block_on(said).map_err(|status| refused(&self.directory, status))
     }
+}
+
+/// Whether a server that broke off may be replaced by its keeper: then this waits a moment. Nobody holds the directory of one that is
+/// gone for good.
+fn awaits_next(directory: &ServerDirectory, deadline: Instant) -> bool {
+    let awaits = Instant::now() < deadline && ServerProcess::of(directory).is_some();
+    if awaits {
+        std::thread::sleep(LOOK_EVERY);
+    }
+    awaits
 }
 
 fn refused(directory: &ServerDirectory, status: Status) -> CliError {

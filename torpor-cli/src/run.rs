@@ -75,7 +75,7 @@ impl Run {
         let terms = self.isolation.map(|mode| Terms { isolation: Some(isolation(mode)), ..Terms::default() });
         let function = admin
             .ask(async |api| {
-                let (name, terms) = (name.clone(), terms.clone());
+                let name = name.clone();
                 api.ensure_function(EnsureFunctionRequest { name, terms }).await
             })?
             .directory;
