@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The worker's folders and files, the top first. Each may import what stands below it, and itself.
-const LAYERS: [&str; 14] = [
+const LAYERS: [&str; 15] = [
     "mod",
     "commands",
     "session",
@@ -13,6 +13,7 @@ const LAYERS: [&str; 14] = [
     "objects",
     "memory",
     "usage",
+    "ending",
     "gpu",
     "mailbox",
     "cost",

@@ -19,6 +19,7 @@
 
 mod commands;
 mod cost;
+mod ending;
 mod gpu;
 mod mailbox;
 mod memory;
@@ -51,10 +52,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
 use torpor_proto::control::Message;
 use torpor_proto::control::worker::{
-    Begin, ClientFault, Detached, Failed, Mark, NotReleased, Pong, Quiet, Ready, RequestPoint, ToWorker,
+    Begin, ClientFault, Detached, Failed, Mark, NotReleased, Pong, Ready, RequestPoint, ToWorker,
     from_worker, to_worker,
 };
 use torpor_proto::error::CudaError;
@@ -63,14 +63,6 @@ use torpor_proto::layout;
 
 /// The device window is reserved in pieces of this size if the driver refuses it as a whole.
 const WINDOW_PIECE_BYTES: u64 = 8 << 40;
-
-/// How long sessions may take to tell their clients that the context is lost. The server tells those that they did not, and those that
-/// are covered wait for this worker's end.
-const LEAVE_TIMEOUT: Duration = Duration::from_millis(30);
-
-/// How long one whose sessions have ended waits for its end. The server chooses the moment: while the driver takes back what a process had,
-/// it serves nobody else.
-const LINGER: Duration = Duration::from_secs(2);
 
 /// What a worker begins with.
 #[derive(Debug)]
@@ -164,10 +156,7 @@ pub fn run(options: WorkerOptions) -> Result<(), WorkerError> {
     let shared = &started.shared;
     let ended = listen(shared, &started.pulse);
     if let Some(error) = shared.lost() {
-        if leave(shared) {
-            shared.tell(from_worker::Body::Quiet(Quiet {}));
-            std::thread::sleep(LINGER);
-        }
+        ending::end(shared);
         return Err(WorkerError::Lost(error));
     }
     ended?;
@@ -340,13 +329,4 @@ fn hear_of_request(shared: &Shared, mark: &Mark) {
         }
         RequestPoint::Ended => link.end_request(mark.request),
     }
-}
-
-/// Gives the sessions a moment to end. Whether they have.
-fn leave(shared: &Shared) -> bool {
-    let deadline = Instant::now() + LEAVE_TIMEOUT;
-    while shared.has_sessions() && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    !shared.has_sessions()
 }

@@ -1,0 +1,30 @@
+//! The end of a worker whose context is lost: its sessions end, and then it waits until the server ends it.
+
+use crate::worker::gpu::Shared;
+use std::time::{Duration, Instant};
+use torpor_proto::control::worker::{Quiet, from_worker};
+
+/// How long sessions may take to tell their clients that the context is lost. The server tells those that they did not, and those that
+/// are covered wait for this worker's end.
+const LEAVE_TIMEOUT: Duration = Duration::from_millis(30);
+
+/// How long one whose sessions have ended waits for its end. The server chooses the moment: while the driver takes back what a process had,
+/// it serves nobody else.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Until the process may end.
+pub(super) fn end(shared: &Shared) {
+    if leave(shared) {
+        shared.tell(from_worker::Body::Quiet(Quiet {}));
+        std::thread::sleep(LINGER);
+    }
+}
+
+/// Gives the sessions a moment to end. Whether they have.
+fn leave(shared: &Shared) -> bool {
+    let deadline = Instant::now() + LEAVE_TIMEOUT;
+    while shared.has_sessions() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    !shared.has_sessions()
+}
