@@ -80,6 +80,10 @@ fn who_waited_for_a_strict_function_s_memory_waits_no_longer() {
     eventually("it waits for memory", || server.listed("waiting").state != "idle");
     kill(&server);
     assert_eq!(waiting.client.words(waiting.data, 2), [8, 5]);
+    waiting.client.upload(waiting.data, &5_u32.to_le_bytes());
+    // It can want memory again.
+    let mut next = Program::start(&server, "f", 20 * MIB);
+    take_turns(&server, &mut [&mut waiting, &mut next]);
 }
 
 #[test]
