@@ -121,9 +121,12 @@ impl State {
             Asked::Nothing => {
                 self.neighbours.asked = Asked::Wanted;
                 let others = self.clients.values().filter(|other| other.link.client != client);
-                let idle =
-                    others.filter(|other| other.is_evictable()).map(|other| other.idle_since.elapsed());
-                let idle_us = u64::try_from(idle.max().unwrap_or_default().as_micros()).unwrap_or(u64::MAX);
+                let idle: Vec<_> = others.filter(|other| other.is_evictable()).collect();
+                let own_bytes: u64 = idle.iter().map(|other| other.evictable_bytes()).sum();
+                let longest = idle.iter().map(|other| other.idle_since.elapsed()).max().unwrap_or_default();
+                // Whoever is idle elsewhere has to leave, however lately it became so, if those here that are do not have enough.
+                let longest = if own_bytes < missing_bytes { Duration::ZERO } else { longest };
+                let idle_us = u64::try_from(longest.as_micros()).unwrap_or(u64::MAX);
                 Outside::Ask(MemoryWanted { bytes: missing_bytes, idle_us })
             }
         }
