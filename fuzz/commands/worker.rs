@@ -75,7 +75,7 @@ impl Worker {
             swap_group_bytes: 8 << 20,
             ..Begin::default()
         };
-        let options = WorkerOptions { device: 0, server: theirs, console: None, begin };
+        let options = WorkerOptions { device: 0, server: theirs, console: None, begin, kept: false };
         std::thread::spawn(|| run(options));
         let hear = handover::receive(&socket).expect("the worker speaks").0;
         match FromWorker::decode(hear.as_slice()).expect("a message").body {
