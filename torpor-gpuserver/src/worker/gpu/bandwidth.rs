@@ -3,7 +3,11 @@
 use crate::chunk::CHUNK_BYTES;
 use crate::driver::{Device, Event, Mapping, PhysicalMemory, Place, Reservation, Stream};
 use std::sync::Arc;
+use std::time::Duration;
 use torpor_proto::error::CudaError;
+
+/// Between two looks whether the copies are done: their time is taken on the GPU.
+const NAP: Duration = Duration::from_millis(1);
 
 /// Bytes a second from so many bytes of readable memory, copied a few times behind each other.
 ///
@@ -38,7 +42,7 @@ pub(crate) unsafe fn measure(
     })();
     // Also where only the first were posted.
     while stream.query() == Err(CudaError::NOT_READY) {
-        std::thread::yield_now();
+        std::thread::sleep(NAP);
     }
     mapping.unmap()?;
     copied?;
