@@ -85,8 +85,9 @@ fn an_eviction_that_finds_the_gpu_gone_ends_the_worker() {
 
 #[test]
 fn memory_that_cannot_be_brought_ahead_of_need_is_brought_when_it_is_needed() {
-    // The fourth copy to the GPU is that of the second group of the swap-in, for which nobody waits.
-    let server = start("call:cuMemcpyHtoDAsync_v2@4:fail=1");
+    // The fourth copy to the GPU, behind the three that measure, is that of the second group of the swap-in, for which nobody waits.
+    let server = start("call:cuMemcpyHtoDAsync_v2@7:fail=1");
+    server.wait_until_measured();
     let Attached { mut client, lifeline: _lifeline } = attach(&server, "f");
     client.load_kernels();
     let addresses = [0, 8].map(|offset| client.allocate(offset * MIB, 8 * MIB).unwrap());

@@ -227,8 +227,9 @@ fn a_function_that_never_writes_back_begins_every_request_with_what_it_had_when_
 
 #[test]
 fn memory_that_cannot_be_brought_for_once_is_right_afterwards() {
-    // The second copy to the GPU is that of the swap-in.
-    let (server, _settings) = start_with("", "call:cuMemcpyHtoDAsync_v2@2:fail=1", &["--host-pool", "64MiB"]);
+    // The second copy to the GPU, behind the three that measure, is that of the swap-in.
+    let (server, _settings) = start_with("", "call:cuMemcpyHtoDAsync_v2@5:fail=1", &["--host-pool", "64MiB"]);
+    server.wait_until_measured();
     let Attached { mut client, lifeline: _lifeline } = attach(&server, "f");
     client.load_kernels();
     let address = client.allocate(0, 2 * MIB).unwrap();

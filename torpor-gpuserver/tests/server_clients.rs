@@ -133,13 +133,17 @@ fn a_function_that_is_refused_without_end_fills_no_log_and_holds_up_nobody() {
 fn clients_are_answered_on_a_thread_of_their_own() {
     let server = Server::start(PROGRAM, &[]);
     let function = server.function("f");
-    let sleeps = || {
+    let acceptor = || {
         let threads = fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
-        let mut paths = threads.map(|thread| thread.unwrap().path());
         let is_acceptor = |path: &std::path::PathBuf| {
             fs::read_to_string(path.join("comm")).is_ok_and(|name| name == "acceptor\n")
         };
-        let status = fs::read_to_string(paths.find(is_acceptor).unwrap().join("status")).unwrap();
+        threads.filter_map(|thread| Some(thread.ok()?.path())).find(is_acceptor)
+    };
+    // A thread gives itself its name.
+    eventually("it has its name", || acceptor().is_some());
+    let sleeps = || {
+        let status = fs::read_to_string(acceptor().unwrap().join("status")).unwrap();
         let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
         count.unwrap().trim().parse::<u32>().unwrap()
     };

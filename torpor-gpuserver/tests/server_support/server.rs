@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use torpor_proto::control::admin::admin_client::AdminClient;
 use torpor_proto::control::admin::{
     self, EnsureFunctionRequest, FollowEventsRequest, ListClientsRequest, ListFunctionsRequest,
-    ListGpusRequest, ShutdownRequest, UnloadFunctionRequest,
+    ListGpusRequest, ReportTopologyRequest, ShutdownRequest, UnloadFunctionRequest,
 };
 use torpor_proto::control::event::Event;
 use torpor_proto::directory::{FunctionDirectory, ServerDirectory};
@@ -106,6 +106,16 @@ impl Server {
     pub fn listed(&self, name: &str) -> admin::Function {
         let list = self.admin(async |mut api| api.list_functions(ListFunctionsRequest {}).await).unwrap();
         list.functions.into_iter().find(|function| function.name == name).unwrap()
+    }
+
+    /// Until it is known how fast memory comes from the host: for each GPU three copies to it measure that, which count among its calls.
+    pub fn wait_until_measured(&self) {
+        let is_measured = || {
+            let topology =
+                self.admin(async |mut api| api.report_topology(ReportTopologyRequest {}).await).unwrap();
+            topology.gpus.iter().all(|gpu| gpu.bytes_per_second.is_some())
+        };
+        eventually("the way from the host is measured", is_measured);
     }
 
     pub fn gpus(&self) -> Vec<admin::Gpu> {
