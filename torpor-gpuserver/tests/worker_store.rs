@@ -29,8 +29,12 @@ fn slabs_are_locked_unless_they_are_none() {
     let slab = || create_sealed("slab", SLAB_BYTES).unwrap();
     assert_eq!(offer(&mut worker, 0, SLAB_BYTES, &[slab()]), "");
     assert_eq!(offer(&mut worker, 1, SLAB_BYTES, &[slab()]), "");
+    assert_eq!(
+        offer(&mut worker, 1, SLAB_BYTES, &[slab()]),
+        "",
+        "a server that goes on where another was killed offers it again"
+    );
     for (index, bytes, descriptors, complaint) in [
-        (1, SLAB_BYTES, vec![slab()], "there already"),
         (2, SLAB_BYTES, vec![], "0 descriptors"),
         (2, SLAB_BYTES * 2, vec![slab()], "no slab"),
         (2, SLAB_BYTES + 4096, vec![slab()], "no slab"),
