@@ -1,8 +1,9 @@
 //! A worker that is over while its process is not gone yet: the driver takes a fifth of a second to take back what it had.
 //!
-//! Nothing that uses what it shares with others runs any more, as its socket is closed or it says so, so what is known of its clients is final. Those that have done nothing
-//! since their states were written go on at the spare at once: nothing on the GPU is theirs. The GPU may still write what others
-//! had under way, so these, and whoever wants to let go of them, wait until the process is gone.
+//! Nothing that uses what it shares with others runs any more, as its socket is closed or it says so, so what is known of its
+//! clients is final. Those that have done nothing since their states were written go on at the spare at once: nothing on the GPU is
+//! theirs. The GPU may still write what others had under way, so these, and whoever wants to let go of them, wait until the process is
+//! gone.
 
 use crate::policy::event::What;
 use crate::server::clients::ClientId;
