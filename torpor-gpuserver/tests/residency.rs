@@ -50,6 +50,8 @@ fn function(server: &Server, name: &str) -> Function {
 #[test]
 fn an_evicted_function_has_nothing_on_the_gpu_and_everything_after() {
     let (server, _settings) = start("");
+    // What measures takes memory of the GPU meanwhile.
+    server.wait_until_measured();
     let Attached { mut client, lifeline: _lifeline } = attach(&server, "f");
     client.load_kernels();
     let free_before = server.gpus()[0].free_memory_bytes;

@@ -7,7 +7,8 @@ use std::collections::HashSet;
 
 impl Index {
     /// Says what chunks contain. Returns for each the place of the chunk that has this content, to which the client refers
-    /// from now on, and the chunks whose files are to be deleted.
+    /// from now on, and the chunks whose files are to be deleted. A chunk that others refer to as well stays as it is where another
+    /// has its content: nobody tells them of a new place.
     ///
     /// # Errors
     /// [`Misuse`]; nothing has changed then.
@@ -34,7 +35,7 @@ impl Index {
         let mut files = Vec::new();
         let places = contents.iter().map(|&(id, hash)| {
             let chunk = match self.by_hash.get(&hash) {
-                Some(&equal) if equal != id => {
+                Some(&equal) if equal != id && self.is_its_alone(client, id) => {
                     self.merge(client, id, equal, &mut files);
                     equal
                 }
@@ -49,6 +50,10 @@ impl Index {
         });
         let places = places.collect();
         Ok((places, files))
+    }
+
+    fn is_its_alone(&self, client: ClientId, id: ChunkId) -> bool {
+        self.chunks.get(&id).is_some_and(|chunk| chunk.referrers.keys().eq([&client]))
     }
 
     /// The client refers to `equal` instead of `id`, which it alone referred to. Both have the same content; `id` is in a

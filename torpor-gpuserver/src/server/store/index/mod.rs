@@ -60,6 +60,9 @@ pub enum Misuse {
     /// A chunk named more than once in one request.
     #[error("chunk {0} is named twice")]
     Twice(ChunkId),
+    /// A chunk in a file, shared with a client that holds a lease.
+    #[error("chunk {0} is in a file, and is shared with a client that has not given its lease back")]
+    Leased(ChunkId),
     /// A request that says nothing, or whose parts do not belong together.
     #[error("the request cannot be read")]
     Unreadable,

@@ -13,6 +13,7 @@ enum Step {
     Reserve(u64, usize),
     Identify(u64, Vec<(usize, u8)>),
     Release(u64, Vec<usize>),
+    Share(u64, u64, usize),
     Touch(u64),
     Revoke,
     Suspend(u64),
@@ -37,6 +38,8 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(client, contents)| Step::Identify(client, contents)),
         3 => (client.clone(), prop::collection::vec(at.clone(), 0..3))
             .prop_map(|(client, chunks)| Step::Release(client, chunks)),
+        3 => (client.clone(), client.clone(), at.clone())
+            .prop_map(|(client, other, chunk)| Step::Share(client, other, chunk)),
         1 => client.clone().prop_map(Step::Touch),
         2 => Just(Step::Revoke),
         2 => client.clone().prop_map(Step::Suspend),
@@ -114,6 +117,14 @@ impl Model {
                 }
                 assert_eq!(result.is_ok(), all_there);
                 self.delete(files);
+            }
+            Step::Share(client, other, at) => {
+                let Some(chunk) = self.pick(client, at) else { return };
+                if index.share(ClientId(client), &[ClientId(other)], &[chunk]).is_ok()
+                    && let Some(their) = self.clients.get_mut(&other)
+                {
+                    *their.entry(chunk).or_default() += 1;
+                }
             }
             Step::Touch(client) => index.touch(ClientId(client)),
             Step::Revoke => drop(index.revoke_next(|_| true)),

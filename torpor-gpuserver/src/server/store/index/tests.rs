@@ -208,3 +208,32 @@ fn a_damaged_chunk_is_never_written_to_a_file() {
     assert!(!index.end_spill(ticket, Spilled::Damaged));
     assert!(index.begin_spills(1).is_empty());
 }
+
+#[test]
+fn who_holds_a_lease_does_not_come_to_refer_to_a_chunk_in_a_file() {
+    let mut index = index(1, &[A, B]);
+    let chunk = make(&mut index, A, 5).chunk;
+    let own = make(&mut index, B, 6).chunk;
+    assert_eq!(index.share(A, &[B], &[chunk]), Ok(()), "it is in a slot");
+    assert_eq!(index.release(B, &[chunk]), (vec![], Ok(())));
+    index.revoked(A);
+    spill_all(&mut index);
+    assert_eq!(index.share(A, &[B], &[chunk]), Err(Misuse::Leased(chunk)));
+    assert_eq!((index.contradictions(), index.chunks_of(B)), (vec![], 1));
+    index.revoked(B);
+    assert_eq!(index.share(A, &[B], &[chunk]), Ok(()));
+    assert_eq!((index.missing(B), index.contradictions()), (vec![chunk], vec![]));
+    assert_eq!(index.release(B, &[own]).1, Ok(()));
+}
+
+#[test]
+fn a_chunk_of_several_clients_stays_where_it_is_when_another_has_its_content() {
+    let mut index = index(1, &[A, B]);
+    let first = make(&mut index, A, 5);
+    let second = index.reserve(A, 1).unwrap().unwrap()[0];
+    assert_eq!(index.share(A, &[B], &[second.chunk]), Ok(()));
+    assert_eq!(index.identify(A, &[(second.chunk, content(5))]).unwrap().0, [second]);
+    assert_eq!(index.contradictions(), Vec::<String>::new());
+    assert_eq!(index.release(B, &[second.chunk]), (vec![], Ok(())));
+    assert_eq!(index.identify(A, &[(second.chunk, content(5))]).unwrap().0, [first]);
+}
