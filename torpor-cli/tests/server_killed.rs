@@ -6,7 +6,6 @@ mod support;
 
 use rustix::process::{Pid, Signal, kill_process};
 use server_support::server::{Server, eventually};
-use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,11 +36,6 @@ for turn in range(int(sys.argv[1])):
         check(cuda.cuMemcpyDtoH_v2(words, there, WORDS * 4))
         assert words[0] == words[WORDS - 1] == value, (words[0], words[WORDS - 1], value)
 ";
-
-fn server_pid(server: &Server) -> Option<Pid> {
-    let pid = fs::read_to_string(server.directory.lock_file()).ok()?;
-    Pid::from_raw(pid.trim().parse().ok()?)
-}
 
 fn start(home: &Path) -> Server {
     Server::start_by(|directory| {
@@ -91,9 +85,7 @@ fn programs_begin_run_and_end_while_the_server_is_killed() {
         });
         for kill in 0..12 {
             std::thread::sleep(Duration::from_millis(50 + 37 * kill % 200));
-            let pid = server_pid(server).unwrap();
-            kill_process(pid, Signal::KILL).unwrap();
-            eventually("another server is there", || server_pid(server).is_some_and(|next| next != pid));
+            server.kill_for_the_next();
         }
         over.store(true, Ordering::Relaxed);
         short.join().unwrap();
@@ -109,14 +101,14 @@ fn a_server_is_replaced_when_it_is_told_to_and_ends_with_its_keeper() {
     let mut server = start(home.path());
     let mut long = program(home.path(), &server, "one", 60).spawn().unwrap();
     eventually("it is served", || !server.clients().is_empty());
-    let before = (server_pid(&server), server.clients()[0].id, server.gpus()[0].worker_pid);
+    let before = (server.serving_pid(), server.clients()[0].id, server.gpus()[0].worker_pid);
     let stop = |words: &[&str]| {
         let directory = server.directory.path();
         torpor(home.path()).arg("stop").args(words).arg("--directory").arg(directory).output().unwrap()
     };
     let stopped = stop(&["--keep"]);
     assert!(stopped.status.success(), "{stopped:?}");
-    assert_ne!(server_pid(&server), before.0);
+    assert_ne!(server.serving_pid(), before.0);
     assert_eq!((server.clients()[0].id, server.gpus()[0].worker_pid), (before.1, before.2));
     ends_well(&mut long);
     assert!(stop(&[]).status.success());
@@ -129,7 +121,7 @@ fn a_server_is_replaced_when_it_is_told_to_and_ends_with_its_keeper() {
 fn nothing_is_left_of_a_server_whose_keeper_is_killed() {
     let home = tempfile::tempdir().unwrap();
     let mut server = start(home.path());
-    let (pid, worker) = (server_pid(&server).unwrap(), server.gpus()[0].worker_pid);
+    let (pid, worker) = (server.serving_pid().unwrap(), server.gpus()[0].worker_pid);
     kill_process(Pid::from_raw(server.pid().cast_signed()).unwrap(), Signal::KILL).unwrap();
     server.wait();
     for process in [pid, Pid::from_raw(worker.cast_signed()).unwrap()] {

@@ -186,6 +186,21 @@ fn a_worker_that_dies_with_half_of_a_client_s_memory_loses_none() {
 }
 
 #[test]
+fn a_server_that_goes_on_where_another_was_killed_makes_links_of_its_own() {
+    let server = start_with_gpus(SLOW, &["--keeper", "true"]);
+    wait_for_links(&server);
+    let mut model = Model::start(&server, "f");
+    in_the_middle(&server, &mut model, |_, _| server.kill_for_the_next());
+    model.count();
+    model.check();
+    eventually("there are links again", || server.times_said("memory comes from GPU to GPU") == 4);
+    let landings = || server.gpus().iter().map(|gpu| gpu.landing_bytes).collect::<Vec<u64>>();
+    eventually("the others are given back", || landings() == [32 * MIB; 2]);
+    move_until_memory_comes_from_the_other_gpu(&server, &mut model);
+    assert_eq!(model.program.client.channel.sticky_error(), None::<CudaError>);
+}
+
+#[test]
 fn nothing_is_left_of_a_client_that_ends_half_way() {
     let server = start_with_gpus(SLOW, &[]);
     wait_for_links(&server);

@@ -12,8 +12,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
 use random_programs::{GPUS, Program, Step, step};
-use rustix::process::{Pid, Signal, kill_process};
-use server_support::server::{Server, eventually};
+use server_support::server::Server;
 use std::fs;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,18 +43,6 @@ fn event() -> impl Strategy<Value = Event> {
         8 => (0..CLIENTS, step()).prop_map(|(program, step)| Event::Goes { program, step }),
         1 => any::<bool>().prop_map(|waits| Event::Killed { waits }),
     ]
-}
-
-/// The server's process, which is not the keeper's.
-fn server_pid(server: &Server) -> Option<Pid> {
-    let pid = fs::read_to_string(server.directory.lock_file()).ok()?;
-    Pid::from_raw(pid.trim().parse().ok()?)
-}
-
-fn kill(server: &Server) {
-    let pid = server_pid(server).unwrap();
-    kill_process(pid, Signal::KILL).unwrap();
-    eventually("another server is there", || server_pid(server).is_some_and(|next| next != pid));
 }
 
 fn start(findings: &std::path::Path, flags: &[&str]) -> Server {
@@ -114,7 +101,7 @@ fn programs_run_while_the_server_is_killed_at_any_moment() {
                 ask_to_move(&directory, format!("f{function}"), (kill_number % 3 > 0).then_some(gpu))
             });
             std::thread::sleep(Duration::from_millis(rest));
-            kill(&server);
+            server.kill_for_the_next();
         }
         over.store(true, Ordering::Relaxed);
         running.into_iter().map(|program| program.join().unwrap()).sum::<u32>()
@@ -170,7 +157,7 @@ fn run_schedules(node: u32) {
             match *event {
                 Event::Goes { program, ref step } => programs[program].take(&server, step)?,
                 Event::Killed { waits } => {
-                    kill(&server);
+                    server.kill_for_the_next();
                     if waits {
                         server.gpus();
                     }
@@ -178,7 +165,7 @@ fn run_schedules(node: u32) {
             }
         }
         // Once more, so that each schedule has such an end.
-        kill(&server);
+        server.kill_for_the_next();
         for program in &mut programs {
             program.client.ask(Ping {}).unwrap();
             program.check()?;

@@ -7,25 +7,16 @@ mod server_support;
 mod worker_support;
 
 use enclosed::{MIB, Program, isolate, start};
-use rustix::process::{Pid, Signal, kill_process};
 use server_support::process::is_alive;
 use server_support::server::{Server, eventually};
-use std::fs;
 use std::io::Read;
 use torpor_proto::control::admin::Isolation;
 
-/// Kills the server's process, which is not the keeper's, and waits for the next one.
+/// Kills the server's process, and waits until the next one serves.
 fn kill(server: &Server) {
-    let serving = || {
-        let pid = fs::read_to_string(server.directory.lock_file()).ok()?;
-        Pid::from_raw(pid.trim().parse().ok()?)
-    };
-    let pid = serving().unwrap();
     let before = server.times_said("torpor: serving");
-    kill_process(pid, Signal::KILL).unwrap();
-    eventually("another server serves", || {
-        serving().is_some_and(|next| next != pid) && server.times_said("torpor: serving") > before
-    });
+    server.kill_for_the_next();
+    eventually("it serves", || server.times_said("torpor: serving") > before);
 }
 
 fn start_kept() -> Server {

@@ -182,8 +182,7 @@ pub fn run(
     let recipe = |(gpu, index)| (index, Recipe::new(&options, &driver.library, gpu, &keeper));
     let gpus_by_driver = indices.clone();
     let recipes: Vec<_> = indices.into_iter().enumerate().map(recipe).collect();
-    // What is lent from GPU to GPU is not known to a server after this one.
-    let peer_bytes = if keeper.is_there() { 0 } else { options.memory.peer_buffer().0 };
+    let peers = Arc::new(Peers::new(options.memory.peer_buffer().0, &keeper, &mut heritage));
     predecessor::keep(&keeper, &options, &tree, &driver, &store, gpus_by_driver.clone());
     gpus_before.resize_with(recipes.len(), Inherited::default);
     let recipes = recipes.into_iter().zip(gpus_before);
@@ -192,7 +191,6 @@ pub fn run(
         store.start();
         let (words, ear) = scheduler::channel(gpus_by_driver);
         let learned = Arc::new(Learned::default());
-        let peers = Arc::new(Peers::new(peer_bytes));
         let realms = Realms::new(store.clone(), &options.directory.enclosures());
         let most_enclosures = options.scheduler.strict_per_gpu().get();
         let supervise = |(at, ((index, recipe), inherited))| {

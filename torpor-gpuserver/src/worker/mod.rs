@@ -268,7 +268,10 @@ fn listen(shared: &Arc<Shared>, pulse: &Pulse) -> io::Result<()> {
             Some(to_worker::Body::GrantMemory(grant)) => shared.memory.grant(grant.bytes),
             Some(to_worker::Body::YieldMemory(demand)) => shared.memory.demand(demand),
             Some(to_worker::Body::RefuseMemory(_)) => shared.memory.refuse(),
-            Some(to_worker::Body::Resume(resume)) => shared.resume(resume.server),
+            Some(to_worker::Body::Resume(resume)) => {
+                gpu::peer::unlink_all(shared, resume.last_link);
+                shared.resume(resume.server);
+            }
             Some(to_worker::Body::Settings(settings)) => {
                 if let Some(link) = shared.link(settings.client) {
                     link.set_settings(settings);

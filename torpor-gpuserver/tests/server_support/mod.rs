@@ -7,6 +7,7 @@ pub mod eventually;
 pub mod fake_store;
 pub mod fake_worker;
 pub mod follower;
+pub mod kept;
 pub mod process;
 pub mod ring;
 pub mod server;

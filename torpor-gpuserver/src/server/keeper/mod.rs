@@ -148,6 +148,13 @@ impl Keeper {
 }
 
 impl Heritage {
+    /// These words, under this name.
+    #[cfg(test)]
+    pub fn of(name: &str, words: &impl Message) -> Self {
+        let legacy = Legacy { words: words.encode_to_vec(), descriptors: Vec::new() };
+        Self(BTreeMap::from([(name.to_owned(), legacy)]))
+    }
+
     /// Whether anything was left.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -1,19 +1,25 @@
 //! Links between GPUs' workers, over which the memory of clients that move comes without the host.
 //!
 //! A link has a direction: one worker lends device memory, another one reads it. They are made ahead of time, for each two GPUs
-//! that are alike, and are over with either worker. Where GPUs do not reach each other there are none, and nothing else changes.
+//! that are alike, and are over with either worker, and with the server: one that goes on where another was killed makes its own,
+//! with greater numbers. Where GPUs do not reach each other there are none, and nothing else changes.
 //!
 //! ```text
 //! Lend ─▶ lender ─▶ Lent, descriptors ─▶ Borrow, descriptors ─▶ reader ─▶ Borrowed: it may be used
 //! ```
 
 use crate::policy::event::What;
+use crate::server::keeper::{Heritage, Keeper};
 use crate::server::workers::order::{Attachment, Outgoing};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
+use torpor_proto::control::keeper::Counter;
 use torpor_proto::control::worker::{Borrow, Borrowed, Lend, Lent, ToWorker, Unlink, to_worker};
+
+/// Under what name the greatest number of a link is kept.
+const COUNTER: &str = "links";
 
 /// A worker that is there.
 #[derive(Debug)]
@@ -38,7 +44,9 @@ struct Link {
 struct State {
     workers: BTreeMap<usize, Worker>,
     links: BTreeMap<u64, Link>,
+    /// The greatest number of a link so far, and who knows it after this server.
     last: u64,
+    keeper: Keeper,
     /// Bytes a second from one GPU to another, as was measured once; by their places.
     between: BTreeMap<(usize, usize), u64>,
     /// The same from the host.
@@ -50,14 +58,24 @@ struct State {
 pub struct Peers {
     /// Device memory of each.
     bytes: u64,
+    /// The greatest number of a link that a server before this one made.
+    inherited: u64,
     state: Mutex<State>,
 }
 
 impl Peers {
     /// Links with so much device memory each; none if that is 0.
     #[must_use]
-    pub fn new(bytes: u64) -> Self {
-        Self { bytes, state: Mutex::default() }
+    pub fn new(bytes: u64, keeper: &Keeper, heritage: &mut Heritage) -> Self {
+        let last = heritage.take::<Counter>(COUNTER).map_or(0, |(counter, _)| counter.last);
+        let state = State { last, keeper: keeper.clone(), ..State::default() };
+        Self { bytes, inherited: last, state: Mutex::new(state) }
+    }
+
+    /// The greatest number of a link that a server before this one made: those are over.
+    #[must_use]
+    pub fn inherited(&self) -> u64 {
+        self.inherited
     }
 
     /// A worker is ready, on the GPU at this place, with this number and name: links to the others are begun.
@@ -171,6 +189,7 @@ impl State {
         let Some(number) = self.workers.get(&reader).map(|reader| reader.index) else { return };
         self.last += 1;
         let link = self.last;
+        self.keeper.keep(COUNTER, &Counter { last: link }, &[]);
         self.links.insert(link, Link { lender, reader, is_open: false });
         let body = to_worker::Body::Lend(Lend { link, reader: number, bytes });
         self.tell(lender, body, Attachment::Nothing);
@@ -198,6 +217,10 @@ impl State {
 mod tests {
     use super::*;
 
+    fn links(bytes: u64) -> Peers {
+        Peers::new(bytes, &Keeper::default(), &mut Heritage::default())
+    }
+
     fn connect(peers: &Peers, at: usize, name: &str) -> mpsc::UnboundedReceiver<Outgoing> {
         let (outbox, outgoing) = mpsc::unbounded_channel();
         peers.connect(at, (at as u32 + 10, name), &outbox);
@@ -215,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_link_is_open_when_both_ends_are_made_and_over_with_either_worker() {
-        let peers = Peers::new(1 << 20);
+        let peers = links(1 << 20);
         let (mut first, mut second) = (connect(&peers, 0, "H100"), connect(&peers, 1, "H100"));
         let lend = |link, reader| Some(to_worker::Body::Lend(Lend { link, reader, bytes: 1 << 20 }));
         assert_eq!((body(&mut second), body(&mut first)), (lend(1, 10), lend(2, 11)));
@@ -239,17 +262,34 @@ mod tests {
 
     #[test]
     fn there_are_none_where_that_cannot_be_or_is_not_wanted() {
-        let peers = Peers::new(1 << 20);
+        let peers = links(1 << 20);
         let (mut first, mut second) = (connect(&peers, 0, "H100"), connect(&peers, 1, "A100"));
         assert_eq!((body(&mut first), body(&mut second)), (None, None), "nobody moves between them");
-        let off = Peers::new(0);
+        let off = links(0);
         let (mut first, mut second) = (connect(&off, 0, "H100"), connect(&off, 1, "H100"));
         assert_eq!((body(&mut first), body(&mut second)), (None, None));
-        let peers = Peers::new(1 << 20);
+        let peers = links(1 << 20);
         let (_first, mut second) = (connect(&peers, 0, "H100"), connect(&peers, 1, "H100"));
         body(&mut second).unwrap();
         peers.hear_lent(1, Lent { link: 1, failure: "no peer access".to_owned() }, Vec::new());
         assert_eq!(body(&mut second), Some(to_worker::Body::Unlink(Unlink { link: 1 })));
         assert_eq!(peers.link(1, 0), 0);
+    }
+
+    #[test]
+    fn links_of_another_server_have_other_numbers() {
+        let (keeper, socket) = Keeper::pair();
+        let peers = Peers::new(1 << 20, &keeper, &mut Heritage::default());
+        let (_first, _second) = (connect(&peers, 0, "H100"), connect(&peers, 1, "H100"));
+        let kept = std::iter::from_fn(|| Keeper::look(&socket));
+        assert_eq!(kept.map(|(name, _)| name).collect::<Vec<_>>(), [COUNTER; 2]);
+        let mut heritage = Heritage::of(COUNTER, &Counter { last: 2 });
+        let peers = Peers::new(1 << 20, &keeper, &mut heritage);
+        assert_eq!(peers.inherited(), 2);
+        let (_first, mut second) = (connect(&peers, 0, "H100"), connect(&peers, 1, "H100"));
+        let lend = Lend { link: 3, reader: 10, bytes: 1 << 20 };
+        assert_eq!(body(&mut second), Some(to_worker::Body::Lend(lend)));
+        peers.hear_borrowed(0, Borrowed { link: 1, ..Borrowed::default() });
+        assert!(peers.open().is_empty(), "that was another server's");
     }
 }

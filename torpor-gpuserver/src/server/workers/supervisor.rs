@@ -204,8 +204,8 @@ impl Supervisor {
         let (outbox, outgoing) = mpsc::unbounded_channel();
         if resumes {
             self.has_served = self.served.count() > 0;
-            let server = self.site.recipe.server;
-            let message = ToWorker { body: Some(to_worker::Body::Resume(Resume { server })) };
+            let (server, last_link) = (self.site.recipe.server, self.site.peers.inherited());
+            let message = ToWorker { body: Some(to_worker::Body::Resume(Resume { server, last_link })) };
             // The receiver is here.
             let _ = outbox.send(Outgoing { message, attachment: Attachment::Nothing });
         }

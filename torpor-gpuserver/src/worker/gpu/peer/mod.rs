@@ -26,6 +26,22 @@ struct Links {
     inlets: BTreeMap<u64, Arc<Inlet>>,
     /// Those that were over before their end here was made.
     over: BTreeSet<u64>,
+    /// All up to this one are over: a server made them that is no more.
+    over_until: u64,
+}
+
+/// The ends of a link that are here: one of them, or none.
+type Ends = (Option<Arc<Outlet>>, Option<Arc<Inlet>>);
+
+impl Links {
+    /// Whether a link was over before its end here was made.
+    fn is_over(&mut self, link: u64) -> bool {
+        self.over.remove(&link) || link <= self.over_until
+    }
+
+    fn take(&mut self, link: u64) -> Ends {
+        (self.outlets.remove(&link), self.inlets.remove(&link))
+    }
 }
 
 /// A client that is gone, whose memory another worker may still read.
@@ -65,13 +81,22 @@ impl Peers {
         lock(&self.links).inlets.get(&link).cloned()
     }
 
-    fn take(&self, link: u64) -> (Option<Arc<Outlet>>, Option<Arc<Inlet>>) {
+    fn take(&self, link: u64) -> Ends {
         let mut links = lock(&self.links);
-        let ends = (links.outlets.remove(&link), links.inlets.remove(&link));
+        let ends = links.take(link);
         if let (None, None) = ends {
             links.over.insert(link);
         }
         ends
+    }
+
+    fn take_all(&self, last: u64) -> Vec<(u64, Ends)> {
+        let mut links = lock(&self.links);
+        links.over_until = last;
+        links.over.clear();
+        let theirs: BTreeSet<u64> =
+            links.outlets.keys().chain(links.inlets.keys()).copied().filter(|&link| link <= last).collect();
+        theirs.into_iter().map(|link| (link, links.take(link))).collect()
     }
 
     /// Device memory that others read from.
@@ -110,7 +135,17 @@ impl Peers {
 
 /// A link is over. Its end here is given back aside, as that waits for the whole GPU.
 pub(crate) fn unlink(shared: &Arc<Shared>, link: u64) {
-    let ends = shared.peers.take(link);
+    give_back(shared, link, shared.peers.take(link));
+}
+
+/// All links up to this one are over, as the server is that made them.
+pub(crate) fn unlink_all(shared: &Arc<Shared>, last: u64) {
+    for (link, ends) in shared.peers.take_all(last) {
+        give_back(shared, link, ends);
+    }
+}
+
+fn give_back(shared: &Arc<Shared>, link: u64, ends: Ends) {
     if let Some(outlet) = &ends.0 {
         outlet.unlink();
     }
@@ -133,7 +168,7 @@ pub(crate) fn lend(shared: &Arc<Shared>, lend: Lend) {
         there.device.make_current().map_err(|error| error.to_string())?;
         let (outlet, files) = Outlet::open(&there.device, &lend)?;
         let mut links = lock(&there.peers.links);
-        if !links.over.remove(&link) {
+        if !links.is_over(link) {
             links.outlets.insert(link, Arc::new(outlet));
         }
         Ok(files)
@@ -155,7 +190,7 @@ pub(crate) fn borrow(shared: &Arc<Shared>, borrow: Borrow, descriptors: Vec<Owne
         // Nobody depends on that.
         let measured = if borrow.measure { inlet.measure(&there.device).unwrap_or(0) } else { 0 };
         let mut links = lock(&there.peers.links);
-        if !links.over.remove(&link) {
+        if !links.is_over(link) {
             links.inlets.insert(link, Arc::new(inlet));
         }
         Ok(measured)
