@@ -134,6 +134,22 @@ fn workers_that_have_too_little_memory_for_all_take_it_from_each_other() {
 }
 
 #[test]
+fn who_has_too_little_among_its_own_gets_memory_that_another_worker_used_since() {
+    let server = start(1, &[]);
+    let mut first = Program::start(&server, "first", 20 * MIB);
+    let mut small = Program::start(&server, "small", 4 * MIB);
+    let mut strict = Program::strict(&server, "strict", 20 * MIB);
+    strict.request();
+    // The small one has been idle for longer than the strict one, and has not enough.
+    for _ in 0..2 {
+        first.request();
+        small.request();
+        strict.request();
+    }
+    assert_eq!([&first, &small, &strict].map(Program::error), [None; 3]);
+}
+
+#[test]
 fn who_is_active_in_one_worker_is_waited_for_by_another() {
     let server = start(1, &[]);
     for first_is_strict in [true, false] {
