@@ -7,14 +7,21 @@ ready PID; then, for each line:
   begin           posts a request whose first kernel lasts until `end` says so: begun TIME. It waits for a word on the GPU, or, if the
                   program was told `mapped`, for one in page-locked memory
   end             ends that, waits for it: answer or error, as above
-  fault KIND      illegal, misaligned, assert or endless: fault TIME CODE once every later call fails
+  fault KIND      illegal, misaligned, assert, endless or stack-overflow: fault TIME CODE once every later call fails;
+                  out-of-memory: the same, once it has been refused more memory and given back what it got
+  grow MIB        has so much more memory, whose contents nobody else has: grown TIME
+  copy            copying TIME; from then on it copies to the GPU without an end
 Times are of the machine's monotonic clock. It is plain CUDA driver API, so that it runs on a simulated GPU too.
 """
 import array
 import ctypes
 import os
+import pathlib
 import sys
 import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from driver_api import Failed, allocate, call, enter, launch, made  # noqa: E402
 
 STEP = 3
 THREADS = 256
@@ -60,42 +67,50 @@ AGAIN:
 }}
 """.encode() + b"\0"
 
-driver = ctypes.CDLL("libcuda.so.1")
-
-
-class Failed(Exception):
-    """A call of the driver returned a code."""
-
-
-def call(name, *arguments):
-    code = getattr(driver, name)(*arguments)
-    if code:
-        raise Failed(code)
-
-
-def made(name, *arguments, kind=ctypes.c_void_p):
-    """What a call puts into its first argument."""
-    value = kind()
-    call(name, ctypes.byref(value), *arguments)
-    return value
-
-
 def say(*words):
     print(*words, flush=True)
+
+
+# A function that calls itself until its stack is at its end.
+OVERFLOW_PTX = """
+.version 7.0
+.target sm_70
+.address_size 64
+.func (.param .b32 sum) descend(.param .b32 depth) {
+  .local .align 4 .b8 room[4096];
+  .reg .pred %p; .reg .b32 %r<4>; .reg .b64 %rd<2>;
+  ld.param.b32 %r1, [depth]; mov.u64 %rd1, room; cvta.local.u64 %rd1, %rd1; st.volatile.u32 [%rd1], %r1; add.u32 %r2, %r1, 1;
+  { .param .b32 next; .param .b32 below; st.param.b32 [next], %r2; call.uni (below), descend, (next); ld.param.b32 %r3, [below]; }
+  ld.volatile.u32 %r1, [%rd1]; add.u32 %r3, %r3, %r1; st.param.b32 [sum], %r3;
+  ret;
+}
+.visible .entry overflow() {
+  .reg .b32 %r<3>;
+  mov.u32 %r1, 0;
+  { .param .b32 first; .param .b32 all; st.param.b32 [first], %r1; call.uni (all), descend, (first); ld.param.b32 %r2, [all]; }
+  ret;
+}
+""".encode() + b"\0"
+
+# The simulated GPU has no stack: it is told to make that fault of the kernel with this name.
+SIMULATED_OVERFLOW_PTX = b".version 7.0\n.target sm_70\n.address_size 64\n.visible .entry overflow() { ret; }\0"
+INVALID_PTX = 218
+
+# What it asks for until it is refused.
+PIECE_BYTES = 16 << 20
 
 
 class Function:
     """What the program has on its GPU."""
 
     def __init__(self, name, mib, words):
-        call("cuInit", 0)
-        call("cuCtxSetCurrent", made("cuDevicePrimaryCtxRetain", 0))
+        enter()
         module = made("cuModuleLoadData", PTX)
         self.kernels = {kernel: made("cuModuleGetFunction", module, kernel.encode())
                         for kernel in ("add", "wait", "poke", "fail")}
         self.stream = made("cuStreamCreate", 1)
         self.words = mib << 18
-        self.data = made("cuMemAlloc_v2", ctypes.c_size_t(self.words * 4), kind=ctypes.c_uint64)
+        self.data = ctypes.c_uint64(allocate(self.words * 4))
         # Every function's state is its own: none has another one's chunks.
         self.first = sum(name.encode()) * 7919
         call("cuMemsetD32_v2", self.data, ctypes.c_uint(self.first), ctypes.c_size_t(self.words))
@@ -103,7 +118,7 @@ class Function:
         if self.mapped:
             self.flag = made("cuMemHostAlloc", ctypes.c_size_t(4096), ctypes.c_uint(0)).value
         else:
-            self.flag = made("cuMemAlloc_v2", ctypes.c_size_t(4096), kind=ctypes.c_uint64).value
+            self.flag = allocate(4096)
             self.other_stream = made("cuStreamCreate", 1)
         self.answers, self.graph = 0, None
         if "graph" in words:
@@ -114,8 +129,7 @@ class Function:
             self.graph = made("cuGraphInstantiateWithFlags", graph, ctypes.c_ulonglong(0))
 
     def launch(self, kernel, blocks, threads, *parameters):
-        pointers = (ctypes.c_void_p * max(1, len(parameters)))(*map(ctypes.addressof, parameters))
-        call("cuLaunchKernel", self.kernels[kernel], blocks, 1, 1, threads, 1, 1, 0, self.stream, pointers, None)
+        launch(self.kernels[kernel], blocks, threads, *parameters, stream=self.stream)
 
     def add(self):
         self.launch("add", self.words // THREADS, THREADS, self.data, ctypes.c_uint(STEP))
@@ -162,13 +176,47 @@ class Function:
                 self.launch("fail", 1, 1)
             elif kind == "endless":
                 self.begin()
+            elif kind == "stack-overflow":
+                self.overflow()
+            elif kind == "out-of-memory":
+                self.ask_for_more_and_more()
             else:
                 address = NOWHERE if kind == "illegal" else self.data.value + 1
                 self.launch("poke", 1, 1, ctypes.c_uint64(address))
             call("cuStreamSynchronize", self.stream)
         except Failed as failed:
-            return failed.args[0]
+            return failed.code
         return 0
+
+    def overflow(self):
+        for text in (OVERFLOW_PTX, SIMULATED_OVERFLOW_PTX):
+            try:
+                kernel = made("cuModuleGetFunction", made("cuModuleLoadData", text), b"overflow")
+                return launch(kernel, 1, 1, stream=self.stream)
+            except Failed as failed:
+                if failed.code != INVALID_PTX or text is SIMULATED_OVERFLOW_PTX:
+                    raise
+
+    def ask_for_more_and_more(self):
+        pieces = []
+        try:
+            while True:
+                pieces.append(allocate(PIECE_BYTES))
+                call("cuMemsetD32_v2", ctypes.c_uint64(pieces[-1]), ctypes.c_uint(len(pieces)), ctypes.c_size_t(PIECE_BYTES // 4))
+        finally:
+            for piece in pieces:
+                call("cuMemFree_v2", ctypes.c_uint64(piece))
+
+    def grow(self, mib):
+        """Each MiB is as random as the next."""
+        address = allocate(mib << 20)
+        for at in range(mib):
+            call("cuMemcpyHtoD_v2", ctypes.c_uint64(address + (at << 20)), os.urandom(1 << 20), ctypes.c_size_t(1 << 20))
+
+    def copy(self):
+        contents = bytes(self.words * 4)
+        while True:
+            call("cuMemcpyHtoDAsync_v2", self.data, contents, ctypes.c_size_t(len(contents)), self.stream)
 
 
 def main():
@@ -180,6 +228,12 @@ def main():
             if verb == "fault":
                 code = function.fault(*words)
                 say("fault", time.monotonic(), code)
+            elif verb == "grow":
+                function.grow(int(words[0]))
+                say("grown", time.monotonic())
+            elif verb == "copy":
+                say("copying", time.monotonic())
+                function.copy()
             elif verb == "begin":
                 function.begin()
                 say("begun", time.monotonic())
@@ -187,7 +241,7 @@ def main():
                 is_right = function.answer() if verb == "answer" else function.end()
                 say("answer", time.monotonic(), "ok" if is_right else "WRONG")
         except Failed as failed:
-            say("error", time.monotonic(), failed.args[0])
+            say("error", time.monotonic(), failed.code)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,11 @@ import contextlib
 import ctypes
 import json
 import os
+import pathlib
 import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from driver_api import Failed, allocate, call, enter, launch, made  # noqa: E402
 
 SECRET = int(sys.argv[1], 0)
 THREADS = 256
@@ -150,26 +154,6 @@ DONE:
 }}
 """.encode() + b"\0"
 
-driver = ctypes.CDLL("libcuda.so.1")
-
-
-class Failed(Exception):
-    """A call of the driver returned a code."""
-
-
-def call(name, *arguments):
-    code = getattr(driver, name)(*arguments)
-    if code:
-        raise Failed(code)
-
-
-def made(name, *arguments, kind=ctypes.c_void_p):
-    """What a call puts into its first argument."""
-    value = kind()
-    call(name, ctypes.byref(value), *arguments)
-    return value
-
-
 def say(**what):
     print(json.dumps(what), flush=True)
 
@@ -178,31 +162,24 @@ class Gpu:
     """A context, and the kernels above."""
 
     def __init__(self):
-        call("cuInit", 0)
-        device = made("cuDeviceGet", 0, kind=ctypes.c_int)
-        call("cuCtxSetCurrent", made("cuDevicePrimaryCtxRetain", device))
+        device = enter()
         self.multiprocessors = made("cuDeviceGetAttribute", 16, device, kind=ctypes.c_int).value
         self.module = made("cuModuleLoadData", PTX)
         self.heap = made("cuModuleLoadData", HEAP_PTX)
 
     def launch(self, name, blocks, threads, *parameters, module=None):
         kernel = made("cuModuleGetFunction", module or self.module, name.encode())
-        values = [ctypes.c_uint64(value) for value in parameters]
-        pointers = (ctypes.c_void_p * max(1, len(values)))(*(ctypes.addressof(value) for value in values))
-        call("cuLaunchKernel", kernel, blocks, 1, 1, threads, 1, 1, 0, None, pointers, None)
+        launch(kernel, blocks, threads, *map(ctypes.c_uint64, parameters))
 
     def synchronize(self):
         call("cuCtxSynchronize")
-
-    def allocate(self, size):
-        return made("cuMemAlloc_v2", ctypes.c_size_t(size), kind=ctypes.c_uint64).value
 
     def fill(self, address, size):
         self.launch("fill", 64, THREADS, address, size // 4)
 
     def counted(self, name, blocks, threads, *parameters, module=None):
         """What a kernel adds to a word whose address is its last parameter."""
-        count = self.allocate(4)
+        count = allocate(4)
         call("cuMemsetD32_v2", ctypes.c_uint64(count), 0, ctypes.c_size_t(1))
         self.launch(name, blocks, threads, *parameters, count, module=module)
         word = ctypes.c_uint32()
@@ -212,7 +189,7 @@ class Gpu:
 
 def victim(gpu, mib):
     size = mib << 20
-    device = gpu.allocate(size)
+    device = allocate(size)
     gpu.fill(device, size)
     page = made("cuMemHostAlloc", ctypes.c_size_t(1 << 16), 0)
     words = (ctypes.c_uint32 * (1 << 14)).from_address(page.value)
@@ -244,7 +221,7 @@ def residue(gpu):
         heap = gpu.counted("find_heap", 8, 32, module=gpu.heap)
     except Failed as failed:
         # No code for this GPU.
-        if failed.args[0] not in NO_CODE:
+        if failed.code not in NO_CODE:
             raise
         heap = None
     say(shared=shared, local=local, heap=heap)
@@ -268,7 +245,7 @@ def main():
         else:
             sys.exit(__doc__)
     except Failed as failed:
-        say(error=failed.args[0])
+        say(error=failed.code)
 
 
 if __name__ == "__main__":
