@@ -12,7 +12,7 @@ use crate::server::entrance::lifeline;
 use crate::server::keeper::numbered;
 use crate::server::node::Node;
 use crate::server::workers::order::ClientMemory;
-use crate::server::workers::outstanding::STATE;
+use crate::server::workers::served::STATE;
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;

@@ -3,8 +3,8 @@
 use crate::server::clients::ClientId;
 use crate::server::scheduler::{Bereaved, Orphan};
 use crate::server::workers::order::Death;
-use crate::server::workers::outstanding::Coming;
 use crate::server::workers::process::WorkerProcess;
+use crate::server::workers::served::Coming;
 use crate::server::workers::supervisor::Supervisor;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;

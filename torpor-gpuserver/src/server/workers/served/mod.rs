@@ -1,26 +1,28 @@
-//! What one worker has been asked and has not answered yet, whose channels fail with it, and who survives it.
+//! The clients of one worker: what it has been asked for them and has not answered yet, and whose channels fail with it.
+//!
+//! [`states`] is what each of them can go on from elsewhere, [`survivors`] who does when the worker dies, [`inherited`] who was served
+//! when another server ended.
 
-use crate::server::keeper::{Keeper, numbered};
-use crate::server::workers::inherited::InheritedClient;
+mod inherited;
+mod states;
+mod survivors;
+mod usage;
+
+pub use inherited::Coming;
+pub use states::STATE;
+
 use crate::server::workers::order::{Attachment, Death, NotReleased, NotServed, Order, Outgoing};
-use crate::state_file;
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::os::fd::{AsFd, OwnedFd};
+use crate::server::workers::served::states::States;
+use crate::server::workers::served::usage::UsageReports;
+use std::collections::{HashMap, HashSet};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 use torpor_proto::channel::MappedChannel;
 use torpor_proto::control::worker::{
-    ClientUsage, Cost, Detach, Follow, Forget, Mark, Release, ReportUsage, RequestPoint, ToWorker, Usage,
-    from_worker, to_worker,
+    Cost, Detach, Follow, Forget, Mark, Release, ReportUsage, RequestPoint, ToWorker, from_worker, to_worker,
 };
 use torpor_proto::error::CudaError;
-use torpor_proto::layout::MAX_CLIENTS;
-
-/// Under what kind of name clients' states are kept.
-pub const STATE: &str = "state";
-
-/// Bytes of all states of one worker's clients, at most.
-const MOST_STATE_BYTES: u64 = 1 << 30;
 
 /// A client that the worker has not said that it serves.
 #[derive(Debug)]
@@ -30,85 +32,24 @@ struct Attaching {
     done: oneshot::Sender<Result<(), NotServed>>,
 }
 
-/// A client that comes to a worker, as the server before wanted.
-#[derive(Debug)]
-pub struct Coming {
-    /// What it comes as.
-    pub state: Arc<OwnedFd>,
-    /// What comes of it.
-    pub answer: oneshot::Receiver<Result<(), NotServed>>,
-}
-
 /// The clients of one worker.
 #[derive(Debug, Default)]
 pub struct Served {
     channels: HashMap<u64, Arc<MappedChannel>>,
-    /// What clients were when they were idle last, or when they came. It may hold no longer.
-    states: HashMap<u64, Arc<OwnedFd>>,
+    states: States,
     attaching: HashMap<u64, Attaching>,
     detaching: HashMap<u64, oneshot::Sender<()>>,
     releasing: HashMap<u64, oneshot::Sender<Result<OwnedFd, NotReleased>>>,
-    reporting: VecDeque<oneshot::Sender<Usage>>,
-    /// What has come of a usage in several parts.
-    reported: Vec<ClientUsage>,
+    usage: UsageReports,
     /// By client and request.
     costing: HashMap<(u64, u64), oneshot::Sender<Cost>>,
     /// Of a server before; the worker has not said again that it serves them.
     unconfirmed: HashSet<u64>,
     /// Of a server before: the worker is only to let go of them.
     going: HashSet<u64>,
-    keeper: Keeper,
 }
 
 impl Served {
-    /// Those that the server before has left.
-    pub fn new(keeper: &Keeper, clients: Vec<InheritedClient>) -> Self {
-        let mut served = Self { keeper: keeper.clone(), ..Self::default() };
-        for InheritedClient { client, channel, state } in clients {
-            match channel {
-                Some(channel) => {
-                    served.channels.insert(client, channel);
-                    served.unconfirmed.insert(client);
-                    served.states.extend(state.map(|state| (client, state)));
-                }
-                None => drop(served.going.insert(client)),
-            }
-        }
-        served
-    }
-
-    /// The worker is about to serve a client whom the server before gave it.
-    pub fn coming(&mut self, client: u64) -> Option<Coming> {
-        self.unconfirmed.take(&client)?;
-        let (state, (done, answer)) = (self.states.remove(&client), oneshot::channel());
-        self.attaching.insert(client, Attaching { state: state.clone(), done });
-        Some(Coming { state: state?, answer })
-    }
-
-    /// Takes those that the worker has not said that it serves, with what each is: it is only to let go of them. Who is nothing that is known fails with `error`.
-    pub fn take_unconfirmed(&mut self, error: CudaError) -> Vec<(u64, Arc<OwnedFd>)> {
-        let mut known = Vec::new();
-        for client in std::mem::take(&mut self.unconfirmed) {
-            let Some(channel) = self.channels.get(&client).filter(|channel| channel.sticky_error().is_none())
-            else {
-                continue;
-            };
-            match self.state_that_holds(client).cloned() {
-                Some(state) => {
-                    self.channels.remove(&client);
-                    self.states.remove(&client);
-                    self.going.insert(client);
-                    known.push((client, state));
-                }
-                None => {
-                    tracing::error!(client, "client lost: neither a worker nor the server has it");
-                    channel.fail(error);
-                }
-            }
-        }
-        known
-    }
-
     /// Those that it serves.
     pub fn clients(&self) -> impl Iterator<Item = u64> {
         self.channels.keys().copied().filter(|client| !self.attaching.contains_key(client))
@@ -159,7 +100,7 @@ impl Served {
             }
             Order::Follow { events } => (to_worker::Body::Follow(Follow { events }), Attachment::Nothing),
             Order::ReportUsage { done } => {
-                self.reporting.push_back(done);
+                self.usage.ask(done);
                 (to_worker::Body::ReportUsage(ReportUsage {}), Attachment::Nothing)
             }
         };
@@ -175,7 +116,7 @@ impl Served {
                 self.unconfirmed.remove(&attached.client);
                 if let Some(Attaching { state, done }) = self.attaching.remove(&attached.client) {
                     // It still is what it came as, until it executes something.
-                    state.into_iter().for_each(|state| self.keep_state(attached.client, state));
+                    state.into_iter().for_each(|state| self.states.keep(attached.client, state));
                     let _ = done.send(Ok(()));
                 }
             }
@@ -183,7 +124,7 @@ impl Served {
                 self.unconfirmed.remove(&detached.client);
                 self.going.remove(&detached.client);
                 self.channels.remove(&detached.client);
-                self.states.remove(&detached.client);
+                self.states.remove(detached.client);
                 self.attaching.remove(&detached.client);
                 self.releasing.remove(&detached.client);
                 self.costing.retain(|&(client, _), _| client != detached.client);
@@ -193,7 +134,7 @@ impl Served {
             }
             from_worker::Body::ClientFault(fault) => {
                 self.releasing.remove(&fault.client);
-                self.states.remove(&fault.client);
+                self.states.remove(fault.client);
                 if let Some(Attaching { done, .. }) = self.attaching.remove(&fault.client) {
                     // Another worker may serve it yet.
                     let _ = done.send(Err(NotServed::Refused(fault.reason)));
@@ -207,7 +148,7 @@ impl Served {
                 }
             }
             from_worker::Body::DeviceFault(fault) => self.fail(fault_code(fault.code)),
-            from_worker::Body::Usage(usage) => self.hear_usage(usage),
+            from_worker::Body::Usage(usage) => self.usage.hear(usage),
             from_worker::Body::Cost(cost) => {
                 if let Some(done) = self.costing.remove(&(cost.client, cost.request)) {
                     let _ = done.send(cost);
@@ -217,52 +158,11 @@ impl Served {
         }
     }
 
-    fn hear_usage(&mut self, mut usage: Usage) {
-        self.reported.append(&mut usage.clients);
-        // A worker that never ends its list has more clients than there can be.
-        if usage.more && self.reported.len() < MAX_CLIENTS as usize * 2 {
-            return;
-        }
-        usage.clients = std::mem::take(&mut self.reported);
-        if let Some(done) = self.reporting.pop_front() {
-            let _ = done.send(usage);
-        }
-    }
-
     /// A client that stays is this now.
     pub fn covered(&mut self, client: u64, state: OwnedFd) {
         if self.channels.contains_key(&client) {
-            self.keep_state(client, Arc::new(state));
+            self.states.keep(client, Arc::new(state));
         }
-    }
-
-    fn keep_state(&mut self, client: u64, state: Arc<OwnedFd>) {
-        self.states.remove(&client);
-        let kept_bytes: u64 = self.states.values().map(state_file::bytes).sum();
-        if kept_bytes.saturating_add(state_file::bytes(&state)) <= MOST_STATE_BYTES {
-            self.keeper.keep(&numbered(STATE, client), &(), &[state.as_fd()]);
-            self.states.insert(client, state);
-        } else {
-            tracing::warn!(
-                client,
-                "it would not survive its worker: the states of others take {MOST_STATE_BYTES} bytes"
-            );
-        }
-    }
-
-    fn state_that_holds(&self, client: u64) -> Option<&Arc<OwnedFd>> {
-        self.states.get(&client).filter(|state| state_file::holds(state))
-    }
-
-    /// Who goes on at the next worker, with what it is. None of the worker's threads runs any more: what holds now holds until then.
-    #[must_use]
-    pub fn survivors(&self) -> Vec<(u64, Arc<OwnedFd>)> {
-        let survivor = |(&client, channel): (&u64, &Arc<MappedChannel>)| {
-            // One that fails already has been told, and one that is to be let go of goes.
-            let survives = channel.sticky_error().is_none() && !self.detaching.contains_key(&client);
-            Some((client, self.state_that_holds(client).filter(|_| survives)?.clone()))
-        };
-        self.channels.iter().filter_map(survivor).collect()
     }
 
     /// Whether a client is its own, or is to be.
@@ -271,26 +171,13 @@ impl Served {
         self.channels.contains_key(&client)
     }
 
-    /// Survivors that have done nothing since they became what they are: they are nobody's here from now on.
-    pub fn take_quiet(&mut self) -> Vec<(u64, Arc<OwnedFd>)> {
-        let mut quiet = self.survivors();
-        quiet.retain(|(_, state)| !state_file::is_outgrown(state));
-        for (client, _) in &quiet {
-            self.channels.remove(client);
-            self.states.remove(client);
-            self.releasing.remove(client);
-            self.costing.retain(|&(whose, _), _| whose != *client);
-        }
-        quiet
-    }
-
     /// The worker holds nothing of a client any more, and says what it is. Returns that if nobody waits for it.
     #[must_use]
     pub fn released(&mut self, client: u64, state: OwnedFd) -> Option<OwnedFd> {
-        self.keeper.keep(&numbered(STATE, client), &(), &[state.as_fd()]);
+        self.states.note_released(client, &state);
         self.unconfirmed.remove(&client);
         self.channels.remove(&client);
-        self.states.remove(&client);
+        self.states.remove(client);
         self.costing.retain(|&(whose, _), _| whose != client);
         let is_going = self.detaching.contains_key(&client);
         let unasked = match self.releasing.remove(&client) {
@@ -311,7 +198,7 @@ impl Served {
     /// has not said that it serves, nor of those whose state holds: another one may serve them.
     pub fn fail(&self, error: CudaError) {
         for (&client, channel) in &self.channels {
-            if !self.attaching.contains_key(&client) && self.state_that_holds(client).is_none() {
+            if !self.attaching.contains_key(&client) && self.states.that_holds(client).is_none() {
                 channel.fail(error);
             }
         }
@@ -330,9 +217,8 @@ impl Served {
             let _ = done.send(());
         }
         self.releasing.clear();
-        self.reporting.clear();
+        self.usage.clear();
         self.costing.clear();
-        self.reported.clear();
     }
 }
 

@@ -2,10 +2,11 @@
 
 use super::*;
 use crate::server::workers::order::ClientMemory;
-use crate::state_file::Pledge;
+use crate::state_file::{self, Pledge};
 use torpor_proto::control::migration::Checkpoint;
 use torpor_proto::control::worker::{
-    Attach, Attached, ClientFault, Detached, DeviceFault, NotReleased as NotReleasedMessage,
+    Attach, Attached, ClientFault, ClientUsage, Detached, DeviceFault, NotReleased as NotReleasedMessage,
+    Usage,
 };
 use torpor_proto::mapping::create_sealed;
 
