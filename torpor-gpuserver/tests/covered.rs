@@ -4,7 +4,7 @@ mod served;
 mod server_support;
 mod worker_support;
 
-use served::program::{Program, kill_worker, start};
+use served::program::{Program, kill_worker, start, start_with};
 use server_support::follower::Follower;
 use server_support::server::{Server, eventually};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use torpor_proto::command::{
     ContextSynchronize, EventCreate, EventRecord, EventSynchronize, GraphAppend, GraphInstantiate,
     GraphLaunch, HostLock, Ping, StreamCreate,
 };
-use torpor_proto::control::admin::LoadFunctionRequest;
+use torpor_proto::control::admin::{LoadFunctionRequest, ReportStoreRequest};
 use torpor_proto::control::event::{Event, event::What};
 use torpor_proto::error::CudaError;
 use worker_support::kernels::{add_step_parameters, launch, record};
@@ -163,6 +163,43 @@ fn a_client_whose_memory_is_on_the_gpu_survives_once_it_is_saved_and_is_saved_ag
     // All of it is saved, so it leaves without a copy.
     program.wait_until_covered(&server);
     assert_eq!(Follower::new(&server).evict(&server, "f").copied_back_bytes, 0);
+}
+
+#[test]
+fn a_client_whose_worker_dies_while_it_is_saved_again_goes_on_from_what_was_saved_before() {
+    // A piece of memory takes 0.3 s.
+    let slow = [("TORPOR_SIMGPU_PROFILE", "h200:host_gbps=0.05"), ("TORPOR_SIMGPU_TIME", "real")];
+    let (server, _settings) = start_with(1, "", &slow);
+    let mut program = Program::start(&server, "f");
+    let data = program.client.allocate(0, 32 * MIB).unwrap();
+    let chunks: Vec<u64> = (0..16).map(|chunk| data + chunk * 2 * MIB).collect();
+    let mut expected = 0;
+    let used = || {
+        let report = server.admin(async |mut api| api.report_store(ReportStoreRequest {}).await).unwrap();
+        report.used_bytes / MIB
+    };
+    let mut change = |client: &mut worker_support::Client| {
+        for (number, &chunk) in (1..).zip(&chunks) {
+            client.add_step(chunk, number, 0);
+        }
+        client.settle().unwrap();
+        expected += 3;
+    };
+    change(&mut program.client);
+    program.wait_until_covered(&server);
+    assert_eq!(used(), 32);
+    change(&mut program.client);
+    eventually("a part of it is saved anew", || used() > 32);
+    kill_worker(&server, 0);
+    for (number, &chunk) in (1..).zip(&chunks) {
+        assert_eq!(
+            program.client.words(chunk, number as usize + 1),
+            [vec![expected; number as usize], vec![0]].concat()
+        );
+    }
+    program.wait_until_covered(&server);
+    eventually("nothing is left of the other generation", || used() == 32);
+    assert_eq!(program.error(), None);
 }
 
 #[test]

@@ -81,6 +81,8 @@ fn a_client_killed_with_memory_leaves_nothing_within_a_second_and_others_do_not_
     bystander.allocate(2 * MIB);
     bystander.fill(1, MIB);
     bystander.ask(Ping {}).unwrap();
+    // What measures takes memory of the GPU meanwhile.
+    server.wait_until_measured();
     let before = free_bytes();
     let mut victim = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "victim", "--nocapture"])

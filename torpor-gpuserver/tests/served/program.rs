@@ -13,6 +13,15 @@ use torpor_proto::error::CudaError;
 
 /// A server with so many simulated GPUs and these settings, which lie in the file.
 pub fn start(gpus: u32, settings: &str) -> (Server, tempfile::NamedTempFile) {
+    start_with(gpus, settings, &[])
+}
+
+/// The same with these variables of its environment.
+pub fn start_with(
+    gpus: u32,
+    settings: &str,
+    environment: &[(&str, &str)],
+) -> (Server, tempfile::NamedTempFile) {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(settings.as_bytes()).unwrap();
     let server = Server::start_by(|directory| {
@@ -21,7 +30,7 @@ pub fn start(gpus: u32, settings: &str) -> (Server, tempfile::NamedTempFile) {
         command.args(["--pinned-limit", "8MiB", "--staging", "4MiB", "--log", "debug"]);
         command.args(["--host-pool", "128MiB", "--host-slab", "16MiB"]).arg("--config").arg(file.path());
         command.env("TORPOR_SIMGPU_DEVICES", gpus.to_string()).env("TORPOR_GPUSERVER", PROGRAM);
-        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command.envs(environment.iter().copied()).stdin(Stdio::null()).stdout(Stdio::null());
         command
     });
     (server, file)

@@ -14,7 +14,7 @@ use torpor_proto::control::worker::{
 };
 use torpor_proto::control::worker::{store_request, to_worker};
 
-/// Places in one message: at most 19 bytes each, of a message's 64 KiB.
+/// Places in one message: at most 25 bytes each, of a message's 64 KiB.
 const PLACES_PER_ANSWER: usize = 2048;
 
 /// How long a worker may take to page-lock the slabs.
@@ -225,7 +225,11 @@ impl State {
         let mut parts = places.chunks(PLACES_PER_ANSWER).peekable();
         loop {
             let part = parts.next().unwrap_or_default();
-            let places = part.iter().map(|place| worker::Place { chunk: place.chunk, slot: place.slot });
+            let places = part.iter().map(|place| worker::Place {
+                chunk: place.chunk,
+                slot: place.slot,
+                references: self.index.references(client, place.chunk),
+            });
             let more = parts.peek().is_some();
             self.say(
                 asked,

@@ -35,8 +35,8 @@ impl Session {
         if !self.residency.lease_lost {
             return Ok(());
         }
-        let places = self.shared.store.lease(self.link.client, &|| self.is_interrupted());
-        let places: HashMap<u64, _> = places?.into_iter().map(|place| (place.chunk, place)).collect();
+        let referred = self.shared.store.lease(self.link.client, &|| self.is_interrupted())?;
+        let places: HashMap<u64, _> = referred.iter().map(|it| (it.place.chunk, it.place)).collect();
         for (_, segment) in self.space.segments_mut() {
             for chunk in &mut segment.chunks {
                 if let Content::Stored { place, .. } = &mut chunk.content {
@@ -45,6 +45,7 @@ impl Session {
             }
         }
         self.residency.lease_lost = false;
+        self.give_up_unknown(&referred);
         Ok(())
     }
 }

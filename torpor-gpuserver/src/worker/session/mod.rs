@@ -9,6 +9,7 @@ mod coming;
 mod contents;
 pub(crate) mod dedup;
 mod eviction;
+mod generations;
 mod giving;
 pub(crate) mod halt;
 mod lease;

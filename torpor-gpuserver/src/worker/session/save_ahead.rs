@@ -2,8 +2,8 @@
 //! the client can be [covered](crate::worker::session::checkpoint), and leaves without a copy when somebody needs the room.
 //!
 //! It is done while nobody has anything to do on the GPU, piece by piece, and ends with the first command of anybody, at most
-//! one piece later. What is replaced in the store is given up when the new is whole: unlike at an eviction, there is no need to
-//! have room for it.
+//! one piece later. What is replaced in the store is given up when the server has been told of the new
+//! [generation](crate::worker::session::generations): unlike at an eviction, there is no need to have room for it.
 
 use crate::chunk::CHUNK_BYTES;
 use crate::worker::gpu::digest::ChunkDigest;
@@ -57,7 +57,7 @@ impl Session {
             saved.digested_bytes += part.len() as u64 * CHUNK_BYTES;
             let mut released = Vec::new();
             zero.into_iter().for_each(|address| self.set_content(address, Content::Zero, &mut released));
-            self.release(&released);
+            self.supersede(released);
             for piece in changed.chunks(COPIED) {
                 if self.is_disturbed() || !self.save_beside(piece)? {
                     return Ok(false);
@@ -73,7 +73,13 @@ impl Session {
 
     /// Saves chunks. False if the store has no room to spare.
     fn save_beside(&mut self, changed: &[(ChunkAddress, ChunkDigest)]) -> Result<bool, Halt> {
-        let places = match self.reserve_places(changed.len(), Room::Spare) {
+        let mut reserved = self.reserve_places(changed.len(), Room::Spare);
+        if matches!(reserved, Err(StoreError::Refused(_))) && !self.residency.superseded.is_empty() {
+            // There is no room for two generations.
+            self.uncover();
+            reserved = self.reserve_places(changed.len(), Room::Spare);
+        }
+        let places = match reserved {
             Ok(places) => places,
             Err(StoreError::Interrupted) => return Err(Halt::Interrupted),
             Err(error) => {
@@ -86,7 +92,7 @@ impl Session {
         let mut released = Vec::new();
         self.note_saved(changed, &places, &mut released);
         self.end_reservation();
-        self.release(&released);
+        self.supersede(released);
         Ok(true)
     }
 

@@ -81,6 +81,10 @@ impl Session {
             }
         }
         self.release(&released);
+        if !changed.is_empty() {
+            // Others' chunks may go to files for it, so there is one generation alone.
+            self.uncover();
+        }
         let places = match self.reserve_places(changed.len(), Room::Made) {
             Ok(places) => places,
             Err(StoreError::Interrupted) => return Err(Halt::Interrupted),
@@ -235,8 +239,6 @@ impl Session {
         if count == 0 {
             return Ok(Vec::new());
         }
-        // What the client refers to from now on is not what its state tells of.
-        self.uncover();
         let reserved = self.shared.store.reserve(self.link.client, count, room, &|| self.is_interrupted());
         // Who is refused does not hear whether the lease is gone.
         self.residency.lease_lost |= reserved.as_ref().map_or(true, |(_, lease_lost)| *lease_lost);

@@ -100,6 +100,12 @@ impl Index {
         })
     }
 
+    /// How often a client refers to a chunk.
+    #[must_use]
+    pub fn references(&self, client: ClientId, chunk: ChunkId) -> u32 {
+        self.chunks.get(&chunk).and_then(|chunk| chunk.referrers.get(&client)).copied().unwrap_or(0)
+    }
+
     /// The clients that refer to a chunk.
     #[must_use]
     pub fn referrers(&self, chunk: ChunkId) -> Vec<ClientId> {

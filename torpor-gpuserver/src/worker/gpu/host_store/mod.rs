@@ -29,6 +29,15 @@ pub(crate) struct Place {
     pub(crate) slot: u32,
 }
 
+/// A chunk of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Referred {
+    /// Which, and where.
+    pub(crate) place: Place,
+    /// How often the client refers to it.
+    pub(crate) count: u32,
+}
+
 /// Where room for new chunks may come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Room {
@@ -98,7 +107,8 @@ impl Store {
         let asked =
             u32::try_from(count).map_err(|_| StoreError::Refused(format!("{count} chunks are too many")))?;
         let reserve = store_request::Body::Reserve(Reserve { count: asked, only_spare: room == Room::Spare });
-        let (places, lease_lost) = self.ask(client, reserve, interrupted)?;
+        let (referred, lease_lost) = self.ask(client, reserve, interrupted)?;
+        let places: Vec<_> = referred.into_iter().map(|it| it.place).collect();
         if places.len() == count { Ok((places, lease_lost)) } else { Err(StoreError::Lost) }
     }
 
@@ -121,7 +131,7 @@ impl Store {
             if answer.len() != part.len() {
                 return Err(StoreError::Lost);
             }
-            places.extend(answer);
+            places.extend(answer.into_iter().map(|it| it.place));
         }
         Ok(places)
     }
@@ -134,8 +144,8 @@ impl Store {
         &self,
         client: u64,
         interrupted: &dyn Fn() -> bool,
-    ) -> Result<Vec<Place>, StoreError> {
-        self.ask(client, store_request::Body::Lease(Lease {}), interrupted).map(|(places, _)| places)
+    ) -> Result<Vec<Referred>, StoreError> {
+        self.ask(client, store_request::Body::Lease(Lease {}), interrupted).map(|(referred, _)| referred)
     }
 
     /// The client refers to each of these once less, to one that is named twice twice less.
@@ -181,7 +191,7 @@ impl Store {
         client: u64,
         body: store_request::Body,
         interrupted: &dyn Fn() -> bool,
-    ) -> Result<(Vec<Place>, bool), StoreError> {
+    ) -> Result<(Vec<Referred>, bool), StoreError> {
         self.questions.ask(&self.server, client, body, interrupted)
     }
 }

@@ -1,7 +1,7 @@
 //! Questions to the node server: a session asks with its own thread and waits for the answer, looking now and then whether it is
 //! to end. An answer that comes after that is dropped: its client is gone soon, and the server gives back what it had.
 
-use crate::worker::gpu::host_store::{Place, StoreError};
+use crate::worker::gpu::host_store::{Place, Referred, StoreError};
 use crate::worker::server_socket::ServerSocket;
 use crate::worker::sync::lock;
 use std::collections::HashMap;
@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_millis(5);
 #[derive(Debug, Default)]
 struct Waiting {
     asked: StoreRequest,
-    places: Vec<Place>,
+    referred: Vec<Referred>,
     lease_lost: bool,
     done: Option<Result<(), StoreError>>,
 }
@@ -44,7 +44,7 @@ impl Questions {
         client: u64,
         body: store_request::Body,
         interrupted: &dyn Fn() -> bool,
-    ) -> Result<(Vec<Place>, bool), StoreError> {
+    ) -> Result<(Vec<Referred>, bool), StoreError> {
         let mut state = self.state();
         state.last += 1;
         let request = state.last;
@@ -59,9 +59,9 @@ impl Questions {
         loop {
             let waiting = state.waiting.get_mut(&request).ok_or(StoreError::Lost)?;
             if let Some(done) = waiting.done.take() {
-                let (places, lease_lost) = (std::mem::take(&mut waiting.places), waiting.lease_lost);
+                let (referred, lease_lost) = (std::mem::take(&mut waiting.referred), waiting.lease_lost);
                 state.waiting.remove(&request);
-                return done.map(|()| (places, lease_lost));
+                return done.map(|()| (referred, lease_lost));
             }
             if interrupted() {
                 state.waiting.remove(&request);
@@ -76,7 +76,7 @@ impl Questions {
     pub(super) fn ask_again(&self, server: &ServerSocket) {
         let mut state = self.state();
         for waiting in state.waiting.values_mut().filter(|waiting| waiting.done.is_none()) {
-            waiting.places.clear();
+            waiting.referred.clear();
             server.tell(from_worker::Body::StoreRequest(waiting.asked.clone()));
         }
     }
@@ -93,14 +93,14 @@ impl Questions {
         match answer.result {
             Some(store_answer::Result::Places(Places { places, more, lease_lost })) => {
                 waiting.lease_lost = lease_lost;
-                for worker::Place { chunk, slot } in places {
+                for worker::Place { chunk, slot, references: count } in places {
                     if !is_here(slot) {
                         tracing::error!(
                             "the node server names slot {slot} of the host store, which is not here"
                         );
                         waiting.done = Some(Err(StoreError::Lost));
                     }
-                    waiting.places.push(Place { chunk, slot });
+                    waiting.referred.push(Referred { place: Place { chunk, slot }, count });
                 }
                 if !more && waiting.done.is_none() {
                     waiting.done = Some(Ok(()));

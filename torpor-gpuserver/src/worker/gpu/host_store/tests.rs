@@ -32,7 +32,10 @@ fn request(server: &OwnedFd) -> StoreRequest {
 }
 
 fn places(request: u64, slots: &[u32], more: bool) -> StoreAnswer {
-    let places = slots.iter().map(|&slot| worker::Place { chunk: u64::from(slot) + 100, slot }).collect();
+    let places = slots
+        .iter()
+        .map(|&slot| worker::Place { chunk: u64::from(slot) + 100, slot, references: 1 })
+        .collect();
     StoreAnswer {
         request,
         result: Some(store_answer::Result::Places(Places { places, more, lease_lost: false })),

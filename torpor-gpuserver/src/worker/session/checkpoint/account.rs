@@ -37,6 +37,7 @@ impl Saved for Residency {
             may_seek: new.may_seek,
             lease_lost: true,
             unidentified: true,
+            came_as_state: true,
             ..Self::new(new.writeback)
         };
         Ok(())

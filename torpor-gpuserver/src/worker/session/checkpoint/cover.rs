@@ -107,6 +107,7 @@ impl Session {
                 pledge.make_void();
             }
             self.link.survives.store(false, Ordering::Relaxed);
+            self.give_up_superseded();
         }
     }
 
@@ -133,6 +134,7 @@ impl Session {
             }
             self.keep_cover(Pledge::of(&file)?);
             self.shared.server.tell_covered(self.link.client, &file);
+            self.give_up_superseded();
             Ok(())
         });
         if let Err(error) = covered

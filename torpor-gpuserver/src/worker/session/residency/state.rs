@@ -54,6 +54,10 @@ pub(crate) struct Residency {
     pub(crate) former: Option<Former>,
     /// The store's slots must be asked for again.
     pub(crate) lease_lost: bool,
+    /// Chunks that the client's state tells of, and its memory has other contents than by now: see `generations.rs`.
+    pub(in crate::worker::session) superseded: Vec<u64>,
+    /// It goes on from a state, and may refer to more of the host store than that tells of.
+    pub(in crate::worker::session) came_as_state: bool,
     /// Chunks that may have equals in the host store, see `dedup.rs`.
     pub(crate) unidentified: bool,
     /// Allocations beyond the client's limit.
@@ -86,6 +90,8 @@ impl Residency {
             swap_in: None,
             former: None,
             lease_lost: false,
+            superseded: Vec::new(),
+            came_as_state: false,
             unidentified: false,
             refusals: Seldom::default(),
             exhaustions: Seldom::default(),
