@@ -27,8 +27,10 @@ CODES = {0: "nothing", 2: "2 out of memory", 700: "700 illegal address", 702: "7
 class Kind:
     """A fault of a function's own kernel."""
 
-    # Of the server, beside what all have; and of the simulated driver, which has no stack that could overflow.
+    # What the simulated driver is told to make of it, where it has no such fault of its own.
     simulated_faults = None
+    # Its function's own: the driver may tell of a fault only when the kernels beside it have ended, and some wait for copies behind it.
+    kernel_timeout = KERNEL_TIMEOUT
     # Whether the function has to have the GPU when it happens.
     is_active = False
     # Until which others' kernels have to run so that they are there when it happens.
@@ -59,11 +61,15 @@ class Endless(Kind):
 
 
 class StackOverflow(Kind):
+    """A function of the device that calls itself without an end."""
+
     simulated_faults = "launch:overflow:stack-overflow"
 
 
 class OutOfMemory(Kind):
     """A function asks for memory until there is none, whoever has to leave for that."""
+
+    kernel_timeout = None
 
     @contextlib.contextmanager
     def place(self, functions, mib):
@@ -73,6 +79,7 @@ class OutOfMemory(Kind):
 class ClientKilled(Kind):
     """SIGKILL of the function's process, in the middle of what it is told."""
 
+    kernel_timeout = None
     is_active = True
 
     def __init__(self, name, verb):
@@ -90,6 +97,8 @@ class ClientKilled(Kind):
 class ClientKilledWaiting(Kind):
     """The same while another function has the GPU."""
 
+    kernel_timeout = None
+
     def do(self, server, culprit):
         culprit.tell("answer")
         time.sleep(MOMENT)
@@ -101,6 +110,7 @@ class ClientKilledWaiting(Kind):
 class WorkerKilled(Kind):
     """SIGKILL of the GPU's worker."""
 
+    kernel_timeout = None
     is_active = True
 
     def do(self, server, culprit):
@@ -113,6 +123,8 @@ class WorkerKilled(Kind):
 
 class ServerKilled(Kind):
     """SIGKILL of a server that has a keeper."""
+
+    kernel_timeout = None
 
     @contextlib.contextmanager
     def place(self, functions, mib):
@@ -127,6 +139,8 @@ class ServerKilled(Kind):
 
 class StoreFull(Kind):
     """A function has more than the host store can take in, and is to leave its GPU."""
+
+    kernel_timeout = None
 
     @contextlib.contextmanager
     def place(self, functions, mib):
