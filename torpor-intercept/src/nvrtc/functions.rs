@@ -1,14 +1,14 @@
 //! NVRTC's functions, as those that look them up get them. Each has the C signature of `nvrtc.h`.
 
+mod table;
+
 use super::options::self_contained;
 use super::program::{Code, Source, State, programs};
-use crate::compile_cache::{CallerIdentity, is_disabled};
 use libc::{c_char, c_int, c_void};
 use std::ffi::{CStr, CString};
 use std::mem::transmute;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use table::Function;
 
 /// `nvrtcResult`
 type Status = c_int;
@@ -18,80 +18,9 @@ const INTERNAL_ERROR: Status = 11;
 /// `nvrtcProgram`
 type Handle = *mut c_void;
 
-/// A function of NVRTC and what stands in for it.
-struct Function {
-    name: &'static CStr,
-    /// NVRTC's, once somebody has looked it up.
-    real: AtomicPtr<c_void>,
-    ours: *const (),
-}
-
-// SAFETY: `ours` is the address of a function.
-unsafe impl Sync for Function {}
-
-impl Function {
-    const fn new(name: &'static CStr, ours: *const ()) -> Self {
-        Self { name, real: AtomicPtr::new(std::ptr::null_mut()), ours }
-    }
-
-    /// NVRTC's own; it was looked up, or `ours` would not be called.
-    fn real(&self) -> Option<*mut c_void> {
-        Some(self.real.load(Ordering::Acquire)).filter(|real| !real.is_null())
-    }
-}
-
-/// Functions that have nothing to do with a program.
-const OTHERS: [&CStr; 6] = [
-    c"nvrtcVersion",
-    c"nvrtcGetErrorString",
-    c"nvrtcGetNumSupportedArchs",
-    c"nvrtcGetSupportedArchs",
-    c"nvrtcGetPCHHeapSize",
-    c"nvrtcSetPCHHeapSize",
-];
-
-/// The library whose functions these stand in for: the first that was looked up. Others are left alone.
-struct Library {
-    base: usize,
-    identity: CallerIdentity,
-}
-
-static LIBRARY: OnceLock<Option<Library>> = OnceLock::new();
-
-/// It has a function that is not known here and might want a program compiled: nothing is found any more.
-static IS_UNKNOWN: AtomicBool = AtomicBool::new(false);
-
 /// What a caller gets that has looked `real` up under this name; null if that shall be `real` itself.
 pub(super) fn instead_of(name: &CStr, real: *mut c_void) -> *mut c_void {
-    if real.is_null() || is_disabled() || OTHERS.contains(&name) {
-        return std::ptr::null_mut();
-    }
-    let base = base_of(real);
-    let library = LIBRARY.get_or_init(|| {
-        let identity = CallerIdentity::at(real as usize)?;
-        Some(Library { base: base?, identity })
-    });
-    if library.as_ref().map(|library| library.base) != base {
-        return std::ptr::null_mut();
-    }
-    match FUNCTIONS.iter().find(|function| function.name == name) {
-        Some(function) => {
-            function.real.store(real, Ordering::Release);
-            function.ours.cast_mut().cast()
-        }
-        None => {
-            IS_UNKNOWN.store(true, Ordering::Relaxed);
-            std::ptr::null_mut()
-        }
-    }
-}
-
-/// Where the library is mapped that has a function.
-fn base_of(function: *mut c_void) -> Option<usize> {
-    // SAFETY: plain integers and pointers, for which zeros are values.
-    let mut found: libc::Dl_info = unsafe { std::mem::zeroed() };
-    // SAFETY: `found` is writable.
-    (unsafe { libc::dladdr(function, &mut found) } != 0).then_some(found.dli_fbase as usize)
+    table::instead_of(&FUNCTIONS, name, real)
 }
 
 fn guard(body: impl FnOnce() -> Status) -> Status {
@@ -274,13 +203,11 @@ unsafe extern "C" fn compile(program: Handle, count: c_int, options: *const *con
         let real = || real!(COMPILE as fn(Handle, c_int, *const *const c_char), program, count, options);
         // Until it is known what comes of this.
         let known = programs().remove(&(program as usize));
-        let Some(State::Real(source)) = known.filter(|_| !IS_UNKNOWN.load(Ordering::Relaxed)) else {
-            return real();
-        };
+        let (Some(State::Real(source)), Some(identity)) = (known, table::identity()) else { return real() };
         // SAFETY: the caller promises so many C strings.
         let options = unsafe { self_contained(count, options) };
-        let (Some(options), Some(Some(library))) = (options, LIBRARY.get()) else { return real() };
-        let key = source.key(&options, &library.identity);
+        let Some(options) = options else { return real() };
+        let key = source.key(&options, identity);
         if let Some(code) = Code::find(&key) {
             let options = options.into_iter().map(CString::from).collect();
             programs().insert(program as usize, State::Found(code, options));
@@ -373,128 +300,4 @@ parts! {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::atomic::AtomicU32;
-
-    /// An NVRTC that compiles anything to its options and knows one program at a time.
-    mod fake {
-        use super::*;
-
-        pub(super) static COMPILED: AtomicU32 = AtomicU32::new(0);
-        pub(super) const CUBIN: &[u8] = b"cubin";
-
-        pub(super) unsafe extern "C" fn create(program: *mut Handle) -> Status {
-            // SAFETY: the test's own place.
-            unsafe { program.write(std::ptr::without_provenance_mut(64)) };
-            SUCCESS
-        }
-
-        pub(super) unsafe extern "C" fn compile(_: Handle, count: c_int, _: *const *const c_char) -> Status {
-            COMPILED.fetch_add(1, Ordering::Relaxed);
-            if count == 0 { 5 } else { SUCCESS }
-        }
-
-        pub(super) unsafe extern "C" fn cubin_size(_: Handle, size: *mut usize) -> Status {
-            // SAFETY: the caller's place.
-            unsafe { size.write(CUBIN.len()) };
-            SUCCESS
-        }
-
-        pub(super) unsafe extern "C" fn cubin(_: Handle, bytes: *mut u8) -> Status {
-            // SAFETY: the caller's room.
-            unsafe { bytes.copy_from_nonoverlapping(CUBIN.as_ptr(), CUBIN.len()) };
-            SUCCESS
-        }
-
-        pub(super) unsafe extern "C" fn no_ptx(_: Handle, _: *mut c_void) -> Status {
-            9
-        }
-
-        pub(super) unsafe extern "C" fn log_size(_: Handle, size: *mut usize) -> Status {
-            // SAFETY: the caller's place.
-            unsafe { size.write(1) };
-            SUCCESS
-        }
-
-        pub(super) unsafe extern "C" fn destroy(_: *mut Handle) -> Status {
-            SUCCESS
-        }
-    }
-
-    type CreateEncoded = unsafe extern "C" fn(
-        *mut Handle,
-        *const c_char,
-        *const c_char,
-        c_int,
-        *const *const c_char,
-        *const *const c_char,
-        u32,
-        *const c_void,
-        *const c_void,
-    ) -> Status;
-
-    /// A program's way through NVRTC as a library goes it: its cubin, and how often NVRTC has compiled since it began.
-    fn cubin_of(source: &CStr, parts: u32, asks_for_log: bool) -> (Vec<u8>, u32) {
-        let before = fake::COMPILED.load(Ordering::Relaxed);
-        let ours = |name: &CStr, real: *const ()| instead_of(name, real.cast_mut().cast());
-        let (mut program, mut size) = (std::ptr::null_mut(), 0_usize);
-        // SAFETY: each has the type that nvrtc.h gives it, and places of this function.
-        unsafe {
-            let create: CreateEncoded = transmute(ours(c"__nvrtcCPEx", fake::create as *const ()));
-            let compile: unsafe extern "C" fn(Handle, c_int, *const *const c_char) -> Status =
-                transmute(ours(c"nvrtcCompileProgram", fake::compile as *const ()));
-            let cubin_size: unsafe extern "C" fn(Handle, *mut usize) -> Status =
-                transmute(ours(c"nvrtcGetCUBINSize", fake::cubin_size as *const ()));
-            let cubin: unsafe extern "C" fn(Handle, *mut u8) -> Status =
-                transmute(ours(c"nvrtcGetCUBIN", fake::cubin as *const ()));
-            let log_size: unsafe extern "C" fn(Handle, *mut usize) -> Status =
-                transmute(ours(c"nvrtcGetProgramLogSize", fake::log_size as *const ()));
-            let destroy: unsafe extern "C" fn(*mut Handle) -> Status =
-                transmute(ours(c"nvrtcDestroyProgram", fake::destroy as *const ()));
-            ours(c"nvrtcGetPTXSize", fake::no_ptx as *const ());
-            ours(c"nvrtcGetPTX", fake::no_ptx as *const ());
-            let nothing = std::ptr::null::<c_void>();
-            let created = create(
-                &mut program,
-                source.as_ptr(),
-                c"name".as_ptr(),
-                0,
-                nothing.cast(),
-                nothing.cast(),
-                parts,
-                nothing,
-                nothing,
-            );
-            let options = [c"-arch=sm_90a".as_ptr()];
-            assert_eq!((created, compile(program, 1, options.as_ptr())), (SUCCESS, SUCCESS));
-            if asks_for_log {
-                assert_eq!((log_size(program, &mut size), size), (SUCCESS, 1));
-            }
-            assert_eq!(cubin_size(program, &mut size), SUCCESS);
-            let mut code = vec![0; size];
-            assert_eq!((cubin(program, code.as_mut_ptr()), destroy(&mut program)), (SUCCESS, SUCCESS));
-            (code, fake::COMPILED.load(Ordering::Relaxed) - before)
-        }
-    }
-
-    #[test]
-    fn what_was_compiled_once_is_compiled_again_only_for_something_else_than_code() {
-        let of = |source, parts, asks_for_log| cubin_of(source, parts, asks_for_log);
-        let expected = |compiled| (fake::CUBIN.to_vec(), compiled);
-        assert_eq!(of(c"encoded", 2, false), expected(1));
-        assert_eq!(of(c"encoded", 2, false), expected(0), "it is known");
-        assert_eq!(of(c"encoded", 2, true), expected(1), "there is no log without");
-        assert_eq!(of(c"other", 2, false), expected(1));
-        assert_eq!(of(c"plain", 0, false), expected(1));
-        assert_eq!(of(c"plain", 0, false), expected(1), "it may include what has changed");
-        assert!(!instead_of(c"nvrtcGetPTXSize", fake::no_ptx as *mut c_void).is_null());
-        assert!(
-            instead_of(c"nvrtcCompileProgram", libc::getpid as *mut c_void).is_null(),
-            "another library's"
-        );
-        assert!(instead_of(c"nvrtcVersion", fake::no_ptx as *mut c_void).is_null());
-        assert!(instead_of(c"nvrtcNewerThanThis", fake::no_ptx as *mut c_void).is_null());
-        assert_eq!(of(c"encoded", 2, false), expected(1), "it might want a program compiled");
-    }
-}
+mod tests;

@@ -5,10 +5,11 @@
 //! fences between blocks are executed as such.
 
 use super::address::{Accesses, Place, Space, Word};
-use super::decode::{Address, Binding, Decoder, Opcode};
+use super::decode::{Binding, Decoder, Opcode};
 use super::error::PtxError;
 use super::instruction::{Failure, Handler, Instruction, Operation, active, handler};
 use super::launch::Context;
+use super::operands::Address;
 use super::registers::{Class, LANES, Lane};
 use super::space::Access;
 use super::syntax::{Kind, Operand};

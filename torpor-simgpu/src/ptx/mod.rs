@@ -34,6 +34,7 @@ mod lexer;
 mod memory;
 mod module;
 mod opcode;
+mod operands;
 mod parser;
 mod program;
 mod real;
