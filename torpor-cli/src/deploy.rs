@@ -1,6 +1,9 @@
 //! `torpor deploy`: functions into the settings file of a node that runs.
 
+mod image;
+
 use crate::admin::Admin;
+use crate::deploy::image::ByImage;
 use crate::error::CliError;
 use crate::router::{RouterFlag, runtime};
 use crate::table::{print_json, print_table};
@@ -22,17 +25,28 @@ The file has sections [functions.NAME] as a settings file has them, and nothing 
 in the settings file that the router reads, which keeps its other lines as they are. Requests that are under way are answered as they
 began. What no GPU has room for is refused, and nothing changes.
 
+With --image, the router starts the function's instances as containers of that image. What the settings file says of the function
+beside its image and command stays as it is.
+
 Examples:
   torpor deploy classify.toml
+  torpor deploy --image any/pytorch --function classify -- python app.py
   torpor delete classify --forget       # the opposite";
 
-/// Serve functions that a file describes, from now on
+const USAGE: &str = "\
+torpor deploy [OPTIONS] FILE
+       torpor deploy [OPTIONS] --image IMAGE --function NAME [-- COMMAND [ARGUMENT]...]";
+
+/// Serve functions that a file describes, or one by its image, from now on
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, override_usage = USAGE)]
 pub struct Deploy {
     /// The file
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
+    #[arg(value_name = "FILE", required_unless_present = "image", conflicts_with = "image")]
+    file: Option<PathBuf>,
+
+    #[command(flatten)]
+    by_image: ByImage,
 
     /// Print JSON: an array of objects
     #[arg(long)]
@@ -55,7 +69,7 @@ pub enum DeployError {
     #[error("{0} has no section [functions.NAME]")]
     Empty(PathBuf),
     /// Nobody would answer.
-    #[error("functions.{0} has neither command nor endpoints: nothing would answer its requests")]
+    #[error("functions.{0} has no command, image or endpoints: nothing would answer its requests")]
     NotServed(String),
     /// It is too large for every GPU.
     #[error(
@@ -89,22 +103,17 @@ struct Row {
 impl Deploy {
     /// Checks, writes, and has the router read it.
     pub fn run(self) -> Result<ExitCode, CliError> {
-        let wrong = |error| DeployError::Settings { path: self.file.clone(), error };
-        let text = fs::read_to_string(&self.file)
-            .map_err(|error| FileError::Unreadable { path: self.file.clone(), error })
-            .map_err(DeployError::from)?;
-        let file = SettingsFile::parse(&text, &self.file).map_err(DeployError::from)?;
-        check(&file, &self.file)?;
-        let gpus = Admin::connect(&self.router.directory.server())?
-            .call(async |api| api.list_gpus(ListGpusRequest {}).await)?
-            .gpus;
-        if let Some(has) = gpus.iter().map(|gpu| gpu.limit_bytes).max().filter(|&bytes| bytes > 0) {
-            fits(&file, ByteSize(has))?;
-        }
-        let new: DocumentMut =
-            text.parse().map_err(|error: toml_edit::TomlError| wrong(error.message().to_owned()))?;
+        let new = match &self.file {
+            Some(file) => described(file, &self.router)?,
+            None => DocumentMut::new(),
+        };
+        let by_image = self.by_image.wanted();
         let settings = Settings::of(&self.router)?;
-        let rows = settings.change(|functions| put(functions, &new))?;
+        let rows = settings.change(|functions| {
+            let mut rows = put(functions, &new);
+            rows.extend(by_image.map(|wanted| wanted.put(functions)));
+            rows
+        })?;
         settings.reload(&self.router)?;
         if self.json {
             print_json(&rows);
@@ -116,6 +125,24 @@ impl Deploy {
     }
 }
 
+/// What a file describes, if the node can serve it.
+fn described(path: &Path, router: &RouterFlag) -> Result<DocumentMut, CliError> {
+    let wrong = |error| DeployError::Settings { path: path.to_owned(), error };
+    let text = fs::read_to_string(path)
+        .map_err(|error| FileError::Unreadable { path: path.to_owned(), error })
+        .map_err(DeployError::from)?;
+    let file = SettingsFile::parse(&text, path).map_err(DeployError::from)?;
+    check(&file, path)?;
+    let gpus = Admin::connect(&router.directory.server())?
+        .call(async |api| api.list_gpus(ListGpusRequest {}).await)?
+        .gpus;
+    if let Some(has) = gpus.iter().map(|gpu| gpu.limit_bytes).max().filter(|&bytes| bytes > 0) {
+        fits(&file, ByteSize(has))?;
+    }
+    let document = text.parse().map_err(|error: toml_edit::TomlError| wrong(error.message().to_owned()))?;
+    Ok(document)
+}
+
 /// Whether a file describes functions that can be served, and nothing else.
 fn check(file: &SettingsFile, path: &Path) -> Result<(), DeployError> {
     let alone = SettingsFile { functions: file.functions.clone(), ..SettingsFile::default() };
@@ -125,8 +152,9 @@ fn check(file: &SettingsFile, path: &Path) -> Result<(), DeployError> {
     if file.functions.is_empty() {
         return Err(DeployError::Empty(path.to_owned()));
     }
-    let silent =
-        file.functions.iter().find(|(_, section)| section.command.is_none() && section.endpoints.is_none());
+    let silent = file.functions.iter().find(|(_, section)| {
+        section.command.is_none() && section.image.is_none() && section.endpoints.is_none()
+    });
     silent.map_or(Ok(()), |(name, _)| Err(DeployError::NotServed(name.0.clone())))
 }
 
@@ -246,9 +274,10 @@ mod tests {
             wrong("[scheduler]\nlinger = '1s'\n[functions.f]\ncommand = ['x']").contains("other sections")
         );
         assert!(wrong("").contains("no section"));
-        assert!(wrong("[functions.f]\nslo_ms = 3").contains("neither command nor endpoints"));
+        assert!(wrong("[functions.f]\nslo_ms = 3").contains("no command, image or endpoints"));
         let large = file("[functions.big]\ncommand = ['x']\nmemory_limit = '200GiB'");
         check(&large, path).unwrap();
+        check(&file("[functions.boxed]\nimage = 'any'"), path).unwrap();
         let error = fits(&large, ByteSize(79 << 30)).unwrap_err().to_string();
         assert!(error.contains("functions.big may use 200 GiB") && error.contains("79 GiB"), "{error}");
         fits(&large, ByteSize(200 << 30)).unwrap();

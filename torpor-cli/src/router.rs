@@ -36,7 +36,8 @@ The settings file says which functions there are, and by which command each is s
   slo_ms = 200
 
 A process is started with the first request (or at once, with min_instances), through `torpor run`; it answers HTTP on the
-port in $PORT, and is healthy when GET /health is answered with 2xx. `torpor serve` must run in the same directory.
+port in $PORT, and is healthy when GET /health is answered with 2xx. `torpor serve` must run in the same directory. With
+`image = \"any/image\"`, processes are containers, started by this machine's engine ($DOCKER_HOST, else /var/run/docker.sock).
 
 Examples:
   torpor router --config torpor.toml

@@ -170,7 +170,8 @@ pub fn preload(library: &Path, existing: Option<OsString>) -> Result<OsString, C
     Ok(value)
 }
 
-fn function_name(name: &str) -> Result<String, InvalidName> {
+/// A function's name, as an argument.
+pub fn function_name(name: &str) -> Result<String, InvalidName> {
     check_function_name(name).map(|()| name.to_owned())
 }
 

@@ -62,7 +62,12 @@ impl Node {
         let server = Running::start(torpor(home.path()).args(serve).current_dir(home.path()));
         assert!(torpor(home.path()).arg("wait").status().unwrap().success());
         let router = ["router", "--config", "torpor.toml", "--listen", &address.to_string()];
-        let router = Running::start(torpor(home.path()).args(router).current_dir(home.path()));
+        let router = Running::start(
+            torpor(home.path())
+                .args(router)
+                .current_dir(home.path())
+                .env("DOCKER_HOST", "unix:///nowhere/docker.sock"),
+        );
         let node = Self { home, address, _router: router, _server: server };
         eventually("the router listens", || TcpStream::connect(address).is_ok());
         node
@@ -178,4 +183,24 @@ fn what_never_fits_is_refused_with_both_numbers() {
     fs::write(node.path().join("new.toml"), "[scheduler]\nlinger = \"1s\"\n").unwrap();
     let others = node.run(&["deploy", node.path().join("new.toml").to_str().unwrap()]);
     assert!(text(&others.stderr).contains("other sections"), "{others:?}");
+}
+
+#[test]
+fn a_function_is_deployed_by_its_image() {
+    let node = Node::start();
+    let by_image = ["deploy", "--image", "any/image", "--function", "boxed"];
+    let added = node.run(&[&by_image[..], &["--", "python", "app.py"]].concat());
+    assert!(added.status.success() && text(&added.stdout).contains("added"), "{added:?}");
+    let settings = fs::read_to_string(node.path().join("torpor.toml")).unwrap();
+    let section = "[functions.boxed]\nimage = \"any/image\"\ncommand = [\"python\", \"app.py\"]\n";
+    assert!(settings.starts_with("# ours\n") && settings.ends_with(section), "{settings}");
+    let refused = node.ask("POST", "boxed/invoke", "");
+    assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("/nowhere/docker.sock"), "{refused}");
+    for wrong in [
+        &["deploy"][..],
+        &["deploy", "--image", "x"],
+        &["deploy", "f.toml", "--image", "x", "--function", "f"],
+    ] {
+        assert_eq!(node.run(wrong).status.code(), Some(2), "{wrong:?}");
+    }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use torpor_cdi::{Installation, replace};
+use torpor_cdi::{Installation, copy, replace};
 use torpor_gpuserver::server::installation::{INTERCEPT_LIBRARY, MissingPart};
 
 /// Why it is not there.
@@ -53,35 +53,5 @@ impl Installed {
     #[must_use]
     pub fn get(&self) -> Installation<'_> {
         Installation { library: &self.library, preload: &self.preload }
-    }
-}
-
-/// Copies a file that somebody may have mounted: that one goes on as it is.
-fn copy(source: &Path, file: &Path) -> io::Result<()> {
-    let contents = fs::read(source)?;
-    if fs::read(file).is_ok_and(|there| there == contents) {
-        return Ok(());
-    }
-    let fresh = file.with_extension(format!("fresh-{}", std::process::id()));
-    fs::write(&fresh, contents)?;
-    fs::set_permissions(&fresh, fs::metadata(source)?.permissions())?;
-    fs::rename(fresh, file)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_library_that_is_mounted_goes_on_as_it_is() {
-        let home = tempfile::tempdir().unwrap();
-        let (source, file) = (home.path().join("source.so"), home.path().join("library.so"));
-        fs::write(&source, "one").unwrap();
-        copy(&source, &file).unwrap();
-        let mounted = fs::File::open(&file).unwrap();
-        fs::write(&source, "two").unwrap();
-        copy(&source, &file).unwrap();
-        assert_eq!(fs::read_to_string(&file).unwrap(), "two");
-        assert_eq!(io::read_to_string(mounted).unwrap(), "one");
     }
 }

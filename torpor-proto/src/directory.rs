@@ -7,6 +7,7 @@
 //! ├── images/                     code images by content hash, for the workers alone
 //! ├── enclosures/                the same of each strict function, as long as it has a worker
 //! ├── terms/                      what was said of functions when they were made
+//! ├── containers/                 what the router mounts into containers that it starts, if it does
 //! └── functions/
 //!     └── NAME/                   stays when the server ends; mounted into the containers of this function: its identity, its only capability
 //!         ├── control.sock        ZeroMQ: hello, limits
@@ -95,6 +96,12 @@ impl ServerDirectory {
     #[must_use]
     pub fn terms(&self) -> PathBuf {
         self.0.join("terms")
+    }
+
+    /// What the router mounts into the containers that it starts.
+    #[must_use]
+    pub fn containers(&self) -> PathBuf {
+        self.0.join("containers")
     }
 
     /// All functions.

@@ -3,7 +3,7 @@
 use crate::batch::Batching;
 use std::collections::BTreeMap;
 use std::time::Duration;
-use torpor_gpuserver::server::settings::{FunctionSection, SettingsFile};
+use torpor_gpuserver::server::settings::{Cpus, FunctionSection, SettingsFile};
 use torpor_gpuserver::server::size::ByteSize;
 use torpor_gpuserver::server::time::Time;
 
@@ -12,8 +12,58 @@ use torpor_gpuserver::server::time::Time;
 pub enum Processes {
     /// The router, by this program and its arguments.
     Command(Vec<String>),
-    /// Somebody else (a container engine, say): they answer at these `HOST:PORT`s.
+    /// The router, as containers.
+    Container(Container),
+    /// Somebody else (an orchestrator, say): they answer at these `HOST:PORT`s.
     Endpoints(Vec<String>),
+}
+
+/// The port on which programs in containers listen that do not say otherwise.
+const CONTAINER_PORT: u16 = 8000;
+
+/// What a function's containers are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Container {
+    /// Of which image.
+    pub image: String,
+    /// What runs in them; if empty, what the image says.
+    pub command: Vec<String>,
+    /// Where that listens.
+    pub port: u16,
+    /// Host memory that each may use.
+    pub memory: Option<ByteSize>,
+    /// Processors that each may use.
+    pub cpus: Option<Cpus>,
+    /// Processes and threads that each may have.
+    pub pids_limit: Option<u32>,
+    /// Who its program is, if not who the image says.
+    pub user: Option<String>,
+    /// Whether the image's files cannot be written to.
+    pub read_only: bool,
+    /// What else of the host it has, as the engine reads it.
+    pub volumes: Vec<String>,
+}
+
+impl Container {
+    fn of(
+        image: String,
+        command: Vec<String>,
+        function: &FunctionSection,
+        defaults: &FunctionSection,
+    ) -> Self {
+        let volumes = function.volumes.as_ref().or(defaults.volumes.as_ref());
+        Self {
+            image,
+            command,
+            port: function.container_port.or(defaults.container_port).map_or(CONTAINER_PORT, u16::from),
+            memory: function.container_memory.or(defaults.container_memory),
+            cpus: function.cpus.or(defaults.cpus),
+            pids_limit: function.pids_limit.or(defaults.pids_limit).map(u32::from),
+            user: function.user.clone().or_else(|| defaults.user.clone()).filter(|user| !user.is_empty()),
+            read_only: function.read_only.or(defaults.read_only).unwrap_or(true),
+            volumes: volumes.cloned().unwrap_or_default(),
+        }
+    }
 }
 
 /// How a function is served. Keys and defaults are described in `docs/configuration.md`.
@@ -46,15 +96,19 @@ pub struct Deployment {
 }
 
 impl Deployment {
-    /// How a function is served, `None` if it has neither command nor endpoints: then it is not reached through the router.
+    /// How a function is served, `None` if it has no command, image or endpoints: then it is not reached through the router.
     #[must_use]
     pub fn of(function: &FunctionSection, defaults: &FunctionSection) -> Option<Self> {
         let endpoints = function.endpoints.clone().filter(|endpoints| !endpoints.is_empty());
-        let command =
-            function.command.as_ref().or(defaults.command.as_ref()).filter(|command| !command.is_empty());
-        let processes = match endpoints {
-            Some(endpoints) => Processes::Endpoints(endpoints),
-            None => Processes::Command(command?.clone()),
+        let command = function.command.as_ref().or(defaults.command.as_ref()).cloned().unwrap_or_default();
+        let image = function.image.as_ref().or(defaults.image.as_ref()).filter(|image| !image.is_empty());
+        let processes = match (endpoints, image) {
+            (Some(endpoints), _) => Processes::Endpoints(endpoints),
+            (None, Some(image)) => {
+                Processes::Container(Container::of(image.clone(), command, function, defaults))
+            }
+            (None, None) if command.is_empty() => return None,
+            (None, None) => Processes::Command(command),
         };
         macro_rules! setting {
             ($key:ident, $default:expr) => {
@@ -85,7 +139,7 @@ impl Deployment {
         })
     }
 
-    /// All functions of a settings file that have a command.
+    /// All functions of a settings file that are served.
     #[must_use]
     pub fn all(file: &SettingsFile) -> BTreeMap<String, Self> {
         let of = |section| Self::of(section, &file.defaults);
@@ -126,5 +180,38 @@ mod tests {
         assert_eq!(served.env.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>(), ["A=1", "B=2"]);
         assert_eq!((served.min_instances, served.max_instances, served.concurrency), (3, 3, 4));
         assert_eq!((served.timeout, served.health_path.as_str()), (Duration::from_secs(30), "/health"));
+    }
+
+    #[test]
+    fn a_function_with_an_image_is_served_by_containers() {
+        let text = r#"
+            [defaults]
+            command = ["python", "app.py"]
+            image = "ours/python"
+            container_memory = "8GiB"
+            [functions.all]
+            [functions.own]
+            image = "ours/own:2"
+            command = []
+            container_port = 80
+            read_only = false
+            [functions.process]
+            image = ""
+            [functions.elsewhere]
+            endpoints = ["box:80"]
+        "#;
+        let all = Deployment::all(&SettingsFile::parse(text, Path::new("torpor.toml")).unwrap());
+        let container = |name: &str| match &all[name].processes {
+            Processes::Container(container) => container.clone(),
+            other => panic!("{other:?}"),
+        };
+        let shared = container("all");
+        assert_eq!((shared.image.as_str(), shared.port, shared.read_only), ("ours/python", 8000, true));
+        assert_eq!((shared.command.len(), shared.memory), (2, Some(ByteSize(8 << 30))));
+        let own = container("own");
+        assert_eq!((own.image.as_str(), own.port, own.read_only), ("ours/own:2", 80, false));
+        assert!(own.command.is_empty(), "what the image says");
+        assert!(matches!(all["process"].processes, Processes::Command(_)));
+        assert!(matches!(all["elsewhere"].processes, Processes::Endpoints(_)));
     }
 }

@@ -16,9 +16,9 @@ pub enum Refusal {
     /// Nothing has that path.
     #[error("there is nothing at this path; a function answers at /v1/functions/NAME/invoke")]
     Path,
-    /// The settings file has no such function, or one with neither command nor endpoints.
+    /// The settings file has no such function, or one with no command, image or endpoints.
     #[error(
-        "no function {0:?} is deployed; `torpor functions` lists them, and [functions.NAME] with a command or endpoints deploys one"
+        "no function {0:?} is deployed; `torpor functions` lists them, and [functions.NAME] with a command, an image or endpoints deploys one"
     )]
     Unknown(String),
     /// The key is missing or wrong.

@@ -11,7 +11,7 @@ pub use lease::Lease;
 use crate::batch::Batches;
 use crate::config::{Deployment, Processes};
 use crate::error::Refusal;
-use crate::instance::{self, Launcher};
+use crate::instance::{self, Launcher, Stop};
 use crate::loading::{DeviceMemory, LoadingState};
 use crate::logs::Logs;
 use crate::member::{InstanceRow, Member};
@@ -232,29 +232,26 @@ impl Function {
         let needed = (leases + state.waiting.len()).div_ceil(self.deployment.concurrency);
         let most = self.deployment.max_instances.max(least);
         match &self.deployment.processes {
-            Processes::Command(command) => {
+            Processes::Command(_) | Processes::Container(_) => {
                 for _ in count..needed.clamp(least, most) {
-                    let (id, stopped) = state.add_member(None);
                     self.metrics.starts.inc();
-                    tokio::spawn(instance::run(
-                        self.clone(),
-                        command.clone(),
-                        self.launcher.clone(),
-                        id,
-                        stopped,
-                    ));
+                    self.start(state, None);
                 }
             }
             Processes::Endpoints(endpoints) => {
-                for (place, address) in endpoints.iter().enumerate() {
+                for place in 0..endpoints.len() {
                     if state.instances.iter().all(|member| member.endpoint != Some(place)) {
-                        let (id, stopped) = state.add_member(Some(place));
-                        tokio::spawn(instance::watch(self.clone(), address.as_str().into(), id, stopped));
+                        self.start(state, Some(place));
                     }
                 }
             }
         }
         self.metrics.instances.set(state.instances.len() as i64);
+    }
+
+    fn start(self: &Arc<Self>, state: &mut State, endpoint: Option<usize>) {
+        let (id, stopped) = state.add_member(endpoint);
+        tokio::spawn(instance::run(self.clone(), self.launcher.clone(), id, endpoint, Stop(stopped)));
     }
 
     /// A process is healthy.

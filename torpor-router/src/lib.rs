@@ -17,6 +17,7 @@ pub mod body;
 pub mod client;
 pub mod config;
 pub mod descriptors;
+pub mod engine;
 pub mod error;
 pub mod fresh;
 pub mod front;

@@ -8,7 +8,9 @@ use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 use torpor_gpuserver::server::size::ByteSize;
 use torpor_proto::control::admin::admin_client::AdminClient;
-use torpor_proto::control::admin::{ListClientsRequest, ListFunctionsRequest, ListGpusRequest};
+use torpor_proto::control::admin::{
+    EnsureFunctionRequest, ListClientsRequest, ListFunctionsRequest, ListGpusRequest,
+};
 use torpor_proto::directory::ServerDirectory;
 
 /// How often the node server is asked, and how long it may take.
@@ -96,6 +98,16 @@ impl Node {
                 .into_inner()
                 .functions,
         })
+    }
+
+    /// Makes a function that is not there yet.
+    ///
+    /// # Errors
+    /// What the node server says, for people.
+    pub async fn ensure_function(&self, name: &str) -> Result<(), String> {
+        let request = EnsureFunctionRequest { name: name.to_owned(), terms: None };
+        let made = self.client()?.ensure_function(request).await;
+        made.map(drop).map_err(|status| format!("the node server does not make it: {}", status.message()))
     }
 
     /// Asks for ever.

@@ -2,6 +2,7 @@
 
 use crate::admin::{self, Admin};
 use crate::descriptors::{TooFew, make_room};
+use crate::engine::Engine;
 use crate::fresh::Fresh;
 use crate::front::{self, Front};
 use crate::gate::Gate;
@@ -45,7 +46,7 @@ pub const ADMIN_SOCKET: &str = "router.sock";
 /// Take requests over HTTP and pass them to functions by name
 #[derive(Debug, clap::Args)]
 pub struct RouterArgs {
-    /// The settings file, whose functions with a command or endpoints are served (docs/configuration.md)
+    /// The settings file, whose functions with a command, an image or endpoints are served (docs/configuration.md)
     #[arg(long, value_name = "FILE", env = "TORPOR_CONFIG")]
     pub config: PathBuf,
 
@@ -144,8 +145,23 @@ pub async fn serve(arguments: RouterArgs, torpor: PathBuf) -> Result<(), RouterE
             "everybody who can reach {address} may ask functions: api_keys_file in [server] lets in those with a key"
         );
     }
-    let launcher = Launcher { torpor, directory: directory.path().to_owned() };
     let node = Arc::new(Node::new(directory.path().to_owned()));
+    let engine =
+        Arc::new(Engine::new(directory.clone(), admin_socket.clone(), server.container_network.clone()));
+    let launcher = Launcher {
+        torpor,
+        directory: directory.path().to_owned(),
+        node: node.clone(),
+        engine: engine.clone(),
+    };
+    if engine.had_containers() {
+        let engine = engine.clone();
+        tokio::spawn(async move {
+            if let Err(error) = engine.ready().await {
+                tracing::warn!("containers of a router that was killed may be left: {error}");
+            }
+        });
+    }
     let registry = Arc::new(Registry::new(launcher, node.clone()));
     let (gate, teller) = (Arc::<Gate>::default(), Arc::<Teller>::default());
     let settings = Arc::new(Settings::new(&arguments.config, registry.clone(), gate.clone()));
@@ -198,6 +214,7 @@ pub async fn serve(arguments: RouterArgs, torpor: PathBuf) -> Result<(), RouterE
     }
     end.send_replace(true);
     registry.drain(drain_timeout).await;
+    engine.end().await;
     if let Some(telemetry) = telemetry {
         otlp::end(telemetry).await;
     }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each of the test programs that share this uses a part of it")]
 
+pub mod engine;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,6 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long anything may take on a busy machine.
@@ -62,7 +65,7 @@ server.serve_forever()
 /// A router process in a directory of its own.
 pub struct Router {
     child: Child,
-    pub directory: tempfile::TempDir,
+    pub directory: Arc<tempfile::TempDir>,
     pub address: SocketAddr,
 }
 
@@ -74,7 +77,11 @@ impl Router {
 
     /// The same with variables in its environment.
     pub fn start_with(functions: &str, variables: &[(&str, &str)]) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::start_in(Arc::new(tempfile::tempdir().unwrap()), functions, variables)
+    }
+
+    /// The same in a directory in which one may have been before.
+    pub fn start_in(directory: Arc<tempfile::TempDir>, functions: &str, variables: &[(&str, &str)]) -> Self {
         let path = |name: &str| directory.path().join(name);
         fs::write(path("endpoint.py"), ENDPOINT).unwrap();
         // `torpor run --directory D --function F -- COMMAND...`
@@ -82,6 +89,8 @@ impl Router {
         fs::write(&torpor, "#!/bin/sh\nshift 6\nexec \"$@\"\n").unwrap();
         fs::set_permissions(&torpor, fs::Permissions::from_mode(0o755)).unwrap();
         let router = path("torpor-router");
+        // One that is executed cannot be written to.
+        let _ = fs::remove_file(&router);
         fs::copy(env!("CARGO_BIN_EXE_torpor-router"), &router).unwrap();
         let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         write_settings(directory.path(), functions);
@@ -154,6 +163,13 @@ impl Router {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// Kills it. Gives its directory.
+    pub fn kill(mut self) -> Arc<tempfile::TempDir> {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.directory.clone()
     }
 
     /// Asks it to end, and returns how it did.

@@ -1,12 +1,13 @@
 //! What a settings file may say of a function, as it is written.
 
 use crate::server::settings::choice::{Isolation, Writeback};
+use crate::server::settings::container::{Cpus, container_memory, port};
 use crate::server::settings::text::{Percentile, device_memory_limit, kernel_timeout, milliseconds};
 use crate::server::size::ByteSize;
 use crate::server::time::Time;
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 
 /// `[defaults]` and `[functions.NAME]`
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -34,6 +35,24 @@ pub struct FunctionSection {
     pub isolation: Option<Isolation>,
     /// The program that answers its requests over HTTP on the port of `$PORT`, and its arguments.
     pub command: Option<Vec<String>>,
+    /// The image of its containers, in which the command runs, or the image's own.
+    pub image: Option<String>,
+    /// The port on which the program in the container listens.
+    #[serde(deserialize_with = "port")]
+    pub container_port: Option<NonZeroU16>,
+    /// Host memory that each container may use.
+    #[serde(deserialize_with = "container_memory")]
+    pub container_memory: Option<ByteSize>,
+    /// Processors that each container may use.
+    pub cpus: Option<Cpus>,
+    /// Processes and threads that each container may have.
+    pub pids_limit: Option<NonZeroU32>,
+    /// Who the program in the container is: `USER`, `UID` or `UID:GID`.
+    pub user: Option<String>,
+    /// Whether the container cannot write to its image's files.
+    pub read_only: Option<bool>,
+    /// Folders of the host and volumes that the container has, `SOURCE:TARGET` or `SOURCE:TARGET:ro` each.
+    pub volumes: Option<Vec<String>>,
     /// Where processes that somebody else starts answer its requests, `HOST:PORT` each; instead of a command.
     pub endpoints: Option<Vec<String>>,
     /// Environment of the program, beside the router's.

@@ -6,6 +6,7 @@
 
 mod choice;
 mod clients;
+mod container;
 pub(in crate::server) mod declare;
 mod file;
 mod function;
@@ -26,6 +27,7 @@ pub(super) use clients::{
     image_limit_bytes, may_be_on, memory_limit_bytes, memory_limit_bytes_anywhere, memory_limit_bytes_on,
     settings_of, tell_worker, tell_workers,
 };
+pub use container::Cpus;
 pub use file::{FileError, SettingsFile};
 pub use function::{FunctionSettings, LimitAboveGpu, Settings};
 pub use function_section::FunctionSection;

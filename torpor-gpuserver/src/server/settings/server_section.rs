@@ -24,6 +24,8 @@ pub struct ServerSection {
     pub tls_key: Option<PathBuf>,
     /// Where spans of requests go, by OTLP.
     pub otlp_endpoint: Option<String>,
+    /// The engine's network in which functions' containers are, and where the router reaches them.
+    pub container_network: Option<String>,
     /// How long requests under way may take when the router ends.
     pub drain_timeout: Option<Time>,
     /// Connections that clients may have open at once.
