@@ -309,7 +309,8 @@ async fn residency(node: &Node, name: &str, clients: &[Served]) -> Option<Reside
     for Served { client, .. } in still_there(node, name, clients) {
         let usage = used.get(&client)?;
         sum.resident = sum.resident.saturating_add(usage.memory_bytes);
-        sum.staying = sum.staying.saturating_add(usage.array_bytes.min(usage.memory_bytes));
+        let staying = if usage.fixed_objects > 0 { usage.array_bytes.min(usage.memory_bytes) } else { 0 };
+        sum.staying = sum.staying.saturating_add(staying);
         sum.allocated = sum.allocated.saturating_add(usage::allocated_bytes(usage));
     }
     Some(sum)
