@@ -265,7 +265,7 @@ fn tell(node: &Node, clients: &[Served], body: impl Fn(u64) -> to_worker::Body) 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Residency {
     resident: u64,
-    /// Of that, arrays: these leave with their clients alone.
+    /// Of that, arrays that cannot leave before their clients do.
     staying: u64,
     allocated: u64,
 }

@@ -7,13 +7,12 @@ use super::memory::{note_staging, pitched, span};
 use crate::driver::{Box3d, End, Pitched, Place};
 use crate::worker::gpu::handles::Kind;
 use crate::worker::memory::arrivals::EVERYTHING;
-use crate::worker::objects::array::{ARRAY, ClientArray, Here, LINEAR, MIPMAPPED_ARRAY, PITCHED, Recipe};
-use crate::worker::objects::array_shape::element_bytes;
+use crate::worker::objects::array::{ARRAY, ClientArray, Here, MIPMAPPED_ARRAY, Recipe};
 use crate::worker::session::Session;
 use std::rc::Rc;
 use torpor_proto::command::{
     ArrayCommands, ArrayCopy, ArrayCreate, ArrayDestroy, ArrayReply, CopyEnd, END_IN_ARRAY, END_IN_MEMORY,
-    HandleReply, Outcome, SurfaceCreate, SurfaceDestroy, TextureCreate, TextureDestroy, TextureResource,
+    HandleReply, Outcome, SurfaceCreate, SurfaceDestroy, TextureCreate, TextureDestroy,
     Ticket,
 };
 use torpor_proto::error::CudaError;
@@ -78,7 +77,7 @@ impl ArrayCommands for Session {
         self.check_new_object()?;
         // What it is over has to be there.
         self.activate()?;
-        let resource = &command.resource;
+        let (resource, recipe) = (&command.resource, Recipe::Texture(command));
         let over = match resource.kind {
             ARRAY => Some(self.arrays.table.get(resource.array)?.clone()),
             MIPMAPPED_ARRAY => {
@@ -87,11 +86,13 @@ impl ArrayCommands for Session {
             }
             _ => {
                 self.bring_up_to(EVERYTHING)?;
-                check_memory(self, resource)?;
+                // All memory that it could read.
+                let (address, bytes) = recipe.memory()?.ok_or(CudaError::INVALID_VALUE)?;
+                self.space.locate(address, bytes)?;
                 None
             }
         };
-        let handle = self.make_object(Recipe::Texture(command), over)?;
+        let handle = self.make_object(recipe, over)?;
         Ok(Outcome::done(HandleReply { handle }))
     }
 
@@ -175,19 +176,4 @@ impl Side {
             },
         }
     }
-}
-
-/// Whether all memory that a texture could read is the client's.
-fn check_memory(session: &mut Session, resource: &TextureResource) -> Result<(), CudaError> {
-    let &TextureResource { kind, format, channels, address, width, height, pitch, .. } = resource;
-    let element = element_bytes(format, channels).ok_or(CudaError::INVALID_VALUE)?;
-    let bytes = match kind {
-        LINEAR if width >= element => Some(width),
-        PITCHED if width > 0 && height > 0 => {
-            let row_bytes = width.checked_mul(element).ok_or(CudaError::INVALID_VALUE)?;
-            span(pitch, row_bytes, height).filter(|_| pitch >= row_bytes)
-        }
-        _ => None,
-    };
-    session.space.locate(address, bytes.ok_or(CudaError::INVALID_VALUE)?).map(drop)
 }

@@ -7,13 +7,13 @@ use crate::driver::{Array, Device, SurfaceObject, TextureObject, TextureSource};
 use crate::worker::gpu::handles::{Handle, Kind, Object};
 use crate::worker::gpu::host_store::Place;
 use crate::worker::gpu::memory::taken::TakenBytes;
-use crate::worker::objects::array_shape::ArrayShape;
+use crate::worker::objects::array_shape::{ArrayShape, element_bytes};
 use crate::worker::objects::table::Table;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
-use torpor_proto::command::{ArrayCreate, SurfaceCreate, TextureCreate};
+use torpor_proto::command::{ArrayCreate, SurfaceCreate, TextureCreate, TextureResource};
 use torpor_proto::error::CudaError;
 
 /// Arrays of a client.
@@ -25,8 +25,8 @@ pub(crate) const MOST_OBJECTS: usize = 16_384;
 /// `CUresourcetype`
 pub(crate) const ARRAY: u32 = 0;
 pub(crate) const MIPMAPPED_ARRAY: u32 = 1;
-pub(crate) const LINEAR: u32 = 2;
-pub(crate) const PITCHED: u32 = 3;
+const LINEAR: u32 = 2;
+const PITCHED: u32 = 3;
 
 /// An array on the GPU, with the memory that it counts as. Fields are dropped in this order.
 #[derive(Debug)]
@@ -102,6 +102,30 @@ impl Recipe {
             Self::Texture(_) => Kind::Texture,
             Self::Surface(_) => Kind::Surface,
         }
+    }
+
+    /// Of a texture over memory: the addresses that it reads.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR_INVALID_VALUE` for what is no memory.
+    pub(crate) fn memory(&self) -> Result<Option<(u64, u64)>, CudaError> {
+        let Self::Texture(TextureCreate { resource, .. }) = self else { return Ok(None) };
+        let &TextureResource { kind, format, channels, address, width, height, pitch, .. } = resource;
+        let element = || element_bytes(format, channels).ok_or(CudaError::INVALID_VALUE);
+        let bytes = match kind {
+            ARRAY | MIPMAPPED_ARRAY => return Ok(None),
+            LINEAR => {
+                let element = element()?;
+                Some(width).filter(|&bytes| bytes >= element)
+            }
+            PITCHED if width > 0 && height > 0 => {
+                let row_bytes = width.checked_mul(element()?).ok_or(CudaError::INVALID_VALUE)?;
+                let rows_before = pitch.checked_mul(height - 1).filter(|_| pitch >= row_bytes);
+                rows_before.and_then(|bytes| bytes.checked_add(row_bytes))
+            }
+            _ => None,
+        };
+        Ok(Some((address, bytes.ok_or(CudaError::INVALID_VALUE)?)))
     }
 
     /// Makes it. What it is over is there.

@@ -74,6 +74,12 @@ impl Session {
         for object in self.arrays.objects.values_mut() {
             let here = object.over.as_ref().map(|over| over.here()).transpose()?;
             let (recipe, handle) = (&object.recipe, &mut object.handle);
+            if let Some((address, bytes)) = recipe.memory()?
+                && self.space.locate(address, bytes).is_err()
+            {
+                // The program has unmapped or freed what it is over; perhaps it maps it again.
+                continue;
+            }
             if let Err(error) = handle.fill(|| recipe.make(&device, here.as_deref())) {
                 let (client, handle) = (self.link.client, handle.number());
                 tracing::error!(client, handle, "a texture or surface object cannot be made again: {error}");
