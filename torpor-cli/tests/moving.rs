@@ -83,7 +83,11 @@ fn how_gpus_are_connected_is_shown_and_can_be_read_again() {
 }
 
 /// Starts a program of PyTorch's, whose output and input these are.
-fn run(home: &Path, server: &Server, arguments: &[&str]) -> (Child, Lines<BufReader<ChildStdout>>, ChildStdin) {
+fn run(
+    home: &Path,
+    server: &Server,
+    arguments: &[&str],
+) -> (Child, Lines<BufReader<ChildStdout>>, ChildStdin) {
     let mut program = torpor(home)
         .args(["run", "--function", "mine", "--directory"])
         .arg(server.directory.path())

@@ -9,9 +9,9 @@ use migrating::{Program, STAY, start, start_one_at_a_time};
 use server_support::server::eventually;
 use std::time::{Duration, Instant};
 use torpor_proto::command::{
-    EventCreate, EventElapsed, EventQuery, EventRecord, EventSynchronize,
-    GraphAppend, GraphDestroy, GraphInstantiate, GraphLaunch, HostLock, HostUnlock, KernelSetAttribute,
-    MemoryFree, StreamCreate, StreamDestroy, StreamQuery, StreamSynchronize, StreamWaitEvent,
+    EventCreate, EventElapsed, EventQuery, EventRecord, EventSynchronize, GraphAppend, GraphDestroy,
+    GraphInstantiate, GraphLaunch, HostLock, HostUnlock, KernelSetAttribute, MemoryFree, StreamCreate,
+    StreamDestroy, StreamQuery, StreamSynchronize, StreamWaitEvent,
 };
 use torpor_proto::control::admin::{LoadFunctionRequest, PinFunctionRequest};
 use torpor_proto::control::event::{Event, event::What};

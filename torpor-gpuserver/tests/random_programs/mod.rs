@@ -275,13 +275,17 @@ impl Program {
                 self.client.upload(address, &value.to_le_bytes());
             }
             Step::Paint { segment, offset } => {
-                let Some((address, range)) = self.place(segment, offset, picture::BYTES) else { return Ok(()) };
+                let Some((address, range)) = self.place(segment, offset, picture::BYTES) else {
+                    return Ok(());
+                };
                 let picture = self.picture.get_or_insert_with(|| Picture::new(&mut self.client));
                 Picture::copy(&mut self.client, address, false);
                 picture.contents.copy_from_slice(&self.memory[&segment][range]);
             }
             Step::Develop { segment, offset } => {
-                let Some((address, range)) = self.place(segment, offset, picture::BYTES) else { return Ok(()) };
+                let Some((address, range)) = self.place(segment, offset, picture::BYTES) else {
+                    return Ok(());
+                };
                 if let Some(picture) = &self.picture {
                     Picture::copy(&mut self.client, address, true);
                     self.memory.get_mut(&segment).unwrap()[range].copy_from_slice(&picture.contents);

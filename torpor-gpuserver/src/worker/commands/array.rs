@@ -12,8 +12,7 @@ use crate::worker::session::Session;
 use std::rc::Rc;
 use torpor_proto::command::{
     ArrayCommands, ArrayCopy, ArrayCreate, ArrayDestroy, ArrayReply, CopyEnd, END_IN_ARRAY, END_IN_MEMORY,
-    HandleReply, Outcome, SurfaceCreate, SurfaceDestroy, TextureCreate, TextureDestroy,
-    Ticket,
+    HandleReply, Outcome, SurfaceCreate, SurfaceDestroy, TextureCreate, TextureDestroy, Ticket,
 };
 use torpor_proto::error::CudaError;
 

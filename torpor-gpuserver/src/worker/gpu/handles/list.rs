@@ -8,8 +8,8 @@ use torpor_proto::error::CudaError;
 /// Objects that are nobody's, at most.
 const MOST_SPARES: usize = 9216;
 
-/// How often something is made for one handle: others may give theirs back meanwhile.
-const TRIES: usize = 1024;
+/// How often an object is made for one handle. The second time the driver has none left that it gives before.
+const TRIES: usize = 8;
 
 /// Of these each client has some that no other one has whose number is not the same modulo that.
 const ZONES: u64 = 128;
@@ -100,9 +100,8 @@ impl<O: Numbered> List<O> {
             if made.number() == number {
                 return Ok(Some(made));
             }
-            // There is another one that the driver gives first: a spare takes it.
+            // There is another one that the driver gives first: a spare gets it now.
             drop(made);
-            self.keep(kind, spare(kind)?);
         }
         Ok(None)
     }

@@ -19,6 +19,19 @@ use torpor_proto::error::CudaError;
 /// What the GPU finds by a handle has an index of so many bits. Higher numbers say something else, too.
 const MOST: u64 = 1 << 20;
 
+/// Not how spares are read: between elements, and clamped.
+const SMOOTH: Sampler = Sampler {
+    address_modes: [1; 3],
+    filter: 1,
+    flags: 0,
+    max_anisotropy: 0,
+    level_filter: 0,
+    level_bias: 0,
+    level_least: 0,
+    level_most: 0,
+    border: [0; 4],
+};
+
 /// Kinds of objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Kind {
@@ -166,18 +179,23 @@ impl Handles {
         if state.come_again.is_some() {
             return Ok(state);
         }
-        let made = ArrayCreate { format: 1, channels: 1, flags: 2, width: 16, height: 16, ..ArrayCreate::default() };
+        let made =
+            ArrayCreate { format: 1, channels: 1, flags: 2, width: 16, height: 16, ..ArrayCreate::default() };
         let nothing = Some(Arc::new(self.memory.make(|| Array::new(&self.device, &made))?));
-        let (mut come_again, mut numbers) = (true, Vec::new());
+        let mut numbers = Vec::new();
         for kind in [Kind::Texture, Kind::Surface] {
-            let first = self.spare(&nothing, kind)?;
-            let number = first.number();
-            drop(first);
-            let second = self.spare(&nothing, kind)?;
-            come_again &= number == second.number() && number <= MOST;
-            numbers.push(number);
-            state.list.keep(kind, second);
+            // How a texture is read must not be in its handle.
+            let samplers = [Sampler::default(), SMOOTH];
+            let made =
+                samplers.map(|sampler| self.blank(&nothing, kind, sampler).map(|object| object.number()));
+            let kept = self.spare(&nothing, kind)?;
+            for number in made {
+                numbers.push([number?, kept.number()]);
+            }
+            state.list.keep(kind, kept);
         }
+        let come_again = numbers.iter().all(|[first, again]| first == again && *first <= MOST);
+        tracing::debug!(?numbers, come_again, "the first handles of texture and surface objects");
         if !come_again {
             tracing::warn!(
                 ?numbers,
@@ -192,11 +210,14 @@ impl Handles {
 
     /// An object that is nobody's.
     fn spare(&self, nothing: &Option<Arc<Array>>, kind: Kind) -> Result<Object, CudaError> {
+        self.blank(nothing, kind, Sampler::default())
+    }
+
+    fn blank(&self, nothing: &Option<Arc<Array>>, kind: Kind, sampler: Sampler) -> Result<Object, CudaError> {
         let nothing = nothing.as_ref().ok_or(CudaError::NOT_INITIALIZED)?;
         Ok(match kind {
             Kind::Texture => {
-                let over = TextureSource::Level(nothing, 0);
-                let (sampler, view) = (Sampler::default(), ResourceView::default());
+                let (over, view) = (TextureSource::Level(nothing, 0), ResourceView::default());
                 Object::Texture(TextureObject::new(&self.device, over, sampler, &view)?)
             }
             Kind::Surface => Object::Surface(SurfaceObject::new(&self.device, nothing, 0)?),

@@ -142,7 +142,11 @@ impl Session {
         for object in self.arrays.objects.values_mut().filter(|object| object.over.is_some()) {
             if let Err(error) = object.handle.empty() {
                 let (client, handle) = (self.link.client, object.handle.number());
-                tracing::warn!(client, handle, "the handle of a texture or surface object is given up for now: {error}");
+                tracing::warn!(
+                    client,
+                    handle,
+                    "the handle of a texture or surface object is given up for now: {error}"
+                );
             }
         }
         self.arrays.all().iter().for_each(|(_, array)| array.set_here(None));
@@ -151,7 +155,11 @@ impl Session {
 }
 
 /// Where a piece is in the host store.
-pub(super) fn in_store(session: &Session, places: &[Place], piece: &Piece) -> Result<End<'static>, CudaError> {
+pub(super) fn in_store(
+    session: &Session,
+    places: &[Place],
+    piece: &Piece,
+) -> Result<End<'static>, CudaError> {
     let (chunk, offset) = piece.place();
     let place = places.get(chunk).and_then(|place| session.shared.store.address(place.slot));
     let address = place.ok_or(CudaError::OPERATING_SYSTEM)? + offset;
@@ -161,14 +169,16 @@ pub(super) fn in_store(session: &Session, places: &[Place], piece: &Piece) -> Re
 
 /// Where it is in its array.
 pub(super) fn in_array<'a>(here: &'a Here, piece: &Piece) -> End<'a> {
-    End::Array { array: &here.array, level: piece.level, x_bytes: 0, y: piece.y as usize, z: piece.z as usize }
+    End::Array {
+        array: &here.array,
+        level: piece.level,
+        x_bytes: 0,
+        y: piece.y as usize,
+        z: piece.z as usize,
+    }
 }
 
 /// How much a piece is.
 pub(super) fn extent(piece: &Piece) -> Box3d {
-    Box3d {
-        width_bytes: piece.row_bytes as usize,
-        height: piece.rows as usize,
-        depth: piece.slices as usize,
-    }
+    Box3d { width_bytes: piece.row_bytes as usize, height: piece.rows as usize, depth: piece.slices as usize }
 }
