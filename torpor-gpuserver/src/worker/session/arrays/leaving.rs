@@ -52,10 +52,11 @@ impl Session {
             end = next;
         }
         if room == Room::Made {
-            // Nobody needs more room than its memory has.
+            // Nobody needs more room than its memory has, so there is one generation alone.
             self.forget_stored();
+            self.uncover();
         }
-        let places = match self.reserve_places(end.div_ceil(CHUNK_BYTES) as usize, room) {
+        let places = match self.reserve_for_arrays(end.div_ceil(CHUNK_BYTES) as usize, room) {
             Ok(places) => places,
             Err(StoreError::Interrupted) => return Err(Halt::Interrupted),
             Err(error) => {
@@ -70,13 +71,14 @@ impl Session {
         if copied != Ok(true) {
             // Whoever gets the places next must not find copies under way to them.
             self.wait_for_setup()?;
-            self.release(&places.iter().map(|place| place.chunk).collect::<Vec<_>>());
+            // No state tells of them.
+            self.shared.store.release(self.link.client, &chunks(&places));
             self.end_reservation();
             return copied;
         }
-        self.forget_stored();
         plan.iter().for_each(|(array, start, _)| array.start.set(Some(*start)));
-        self.arrays.stored = places;
+        let before = std::mem::replace(&mut self.arrays.stored, places);
+        self.supersede(chunks(&before));
         self.arrays.have_changed = false;
         self.end_reservation();
         let (client, took_us) = (self.link.client, micros(began.elapsed()));
@@ -88,7 +90,20 @@ impl Session {
     pub(super) fn forget_stored(&mut self) {
         let stored = std::mem::take(&mut self.arrays.stored);
         self.arrays.all().iter().for_each(|(_, array)| array.start.set(None));
-        self.release(&stored.iter().map(|place| place.chunk).collect::<Vec<_>>());
+        self.release(&chunks(&stored));
+    }
+
+    fn reserve_for_arrays(&mut self, count: usize, room: Room) -> Result<Vec<Place>, StoreError> {
+        let reserved = self.reserve_places(count, room);
+        if room == Room::Spare
+            && matches!(reserved, Err(StoreError::Refused(_)))
+            && !self.residency.superseded.is_empty()
+        {
+            // There is no room for two generations.
+            self.uncover();
+            return self.reserve_places(count, room);
+        }
+        reserved
     }
 
     /// False if others need the GPU meanwhile.
@@ -152,6 +167,10 @@ impl Session {
         self.arrays.all().iter().for_each(|(_, array)| array.set_here(None));
         self.note_arrays();
     }
+}
+
+fn chunks(places: &[Place]) -> Vec<u64> {
+    places.iter().map(|place| place.chunk).collect()
 }
 
 /// Where a piece is in the host store.
