@@ -14,8 +14,8 @@ Columns: CLIENTS are its processes, of as many as max_clients says; MEMORY is th
 HOST how much of it the host keeps, of which SPILLED lies in files; LIMIT is what each client may allocate. LOCKED is the
 page-locked host memory of its processes on one GPU, and IMAGES the code that they use there, of what they may. STATE is idle, waiting (for its GPU),
 active or failed (every CUDA call of its clients returns an error). Of its REQUESTS, HITS found all memory on the GPU, for
-SWAPS some had to be brought. SLO and PINNED are its settings. FIXED images keep it on its GPU: the server's log says why; so does memory that its SHARING processes have together,
-and so do its ARRAYS, texture and surface objects: how many, and the memory of the arrays, which stays on the GPU.
+SWAPS some had to be brought. SLO and PINNED are its settings. FIXED images keep it on its GPU: the server's log says why; so does memory that its SHARING processes have together.
+ARRAYS are its arrays, texture and surface objects: how many, and the memory of the arrays.
 ISOLATION is its setting: a strict function has workers of its own, and stays on the GPU where it began unless it is moved by
 `torpor load --gpu` or `torpor pin --gpu`; with processes from before the setting was changed, how many of them are strict.
 COVERED are those of its clients that would survive a fault of another function now: they are idle, and all they have is saved.

@@ -6,9 +6,9 @@ mod server_support;
 mod support;
 
 use server_support::server::{Server, eventually};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use support::{torch_python, torpor};
 use torpor_gpuserver::policy::topology::Topology;
 
@@ -24,6 +24,20 @@ for _ in range(3):
     assert torch.equal(there.cpu(), matrix)
     print('multiplied', flush=True)
     sys.stdin.readline()
+";
+
+/// Runs a program statement by statement, and waits between them once it uses the GPU.
+const STEP_BY_STEP: &str = "
+import ast, sys
+name = sys.argv[1]
+names, moves = {'__name__': '__main__'}, False
+for at, statement in enumerate(ast.parse(open(name).read()).body):
+    exec(compile(ast.Module([statement], []), name, 'exec'), names)
+    moves |= 'torch.empty' in ast.unparse(statement)
+    if moves and at % 4 == 0:
+        print('next', flush=True)
+        sys.stdin.readline()
+print('done')
 ";
 
 /// Where the function is; nothing keeps it there.
@@ -68,30 +82,60 @@ fn how_gpus_are_connected_is_shown_and_can_be_read_again() {
     assert!(table.starts_with("GPU  PCI") && table.contains("0000:10:00.0"), "{table}");
 }
 
-#[test]
-fn a_program_with_cublas_moves_between_gpus() {
-    let home = tempfile::tempdir().unwrap();
-    let server = start(home.path());
-    let mut program = torpor(home.path())
+/// Starts a program of PyTorch's, whose output and input these are.
+fn run(
+    home: &Path,
+    server: &Server,
+    arguments: &[&str],
+) -> (Child, Lines<BufReader<ChildStdout>>, ChildStdin) {
+    let mut program = torpor(home)
         .args(["run", "--function", "mine", "--directory"])
         .arg(server.directory.path())
         .arg("--")
         .arg(torch_python())
-        .args(["-c", PROGRAM])
+        .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(program.stdout.take().unwrap()).lines();
-    let mut orders = program.stdin.take().unwrap();
+    let lines = BufReader::new(program.stdout.take().unwrap()).lines();
+    let orders = program.stdin.take().unwrap();
+    (program, lines, orders)
+}
+
+fn move_to(home: &Path, server: &Server, gpu: &str) {
+    let mut moving = torpor(home);
+    moving.args(["load", "mine", "--gpu", gpu, "--directory"]).arg(server.directory.path());
+    let moved = moving.output().unwrap();
+    assert!(moved.status.success(), "{}", String::from_utf8_lossy(&moved.stderr));
+    assert_eq!(gpus(home, server), format!("[{gpu}]"));
+}
+
+#[test]
+fn a_program_with_cublas_moves_between_gpus() {
+    let home = tempfile::tempdir().unwrap();
+    let server = start(home.path());
+    let (mut program, mut lines, mut orders) = run(home.path(), &server, &["-c", PROGRAM]);
     for gpu in ["1", "0", "1"] {
         assert_eq!(lines.next().unwrap().unwrap(), "multiplied");
-        let mut moving = torpor(home.path());
-        moving.args(["load", "mine", "--gpu", gpu, "--directory"]).arg(server.directory.path());
-        let moved = moving.output().unwrap();
-        assert!(moved.status.success(), "{}", String::from_utf8_lossy(&moved.stderr));
-        assert_eq!(gpus(home.path(), &server), format!("[{gpu}]"));
+        move_to(home.path(), &server, gpu);
         orders.write_all(b"\n").unwrap();
     }
     assert!(program.wait().unwrap().success());
+}
+
+#[test]
+fn a_program_with_arrays_and_objects_moves_wherever_it_is() {
+    let home = tempfile::tempdir().unwrap();
+    let server = start(home.path());
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/torch/arrays.py");
+    let (mut program, mut lines, mut orders) = run(home.path(), &server, &["-c", STEP_BY_STEP, script]);
+    let mut moves = 0;
+    while lines.next().is_some_and(|line| line.unwrap() == "next") {
+        moves += 1;
+        move_to(home.path(), &server, if moves % 2 == 0 { "0" } else { "1" });
+        orders.write_all(b"\n").unwrap();
+    }
+    assert!(program.wait().unwrap().success());
+    assert!(moves > 20, "{moves} moves");
 }

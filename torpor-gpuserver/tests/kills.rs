@@ -92,7 +92,7 @@ fn run_schedules() {
             "10MiB",
         ]);
         // The pool has room for all of them, and for the eighth that is left to those who have to leave their GPU.
-        command.args(["--memory-limit", "8MiB", "--host-pool", "32MiB", "--host-slab", "4MiB"]);
+        command.args(["--memory-limit", "9MiB", "--host-pool", "40MiB", "--host-slab", "4MiB"]);
         command.env("TORPOR_SIMGPU_DEVICES", GPUS.to_string());
         command
             .env("TORPOR_SIMGPU_CHECKS", "unordered,busy,streams")

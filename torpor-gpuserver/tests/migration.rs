@@ -9,9 +9,9 @@ use migrating::{Program, STAY, start, start_one_at_a_time};
 use server_support::server::eventually;
 use std::time::{Duration, Instant};
 use torpor_proto::command::{
-    ArrayCreate, ArrayDestroy, EventCreate, EventElapsed, EventQuery, EventRecord, EventSynchronize,
-    GraphAppend, GraphDestroy, GraphInstantiate, GraphLaunch, HostLock, HostUnlock, KernelSetAttribute,
-    MemoryFree, StreamCreate, StreamDestroy, StreamQuery, StreamSynchronize, StreamWaitEvent,
+    EventCreate, EventElapsed, EventQuery, EventRecord, EventSynchronize, GraphAppend, GraphDestroy,
+    GraphInstantiate, GraphLaunch, HostLock, HostUnlock, KernelSetAttribute, MemoryFree, StreamCreate,
+    StreamDestroy, StreamQuery, StreamSynchronize, StreamWaitEvent,
 };
 use torpor_proto::control::admin::{LoadFunctionRequest, PinFunctionRequest};
 use torpor_proto::control::event::{Event, event::What};
@@ -220,22 +220,4 @@ fn clients_that_are_moved_while_they_work_compute_what_they_should() {
     let moves = server.events().iter().filter(|event| moved(event)).count();
     assert!(moves > 10, "only {moves} moves");
     assert!(programs.iter().all(|program| program.client.channel.sticky_error().is_none()));
-}
-
-#[test]
-fn a_client_with_an_array_stays_and_is_counted() {
-    let server = start();
-    let mut program = Program::start(&server, "f");
-    let (here, elsewhere) = program.gpus(&server);
-    let array =
-        ArrayCreate { array: 3, format: 1, channels: 1, width: 1024, height: 1024, ..Default::default() };
-    program.client.ask(array).unwrap();
-    let stays = program.move_to(&server, elsewhere).unwrap_err();
-    assert!(stays.message().contains("it has arrays"), "{stays}");
-    let listed = server.listed("f");
-    assert_eq!((program.gpu(&server), listed.arrays, listed.array_bytes), (here, 1, MIB));
-    program.client.post(ArrayDestroy { array: 3, reserved: 0 }, &[]);
-    program.client.settle().unwrap();
-    program.move_to(&server, elsewhere).unwrap();
-    assert_eq!((program.gpu(&server), server.listed("f").arrays), (elsewhere, 0));
 }

@@ -50,8 +50,8 @@ fn run_schedules() {
             GPU_LIMIT,
         ]);
         command.arg("--spill-dir").arg(spill.path());
-        // The pool has room for one of them: the least with which every eviction must succeed.
-        command.args(["--memory-limit", "8MiB", "--host-pool", "8MiB", "--host-slab", "4MiB"]);
+        // The pool has room for one of them, whose array takes a chunk: the least with which every eviction must succeed.
+        command.args(["--memory-limit", "9MiB", "--host-pool", "12MiB", "--host-slab", "4MiB"]);
         command
             .env("TORPOR_SIMGPU_DEVICES", GPUS.to_string())
             .env("TORPOR_SIMGPU_CHECKS", "unordered,busy,streams")

@@ -50,7 +50,7 @@ fn start(findings: &std::path::Path, flags: &[&str]) -> Server {
         let mut command = Command::new(served::PROGRAM);
         command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(served::driver());
         command.args(["--keeper", "true", "--gpus", "0,1", "--pinned-limit", "8MiB", "--staging", "4MiB"]);
-        command.args(["--gpu-limit", "10MiB", "--memory-limit", "8MiB", "--host-slab", "4MiB"]).args(flags);
+        command.args(["--gpu-limit", "10MiB", "--memory-limit", "9MiB", "--host-slab", "4MiB"]).args(flags);
         command.env("TORPOR_SIMGPU_DEVICES", GPUS.to_string());
         command.env("TORPOR_SIMGPU_CHECKS", "unordered,busy,streams").env("TORPOR_SIMGPU_LOG", findings);
         command.env("TORPOR_GPUSERVER", served::PROGRAM).stdin(Stdio::null()).stdout(Stdio::null());
@@ -144,7 +144,7 @@ fn run_schedules(node: u32) {
     // One node has a pool that is too small, so that chunks go to files and come back.
     let spill_dir = spill.path().to_str().unwrap();
     let server = match node {
-        0 => start(findings.path(), &["--host-pool", "32MiB"]),
+        0 => start(findings.path(), &["--host-pool", "40MiB"]),
         _ => start(findings.path(), &["--host-pool", "12MiB", "--spill-dir", spill_dir]),
     };
     let schedule = prop::collection::vec(event(), 10..60);

@@ -250,8 +250,7 @@ pub fn destroy_mipmapped(machine: &Machine, handle: u64) -> Result {
 
 /// A device's arrays go with its context.
 pub fn free_all(machine: &Machine, device: usize) {
-    machine.textures.remove_all(|texture| texture.device == device);
-    machine.surfaces.remove_all(|surface| surface.array.device == device);
+    machine.objects.remove_all(device);
     machine.arrays.remove_all(|array| array.device == device);
     machine
         .mipmapped

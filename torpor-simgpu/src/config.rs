@@ -28,6 +28,15 @@ pub enum CubinKernels {
     Skipped,
 }
 
+/// Which handles texture and surface objects have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ObjectHandles {
+    /// The lowest that is free.
+    Lowest,
+    /// One that was never given out.
+    New,
+}
+
 /// The whole configuration.
 #[derive(Debug)]
 pub struct Config {
@@ -39,6 +48,8 @@ pub struct Config {
     pub time: TimeMode,
     /// `TORPOR_SIMGPU_CUBINS`.
     pub cubins: CubinKernels,
+    /// `TORPOR_SIMGPU_HANDLES`.
+    pub object_handles: ObjectHandles,
     /// `TORPOR_SIMGPU_FAULTS`.
     pub faults: Faults,
     /// `TORPOR_SIMGPU_CHECKS`.
@@ -62,6 +73,9 @@ pub enum ConfigError {
     /// What becomes of cubins' kernels.
     #[error("TORPOR_SIMGPU_CUBINS is `{0}`: give `refuse` or `skip`")]
     Cubins(String),
+    /// The handles.
+    #[error("TORPOR_SIMGPU_HANDLES is `{0}`: give `lowest` or `new`")]
+    Handles(String),
     /// The checks.
     #[error("TORPOR_SIMGPU_CHECKS names `{0}`: give a list of {names}, or `all`", names = Checks::NAMES.join(", "))]
     Checks(String),
@@ -104,11 +118,16 @@ impl Config {
             Some("skip") => CubinKernels::Skipped,
             Some(other) => return Err(ConfigError::Cubins(other.to_owned())),
         };
+        let object_handles = match set("TORPOR_SIMGPU_HANDLES").as_deref().map(str::trim) {
+            None | Some("lowest") => ObjectHandles::Lowest,
+            Some("new") => ObjectHandles::New,
+            Some(other) => return Err(ConfigError::Handles(other.to_owned())),
+        };
         let checks = Checks::parse(set("TORPOR_SIMGPU_CHECKS").as_deref().unwrap_or(""))
             .map_err(ConfigError::Checks)?;
         let faults = Faults::parse(set("TORPOR_SIMGPU_FAULTS").as_deref().unwrap_or(""))?;
         let log = set("TORPOR_SIMGPU_LOG").map(PathBuf::from);
-        Ok(Self { devices, profile, time, cubins, faults, checks, log })
+        Ok(Self { devices, profile, time, cubins, object_handles, faults, checks, log })
     }
 }
 
@@ -172,6 +191,7 @@ mod tests {
         assert!(matches!(config(&[("MEMORY", "lots")]), Err(ConfigError::Memory(_))));
         assert!(matches!(config(&[("TIME", "soon")]), Err(ConfigError::Time(_))));
         assert!(matches!(config(&[("CUBINS", "melt")]), Err(ConfigError::Cubins(_))));
+        assert!(matches!(config(&[("HANDLES", "some")]), Err(ConfigError::Handles(_))));
         assert!(matches!(config(&[("CHECKS", "all,luck")]), Err(ConfigError::Checks(_))));
         assert!(matches!(config(&[("PROFILE", "abacus")]), Err(ConfigError::Profile(_))));
         assert!(matches!(config(&[("FAULTS", "launch")]), Err(ConfigError::Faults(_))));

@@ -40,6 +40,7 @@ mod machine;
 mod memory;
 mod module;
 mod nvml;
+mod object;
 mod occupancy;
 mod operation;
 mod printed;

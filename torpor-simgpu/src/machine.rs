@@ -22,9 +22,9 @@ use crate::lock;
 use crate::log::Log;
 use crate::memory::{Physical, Space};
 use crate::module::Module;
+use crate::object::Objects;
 use crate::printed::Printed;
 use crate::stream::Queue;
-use crate::texture::{Surface, Texture};
 
 /// Everything.
 #[derive(Debug)]
@@ -49,8 +49,8 @@ pub struct Machine {
     pub conditions: Table<Condition>,
     pub arrays: Table<Array>,
     pub mipmapped: Table<Mipmapped>,
-    pub textures: Table<Texture>,
-    pub surfaces: Table<Surface>,
+    /// Texture and surface objects.
+    pub objects: Objects,
     /// What kernels printed and nobody has synchronised with yet.
     pub printed: Printed,
     /// Launches issued and not complete.
@@ -96,6 +96,7 @@ impl Machine {
         let clock = Clock::new(config.time);
         log.line(&format!("{} x {}, {:?} time", config.devices, config.profile.name, config.time));
         Self {
+            objects: Objects::new(config.object_handles),
             config,
             log,
             clock,
@@ -116,8 +117,6 @@ impl Machine {
             conditions: Table::new(11),
             arrays: Table::new(12),
             mipmapped: Table::new(13),
-            textures: Table::new(14),
-            surfaces: Table::new(15),
             printed: Printed::default(),
             in_flight: InFlight::default(),
             host_clocks: Mutex::default(),

@@ -153,7 +153,7 @@ pub fn fetch(
     place: &TexturePlace,
 ) -> Result<[u32; 4], MemoryFault> {
     let texture =
-        machine.textures.find(handle).map_err(|_| fault(handle, Access::Read, "no texture object"))?;
+        machine.objects.texture(handle).map_err(|_| fault(handle, Access::Read, "no texture object"))?;
     let image = Image::of(&texture, handle, place.level);
     let layers = image.extent[2].cast_signed();
     let layer = place.layer.map(|layer| i64::from(layer.cast_signed()).clamp(0, layers - 1));
@@ -222,7 +222,7 @@ pub fn surface(
     place: &SurfacePlace,
     access: Access,
 ) -> Result<Option<NonNull<u8>>, MemoryFault> {
-    let surface = machine.surfaces.find(handle).map_err(|_| fault(handle, access, "no surface object"))?;
+    let surface = machine.objects.surface(handle).map_err(|_| fault(handle, access, "no surface object"))?;
     let (array, bytes) = (&surface.array, place.bytes as u64);
     let [_, rows, slices] = array.extent();
     let [mut x, mut y, mut z] = place.at.map(i64::from);

@@ -8,6 +8,7 @@ use crate::context;
 use crate::error::{CudaError, Result};
 use crate::machine::Machine;
 use crate::memory::copy::is_device_memory;
+use crate::object::Object;
 
 /// `CU_DEVICE_ATTRIBUTE_TEXTURE_ALIGNMENT` and `…_TEXTURE_PITCH_ALIGNMENT`.
 const ALIGNMENT: u64 = 512;
@@ -110,23 +111,24 @@ pub fn create(
         return Err(CudaError::INVALID_VALUE);
     }
     let source = source(machine, &resource)?;
-    handle.set(machine.textures.add(Arc::new(Texture { device, source, sampler, resource, view })))
+    let texture = Texture { device, source, sampler, resource, view };
+    handle.set(machine.objects.add(Object::Texture(Arc::new(texture))))
 }
 
 pub fn destroy(machine: &Machine, handle: u64) -> Result {
-    machine.textures.remove(handle).map(drop).map_err(|_| CudaError::INVALID_VALUE)
+    machine.objects.texture(handle).map(|_| machine.objects.remove(handle))
 }
 
 pub fn resource(machine: &Machine, resource: Out<ResourceDesc>, handle: u64) -> Result {
-    resource.set(machine.textures.find(handle).map_err(|_| CudaError::INVALID_VALUE)?.resource)
+    resource.set(machine.objects.texture(handle)?.resource)
 }
 
 pub fn sampler(machine: &Machine, sampler: Out<TextureDesc>, handle: u64) -> Result {
-    sampler.set(machine.textures.find(handle).map_err(|_| CudaError::INVALID_VALUE)?.sampler)
+    sampler.set(machine.objects.texture(handle)?.sampler)
 }
 
 pub fn view(machine: &Machine, view: Out<ResourceViewDesc>, handle: u64) -> Result {
-    let texture = machine.textures.find(handle).map_err(|_| CudaError::INVALID_VALUE)?;
+    let texture = machine.objects.texture(handle)?;
     view.set(texture.view.ok_or(CudaError::INVALID_VALUE)?)
 }
 
@@ -139,13 +141,13 @@ pub fn create_surface(machine: &Machine, handle: Out<u64>, resource: In<Resource
     if !array.is_for_surfaces() {
         return Err(CudaError::INVALID_VALUE);
     }
-    handle.set(machine.surfaces.add(Arc::new(Surface { array, resource })))
+    handle.set(machine.objects.add(Object::Surface(Arc::new(Surface { array, resource }))))
 }
 
 pub fn destroy_surface(machine: &Machine, handle: u64) -> Result {
-    machine.surfaces.remove(handle).map(drop).map_err(|_| CudaError::INVALID_VALUE)
+    machine.objects.surface(handle).map(|_| machine.objects.remove(handle))
 }
 
 pub fn surface_resource(machine: &Machine, resource: Out<ResourceDesc>, handle: u64) -> Result {
-    resource.set(machine.surfaces.find(handle).map_err(|_| CudaError::INVALID_VALUE)?.resource)
+    resource.set(machine.objects.surface(handle)?.resource)
 }

@@ -187,6 +187,31 @@ fn objects_are_over_arrays_and_memory() {
     });
 }
 
+#[test]
+fn an_object_has_the_lowest_handle_that_is_free_or_a_new_one() {
+    for setting in ["lowest", "new"] {
+        let name = "an_object_has_the_lowest_handle_that_is_free_or_a_new_one";
+        passes(name, &[("HANDLES", setting)], || {
+            use_device(0);
+            let array = array(words(8, 4, 0, 2));
+            let texture = || {
+                let mut texture = 0;
+                let sampler = TextureDesc::default();
+                let made = cuTexObjectCreate(&mut texture, &over(0, &[array]), &sampler, std::ptr::null());
+                assert_eq!(made, SUCCESS);
+                texture
+            };
+            let (first, second) = (texture(), texture());
+            assert_eq!(second, first + 1);
+            assert_eq!(cuTexObjectDestroy(first), SUCCESS);
+            let mut surface = 0;
+            assert_eq!(cuSurfObjectCreate(&mut surface, &over(0, &[array])), SUCCESS);
+            let reused = std::env::var("TORPOR_SIMGPU_HANDLES").is_ok_and(|setting| setting == "lowest");
+            assert_eq!(surface, if reused { first } else { second + 1 });
+        });
+    }
+}
+
 /// Reads textures and surfaces: one thread an element.
 const KERNELS: &str = r"
 .version 8.0

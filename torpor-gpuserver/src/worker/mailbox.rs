@@ -102,10 +102,12 @@ pub(crate) struct LinkUsage {
     pub(crate) phase: AtomicI32,
     /// Images whose variables keep it on its GPU.
     pub(crate) fixed_images: AtomicU32,
-    /// Arrays, texture and surface objects, which keep it on its GPU.
+    /// Arrays, texture and surface objects.
     pub(crate) arrays: AtomicU32,
-    /// Device memory of the arrays.
+    /// Device memory of the arrays, wherever they are.
     pub(crate) array_bytes: AtomicU64,
+    /// Texture and surface objects that keep it on its GPU.
+    pub(crate) fixed_objects: AtomicU32,
 }
 
 impl LinkUsage {
@@ -299,6 +301,7 @@ impl Link {
             fixed_images: usage.fixed_images.load(Ordering::Relaxed),
             arrays: usage.arrays.load(Ordering::Relaxed),
             array_bytes: usage.array_bytes.load(Ordering::Relaxed),
+            fixed_objects: usage.fixed_objects.load(Ordering::Relaxed),
             // As whoever knows what clients share says.
             shares: false,
             phase: usage.phase.load(Ordering::Relaxed),

@@ -30,6 +30,15 @@ pub fn start_with(flags: &[&str]) -> Server {
 
 /// A server with GPUs of this profile.
 pub fn start_with_gpus(profile: &str, flags: &[&str]) -> Server {
+    start_changed(profile, flags, |_| ())
+}
+
+/// As [`start`], and its command is changed before.
+pub fn start_by(change: impl FnOnce(&mut Command)) -> Server {
+    start_changed("h200", &[], change)
+}
+
+fn start_changed(profile: &str, flags: &[&str], change: impl FnOnce(&mut Command)) -> Server {
     Server::start_by(|directory| {
         let mut command = Command::new(served::PROGRAM);
         command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(served::driver());
@@ -45,6 +54,7 @@ pub fn start_with_gpus(profile: &str, flags: &[&str]) -> Server {
         command.env("TORPOR_SIMGPU_DEVICES", "2").env("TORPOR_GPUSERVER", served::PROGRAM);
         command.env("TORPOR_SIMGPU_TIME", "real");
         command.args(flags).stdin(Stdio::null()).stdout(Stdio::null());
+        change(&mut command);
         command
     })
 }

@@ -1,9 +1,10 @@
 //! Programs that do anything with their memory, and what it must contain: the reference never evicts.
 //!
 //! Half of the segments are memory objects, mapped side by side, that are also unmapped for a while and mapped again; one more is
-//! managed memory, which the program reads and writes itself, and to and from which pointers lead. What memory must contain is
-//! compared wherever a program could look.
+//! managed memory, which the program reads and writes itself, and to and from which pointers lead. Segments are copied into an array and
+//! out of it. What memory must contain is compared wherever a program could look.
 
+mod picture;
 mod step;
 
 pub use step::{Step, step};
@@ -12,6 +13,7 @@ use crate::served::{Attached, attach};
 use crate::server_support::server::Server;
 use crate::worker_support::Client;
 use crate::worker_support::kernels::{STATE, add_step_parameters, launch, record};
+use picture::Picture;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -52,6 +54,7 @@ pub struct Program {
     variables: Option<[u32; 2]>,
     /// What the managed variable `ticks` must be, once they are used.
     ticks: u32,
+    picture: Option<Picture>,
 }
 
 impl Program {
@@ -69,6 +72,7 @@ impl Program {
             graph: None,
             variables: None,
             ticks: 100,
+            picture: None,
         }
     }
 
@@ -270,6 +274,24 @@ impl Program {
                 let (address, _) = self.client.variable(STATE, VARIABLES[variable]).unwrap();
                 self.client.upload(address, &value.to_le_bytes());
             }
+            Step::Paint { segment, offset } => {
+                let Some((address, range)) = self.place(segment, offset, picture::BYTES) else {
+                    return Ok(());
+                };
+                let picture = self.picture.get_or_insert_with(|| Picture::new(&mut self.client));
+                Picture::copy(&mut self.client, address, false);
+                picture.contents.copy_from_slice(&self.memory[&segment][range]);
+            }
+            Step::Develop { segment, offset } => {
+                let Some((address, range)) = self.place(segment, offset, picture::BYTES) else {
+                    return Ok(());
+                };
+                if let Some(picture) = &self.picture {
+                    Picture::copy(&mut self.client, address, true);
+                    self.memory.get_mut(&segment).unwrap()[range].copy_from_slice(&picture.contents);
+                }
+            }
+            Step::Tear => self.picture.take().into_iter().for_each(|picture| picture.end(&mut self.client)),
             Step::Look { segment, offset, bytes } => {
                 let Some((address, range)) = self.place(segment, offset, bytes) else { return Ok(()) };
                 let is_in_first = is_made_of_objects(segment) && offset + bytes <= 2 * MIB;
@@ -321,6 +343,9 @@ impl Program {
                 prop_assert_eq!(self.client.words(address, 1), [wanted], "{}", name);
             }
             prop_assert_eq!(self.client.managed_variable("ticks"), self.ticks.to_le_bytes());
+        }
+        if let Some(picture) = &self.picture {
+            prop_assert!(picture.is_whole(&mut self.client), "its array");
         }
         for (segment, memory) in std::mem::take(&mut self.hidden) {
             self.show(segment, memory.len());

@@ -68,6 +68,18 @@ pub enum Step {
         variable: usize,
         value: u32,
     },
+    /// Copies a part of a segment into the array, which is made if need be.
+    Paint {
+        segment: usize,
+        offset: u64,
+    },
+    /// Copies the array into a segment.
+    Develop {
+        segment: usize,
+        offset: u64,
+    },
+    /// Destroys it.
+    Tear,
     Look {
         segment: usize,
         offset: u64,
@@ -108,6 +120,9 @@ pub fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Replay),
         3 => (segment(), offset()).prop_map(|(segment, offset)| Step::Tick { segment, offset }),
         1 => (0..VARIABLES.len(), any::<u32>()).prop_map(|(variable, value)| Step::Set { variable, value }),
+        4 => (segment(), offset()).prop_map(|(segment, offset)| Step::Paint { segment, offset }),
+        2 => (segment(), offset()).prop_map(|(segment, offset)| Step::Develop { segment, offset }),
+        1 => Just(Step::Tear),
         4 => (segment(), offset(), bytes())
             .prop_map(|(segment, offset, bytes)| Step::Look { segment, offset, bytes }),
         2 => Just(Step::Unload),

@@ -532,8 +532,8 @@ commands! {
         } -> ();
     }
 
-    /// Arrays, and the texture and surface objects through which kernels reach them. Their handles are the driver's own, so a
-    /// client that has any stays on its GPU.
+    /// Arrays, and the texture and surface objects through which kernels reach them. Their handles are the driver's own, and the same on
+    /// every GPU that the client goes to.
     family ArrayCommands {
         /// Makes an array, or one with several levels, which is cleared. The answer says how much memory it counts as.
         awaited 128 array_create: ArrayCreate {

@@ -265,7 +265,7 @@ fn tell(node: &Node, clients: &[Served], body: impl Fn(u64) -> to_worker::Body) 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Residency {
     resident: u64,
-    /// Of that, arrays: these leave with their clients alone.
+    /// Of that, arrays that cannot leave before their clients do.
     staying: u64,
     allocated: u64,
 }
@@ -309,7 +309,8 @@ async fn residency(node: &Node, name: &str, clients: &[Served]) -> Option<Reside
     for Served { client, .. } in still_there(node, name, clients) {
         let usage = used.get(&client)?;
         sum.resident = sum.resident.saturating_add(usage.memory_bytes);
-        sum.staying = sum.staying.saturating_add(usage.array_bytes.min(usage.memory_bytes));
+        let staying = if usage.fixed_objects > 0 { usage.array_bytes.min(usage.memory_bytes) } else { 0 };
+        sum.staying = sum.staying.saturating_add(staying);
         sum.allocated = sum.allocated.saturating_add(usage::allocated_bytes(usage));
     }
     Some(sum)

@@ -31,7 +31,7 @@ fn figures(usage: &ClientUsage, is_strict: bool) -> Figures {
             Phase::Active => event::Phase::Active,
         },
         busy: usage.busy,
-        fixed: is_strict || usage.fixed_images > 0 || usage.shares || usage.arrays > 0,
+        fixed: is_strict || usage.fixed_images > 0 || usage.shares || usage.fixed_objects > 0,
         resident_bytes: usage.memory_bytes,
         allocated_bytes: usage::allocated_bytes(usage),
         worked: Duration::from_micros(usage.worked_us),

@@ -1,27 +1,20 @@
 //! Arrays, and the texture and surface objects through which kernels reach them.
 //!
-//! Handles of objects are the driver's own, because kernels use them as they are. What an object is over is checked here: an
-//! array of the client's, or memory that all lies in its segments.
+//! Handles of objects are the driver's own, because kernels use them as they are ([`handles`](crate::worker::gpu::handles)). What an
+//! object is over is checked here: an array of the client's, or memory that all lies in its segments.
 
 use super::memory::{note_staging, pitched, span};
-use crate::driver::{Box3d, End, Pitched, Place, SurfaceObject, TextureObject, TextureSource};
+use crate::driver::{Box3d, End, Pitched, Place};
+use crate::worker::gpu::handles::Kind;
 use crate::worker::memory::arrivals::EVERYTHING;
-use crate::worker::objects::array::{ClientArray, Object};
-use crate::worker::objects::array_shape::element_bytes;
+use crate::worker::objects::array::{ARRAY, ClientArray, Here, MIPMAPPED_ARRAY, Recipe};
 use crate::worker::session::Session;
 use std::rc::Rc;
 use torpor_proto::command::{
     ArrayCommands, ArrayCopy, ArrayCreate, ArrayDestroy, ArrayReply, CopyEnd, END_IN_ARRAY, END_IN_MEMORY,
-    HandleReply, Outcome, SurfaceCreate, SurfaceDestroy, TextureCreate, TextureDestroy, TextureResource,
-    Ticket,
+    HandleReply, Outcome, SurfaceCreate, SurfaceDestroy, TextureCreate, TextureDestroy, Ticket,
 };
 use torpor_proto::error::CudaError;
-
-/// `CUresourcetype`
-const ARRAY: u32 = 0;
-const MIPMAPPED_ARRAY: u32 = 1;
-const LINEAR: u32 = 2;
-const PITCHED: u32 = 3;
 
 impl ArrayCommands for Session {
     fn array_create(
@@ -32,7 +25,6 @@ impl ArrayCommands for Session {
     ) -> Result<Outcome<ArrayReply>, CudaError> {
         self.check_new_array(command.array)?;
         let bytes = self.make_array(&command)?;
-        self.tell_memory();
         Ok(Outcome::done(ArrayReply { bytes }))
     }
 
@@ -40,7 +32,7 @@ impl ArrayCommands for Session {
         self.arrays.table.get(command.array)?;
         self.drain()?;
         drop(self.arrays.remove(command.array)?);
-        self.tell_memory();
+        self.note_destroyed();
         Ok(())
     }
 
@@ -82,33 +74,29 @@ impl ArrayCommands for Session {
         _: Ticket,
     ) -> Result<Outcome<HandleReply>, CudaError> {
         self.check_new_object()?;
-        let TextureCreate { resource, sampler, view } = command;
+        // What it is over has to be there.
+        self.activate()?;
+        let (resource, recipe) = (&command.resource, Recipe::Texture(command));
         let over = match resource.kind {
-            ARRAY | MIPMAPPED_ARRAY => Some(self.arrays.table.get(resource.array)?.clone()),
+            ARRAY => Some(self.arrays.table.get(resource.array)?.clone()),
+            MIPMAPPED_ARRAY => {
+                let over = self.arrays.table.get(resource.array)?;
+                Some(over.clone()).filter(|over| over.shape.is_mipmapped())
+            }
             _ => {
-                // The driver may look at the memory.
-                self.activate()?;
                 self.bring_up_to(EVERYTHING)?;
-                check_memory(self, &resource)?;
+                // All memory that it could read.
+                let (address, bytes) = recipe.memory()?.ok_or(CudaError::INVALID_VALUE)?;
+                self.space.locate(address, bytes)?;
                 None
             }
         };
-        let source = source(&resource, over.as_deref())?;
-        let object = TextureObject::new(&self.shared.device, source, sampler, &view)?;
-        let handle = object.handle();
-        self.arrays.textures.insert(handle, Object { object, over });
-        self.tell_memory();
+        let handle = self.make_object(recipe, over)?;
         Ok(Outcome::done(HandleReply { handle }))
     }
 
     fn texture_destroy(&mut self, command: TextureDestroy, _: &[u8]) -> Result<(), CudaError> {
-        if !self.arrays.textures.contains_key(&command.handle) {
-            return Err(CudaError::INVALID_VALUE);
-        }
-        self.drain()?;
-        drop(self.arrays.textures.remove(&command.handle));
-        self.tell_memory();
-        Ok(())
+        destroy_object(self, (Kind::Texture, command.handle))
     }
 
     fn surface_create(
@@ -118,42 +106,44 @@ impl ArrayCommands for Session {
         _: Ticket,
     ) -> Result<Outcome<HandleReply>, CudaError> {
         self.check_new_object()?;
+        self.activate()?;
         let over = self.arrays.table.get(command.array)?.clone();
         if !over.shape.is_for_surfaces() {
             return Err(CudaError::INVALID_VALUE);
         }
-        let object = SurfaceObject::new(&self.shared.device, &over.array, command.level)?;
-        let handle = object.handle();
-        self.arrays.surfaces.insert(handle, Object { object, over: Some(over) });
-        self.tell_memory();
+        let handle = self.make_object(Recipe::Surface(command), Some(over))?;
         Ok(Outcome::done(HandleReply { handle }))
     }
 
     fn surface_destroy(&mut self, command: SurfaceDestroy, _: &[u8]) -> Result<(), CudaError> {
-        if !self.arrays.surfaces.contains_key(&command.handle) {
-            return Err(CudaError::INVALID_VALUE);
-        }
-        self.drain()?;
-        drop(self.arrays.surfaces.remove(&command.handle));
-        self.tell_memory();
-        Ok(())
+        destroy_object(self, (Kind::Surface, command.handle))
     }
+}
+
+fn destroy_object(session: &mut Session, object: (Kind, u64)) -> Result<(), CudaError> {
+    if !session.arrays.objects.contains_key(&object) {
+        return Err(CudaError::INVALID_VALUE);
+    }
+    session.drain()?;
+    drop(session.arrays.objects.remove(&object));
+    session.note_destroyed();
+    Ok(())
 }
 
 /// One end of a copy, all of which is the client's.
 enum Side {
     /// With the length of the range.
     Memory(Pitched, u64),
-    Array(Rc<ClientArray>, CopyEnd),
+    Array(Rc<Here>, CopyEnd),
 }
 
 impl Side {
     fn of(session: &mut Session, end: &CopyEnd, rows: (u64, u64, u64)) -> Result<Self, CudaError> {
         match end.place {
             END_IN_ARRAY => {
-                let array = session.arrays.table.get(end.array)?.clone();
+                let array: &Rc<ClientArray> = session.arrays.table.get(end.array)?;
                 array.shape.check_box(end, rows)?;
-                Ok(Self::Array(array, *end))
+                Ok(Self::Array(array.here()?, *end))
             }
             END_IN_MEMORY => {
                 let memory = pitched(session, end.address, end.pitch, end.height, rows)?;
@@ -185,33 +175,4 @@ impl Side {
             },
         }
     }
-}
-
-/// Whether all memory that a texture could read is the client's.
-fn check_memory(session: &mut Session, resource: &TextureResource) -> Result<(), CudaError> {
-    let &TextureResource { kind, format, channels, address, width, height, pitch, .. } = resource;
-    let element = element_bytes(format, channels).ok_or(CudaError::INVALID_VALUE)?;
-    let bytes = match kind {
-        LINEAR if width >= element => Some(width),
-        PITCHED if width > 0 && height > 0 => {
-            let row_bytes = width.checked_mul(element).ok_or(CudaError::INVALID_VALUE)?;
-            span(pitch, row_bytes, height).filter(|_| pitch >= row_bytes)
-        }
-        _ => None,
-    };
-    session.space.locate(address, bytes.ok_or(CudaError::INVALID_VALUE)?).map(drop)
-}
-
-fn source<'a>(
-    resource: &TextureResource,
-    over: Option<&'a ClientArray>,
-) -> Result<TextureSource<'a>, CudaError> {
-    let &TextureResource { kind, level, format, channels, address, width, height, pitch, .. } = resource;
-    Ok(match (kind, over) {
-        (ARRAY, Some(over)) => TextureSource::Level(&over.array, level),
-        (MIPMAPPED_ARRAY, Some(over)) if over.shape.is_mipmapped() => TextureSource::Levels(&over.array),
-        (LINEAR, None) => TextureSource::Linear { address, format, channels, bytes: width },
-        (PITCHED, None) => TextureSource::Pitched { address, format, channels, width, height, pitch },
-        _ => return Err(CudaError::INVALID_VALUE),
-    })
 }

@@ -5,8 +5,8 @@
 //! they count towards the limit, and hold whatever was in them: whoever takes one overwrites all of it.
 
 mod client;
-pub(crate) mod kept;
 pub(crate) mod neighbours;
+pub(crate) mod taken;
 
 use crate::driver::{Device, PhysicalMemory, PinnedArray};
 use crate::policy::eviction::{self, Eviction, Resident};

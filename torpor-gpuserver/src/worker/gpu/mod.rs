@@ -8,6 +8,7 @@ pub(crate) mod cpu;
 pub(crate) mod digest;
 pub(crate) mod fence;
 pub(crate) mod gpu_time;
+pub(crate) mod handles;
 pub(crate) mod host_store;
 pub(crate) mod images;
 pub(crate) mod ipc;
@@ -28,6 +29,7 @@ use crate::worker::gpu::context_limits::ContextLimits;
 use crate::worker::gpu::cpu::CpuLine;
 use crate::worker::gpu::digest::{DigestBuffer, Digests};
 use crate::worker::gpu::gpu_time::GpuTime;
+use crate::worker::gpu::handles::Handles;
 use crate::worker::gpu::host_store::Store;
 use crate::worker::gpu::images::ImageStore;
 use crate::worker::gpu::ipc::Ipc;
@@ -66,6 +68,8 @@ pub(crate) struct Shared {
     pub(crate) tuning: Tuning,
     /// The GPU's physical memory.
     pub(crate) memory: Arc<GpuMemory>,
+    /// Handles of texture and surface objects.
+    pub(crate) handles: Arc<Handles>,
     /// What clients let each other have.
     pub(crate) ipc: Ipc,
     /// Who is active.
@@ -119,8 +123,10 @@ impl Shared {
         console: Option<Arc<Console>>,
         tuning: Tuning,
     ) -> Self {
+        let memory = Arc::new(GpuMemory::new(&device, &server, &tuning));
         Self {
-            memory: Arc::new(GpuMemory::new(&device, &server, &tuning)),
+            handles: Handles::new(&device, &memory),
+            memory,
             ipc: Ipc::default(),
             turns: Turns::new(tuning.active_clients),
             gpu_time: GpuTime::new(),

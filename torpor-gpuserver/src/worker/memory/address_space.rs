@@ -20,7 +20,7 @@ pub(crate) struct AddressSpace {
     views: BTreeMap<u64, u64>,
     /// Length by address.
     globals: BTreeMap<u64, u64>,
-    /// What the client's arrays count as, which have no addresses.
+    /// What the client's arrays count as, which have no addresses, wherever they are.
     pub(crate) array_bytes: Rc<Cell<u64>>,
     /// The client's host range.
     pub(crate) host: HostMemory,

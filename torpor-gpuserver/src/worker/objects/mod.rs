@@ -1,6 +1,7 @@
 //! What a client's numbers stand for, and what must outlive its work on the GPU.
 
 pub(crate) mod array;
+pub(crate) mod array_layout;
 pub(crate) mod array_shape;
 pub(crate) mod event;
 pub(crate) mod graph;

@@ -224,7 +224,7 @@ impl Session {
             self.begin_turn(line.since);
             return Ok(Step::On(Stage::Arriving(Arriving {
                 since: Instant::now(),
-                missed: !self.space.is_whole(),
+                missed: !self.space.is_whole() || self.away_bytes() > 0,
                 missing: None,
             })));
         }
@@ -270,6 +270,9 @@ impl Session {
     fn arrive_whole(&mut self, arriving: &mut Arriving, short: Option<Instant>) -> Result<Room, Halt> {
         let came = self.swap_in(&mut arriving.missing, short);
         let came = if came == Ok(Room::Granted) { self.renew_banks().map(|()| Room::Granted) } else { came };
+        if came == Ok(Room::Granted) && !self.residency.loading {
+            self.arrays.have_changed |= self.arrays.here_bytes.get() > 0;
+        }
         if came != Ok(Room::Later) {
             let cost = if arriving.missed { arriving.since.elapsed() } else { Duration::ZERO };
             self.residency.tenure.begin(cost);

@@ -1,4 +1,4 @@
-//! Eviction: taking an idle client's memory off the GPU, but for its arrays, which stay.
+//! Eviction: taking an idle client's memory off the GPU, but for arrays that cannot leave.
 
 use crate::chunk::CHUNK_BYTES;
 use crate::worker::mailbox::Wish;
@@ -44,12 +44,26 @@ impl Session {
             self.tell_evicted(bytes, snapshot, unmap_us);
             self.tell_memory();
         }
+        if !self.evict_arrays()? {
+            self.stay_unsaved();
+        }
         Ok(())
     }
 
     /// Saves all of the client's memory, as [`Self::evict`] does, and leaves on the GPU what nobody shares: it is given back when
     /// the client is gone. False if it cannot be saved now.
     pub(crate) fn save_whole(&mut self) -> Result<bool, Halt> {
+        if !self.save_segments()? {
+            return Ok(false);
+        }
+        let is_saved = self.save_arrays()?;
+        if !is_saved {
+            self.stay_unsaved();
+        }
+        Ok(is_saved)
+    }
+
+    fn save_segments(&mut self) -> Result<bool, Halt> {
         if self.space.segments().any(|(_, segment)| segment.shared.is_some()) {
             self.evict()?;
             return Ok(self.space.resident_bytes() == 0);
@@ -107,12 +121,13 @@ impl Session {
     /// ([`SharedSegment::usage`](crate::worker::gpu::ipc::segment::SharedSegment::usage)).
     pub(crate) fn tell_memory(&self) {
         let usage = &self.link.usage;
-        let array_bytes = self.space.array_bytes.get();
-        usage.memory_bytes.store(self.space.resident_alone_bytes() + array_bytes, Ordering::Relaxed);
-        usage.array_bytes.store(array_bytes, Ordering::Relaxed);
+        let here_bytes = self.space.resident_alone_bytes() + self.arrays.here_bytes.get();
+        usage.memory_bytes.store(here_bytes, Ordering::Relaxed);
+        usage.array_bytes.store(self.space.array_bytes.get(), Ordering::Relaxed);
         usage.arrays.store(self.arrays.count(), Ordering::Relaxed);
         usage.allocated_bytes.store(self.space.allocated_bytes(), Ordering::Relaxed);
         let stored = self.space.segments().flat_map(|(_, segment)| segment.stored()).count();
+        let stored = stored + self.arrays.stored.len();
         usage.host_bytes.store(stored as u64 * CHUNK_BYTES, Ordering::Relaxed);
     }
 }

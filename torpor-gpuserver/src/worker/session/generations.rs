@@ -39,7 +39,9 @@ impl Session {
             Content::Stored { place, .. } => Some(place.chunk),
             _ => None,
         });
+        let in_arrays = self.arrays.stored.iter().map(|place| place.chunk);
         stored
+            .chain(in_arrays)
             .chain(self.residency.superseded.iter().copied())
             .for_each(|chunk| *own.entry(chunk).or_default() += 1);
         let surplus = |referred: &Referred| {

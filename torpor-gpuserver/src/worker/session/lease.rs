@@ -44,6 +44,9 @@ impl Session {
                 }
             }
         }
+        for place in &mut self.arrays.stored {
+            *place = *places.get(&place.chunk).ok_or(StoreError::Lost)?;
+        }
         self.residency.lease_lost = false;
         self.give_up_unknown(&referred);
         Ok(())

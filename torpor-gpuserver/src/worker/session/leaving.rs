@@ -22,7 +22,9 @@ impl Session {
         let gift = self.offer_memory();
         shared.delist_released(client);
         shared.server.tell_released(client, state);
-        let Self { space, mut streams, link, .. } = self;
+        let Self { space, arrays, mut streams, link, .. } = self;
+        // Their memory goes first: nobody reads it from here.
+        drop(arrays);
         let (host, memory) = space.take_apart();
         let (range, locked_bytes) = (host.range(), host.locked_bytes());
         shared.anteroom.keep(Left { client, range, locked_bytes, host: Box::new(host) });

@@ -68,7 +68,7 @@ impl Session {
         }
         self.residency.has_changed = false;
         self.tell_memory();
-        Ok(true)
+        self.save_arrays_ahead()
     }
 
     /// Saves chunks. False if the store has no room to spare.

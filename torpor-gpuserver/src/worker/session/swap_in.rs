@@ -78,16 +78,21 @@ impl Session {
             }
         };
         let bytes: u64 = missing.iter().map(|&(_, bytes)| bytes).sum();
-        if bytes == 0 {
+        let (arrays_come, array_bytes) = (self.arrays.are_to_come(), self.away_bytes());
+        if bytes == 0 && !arrays_come {
             self.link.usage.hits.fetch_add(1, Ordering::Relaxed);
             return Ok(Room::Granted);
         }
         let asked = short.unwrap_or_else(Instant::now);
-        let reserved = self.try_reserve(bytes)?;
+        let reserved = self.try_reserve(bytes + array_bytes)?;
         if reserved != Room::Granted {
             return Ok(reserved);
         }
         self.link.usage.swaps.fetch_add(1, Ordering::Relaxed);
+        let rooms = self.rooms_for_arrays();
+        if bytes == 0 {
+            return self.bring_arrays(rooms).map(|()| Room::Granted);
+        }
         // Only now: those that left for this one may have needed the slots. Who finds its memory on another GPU may need none.
         if self.residency.former.is_none()
             && let Err(error) = self.renew_lease()
@@ -116,7 +121,7 @@ impl Session {
         });
         self.residency.touched = Some(Vec::new());
         // Shared memory may lead to the rest, and does not say so.
-        let is_whole = self.residency.whole || self.space.is_shared();
+        let is_whole = self.residency.whole || self.space.is_shared() || arrays_come;
         if self.shared.tuning.swap.is_pipelined() && !is_whole {
             return self.bring_next().map(|()| Room::Granted);
         }
@@ -124,6 +129,9 @@ impl Session {
         let fence = self.streams.fence_setup()?;
         self.wait_for(Vec::from_iter(fence))?;
         self.arrivals.complete();
+        if arrays_come {
+            self.bring_arrays(rooms)?;
+        }
         Ok(Room::Granted)
     }
 

@@ -14,7 +14,7 @@ const STUCK: Duration = Duration::from_secs(1);
 pub(super) struct Client {
     pub(super) link: Arc<Link>,
     pub(super) bytes: u64,
-    /// How much of it stays on the GPU while the client is there: its arrays.
+    /// How much of it stays on the GPU while the client is there: arrays that cannot leave.
     pub(super) kept_bytes: u64,
     pub(super) last_used: u64,
     /// Since when it has been idle, if it is.

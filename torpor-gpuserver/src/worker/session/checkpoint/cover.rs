@@ -159,7 +159,8 @@ impl Session {
 
     /// Whether all of its memory is in the host store, where it is brought if it is time for that.
     fn is_saved(&mut self) -> Result<bool, Halt> {
-        if self.space.resident_bytes() == 0 || !self.residency.has_changed {
+        let is_saved = self.space.resident_bytes() == 0 || !self.residency.has_changed;
+        if is_saved && !self.arrays.have_changed {
             return Ok(true);
         }
         let began = Instant::now();
@@ -196,6 +197,6 @@ impl Session {
             // Others change what it has, and would not make its state void.
             && !self.residency.shares
             && self.images.fixed() == 0
-            && self.arrays.is_empty()
+            && !self.keeps_arrays()
     }
 }

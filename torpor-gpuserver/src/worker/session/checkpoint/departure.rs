@@ -17,7 +17,7 @@ const UNSAVED: &str = "its memory cannot be saved in the host store; the worker'
 const FIXED: &str = "it uses variables of an image that only this GPU's driver can place; the worker's log says which and why";
 
 /// Why a client stays whose kernels know handles of this GPU's driver.
-const ARRAYS: &str = "it has arrays, or texture or surface objects, whose handles are this GPU's driver's; torpor functions counts them";
+const HANDLES: &str = "it has texture or surface objects, and this GPU's driver gives no handle again, as the worker's log says";
 
 /// Why a client stays that has memory or events together with others.
 const SHARES: &str = "it shares memory or events with another process of its function";
@@ -62,8 +62,8 @@ impl Session {
         if self.images.fixed() > 0 {
             return Ok(Departure::Stays(FIXED));
         }
-        if !self.arrays.is_empty() {
-            return Ok(Departure::Stays(ARRAYS));
+        if self.keeps_arrays() {
+            return Ok(Departure::Stays(HANDLES));
         }
         if self.shares_memory() || self.shares_events() {
             return Ok(Departure::Stays(SHARES));

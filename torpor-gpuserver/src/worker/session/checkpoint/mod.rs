@@ -6,10 +6,11 @@
 //! client keeps gives its part ([`Saved`]). The command that waits for its turn goes along; those behind it stay in the ring.
 //! Taking one ends nothing: the client can go on here.
 //!
-//! Limits: a client with variables that the driver placed is no data, nor one with arrays, texture or surface objects, nor one
-//! that shares memory with others.
+//! Limits: a client with variables that the driver placed is no data, nor one with texture or surface objects whose handles no other
+//! GPU would give, nor one that shares memory with others.
 
 mod account;
+mod arrays;
 mod code;
 mod cover;
 mod departure;
@@ -25,6 +26,7 @@ use crate::worker::gpu::context_limits::ContextLimits;
 use crate::worker::mailbox::{LinkUsage, Wish};
 use crate::worker::memory::address_space::AddressSpace;
 use crate::worker::memory::host_range::HostMemory;
+use crate::worker::objects::array::Arrays;
 use crate::worker::objects::event::ClientEvent;
 use crate::worker::objects::graph::Graphs;
 use crate::worker::objects::image::Images;
@@ -63,6 +65,7 @@ impl Session {
             kernels: self.save::<Kernels>()?,
             graphs: self.save::<Graphs>()?,
             segments: self.save::<AddressSpace>()?,
+            arrays: self.save::<Arrays>()?,
             host_pieces: self.save::<HostMemory>()?,
             residency: self.save::<Residency>()?,
             waiting_command: Vec::new(),
@@ -121,6 +124,7 @@ impl Session {
         self.restore::<Graphs>(checkpoint.graphs)?;
         self.restore::<AddressSpace>(checkpoint.segments)?;
         self.restore::<HostMemory>(checkpoint.host_pieces)?;
+        self.restore::<Arrays>(checkpoint.arrays)?;
         self.restore::<Residency>(checkpoint.residency)?;
         self.restore::<LinkUsage>(checkpoint.counts)?;
         self.restore::<Printing>(checkpoint.text)?;

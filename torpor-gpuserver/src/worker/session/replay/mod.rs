@@ -56,7 +56,10 @@ impl Session {
         let leads_to_host = |chunk: &Chunk| {
             chunk.stored.as_ref().is_some_and(|stored| client.reach(&stored.pointers) == Reach::Host)
         };
-        if state.images.iter().any(|image| image.managed_variables.is_some())
+        // By an object a kernel may be led to it as well.
+        let has_objects = state.arrays.as_ref().is_some_and(|arrays| !arrays.objects.is_empty());
+        if has_objects
+            || state.images.iter().any(|image| image.managed_variables.is_some())
             || state.segments.iter().flat_map(|segment| &segment.chunks).any(leads_to_host)
         {
             return Err(Unrepeatable::ReachesHost);

@@ -1,5 +1,5 @@
-//! Memory that the driver takes itself and that stays on the GPU: that of arrays while their client is there, that of the context's
-//! limits as long as the context is.
+//! Memory that the driver takes itself: that of arrays while they are on the GPU, that of the context's limits as long as the context
+//! is.
 
 use super::GpuMemory;
 use crate::driver::PinnedArray;
@@ -19,9 +19,9 @@ const SUCCESSION: Duration = Duration::from_secs(1);
 /// Between two tries meanwhile.
 const SUCCESSION_NAP: Duration = Duration::from_millis(5);
 
-/// A client's part of the GPU's memory that does not leave; given up when dropped.
+/// A client's part of the GPU's memory that the driver has taken, or is about to; given up when dropped.
 #[derive(Debug)]
-pub(crate) struct KeptBytes {
+pub(crate) struct TakenBytes {
     memory: Arc<GpuMemory>,
     client: u64,
     bytes: u64,
@@ -29,35 +29,36 @@ pub(crate) struct KeptBytes {
     all_bytes: Rc<Cell<u64>>,
 }
 
-impl KeptBytes {
-    /// What a client reserved stays on the GPU from now on.
+impl TakenBytes {
+    /// Of what a client reserved.
     pub(crate) fn of_reserved(
         memory: &Arc<GpuMemory>,
         client: u64,
         bytes: u64,
         all_bytes: &Rc<Cell<u64>>,
     ) -> Self {
-        if let Some(client) = lock(&memory.state).clients.get_mut(&client) {
-            client.kept_bytes += bytes;
-        }
         all_bytes.set(all_bytes.get() + bytes);
         Self { memory: memory.clone(), client, bytes, all_bytes: all_bytes.clone() }
     }
 }
 
-impl Drop for KeptBytes {
+impl Drop for TakenBytes {
     fn drop(&mut self) {
         self.all_bytes.set(self.all_bytes.get() - self.bytes);
         let mut state = lock(&self.memory.state);
-        if let Some(client) = state.clients.get_mut(&self.client) {
-            client.kept_bytes -= self.bytes;
-        }
         state.subtract(self.client, self.bytes);
         state.wake_waiting();
     }
 }
 
 impl GpuMemory {
+    /// So much of what a client has does not leave the GPU before the client does.
+    pub(crate) fn set_kept(&self, client: u64, bytes: u64) {
+        if let Some(client) = lock(&self.state).clients.get_mut(&client) {
+            client.kept_bytes = bytes;
+        }
+    }
+
     /// What a client reserved is the context's from now on, and nobody's again.
     pub(crate) fn give_to_context(&self, client: u64, bytes: u64) {
         let mut state = lock(&self.state);
