@@ -1,6 +1,6 @@
 //! The container engine, by Docker's API.
 //!
-//! It is asked for nothing until a function has an image. Then the router learns where it is itself ([`place`]), puts the library
+//! It is asked for nothing until a function has an image. Then the router learns where it is itself ([`mod@place`]), puts the library
 //! where the engine finds it ([`library`]) and removes what a router before it has left ([`labels`]).
 
 mod container;

@@ -1,5 +1,6 @@
 //! Values that say what a container may use.
 
+use crate::server::settings::FunctionSection;
 use crate::server::size::ByteSize;
 use serde::de::{Deserialize, Deserializer, Error};
 use std::num::NonZeroU16;
@@ -31,6 +32,23 @@ impl<'de> Deserialize<'de> for Cpus {
         Err(D::Error::custom(format_args!(
             "{cpus} is no number of processors: give 0.01 or more, such as 1.5"
         )))
+    }
+}
+
+impl FunctionSection {
+    /// A key of it that only containers have, if there is one.
+    #[must_use]
+    pub fn container_key(&self) -> Option<&'static str> {
+        let keys = [
+            ("container_port", self.container_port.is_some()),
+            ("container_memory", self.container_memory.is_some()),
+            ("cpus", self.cpus.is_some()),
+            ("pids_limit", self.pids_limit.is_some()),
+            ("user", self.user.is_some()),
+            ("read_only", self.read_only.is_some()),
+            ("volumes", self.volumes.is_some()),
+        ];
+        keys.into_iter().find_map(|(key, is_there)| is_there.then_some(key))
     }
 }
 
@@ -72,7 +90,7 @@ mod tests {
         assert_eq!(section.cpus.unwrap().nano(), 1_500_000_000);
         assert_eq!(section.container_port.unwrap().get(), 80);
         assert_eq!(
-            read("cpus = 2").unwrap().functions.values().next().unwrap().cpus.unwrap().nano(),
+            read("image = 'any'\ncpus = 2").unwrap().functions.values().next().unwrap().cpus.unwrap().nano(),
             2_000_000_000
         );
         for (text, words) in [
@@ -85,5 +103,15 @@ mod tests {
             let error = read(text).unwrap_err();
             assert!(error.contains(words), "{error}");
         }
+    }
+
+    #[test]
+    fn what_limits_containers_needs_an_image() {
+        let parse = |text: &str| SettingsFile::parse(text, Path::new("torpor.toml"));
+        let refused = parse("[functions.f]\ncommand = ['a']\ncpus = 2").unwrap_err().to_string();
+        assert!(refused.starts_with("torpor.toml: functions.f.cpus is of containers"), "{refused}");
+        parse("[functions.f]\nimage = 'i'\ncpus = 2").unwrap();
+        parse("[defaults]\nimage = 'i'\n[functions.f]\ncpus = 2").unwrap();
+        parse("[defaults]\ncpus = 2\n[functions.f]\ncommand = ['a']").unwrap();
     }
 }

@@ -53,6 +53,18 @@ pub enum FileError {
         /// The key and what is wrong with it.
         problem: String,
     },
+    /// It limits what is not there.
+    #[error(
+        "{path}: functions.{function}.{key} is of containers, and the function has no image: give it one, or take the key away"
+    )]
+    NoContainer {
+        /// The file.
+        path: PathBuf,
+        /// Whose key.
+        function: String,
+        /// Which key.
+        key: &'static str,
+    },
 }
 
 impl SettingsFile {
@@ -79,7 +91,7 @@ impl SettingsFile {
     /// Reads the text of a file; `path` is for the error alone.
     ///
     /// # Errors
-    /// [`FileError::Wrong`].
+    /// [`FileError::Wrong`], or [`FileError::NoContainer`].
     pub fn parse(text: &str, path: &Path) -> Result<Self, FileError> {
         let wrong = |key: &str, error: &toml::de::Error| {
             let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or("");
@@ -89,8 +101,18 @@ impl SettingsFile {
             FileError::Wrong { path: path.to_owned(), line, problem }
         };
         let document = toml::Deserializer::parse(text).map_err(|error| wrong("", &error))?;
-        serde_path_to_error::deserialize(document)
-            .map_err(|error| wrong(&error.path().to_string(), error.inner()))
+        let file: Self = serde_path_to_error::deserialize(document)
+            .map_err(|error| wrong(&error.path().to_string(), error.inner()))?;
+        for (name, function) in &file.functions {
+            if function.image.is_none()
+                && file.defaults.image.is_none()
+                && let Some(key) = function.container_key()
+            {
+                let (path, function) = (path.to_owned(), name.0.clone());
+                return Err(FileError::NoContainer { path, function, key });
+            }
+        }
+        Ok(file)
     }
 }
 
