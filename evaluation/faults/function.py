@@ -1,7 +1,10 @@
 """A program.py that runs as a function of a server."""
 
+import contextlib
+import os
 import pathlib
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -51,5 +54,8 @@ class Function:
         assert said[0] == "answer" and said[2] == "ok", (self.name, said)
 
     def end(self):
+        # The program, and whoever has started it.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
         self.process.kill()
         self.process.wait()

@@ -44,6 +44,9 @@ class Kind:
         """What there has to be on this machine: yields further options of the server. So many functions will have so much state."""
         yield []
 
+    def prepare(self, server, culprit):
+        """What takes a while, and happens before others are in the middle of something."""
+
     def do(self, server, culprit):
         said = culprit.ask("fault", self.name)
         began, code = float(said[1]), int(said[2])
@@ -86,8 +89,10 @@ class ClientKilled(Kind):
         super().__init__(name)
         self.verb = verb
 
-    def do(self, server, culprit):
+    def prepare(self, server, culprit):
         culprit.ask(self.verb)
+
+    def do(self, server, culprit):
         time.sleep(MOMENT)
         began = time.monotonic()
         os.kill(culprit.pid, signal.SIGKILL)
@@ -113,11 +118,13 @@ class WorkerKilled(Kind):
     kernel_timeout = None
     is_active = True
 
-    def do(self, server, culprit):
+    def prepare(self, server, culprit):
         culprit.ask("begin")
-        pid = server.ask("gpus")[0]["worker_pid"]
+        self.pid = server.ask("gpus")[0]["worker_pid"]
+
+    def do(self, server, culprit):
         began = time.monotonic()
-        os.kill(pid, signal.SIGKILL)
+        os.kill(self.pid, signal.SIGKILL)
         return began, "(an operator)"
 
 
@@ -153,8 +160,10 @@ class StoreFull(Kind):
         self.grows_mib = pool_mib - mib
         return ["--host-slab", f"{slab_mib}MiB", "--host-pool", f"{pool_mib}MiB"]
 
-    def do(self, server, culprit):
+    def prepare(self, server, culprit):
         culprit.ask("grow", str(self.grows_mib))
+
+    def do(self, server, culprit):
         began = time.monotonic()
         self.leaving = threading.Thread(target=self.unload, args=[server])
         self.leaving.start()
