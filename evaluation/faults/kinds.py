@@ -99,17 +99,17 @@ class ClientKilled(Kind):
         return began, "(it is gone)"
 
 
-class ClientKilledWaiting(Kind):
+class ClientKilledWaiting(ClientKilled):
     """The same while another function has the GPU."""
 
-    kernel_timeout = None
+    is_active = False
+
+    def prepare(self, server, culprit):
+        """Others have to have the GPU before."""
 
     def do(self, server, culprit):
-        culprit.tell("answer")
-        time.sleep(MOMENT)
-        began = time.monotonic()
-        os.kill(culprit.pid, signal.SIGKILL)
-        return began, "(it is gone)"
+        culprit.tell(self.verb)
+        return super().do(server, culprit)
 
 
 class WorkerKilled(Kind):
@@ -198,5 +198,5 @@ class SpillFull(StoreFull):
 
 KINDS = {kind.name: kind for kind in [
     Kind("illegal"), Kind("misaligned"), Kind("assert"), StackOverflow("stack-overflow"), Endless("endless"), OutOfMemory("out-of-memory"),
-    ClientKilled("client-killed", "begin"), ClientKilled("client-killed-in-copy", "copy"), ClientKilledWaiting("client-killed-waiting"),
+    ClientKilled("client-killed", "begin"), ClientKilled("client-killed-in-copy", "copy"), ClientKilledWaiting("client-killed-waiting", "answer"),
     WorkerKilled("worker-killed"), ServerKilled("server-killed"), StoreFull("store-full"), SpillFull("spill-full")]}

@@ -19,47 +19,9 @@ pub const LAYERED: u32 = 1;
 pub const SURFACE: u32 = 2;
 pub const CUBEMAP: u32 = 4;
 
-/// `fetch(u32 *out, texture, u32 width)`: the elements of a texture in two dimensions, one a thread; `write(surface, u32 row)`
+/// `fetch_2d(u32 *out, texture, u32 width)`: the elements of a texture in two dimensions, one a thread; `write(surface, u32 row)`
 /// writes the number of each thread into a row.
-const PTX: &str = "
-.version 8.0
-.target sm_80
-.address_size 64
-
-.visible .entry fetch(.param .u64 out, .param .u64 texture, .param .u64 width)
-{
-    .reg .b32 %r<10>;
-    .reg .f32 %f<8>;
-    .reg .b64 %d<6>;
-    ld.param.u64 %d1, [out];
-    ld.param.u64 %d2, [texture];
-    ld.param.u32 %r2, [width];
-    mov.u32 %r1, %tid.x;
-    rem.u32 %r3, %r1, %r2;
-    div.u32 %r4, %r1, %r2;
-    cvt.rn.f32.u32 %f1, %r3;
-    cvt.rn.f32.u32 %f2, %r4;
-    add.f32 %f1, %f1, 0f3F000000;
-    add.f32 %f2, %f2, 0f3F000000;
-    tex.2d.v4.u32.f32 {%r5, %r6, %r7, %r8}, [%d2, {%f1, %f2}];
-    mul.wide.u32 %d3, %r1, 4;
-    add.s64 %d4, %d1, %d3;
-    st.global.u32 [%d4], %r5;
-    ret;
-}
-
-.visible .entry write(.param .u64 surface, .param .u64 row)
-{
-    .reg .b32 %r<4>;
-    .reg .b64 %d<3>;
-    ld.param.u64 %d1, [surface];
-    ld.param.u32 %r3, [row];
-    mov.u32 %r1, %tid.x;
-    shl.b32 %r2, %r1, 2;
-    sust.b.2d.b32.trap [%d1, {%r2, %r3}], {%r1};
-    ret;
-}
-";
+const PTX: &str = include_str!("../../../torpor-simgpu/tests/arrays.ptx");
 
 pub const FETCH: u32 = 21;
 pub const WRITE: u32 = 22;
@@ -144,7 +106,7 @@ pub fn over(kind: u32, array: u32) -> TextureCreate {
 
 pub fn load(client: &mut Client) {
     client.load_image(9, &[PTX.as_bytes(), &[0]].concat()).unwrap();
-    client.resolve(9, FETCH, "fetch").unwrap();
+    client.resolve(9, FETCH, "fetch_2d").unwrap();
     client.resolve(9, WRITE, "write").unwrap();
 }
 

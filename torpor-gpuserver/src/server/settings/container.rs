@@ -110,6 +110,7 @@ mod tests {
         let parse = |text: &str| SettingsFile::parse(text, Path::new("torpor.toml"));
         let refused = parse("[functions.f]\ncommand = ['a']\ncpus = 2").unwrap_err().to_string();
         assert!(refused.starts_with("torpor.toml: functions.f.cpus is of containers"), "{refused}");
+        parse("[defaults]\nimage = 'i'\n[functions.f]\nimage = ''\ncpus = 2").unwrap_err();
         parse("[functions.f]\nimage = 'i'\ncpus = 2").unwrap();
         parse("[defaults]\nimage = 'i'\n[functions.f]\ncpus = 2").unwrap();
         parse("[defaults]\ncpus = 2\n[functions.f]\ncommand = ['a']").unwrap();

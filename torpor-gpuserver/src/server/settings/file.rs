@@ -104,8 +104,8 @@ impl SettingsFile {
         let file: Self = serde_path_to_error::deserialize(document)
             .map_err(|error| wrong(&error.path().to_string(), error.inner()))?;
         for (name, function) in &file.functions {
-            if function.image.is_none()
-                && file.defaults.image.is_none()
+            let image = function.image.as_ref().or(file.defaults.image.as_ref());
+            if image.is_none_or(String::is_empty)
                 && let Some(key) = function.container_key()
             {
                 let (path, function) = (path.to_owned(), name.0.clone());
