@@ -31,8 +31,8 @@ pub enum CubinKernels {
 /// Which handles texture and surface objects have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ObjectHandles {
-    /// The lowest that is free.
-    Lowest,
+    /// The lowest that is free in the word of the last one, or in the next word, as drivers do.
+    InWord,
     /// One that was never given out.
     New,
 }
@@ -74,7 +74,7 @@ pub enum ConfigError {
     #[error("TORPOR_SIMGPU_CUBINS is `{0}`: give `refuse` or `skip`")]
     Cubins(String),
     /// The handles.
-    #[error("TORPOR_SIMGPU_HANDLES is `{0}`: give `lowest` or `new`")]
+    #[error("TORPOR_SIMGPU_HANDLES is `{0}`: give `in-word` or `new`")]
     Handles(String),
     /// The checks.
     #[error("TORPOR_SIMGPU_CHECKS names `{0}`: give a list of {names}, or `all`", names = Checks::NAMES.join(", "))]
@@ -119,7 +119,7 @@ impl Config {
             Some(other) => return Err(ConfigError::Cubins(other.to_owned())),
         };
         let object_handles = match set("TORPOR_SIMGPU_HANDLES").as_deref().map(str::trim) {
-            None | Some("lowest") => ObjectHandles::Lowest,
+            None | Some("in-word") => ObjectHandles::InWord,
             Some("new") => ObjectHandles::New,
             Some(other) => return Err(ConfigError::Handles(other.to_owned())),
         };

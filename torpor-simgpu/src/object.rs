@@ -1,7 +1,7 @@
-//! Texture and surface objects by their handles: small numbers that both kinds share, as kernels find both in one list. The
-//! lowest that is free is given out, or one that never was ([`ObjectHandles`]).
+//! Texture and surface objects by their handles: small numbers that both kinds share, as kernels find both in one list.
+//! [`ObjectHandles`] says which one is given out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::config::ObjectHandles;
@@ -17,13 +17,25 @@ pub enum Object {
     Surface(Arc<Surface>),
 }
 
+/// How many handles there are, and how many of them are looked through before the next ones (an H100 with driver 580).
+const ALL: u64 = 1 << 17;
+const WORD: u64 = 64;
+
 #[derive(Debug, Default)]
 struct Entries {
     taken: BTreeMap<u64, Object>,
-    /// Handles that were given out before.
-    free: BTreeSet<u64>,
-    /// The highest that was given out.
+    /// The last that was given out, and the highest.
     last: u64,
+    highest: u64,
+}
+
+impl Entries {
+    /// The lowest that is free in the word of the last one, or in the next word that has one.
+    fn in_word(&self) -> Option<u64> {
+        let first = self.last.saturating_sub(1) / WORD * WORD;
+        let mut all = (first..ALL).chain(0..first).map(|index| index + 1);
+        all.find(|handle| !self.taken.contains_key(handle))
+    }
 }
 
 /// All objects of the machine.
@@ -48,16 +60,19 @@ impl Objects {
     }
 
     /// Adds an object; returns its handle.
-    pub fn add(&self, object: Object) -> u64 {
+    ///
+    /// # Errors
+    /// Out of memory, if there are none left.
+    pub fn add(&self, object: Object) -> Result<u64> {
         let mut entries = self.write();
-        let free = match self.handles {
-            ObjectHandles::Lowest => entries.free.pop_first(),
-            ObjectHandles::New => None,
+        let handle = match self.handles {
+            ObjectHandles::InWord => entries.in_word().ok_or(CudaError::OUT_OF_MEMORY)?,
+            ObjectHandles::New => entries.highest + 1,
         };
-        let handle = free.unwrap_or(entries.last + 1);
-        entries.last = entries.last.max(handle);
+        entries.last = handle;
+        entries.highest = entries.highest.max(handle);
         entries.taken.insert(handle, object);
-        handle
+        Ok(handle)
     }
 
     /// The texture object behind a handle.
@@ -78,20 +93,14 @@ impl Objects {
 
     /// Takes one out.
     pub fn remove(&self, handle: u64) {
-        let mut entries = self.write();
-        if entries.taken.remove(&handle).is_some() {
-            entries.free.insert(handle);
-        }
+        self.write().taken.remove(&handle);
     }
 
     /// Takes out all of a device.
     pub fn remove_all(&self, device: usize) {
-        let mut entries = self.write();
-        let removed = entries.taken.extract_if(.., |_, object| match object {
-            Object::Texture(texture) => texture.device == device,
-            Object::Surface(surface) => surface.array.device == device,
+        self.write().taken.retain(|_, object| match object {
+            Object::Texture(texture) => texture.device != device,
+            Object::Surface(surface) => surface.array.device != device,
         });
-        let removed: Vec<_> = removed.map(|(handle, _)| handle).collect();
-        entries.free.extend(removed);
     }
 }

@@ -112,7 +112,7 @@ pub fn create(
     }
     let source = source(machine, &resource)?;
     let texture = Texture { device, source, sampler, resource, view };
-    handle.set(machine.objects.add(Object::Texture(Arc::new(texture))))
+    handle.set(machine.objects.add(Object::Texture(Arc::new(texture)))?)
 }
 
 pub fn destroy(machine: &Machine, handle: u64) -> Result {
@@ -141,7 +141,7 @@ pub fn create_surface(machine: &Machine, handle: Out<u64>, resource: In<Resource
     if !array.is_for_surfaces() {
         return Err(CudaError::INVALID_VALUE);
     }
-    handle.set(machine.objects.add(Object::Surface(Arc::new(Surface { array, resource }))))
+    handle.set(machine.objects.add(Object::Surface(Arc::new(Surface { array, resource })))?)
 }
 
 pub fn destroy_surface(machine: &Machine, handle: u64) -> Result {

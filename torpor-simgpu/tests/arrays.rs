@@ -189,7 +189,7 @@ fn objects_are_over_arrays_and_memory() {
 
 #[test]
 fn an_object_has_the_lowest_handle_that_is_free_or_a_new_one() {
-    for setting in ["lowest", "new"] {
+    for setting in ["in-word", "new"] {
         let name = "an_object_has_the_lowest_handle_that_is_free_or_a_new_one";
         passes(name, &[("HANDLES", setting)], || {
             use_device(0);
@@ -206,8 +206,17 @@ fn an_object_has_the_lowest_handle_that_is_free_or_a_new_one() {
             assert_eq!(cuTexObjectDestroy(first), SUCCESS);
             let mut surface = 0;
             assert_eq!(cuSurfObjectCreate(&mut surface, &over(0, &[array])), SUCCESS);
-            let reused = std::env::var("TORPOR_SIMGPU_HANDLES").is_ok_and(|setting| setting == "lowest");
+            let reused = std::env::var("TORPOR_SIMGPU_HANDLES").is_ok_and(|setting| setting == "in-word");
             assert_eq!(surface, if reused { first } else { second + 1 });
+            if reused {
+                let word: Vec<u64> = (second..64).map(|_| texture()).collect();
+                assert_eq!((word.len() as u64, word.last()), (64 - second, Some(&64)));
+                assert_eq!(cuTexObjectDestroy(first + 1), SUCCESS);
+                assert_eq!(texture(), first + 1, "the word has one again");
+                assert_eq!(texture(), 65);
+                assert_eq!(cuTexObjectDestroy(first + 1), SUCCESS);
+                assert_eq!(texture(), 66, "the last word is another one now");
+            }
         });
     }
 }

@@ -19,7 +19,7 @@ use torpor_proto::error::CudaError;
 /// Arrays of a client.
 pub(crate) const MOST_ARRAYS: u32 = 4096;
 
-/// Texture and surface objects of a client: all clients of a GPU have about a million together.
+/// Texture and surface objects of a client: all clients of a GPU have 131,072 together.
 pub(crate) const MOST_OBJECTS: usize = 16_384;
 
 /// `CUresourcetype`

@@ -1,36 +1,18 @@
 //! Handles of texture and surface objects. They are the driver's own, for kernels are given them, and a client's objects have the
-//! same ones wherever it goes: while an object is away, another one that is nobody's keeps its handle, and at the next GPU objects
-//! are made until one has it.
+//! same ones wherever it goes: while an object is away its handle is nobody else's, and at its return, and at the next GPU, objects are
+//! made until one has it ([`list`]).
 //!
-//! Which one an object gets first is chosen by client, so that two that come from different GPUs do not have the same
-//! ([`list`]). That the driver gives handles again is believed after a look at the first ones; if it does not, clients with objects
-//! stay where they are.
+//! That the driver gives handles again is believed once it was seen; until then clients with objects stay where they are.
 
 mod list;
 
 use crate::driver::{Array, Device, SurfaceObject, TextureObject, TextureSource};
 use crate::worker::gpu::memory::GpuMemory;
 use crate::worker::sync::lock;
-use list::{List, Numbered};
+use list::{A_LOOK, ALL, List, Numbered, find};
 use std::sync::{Arc, Mutex, MutexGuard};
 use torpor_proto::command::{ArrayCreate, ResourceView, Sampler};
 use torpor_proto::error::CudaError;
-
-/// What the GPU finds by a handle has an index of so many bits. Higher numbers say something else, too.
-const MOST: u64 = 1 << 20;
-
-/// Not how spares are read: between elements, and clamped.
-const SMOOTH: Sampler = Sampler {
-    address_modes: [1; 3],
-    filter: 1,
-    flags: 0,
-    max_anisotropy: 0,
-    level_filter: 0,
-    level_bias: 0,
-    level_least: 0,
-    level_most: 0,
-    border: [0; 4],
-};
 
 /// Kinds of objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -39,15 +21,6 @@ pub(crate) enum Kind {
     Texture,
     /// Surface objects.
     Surface,
-}
-
-impl Kind {
-    fn other(self) -> Self {
-        match self {
-            Self::Texture => Self::Surface,
-            Self::Surface => Self::Texture,
-        }
-    }
 }
 
 /// An object of the driver's.
@@ -68,13 +41,15 @@ impl Numbered for Object {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
-    list: List<Object>,
-    /// What objects that are nobody's are over, once there are some.
+    list: List,
+    /// What the objects are over by which the driver is looked at.
     nothing: Option<Arc<Array>>,
-    /// Whether the driver gives handles again, once that is known.
-    come_again: Option<bool>,
+    /// Whether the driver was seen to give a handle again.
+    come_again: bool,
+    /// Whether it was looked at.
+    is_known: bool,
 }
 
 /// All handles of a GPU.
@@ -117,13 +92,13 @@ impl From<Unobtainable> for CudaError {
 impl Handles {
     /// None is given out.
     pub(crate) fn new(device: &Arc<Device>, memory: &Arc<GpuMemory>) -> Arc<Self> {
-        let state = State { list: List::new(), nothing: None, come_again: None };
-        Arc::new(Self { device: device.clone(), memory: memory.clone(), state: Mutex::new(state) })
+        Arc::new(Self { device: device.clone(), memory: memory.clone(), state: Mutex::default() })
     }
 
     /// Whether an object can have the same handle again. It can while there are none.
     pub(crate) fn come_again(&self) -> bool {
-        lock(&self.state).come_again != Some(false)
+        let state = lock(&self.state);
+        state.come_again || !state.is_known
     }
 
     /// Makes a client's object, with a handle that is nobody else's.
@@ -132,107 +107,91 @@ impl Handles {
     /// The driver's.
     pub(crate) fn make(
         self: &Arc<Self>,
-        (client, kind): (u64, Kind),
+        client: u64,
         make: impl Fn() -> Result<Object, CudaError>,
     ) -> Result<Handle, CudaError> {
-        let mut state = self.lock()?;
-        let nothing = state.nothing.clone();
-        let chosen = if state.come_again == Some(true) { state.list.choose(client) } else { None };
-        let made = match chosen {
-            Some(number) => state.list.make((kind, number), |kind| self.spare(&nothing, kind), &make)?,
-            None => None,
-        };
-        let object = match made {
-            Some(made) => made,
-            None => make()?,
-        };
-        let number = object.number();
-        state.list.own(number);
-        let body = Some(object);
-        Ok(Handle { handles: self.clone(), kind, number, body, is_filled: true })
+        let object = self.lock()?.list.make(client, make)?;
+        Ok(Handle { handles: self.clone(), number: object.number(), object: Some(object) })
     }
 
     /// Keeps a handle for a client's object that is still to be made here.
     ///
     /// # Errors
     /// [`Unobtainable`].
-    pub(crate) fn claim(self: &Arc<Self>, kind: Kind, number: u64) -> Result<Handle, Unobtainable> {
+    pub(crate) fn claim(self: &Arc<Self>, number: u64) -> Result<Handle, Unobtainable> {
         let mut state = self.lock()?;
-        if state.come_again == Some(false) {
+        if !state.come_again {
             return Err(Unobtainable::NotGiven);
         }
         if !state.list.own(number) {
             return Err(Unobtainable::Taken);
         }
-        let nothing = state.nothing.clone();
-        let blank = state.list.blank((kind, number), |kind| self.spare(&nothing, kind));
-        if !matches!(blank, Ok(Some(_))) {
-            state.list.disown(number);
-        }
-        let body = Some(blank?.ok_or(Unobtainable::NotGiven)?);
-        Ok(Handle { handles: self.clone(), kind, number, body, is_filled: false })
+        Ok(Handle { handles: self.clone(), number, object: None })
     }
 
-    /// Locks, and looks at the driver first if nobody has.
+    /// Locks, and looks at the driver unless it is known to give handles again: that is not seen while a kernel runs for long.
     fn lock(&self) -> Result<MutexGuard<'_, State>, CudaError> {
         let mut state = lock(&self.state);
-        if state.come_again.is_some() {
+        if state.come_again {
             return Ok(state);
         }
-        let made =
-            ArrayCreate { format: 1, channels: 1, flags: 2, width: 16, height: 16, ..ArrayCreate::default() };
-        let nothing = Some(Arc::new(self.memory.make(|| Array::new(&self.device, &made))?));
-        let mut numbers = Vec::new();
-        for kind in [Kind::Texture, Kind::Surface] {
-            // How a texture is read must not be in its handle.
-            let samplers = [Sampler::default(), SMOOTH];
-            let made =
-                samplers.map(|sampler| self.blank(&nothing, kind, sampler).map(|object| object.number()));
-            let kept = self.spare(&nothing, kind)?;
-            for number in made {
-                numbers.push([number?, kept.number()]);
+        let nothing = match state.nothing.take() {
+            Some(nothing) => nothing,
+            None => {
+                let small = ArrayCreate {
+                    format: 1,
+                    channels: 1,
+                    flags: 2,
+                    width: 16,
+                    height: 16,
+                    ..ArrayCreate::default()
+                };
+                Arc::new(self.memory.make(|| Array::new(&self.device, &small))?)
             }
-            state.list.keep(kind, kept);
+        };
+        let mut come_again = true;
+        for kind in [Kind::Texture, Kind::Surface] {
+            let blank = || self.blank(&nothing, kind);
+            let number = blank()?.number();
+            let again = find(number, A_LOOK, blank)?.is_some();
+            tracing::debug!(
+                ?kind,
+                number,
+                again,
+                "a handle of a texture or surface object, and whether it came again"
+            );
+            come_again &= again;
         }
-        let come_again = numbers.iter().all(|[first, again]| first == again && *first <= MOST);
-        tracing::debug!(?numbers, come_again, "the first handles of texture and surface objects");
-        if !come_again {
+        if !come_again && !state.is_known {
             tracing::warn!(
-                ?numbers,
-                "this driver gives no handle of a texture or surface object again: functions that have such objects stay on \
-                 this GPU, with their arrays"
+                "this driver gives no handle of a texture or surface object again so far: functions that have such objects stay on this \
+                 GPU, with their arrays"
             );
         }
-        state.nothing = nothing;
-        state.come_again = Some(come_again);
+        state.nothing = (!come_again).then_some(nothing);
+        (state.come_again, state.is_known) = (come_again, true);
         Ok(state)
     }
 
     /// An object that is nobody's.
-    fn spare(&self, nothing: &Option<Arc<Array>>, kind: Kind) -> Result<Object, CudaError> {
-        self.blank(nothing, kind, Sampler::default())
-    }
-
-    fn blank(&self, nothing: &Option<Arc<Array>>, kind: Kind, sampler: Sampler) -> Result<Object, CudaError> {
-        let nothing = nothing.as_ref().ok_or(CudaError::NOT_INITIALIZED)?;
+    fn blank(&self, nothing: &Arc<Array>, kind: Kind) -> Result<Object, CudaError> {
         Ok(match kind {
             Kind::Texture => {
                 let (over, view) = (TextureSource::Level(nothing, 0), ResourceView::default());
-                Object::Texture(TextureObject::new(&self.device, over, sampler, &view)?)
+                Object::Texture(TextureObject::new(&self.device, over, Sampler::default(), &view)?)
             }
             Kind::Surface => Object::Surface(SurfaceObject::new(&self.device, nothing, 0)?),
         })
     }
 }
 
-/// A handle that is a client's, given up when dropped. The object that has it is the client's, or is nobody's and keeps it.
+/// A handle that is a client's, given up when dropped.
 #[derive(Debug)]
 pub(crate) struct Handle {
     handles: Arc<Handles>,
-    kind: Kind,
     number: u64,
-    body: Option<Object>,
-    is_filled: bool,
+    /// The client's, unless it is away.
+    object: Option<Object>,
 }
 
 impl Handle {
@@ -243,7 +202,7 @@ impl Handle {
 
     /// Whether the client's object has it.
     pub(crate) fn is_filled(&self) -> bool {
-        self.is_filled
+        self.object.is_some()
     }
 
     /// Makes the client's object.
@@ -251,45 +210,24 @@ impl Handle {
     /// # Errors
     /// [`Unobtainable`]: the object is still to be made then.
     pub(crate) fn fill(&mut self, make: impl Fn() -> Result<Object, CudaError>) -> Result<(), Unobtainable> {
-        if self.is_filled {
-            return Ok(());
+        if self.object.is_none() {
+            // Nobody else makes one meanwhile.
+            let _state = self.handles.lock()?;
+            self.object = Some(find(self.number, ALL, make)?.ok_or(Unobtainable::NotGiven)?);
         }
-        let mut state = self.handles.lock()?;
-        if let Some(blank) = self.body.take() {
-            state.list.keep(self.kind, blank);
-        }
-        let nothing = state.nothing.clone();
-        let spare = |kind| self.handles.spare(&nothing, kind);
-        let made = state.list.make((self.kind, self.number), spare, make)?;
-        self.body = Some(made.ok_or(Unobtainable::NotGiven)?);
-        self.is_filled = true;
         Ok(())
     }
 
     /// The client's object is no more; its handle is kept.
-    ///
-    /// # Errors
-    /// [`Unobtainable`]: the handle is tried for again when the object is made.
-    pub(crate) fn empty(&mut self) -> Result<(), Unobtainable> {
-        if !std::mem::take(&mut self.is_filled) {
-            return Ok(());
-        }
-        let mut state = self.handles.lock()?;
-        self.body = None;
-        let nothing = state.nothing.clone();
-        let spare = |kind| self.handles.spare(&nothing, kind);
-        self.body = state.list.blank((self.kind, self.number), spare)?;
-        if self.body.is_some() { Ok(()) } else { Err(Unobtainable::NotGiven) }
+    pub(crate) fn empty(&mut self) {
+        self.object = None;
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
         let mut state = lock(&self.handles.state);
-        match self.body.take() {
-            Some(blank) if !self.is_filled => state.list.keep(self.kind, blank),
-            object => drop(object),
-        }
+        self.object = None;
         state.list.disown(self.number);
     }
 }

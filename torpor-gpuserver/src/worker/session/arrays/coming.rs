@@ -71,7 +71,10 @@ impl Session {
         let fence = self.streams.fence_setup()?;
         self.wait_for(Vec::from_iter(fence))?;
         let device = self.shared.device.clone();
-        for object in self.arrays.objects.values_mut() {
+        // In the order in which the driver gives them.
+        let mut objects: Vec<_> = self.arrays.objects.values_mut().collect();
+        objects.sort_unstable_by_key(|object| object.handle.number());
+        for object in objects {
             let here = object.over.as_ref().map(|over| over.here()).transpose()?;
             let (recipe, handle) = (&object.recipe, &mut object.handle);
             if let Some((address, bytes)) = recipe.memory()?

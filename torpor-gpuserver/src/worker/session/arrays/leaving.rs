@@ -154,16 +154,8 @@ impl Session {
 
     /// Takes the arrays off the GPU, which has done with them; handles of objects over them are kept.
     pub(super) fn take_arrays_away(&mut self) {
-        for object in self.arrays.objects.values_mut().filter(|object| object.over.is_some()) {
-            if let Err(error) = object.handle.empty() {
-                let (client, handle) = (self.link.client, object.handle.number());
-                tracing::warn!(
-                    client,
-                    handle,
-                    "the handle of a texture or surface object is given up for now: {error}"
-                );
-            }
-        }
+        let over_arrays = self.arrays.objects.values_mut().filter(|object| object.over.is_some());
+        over_arrays.for_each(|object| object.handle.empty());
         self.arrays.all().iter().for_each(|(_, array)| array.set_here(None));
         self.note_arrays();
     }

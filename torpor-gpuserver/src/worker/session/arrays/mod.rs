@@ -74,7 +74,7 @@ impl Session {
         let here = over.as_ref().map(|over| over.here()).transpose()?;
         let (device, kind) = (&self.shared.device, recipe.kind());
         let make = || recipe.make(device, here.as_deref());
-        let handle = self.shared.handles.make((self.link.client, kind), make)?;
+        let handle = self.shared.handles.make(self.link.client, make)?;
         let number = handle.number();
         self.arrays.objects.insert((kind, number), ClientObject { handle, recipe, over });
         self.note_arrays();

@@ -66,7 +66,7 @@ impl Saved for Arrays {
                 arrays::object::Made::Texture(made) => Recipe::Texture(command(&made)?),
                 arrays::object::Made::Surface(made) => Recipe::Surface(command(&made)?),
             };
-            let claimed = session.shared.handles.claim(recipe.kind(), handle);
+            let claimed = session.shared.handles.claim(handle);
             let claimed = claimed.inspect_err(|why| tell_unobtainable(session, *why));
             let object = ClientObject { handle: claimed.map_err(CudaError::from)?, recipe, over };
             session.arrays.objects.insert((recipe.kind(), handle), object);
