@@ -26,7 +26,11 @@ class Function:
             remoted(server, name) + [sys.executable, str(HERE / "program.py"), name, str(mib), *words],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=open(logs / f"{server.log.stem}.{name}.log", "w"), text=True)
         self.lines = queue.Queue()
+        self.pid = None
         threading.Thread(target=self.read, daemon=True).start()
+
+    def is_ready(self):
+        """Waits until it is."""
         self.pid = int(self.hear()[1])
 
     def read(self):
@@ -55,7 +59,8 @@ class Function:
 
     def end(self):
         # The program, and whoever has started it.
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+        if self.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
         self.process.kill()
         self.process.wait()

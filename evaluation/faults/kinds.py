@@ -68,6 +68,11 @@ class StackOverflow(Kind):
 
     simulated_faults = "launch:overflow:stack-overflow"
 
+    def prepare(self, server, culprit):
+        """Its first kernel with a stack waits for the kernels of all, and whoever else says something to the driver waits with it."""
+        said = culprit.ask("prepare")
+        assert said[0] == "prepared", said
+
 
 class OutOfMemory(Kind):
     """A function asks for memory until there is none, whoever has to leave for that."""

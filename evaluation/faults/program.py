@@ -7,6 +7,7 @@ ready PID; then, for each line:
   begin           posts a request whose first kernel lasts until `end` says so: begun TIME. It waits for a word on the GPU, or, if the
                   program was told `mapped`, for one in page-locked memory
   end             ends that, waits for it: answer or error, as above
+  prepare         what a stack overflow needs: prepared TIME
   fault KIND      illegal, misaligned, assert, endless or stack-overflow: fault TIME CODE once every later call fails;
                   out-of-memory: the same, once it has been refused more memory and given back what it got
   grow MIB        has so much more memory, whose contents nobody else has: grown TIME
@@ -44,11 +45,13 @@ PTX = f"""
   ld.global.u32 %r5, [%rd3]; add.u32 %r5, %r5, %r1; st.global.u32 [%rd3], %r5;
   ret;
 }}
-.visible .entry wait(.param .u64 flag) {{
-  .reg .pred %p; .reg .b32 %r<2>; .reg .b64 %rd<2>;
-  ld.param.u64 %rd1, [flag];
+.visible .entry wait(.param .u64 flag, .param .u64 most) {{
+  .reg .pred %p; .reg .b32 %r<2>; .reg .b64 %rd<5>;
+  ld.param.u64 %rd1, [flag]; ld.param.u64 %rd2, [most]; mov.u64 %rd3, %globaltimer;
 AGAIN:
+  mov.u64 %rd4, %globaltimer; sub.u64 %rd4, %rd4, %rd3; setp.gt.u64 %p, %rd4, %rd2; @%p bra DONE;
   ld.volatile.global.u32 %r1, [%rd1]; setp.eq.u32 %p, %r1, 0; @%p bra AGAIN;
+DONE:
   ret;
 }}
 .visible .entry poke(.param .u64 address) {{
@@ -67,33 +70,49 @@ AGAIN:
 }}
 """.encode() + b"\0"
 
+# How long a kernel waits for its flag, in nanoseconds, unless it is to be endless: the copy that sets the flag may stand behind other
+# functions' kernels, as the GPU has 32 queues for all streams.
+MOST_NS = 2_000_000_000
+ENDLESS = (1 << 64) - 1
+
+
 def say(*words):
     print(*words, flush=True)
 
 
-# A function that calls itself until its stack is at its end.
-OVERFLOW_PTX = """
+# A function that calls itself until its stack is at its end, or only as often as `steps`.
+STACK_PTX = """
 .version 7.0
 .target sm_70
 .address_size 64
-.func (.param .b32 sum) descend(.param .b32 depth) {
+.func (.param .b32 sum) descend(.param .b32 depth, .param .b32 steps) {
   .local .align 4 .b8 room[4096];
-  .reg .pred %p; .reg .b32 %r<4>; .reg .b64 %rd<2>;
-  ld.param.b32 %r1, [depth]; mov.u64 %rd1, room; cvta.local.u64 %rd1, %rd1; st.volatile.u32 [%rd1], %r1; add.u32 %r2, %r1, 1;
-  { .param .b32 next; .param .b32 below; st.param.b32 [next], %r2; call.uni (below), descend, (next); ld.param.b32 %r3, [below]; }
+  .reg .pred %p; .reg .b32 %r<5>; .reg .b64 %rd<2>;
+  ld.param.b32 %r1, [depth]; ld.param.b32 %r4, [steps];
+  mov.u64 %rd1, room; cvta.local.u64 %rd1, %rd1; st.volatile.u32 [%rd1], %r1; add.u32 %r2, %r1, 1;
+  mov.u32 %r3, 0; setp.ge.u32 %p, %r1, %r4; @%p bra DONE;
+  { .param .b32 next; .param .b32 left; .param .b32 below; st.param.b32 [next], %r2; st.param.b32 [left], %r4;
+    call.uni (below), descend, (next, left); ld.param.b32 %r3, [below]; }
+DONE:
   ld.volatile.u32 %r1, [%rd1]; add.u32 %r3, %r3, %r1; st.param.b32 [sum], %r3;
   ret;
 }
 .visible .entry overflow() {
   .reg .b32 %r<3>;
-  mov.u32 %r1, 0;
-  { .param .b32 first; .param .b32 all; st.param.b32 [first], %r1; call.uni (all), descend, (first); ld.param.b32 %r2, [all]; }
+  { .param .b32 first; .param .b32 steps; .param .b32 all; st.param.b32 [first], 0; st.param.b32 [steps], 4294967295;
+    call.uni (all), descend, (first, steps); ld.param.b32 %r2, [all]; }
+  ret;
+}
+.visible .entry shallow() {
+  .reg .b32 %r<3>;
+  { .param .b32 first; .param .b32 steps; .param .b32 all; st.param.b32 [first], 0; st.param.b32 [steps], 0;
+    call.uni (all), descend, (first, steps); ld.param.b32 %r2, [all]; }
   ret;
 }
 """.encode() + b"\0"
 
 # The simulated GPU has no stack: it is told to make that fault of the kernel with this name.
-SIMULATED_OVERFLOW_PTX = b".version 7.0\n.target sm_70\n.address_size 64\n.visible .entry overflow() { ret; }\0"
+SIMULATED_STACK_PTX = b".version 7.0\n.target sm_70\n.address_size 64\n.visible .entry overflow() { ret; }\n.visible .entry shallow() { ret; }\0"
 INVALID_PTX = 218
 
 # What it asks for until it is refused.
@@ -157,11 +176,11 @@ class Function:
             word = ctypes.c_uint(value)
             call("cuMemcpyHtoDAsync_v2", ctypes.c_uint64(self.flag), ctypes.byref(word), ctypes.c_size_t(4), self.other_stream)
 
-    def begin(self):
+    def begin(self, most=MOST_NS):
         self.say_in_flag(0)
         if not self.mapped:
             call("cuStreamSynchronize", self.other_stream)
-        self.launch("wait", 1, 1, ctypes.c_uint64(self.flag))
+        self.launch("wait", 1, 1, ctypes.c_uint64(self.flag), ctypes.c_uint64(most))
         self.add()
         self.answers += 1
 
@@ -175,9 +194,9 @@ class Function:
             if kind == "assert":
                 self.launch("fail", 1, 1)
             elif kind == "endless":
-                self.begin()
+                self.begin(ENDLESS)
             elif kind == "stack-overflow":
-                self.overflow()
+                self.launch("overflow", 1, 1)
             elif kind == "out-of-memory":
                 self.ask_for_more_and_more()
             else:
@@ -188,13 +207,16 @@ class Function:
             return failed.code
         return 0
 
-    def overflow(self):
-        for text in (OVERFLOW_PTX, SIMULATED_OVERFLOW_PTX):
+    def prepare_overflow(self):
+        """Has a stack on the GPU. For its memory the driver waits until no kernel runs."""
+        for text in (STACK_PTX, SIMULATED_STACK_PTX):
             try:
-                kernel = made("cuModuleGetFunction", made("cuModuleLoadData", text), b"overflow")
-                return launch(kernel, 1, 1, stream=self.stream)
+                module = made("cuModuleLoadData", text)
+                self.kernels |= {kernel: made("cuModuleGetFunction", module, kernel.encode()) for kernel in ("overflow", "shallow")}
+                self.launch("shallow", 1, 1)
+                return call("cuStreamSynchronize", self.stream)
             except Failed as failed:
-                if failed.code != INVALID_PTX or text is SIMULATED_OVERFLOW_PTX:
+                if failed.code != INVALID_PTX or text is SIMULATED_STACK_PTX:
                     raise
 
     def ask_for_more_and_more(self):
@@ -228,6 +250,9 @@ def main():
             if verb == "fault":
                 code = function.fault(*words)
                 say("fault", time.monotonic(), code)
+            elif verb == "prepare":
+                function.prepare_overflow()
+                say("prepared", time.monotonic())
             elif verb == "grow":
                 function.grow(int(words[0]))
                 say("grown", time.monotonic())
