@@ -15,6 +15,9 @@ from torch.testing._internal.common_methods_invocations import op_db  # noqa: E4
 
 DTYPES = (torch.float32, torch.bfloat16, torch.complex64, torch.int64)
 
+# Results that PyTorch allocates and nobody writes: seed and offset of a dropout that is not wanted (aten/native/transformers/cuda/attention.cu).
+UNWRITTEN = {"torch.ops.aten._efficient_attention_forward": (2, 3)}
+
 
 def to_gpu(value):
     """The same on the GPU, in containers too, and gradients wanted of what they were wanted of."""
@@ -34,6 +37,8 @@ def called(op, sample, seed):
     first, arguments, options = to_gpu(sample.input), to_gpu(list(sample.args)), to_gpu(sample.kwargs)
     torch.manual_seed(seed)
     result = op(first, *arguments, **options)
+    if op.name in UNWRITTEN and not options.get("dropout_p"):
+        result = [each for number, each in enumerate(result) if number not in UNWRITTEN[op.name]]
     return [*tensors(result), *gradients(result, [first, arguments, options])]
 
 
