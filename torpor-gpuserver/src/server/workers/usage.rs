@@ -13,8 +13,9 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use torpor_proto::control::worker::{ClientUsage, Phase, Usage};
 
-/// How long workers may take; a list without figures is better than none.
-const TIMEOUT: Duration = Duration::from_millis(300);
+/// How long workers may take; a list without figures is better than none. On a machine that is busy a worker can take half of that, and
+/// whoever reads the list takes a missing figure for 0.
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What the executors of each GPU say, in the order of the GPUs, that of those who share it first; nothing where one does not answer
 /// in time.
