@@ -34,9 +34,9 @@ fn everything_a_client_has_survives_being_moved_to_and_fro() {
     let pinned = client.host.address + STAGING_BYTES;
     client.ask(HostLock { address: pinned, bytes: MIB }).unwrap();
     client.write_host(STAGING_BYTES, &pattern);
-    client.post(StreamCreate { stream: 1, flags: 0, priority: 0, reserved: 0 }, &[]);
-    client.post(StreamCreate { stream: 2, flags: 1, priority: -1, reserved: 0 }, &[]);
-    client.post(StreamCreate { stream: 3, flags: 1, priority: 0, reserved: 0 }, &[]);
+    client.post(StreamCreate { stream: 1, flags: 0, priority: 0, device: 0 }, &[]);
+    client.post(StreamCreate { stream: 2, flags: 1, priority: -1, device: 0 }, &[]);
+    client.post(StreamCreate { stream: 3, flags: 1, priority: 0, device: 0 }, &[]);
     client.post(StreamDestroy { stream: 3, reserved: 0 }, &[]);
     for (event, flags) in [(1, 0), (2, 0), (3, 2), (4, 0), (5, 0)] {
         client.post(EventCreate { event, flags }, &[]);
@@ -191,7 +191,7 @@ fn clients_that_are_moved_while_they_work_compute_what_they_should() {
             .map(|(number, Program { client, .. })| {
                 scope.spawn(move || {
                     let data = client.allocate(0, 16 * MIB).unwrap();
-                    client.post(StreamCreate { stream: 1, flags: 1, priority: 0, reserved: 0 }, &[]);
+                    client.post(StreamCreate { stream: 1, flags: 1, priority: 0, device: 0 }, &[]);
                     client.post(EventCreate { event: 1, flags: 0 }, &[]);
                     for round in 1..=ROUNDS {
                         for chunk in 0..8 {

@@ -5,7 +5,7 @@ use super::graph::{Edge, EdgeData, kernel_work};
 use super::kernel::Kernel;
 use super::profile::{Work, WorkKind, bracketed};
 use super::stream::Stream;
-use super::{CudaResult, client};
+use super::{Client, CudaResult, client, devices};
 use std::ffi::c_void;
 use std::ptr;
 use torpor_proto::command::{EVENT_LAUNCH_ATTRIBUTES, Launch, LaunchAttribute, LaunchShape};
@@ -93,6 +93,30 @@ impl Kernel {
         extra: *const *const c_void,
     ) -> CudaResult<()> {
         let client = client()?;
+        if devices::are_several() && self.device != stream.device() {
+            let here = self.on(stream.device())?;
+            if !ptr::eq(here, self) {
+                // SAFETY: the caller's promise; it is the same kernel, of another device.
+                return unsafe { here.launch_here(client, config, stream, parameters, extra) };
+            }
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.launch_here(client, config, stream, parameters, extra) }
+    }
+
+    /// As [`Self::launch`], of a kernel of the stream's device.
+    ///
+    /// # Safety
+    /// As [`Self::launch`].
+    #[inline]
+    unsafe fn launch_here(
+        &'static self,
+        client: &'static Client,
+        config: &LaunchConfig<'_>,
+        stream: &'static Stream,
+        parameters: *const *const c_void,
+        extra: *const *const c_void,
+    ) -> CudaResult<()> {
         self.check_launch(config.grid, config.block, config.shared_bytes)?;
         if !config.attributes.is_empty() {
             self.check_attributes(config)?;

@@ -2,8 +2,10 @@
 
 use crate::worker::session::Session;
 use torpor_proto::command::{
-    ControlCommands, LimitRaise, MemoryInfo, MemoryInfoReply, Outcome, Ping, StagingMark, TextTake, Ticket,
+    ControlCommands, Home, LimitRaise, MOST_DEVICES, MemoryInfo, MemoryInfoReply, Outcome, Ping, StagingMark,
+    TextTake, Ticket,
 };
+use torpor_proto::control::worker::{self, from_worker};
 use torpor_proto::error::CudaError;
 
 impl ControlCommands for Session {
@@ -43,5 +45,14 @@ impl ControlCommands for Session {
         };
         let raised = shared.limits.raise((&shared.device, &shared.memory), (client, limit, value), reserve);
         Ok(raised.map(Outcome::done)?)
+    }
+
+    fn home(&mut self, command: Home, _: &[u8]) -> Result<(), CudaError> {
+        let Home { device, .. } = command;
+        if device >= MOST_DEVICES {
+            return Err(CudaError::INVALID_VALUE);
+        }
+        self.shared.tell(from_worker::Body::Home(worker::Home { client: self.link.client, device }));
+        Ok(())
     }
 }
