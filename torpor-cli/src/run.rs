@@ -52,10 +52,10 @@ pub struct Run {
     #[arg(long, value_name = "MODE")]
     isolation: Option<Isolation>,
 
-    /// How many devices the function's next processes see, from now on, whatever the settings file says; all that one process sees
-    /// lie on one GPU, and processes that begin with different ones on different GPUs
+    /// How many devices the function's next processes see, from now on, whatever the settings file says (`gpus` there); all that one
+    /// process sees lie on one GPU, and processes that begin with different ones on different GPUs
     #[arg(long, value_name = "N")]
-    gpus: Option<DeviceCount>,
+    devices: Option<DeviceCount>,
 
     #[command(flatten)]
     directory: DirectoryFlag,
@@ -78,10 +78,10 @@ impl Run {
         let name = self.function.or_else(from_environment).unwrap_or_else(|| DEFAULT_FUNCTION.to_owned());
         tell_if_simulated(&mut admin)?;
         let isolation = |isolation| i32::from(admin::Isolation::from(isolation));
-        let said = self.isolation.is_some() || self.gpus.is_some();
+        let said = self.isolation.is_some() || self.devices.is_some();
         let terms = said.then(|| Terms {
             isolation: self.isolation.map(isolation),
-            gpus: self.gpus.map(DeviceCount::get),
+            gpus: self.devices.map(DeviceCount::get),
             ..Terms::default()
         });
         let made = admin.ask(async |api| {

@@ -10,7 +10,7 @@ fn run(script: &str, devices: &str, gpus: &str, settings: &[(&str, &str)]) -> Ou
     let home = tempfile::tempdir().unwrap();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/torch").join(script);
     let mut command = support::torpor(home.path());
-    command.args(["run", "--private", "--driver", "simulated", "--gpus", devices, "--"]);
+    command.args(["run", "--private", "--driver", "simulated", "--devices", devices, "--"]);
     command.arg(support::torch_python()).arg(script);
     command.env("TORPOR_SIMGPU_DEVICES", gpus).env("TORPOR_TEST_DEVICES", devices);
     command.env("TORPOR_TEST_FOLDER", home.path());
