@@ -223,11 +223,14 @@ impl Kernel {
         }
         // SAFETY: extra is a list of pairs that ends with CU_LAUNCH_PARAM_END (cuLaunchKernel).
         let (buffer, bytes) = unsafe { packed_parameters(extra) }.ok_or(CudaError::INVALID_VALUE)?;
-        if buffer.is_null() || bytes < block.len() {
+        if buffer.is_null() {
             return Err(CudaError::INVALID_VALUE);
         }
+        // NCCL's kernels have parameters of 4 KiB, and it gives as much of them as they look at.
+        let (given, rest) = block.split_at_mut(bytes.min(block.len()));
         // SAFETY: the buffer has at least that many bytes (cuLaunchKernel).
-        unsafe { ptr::copy_nonoverlapping(buffer, block.as_mut_ptr(), block.len()) };
+        unsafe { ptr::copy_nonoverlapping(buffer, given.as_mut_ptr(), given.len()) };
+        rest.fill(0);
         Ok(())
     }
 }
