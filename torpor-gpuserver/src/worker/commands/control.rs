@@ -5,7 +5,6 @@ use torpor_proto::command::{
     ControlCommands, Home, LimitRaise, MOST_DEVICES, MemoryInfo, MemoryInfoReply, Outcome, Ping, StagingMark,
     TextTake, Ticket,
 };
-use torpor_proto::control::worker::{self, from_worker};
 use torpor_proto::error::CudaError;
 
 impl ControlCommands for Session {
@@ -52,7 +51,7 @@ impl ControlCommands for Session {
         if device >= MOST_DEVICES {
             return Err(CudaError::INVALID_VALUE);
         }
-        self.shared.tell(from_worker::Body::Home(worker::Home { client: self.link.client, device }));
+        self.tell_home(device);
         Ok(())
     }
 }
