@@ -237,9 +237,9 @@ fn streams_are_of_the_same_devices_after_a_move() {
     program.spin();
     let client = &mut program.client;
     client.post(Fill { stream: 5, ..fill(data, 64, 7, 1) }, &[]);
-    client.copy(client.host.address, data, 64, 4);
+    client.copy(client.host.address + 4096, data, 64, 4);
     client.ask(ContextSynchronize { device: 1, reserved: 0 }).unwrap();
-    assert_eq!(client.read_host(0, 64), [7; 64]);
+    assert_eq!(client.read_host(4096, 64), [7; 64]);
     assert_eq!(client.ask(StreamQuery { stream: 0, reserved: 0 }), Err(CudaError::NOT_READY));
     program.stop();
 }
