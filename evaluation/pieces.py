@@ -96,6 +96,7 @@ PIECES = [
           "--simulated --for 3 --ways native auto"),
     Piece("sharing-limit", "the same in half of the memory", "sharing/run", "--limit", "--limit --for 8"),
     Piece("sharing-train", "the same beside a training loop", "sharing/run", "--train", "--train --for 8"),
+    Piece("virtual-gpus", "two ranks with NCCL on the devices of a function", "virtual_gpus/run", "--native", "", gpus=2),
     Piece("sharing-two", "busy functions on two GPUs", "sharing/run", "--gpus 2", "--gpus 2 --for 8", gpus=2),
     Piece("faults", "a fault beside others", "faults/run", "", "", "--simulated"),
     Piece("robustness", "neighbours that are killed, endless or forked", "robustness/run"),

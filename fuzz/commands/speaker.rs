@@ -83,6 +83,7 @@ impl<'a> Speaker<'a> {
                 Ok(())
             }
             Step::TextTake => self.ask(TextTake {}, &[]),
+            Step::Home { device } => self.post(Home { device, reserved: 0 }, &[]),
             Step::LimitRaise { limit, value } => {
                 self.ask(LimitRaise { value, limit: limit.into(), reserved: 0 }, &[])
             }
@@ -135,8 +136,8 @@ impl<'a> Speaker<'a> {
                 let command = self.strided(strided);
                 self.post(command, &[])
             }
-            Step::StreamCreate { stream, flags, priority } => {
-                self.post(StreamCreate { stream: stream.into(), flags, priority, ..Default::default() }, &[])
+            Step::StreamCreate { stream, flags, priority, device } => {
+                self.post(StreamCreate { stream: stream.into(), flags, priority, device: device.into() }, &[])
             }
             Step::StreamDestroy { stream } => {
                 self.post(StreamDestroy { stream: stream.into(), reserved: 0 }, &[])
@@ -145,7 +146,7 @@ impl<'a> Speaker<'a> {
                 self.ask(StreamSynchronize { stream: stream.into(), reserved: 0 }, &[])
             }
             Step::StreamQuery { stream } => self.ask(StreamQuery { stream: stream.into(), reserved: 0 }, &[]),
-            Step::ContextSynchronize => self.ask(ContextSynchronize {}, &[]),
+            Step::ContextSynchronize { device } => self.ask(ContextSynchronize { device, reserved: 0 }, &[]),
             Step::EventCreate { event, flags } => self.post(EventCreate { event: event.into(), flags }, &[]),
             Step::EventDestroy { event } => self.post(EventDestroy { event: event.into(), reserved: 0 }, &[]),
             Step::EventQuery { event } => self.ask(EventQuery { event: event.into(), reserved: 0 }, &[]),

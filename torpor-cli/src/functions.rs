@@ -18,6 +18,7 @@ SWAPS some had to be brought. SLO and PINNED are its settings. FIXED images keep
 ARRAYS are its arrays, texture and surface objects: how many, and the memory of the arrays.
 ISOLATION is its setting: a strict function has workers of its own, and stays on the GPU where it began unless it is moved by
 `torpor load --gpu` or `torpor pin --gpu`; with processes from before the setting was changed, how many of them are strict.
+DEVICES are what its programs see (gpus); all that one process sees lie on one GPU.
 COVERED are those of its clients that would survive a fault of another function now: they are idle, and all they have is saved.
 
 Examples:
@@ -66,6 +67,7 @@ struct Row {
     sharing_clients: u64,
     isolation: String,
     strict_clients: u32,
+    devices: u32,
 }
 
 impl From<Function> for Row {
@@ -73,6 +75,7 @@ impl From<Function> for Row {
         Self {
             isolation: isolation(&function).to_owned(),
             strict_clients: function.strict_clients,
+            devices: function.devices,
             name: function.name,
             directory: function.directory,
             clients: function.clients,
@@ -103,7 +106,7 @@ impl From<Function> for Row {
     }
 }
 
-const HEADINGS: [&str; 21] = [
+const HEADINGS: [&str; 22] = [
     "NAME",
     "STATE",
     "CLIENTS",
@@ -125,10 +128,11 @@ const HEADINGS: [&str; 21] = [
     "SHARING",
     "ISOLATION",
     "COVERED",
+    "DEVICES",
 ];
 
 impl Row {
-    fn cells(&self) -> [String; 21] {
+    fn cells(&self) -> [String; 22] {
         let nothing = || "-".to_owned();
         let gpus: Vec<String> = self.gpus.iter().map(u32::to_string).collect();
         [
@@ -159,6 +163,7 @@ impl Row {
                 (_, strict) => format!("{} ({strict}/{} strict)", self.isolation, self.clients),
             },
             format!("{}/{}", self.covered_clients, self.clients),
+            self.devices.to_string(),
         ]
     }
 }

@@ -27,6 +27,7 @@ mod router;
 mod run;
 mod serve;
 mod server_process;
+mod several_devices;
 mod signals;
 mod simulate;
 mod stop;

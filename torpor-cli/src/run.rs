@@ -5,6 +5,7 @@ use crate::admin::Admin;
 use crate::error::CliError;
 use crate::names;
 use crate::private_server::PrivateServer;
+use crate::several_devices;
 use crate::signals::Signals;
 use rustix::process::{Pid, kill_process};
 use std::env;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use tokio::process::{Child, Command};
 use torpor_gpuserver::server::TuningArgs;
 use torpor_gpuserver::server::installation::INTERCEPT_LIBRARY;
-use torpor_gpuserver::server::settings::Isolation;
+use torpor_gpuserver::server::settings::{DeviceCount, Isolation};
 use torpor_proto::control::admin::{self, EnsureFunctionRequest, ListGpusRequest, Terms};
 use torpor_proto::directory::{DEFAULT_FUNCTION, InvalidName, check_function_name};
 
@@ -51,6 +52,11 @@ pub struct Run {
     #[arg(long, value_name = "MODE")]
     isolation: Option<Isolation>,
 
+    /// How many devices the function's next processes see, from now on, whatever the settings file says (`gpus` there); all that one
+    /// process sees lie on one GPU, and processes that begin with different ones on different GPUs
+    #[arg(long, value_name = "N")]
+    devices: Option<DeviceCount>,
+
     #[command(flatten)]
     directory: DirectoryFlag,
 
@@ -72,19 +78,24 @@ impl Run {
         let name = self.function.or_else(from_environment).unwrap_or_else(|| DEFAULT_FUNCTION.to_owned());
         tell_if_simulated(&mut admin)?;
         let isolation = |isolation| i32::from(admin::Isolation::from(isolation));
-        let terms = self.isolation.map(|mode| Terms { isolation: Some(isolation(mode)), ..Terms::default() });
-        let function = admin
-            .ask(async |api| {
-                let name = name.clone();
-                api.ensure_function(EnsureFunctionRequest { name, terms }).await
-            })?
-            .directory;
+        let said = self.isolation.is_some() || self.devices.is_some();
+        let terms = said.then(|| Terms {
+            isolation: self.isolation.map(isolation),
+            gpus: self.devices.map(DeviceCount::get),
+            ..Terms::default()
+        });
+        let made = admin.ask(async |api| {
+            let name = name.clone();
+            api.ensure_function(EnsureFunctionRequest { name, terms }).await
+        })?;
+        let (function, devices) = (made.directory, made.devices);
         drop(admin);
 
         let (program, arguments) = self.command.split_first().expect("clap requires a command");
         let mut command = std::process::Command::new(program);
         command.args(arguments).env("LD_PRELOAD", preload).env("TORPOR_SERVER", &function);
         command.env("LD_LIBRARY_PATH", names::prepare(Path::new(&function), &library)?);
+        several_devices::variables(devices).for_each(|(name, value)| _ = command.env(name, value));
         let failed = |error| CliError::Command { command: program.clone(), error };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let status = runtime.block_on(async {

@@ -56,7 +56,7 @@ fn everything_an_evicted_client_has_survives_its_worker() {
     let pinned = client.host.address + STAGING_BYTES;
     client.ask(HostLock { address: pinned, bytes: MIB }).unwrap();
     client.write_host(STAGING_BYTES, &pattern);
-    client.post(StreamCreate { stream: 1, flags: 1, priority: 0, reserved: 0 }, &[]);
+    client.post(StreamCreate { stream: 1, flags: 1, priority: 0, device: 0 }, &[]);
     client.post(EventCreate { event: 1, flags: 0 }, &[]);
     client.post(EventRecord { event: 1, stream: 1, ..EventRecord::default() }, &[]);
     let parameters = add_step_parameters(data, 100);
@@ -118,7 +118,7 @@ fn a_kernel_that_never_ends_costs_its_own_function_alone() {
     idle.client.settle().unwrap();
     idle.unload_and_cover(&server);
     endless.client.spin();
-    let waiting = endless.client.ask_later(ContextSynchronize {}, &[]);
+    let waiting = endless.client.ask_later(ContextSynchronize::ALL, &[]);
     assert_eq!(endless.client.await_slot(waiting), Err(CudaError::LAUNCH_TIMEOUT));
     eventually("the worker has ended", || server.gpus()[0].worker_restarts == 1);
     assert_eq!(idle.client.words(data, 1), [3]);

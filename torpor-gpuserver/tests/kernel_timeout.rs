@@ -37,7 +37,7 @@ fn a_kernel_that_never_ends_is_ended_with_its_worker_and_its_function_is_told_so
     let Attached { client: mut endless, lifeline: _endless } = attach(&server, "endless");
     endless.load_kernels();
     endless.spin();
-    let waiting = endless.ask_later(ContextSynchronize {}, &[]);
+    let waiting = endless.ask_later(ContextSynchronize::ALL, &[]);
     assert_eq!(endless.await_slot(waiting), Err(CudaError::LAUNCH_TIMEOUT));
     assert_eq!(endless.channel.sticky_error(), Some(CudaError::LAUNCH_TIMEOUT));
     eventually("the others are told", || neighbour.channel.sticky_error() == Some(CudaError::LAUNCH_FAILED));

@@ -9,13 +9,14 @@ use migrating::{Program, STAY, start, start_one_at_a_time};
 use server_support::server::eventually;
 use std::time::{Duration, Instant};
 use torpor_proto::command::{
-    EventCreate, EventElapsed, EventQuery, EventRecord, EventSynchronize, GraphAppend, GraphDestroy,
-    GraphInstantiate, GraphLaunch, HostLock, HostUnlock, KernelSetAttribute, MemoryFree, StreamCreate,
-    StreamDestroy, StreamQuery, StreamSynchronize, StreamWaitEvent,
+    ContextSynchronize, EventCreate, EventElapsed, EventQuery, EventRecord, EventSynchronize, Fill,
+    GraphAppend, GraphDestroy, GraphInstantiate, GraphLaunch, HostLock, HostUnlock, KernelSetAttribute,
+    LEGACY_STREAM, MemoryFree, StreamCreate, StreamDestroy, StreamQuery, StreamSynchronize, StreamWaitEvent,
 };
 use torpor_proto::control::admin::{LoadFunctionRequest, PinFunctionRequest};
 use torpor_proto::control::event::{Event, event::What};
 use torpor_proto::error::CudaError;
+use worker_support::contents::fill;
 use worker_support::kernels::{add_step_parameters, launch, record};
 
 const MIB: u64 = 1 << 20;
@@ -34,9 +35,9 @@ fn everything_a_client_has_survives_being_moved_to_and_fro() {
     let pinned = client.host.address + STAGING_BYTES;
     client.ask(HostLock { address: pinned, bytes: MIB }).unwrap();
     client.write_host(STAGING_BYTES, &pattern);
-    client.post(StreamCreate { stream: 1, flags: 0, priority: 0, reserved: 0 }, &[]);
-    client.post(StreamCreate { stream: 2, flags: 1, priority: -1, reserved: 0 }, &[]);
-    client.post(StreamCreate { stream: 3, flags: 1, priority: 0, reserved: 0 }, &[]);
+    client.post(StreamCreate { stream: 1, flags: 0, priority: 0, device: 0 }, &[]);
+    client.post(StreamCreate { stream: 2, flags: 1, priority: -1, device: 0 }, &[]);
+    client.post(StreamCreate { stream: 3, flags: 1, priority: 0, device: 0 }, &[]);
     client.post(StreamDestroy { stream: 3, reserved: 0 }, &[]);
     for (event, flags) in [(1, 0), (2, 0), (3, 2), (4, 0), (5, 0)] {
         client.post(EventCreate { event, flags }, &[]);
@@ -191,7 +192,7 @@ fn clients_that_are_moved_while_they_work_compute_what_they_should() {
             .map(|(number, Program { client, .. })| {
                 scope.spawn(move || {
                     let data = client.allocate(0, 16 * MIB).unwrap();
-                    client.post(StreamCreate { stream: 1, flags: 1, priority: 0, reserved: 0 }, &[]);
+                    client.post(StreamCreate { stream: 1, flags: 1, priority: 0, device: 0 }, &[]);
                     client.post(EventCreate { event: 1, flags: 0 }, &[]);
                     for round in 1..=ROUNDS {
                         for chunk in 0..8 {
@@ -220,4 +221,25 @@ fn clients_that_are_moved_while_they_work_compute_what_they_should() {
     let moves = server.events().iter().filter(|event| moved(event)).count();
     assert!(moves > 10, "only {moves} moves");
     assert!(programs.iter().all(|program| program.client.channel.sticky_error().is_none()));
+}
+
+#[test]
+fn streams_are_of_the_same_devices_after_a_move() {
+    let server = start();
+    let mut program = Program::start(&server, "f");
+    let data = program.client.allocate(0, 4 * MIB).unwrap();
+    for (stream, flags, device) in [(4, LEGACY_STREAM, 1), (5, 0, 1)] {
+        program.client.post(StreamCreate { stream, flags, device, priority: 0 }, &[]);
+    }
+    program.client.settle().unwrap();
+    let (_, other) = program.gpus(&server);
+    program.move_to(&server, other).unwrap();
+    program.spin();
+    let client = &mut program.client;
+    client.post(Fill { stream: 5, ..fill(data, 64, 7, 1) }, &[]);
+    client.copy(client.host.address + 4096, data, 64, 4);
+    client.ask(ContextSynchronize { device: 1, reserved: 0 }).unwrap();
+    assert_eq!(client.read_host(4096, 64), [7; 64]);
+    assert_eq!(client.ask(StreamQuery { stream: 0, reserved: 0 }), Err(CudaError::NOT_READY));
+    program.stop();
 }

@@ -38,7 +38,7 @@ struct Program {
 impl Program {
     fn start(server: &Server, name: &str) -> Self {
         let mut of = program::Program::start(server, name);
-        of.client.post(StreamCreate { stream: 1, flags: 1, priority: 0, reserved: 0 }, &[]);
+        of.client.post(StreamCreate { stream: 1, flags: 1, priority: 0, device: 0 }, &[]);
         let data = of.client.allocate(0, 4 * MIB).unwrap();
         of.client.upload(data, &[1; BYTES]);
         of.wait_until_covered(server);
@@ -144,7 +144,7 @@ fn what_was_answered_already_is_done_again_without_a_word() {
     program.of.client.write_host(seen, &[0xee; BYTES]);
     kill_worker(&server, 0);
     program.of.client.ask(Ping {}).unwrap();
-    program.of.client.ask(ContextSynchronize {}).unwrap();
+    program.of.client.ask(ContextSynchronize::ALL).unwrap();
     assert_eq!(program.of.client.read_host(seen, BYTES), [0xee; BYTES]);
     program.begin_request(9);
     let slot = program.ask();
@@ -173,7 +173,7 @@ fn page_locked_memory_and_graphs_are_done_again_as_long_as_nobody_was_told() {
     client.post(GraphLaunch { graph: 1, stream: 1 }, &[]);
     client.copy(pinned + 4096, data, BYTES as u64, 1);
     program.hold();
-    let waiting = program.of.client.ask_later(ContextSynchronize {}, &[]);
+    let waiting = program.of.client.ask_later(ContextSynchronize::ALL, &[]);
     program.wait_until_executed();
     kill_worker(&server, 0);
     program.let_go();
@@ -212,7 +212,7 @@ fn a_kernel_that_never_ends_is_not_begun_again_and_its_neighbours_are() {
     other.hold();
     let slot = other.ask();
     endless.hold();
-    let waiting = endless.of.client.ask_later(ContextSynchronize {}, &[]);
+    let waiting = endless.of.client.ask_later(ContextSynchronize::ALL, &[]);
     assert_eq!(endless.of.client.await_slot(waiting), Err(CudaError::LAUNCH_TIMEOUT));
     eventually("the worker has ended", || restarts(&server) == 1);
     other.let_go();
@@ -242,7 +242,7 @@ fn who_cannot_do_it_again_is_told_what_the_fault_was() {
     let (mut program, mut faulty) = (Program::start(&server, "f"), Program::start(&server, "faulty"));
     // Its kernel reads what the program writes meanwhile.
     program.of.client.spin();
-    let waiting = program.of.client.ask_later(ContextSynchronize {}, &[]);
+    let waiting = program.of.client.ask_later(ContextSynchronize::ALL, &[]);
     program.wait_until_executed();
     faulty.of.client.launch_at(3, NOWHERE, 0);
     eventually("both are told", || [&program, &faulty].iter().all(|told| told.of.error().is_some()));

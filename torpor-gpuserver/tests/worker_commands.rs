@@ -193,7 +193,7 @@ fn a_thread_of_the_client_waits_while_others_go_on() {
     for _ in 0..20 {
         client.post(fill(address, 128 * MIB, 3, 1), &[]);
     }
-    let waiting = client.ask_later(ContextSynchronize {}, &[]);
+    let waiting = client.ask_later(ContextSynchronize::ALL, &[]);
     client.ask(Ping {}).unwrap();
     client.await_slot(waiting).unwrap();
     assert_eq!(client.ask(StreamQuery { stream: 0, reserved: 0 }), Ok(()));

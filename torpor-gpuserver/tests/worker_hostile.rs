@@ -120,7 +120,7 @@ fn a_kernel_that_never_ends_keeps_only_its_own_memory() {
     client.load_kernels();
     client.allocate(0, 2 * MIB).unwrap();
     client.spin();
-    let waiting = client.ask_later(ContextSynchronize {}, &[]);
+    let waiting = client.ask_later(ContextSynchronize::ALL, &[]);
     assert_eq!(client.ask(StreamQuery::default()), Err(CudaError::NOT_READY));
     let theirs = victim.allocate(0, 2 * MIB).unwrap();
     victim.upload(theirs, &pattern(4096, 2));
@@ -189,7 +189,7 @@ fn a_lost_context_fails_every_client_and_ends_the_worker() {
     let mut client = worker.attach(0);
     client.load_kernels();
     client.launch_at(3, 0x10, 0);
-    let slot = client.ask_later(ContextSynchronize {}, &[]);
+    let slot = client.ask_later(ContextSynchronize::ALL, &[]);
     let error = client.await_slot(slot).unwrap_err();
     assert!(error.is_sticky(), "{error}");
     match worker.hear() {

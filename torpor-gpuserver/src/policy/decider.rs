@@ -1,6 +1,7 @@
 //! Who moves where: the one decider of a node. It hears events, keeps the [picture](NodeView), and says what is to be done; whoever
 //! has it carries that out and tells it what became of it. No clock, no I/O: the server and simulations have the same one.
 
+use crate::policy::apart::apart;
 use crate::policy::due::due;
 use crate::policy::event::{Event, What, Why};
 use crate::policy::placement;
@@ -91,6 +92,7 @@ impl Decider {
             What::Waiting { client } if has_choice && !self.waiting.contains(&client) => {
                 self.waiting.extend(self.movable(client).map(|client| client.id));
             }
+            What::ClientHome { client, .. } => return self.part(client).into_iter().collect(),
             What::Crowded { .. } if has_choice && self.crowd == Crowd::No => self.crowd = Crowd::Noticed,
             What::Reported { .. } => {
                 let mut decisions = self.place();
@@ -104,6 +106,15 @@ impl Decider {
 
     fn movable(&self, client: u64) -> Option<&Client> {
         self.view.client(client).filter(|client| client.may_move(self.view.now(), STAY))
+    }
+
+    /// A client that has just said its home has hardly anything on its GPU: it goes at once, pinned or not.
+    fn part(&mut self, id: u64) -> Option<Decision> {
+        let client = self.view.client(id).filter(|client| !client.failed && client.moving_to.is_none())?;
+        let to = apart(client.gpu, &self.view.places_for(client))?;
+        let generation = client.generation;
+        self.view.expect_move(id, to);
+        Some(Decision { client: id, generation, to, why: Why::Apart })
     }
 
     /// Of those that wait, the one that must begin first is thought about first.
@@ -140,7 +151,11 @@ impl Decider {
         let (gpus, busy) = self.view.crowd();
         let mut decisions = Vec::new();
         for (client, to) in spread(&gpus, &busy) {
-            let generation = self.view.client(client).map_or(0, |client| client.generation);
+            // Of those that move at once, too.
+            let Some(its) = self.view.client(client).filter(|its| self.view.keeps_apart(its, to)) else {
+                continue;
+            };
+            let generation = its.generation;
             self.view.expect_move(client, to);
             decisions.push(Decision { client, generation, to, why: Why::Crowded });
         }
@@ -150,5 +165,7 @@ impl Decider {
     }
 }
 
+#[cfg(test)]
+mod homes;
 #[cfg(test)]
 mod tests;

@@ -51,6 +51,13 @@ pub enum What {
         /// What.
         rules: Rules,
     },
+    /// A client's program uses this one of its function's devices, and none before.
+    ClientHome {
+        /// Its number.
+        client: u64,
+        /// Which, among the function's devices.
+        home: u32,
+    },
     /// Every later call of a client fails.
     ClientFailed {
         /// Its number.
@@ -142,6 +149,8 @@ pub enum Why {
     Waiting,
     /// It is busy beside others, and another GPU has less work.
     Crowded,
+    /// Its function has a process there that uses another of its devices.
+    Apart,
     /// The operator wants it.
     Asked,
     /// Its worker died, and it did not: it goes on at the next one, of the same GPU or another.
@@ -153,6 +162,7 @@ impl fmt::Display for Why {
         formatter.pad(match self {
             Self::Waiting => "waiting",
             Self::Crowded => "crowded",
+            Self::Apart => "apart",
             Self::Asked => "asked",
             Self::Lost => "lost",
         })

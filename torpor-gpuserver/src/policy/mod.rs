@@ -3,6 +3,7 @@
 //!
 //! What happens are [events](event); they make the [picture](view) of the node, and the [decider] has both that and the policies.
 
+pub mod apart;
 pub mod decider;
 pub mod due;
 pub mod event;

@@ -71,7 +71,7 @@ impl RingClient {
         let (destination, source) = (self.welcome.host_address, self.welcome.arena_address);
         let copy = Copy { destination, source, bytes, ..Copy::default() };
         self.push(Copy::OPCODE, NO_SLOT, copy.words());
-        self.ask(ContextSynchronize {}).unwrap();
+        self.ask(ContextSynchronize::ALL).unwrap();
         assert_eq!(self.channel.take_deferred_error(), None);
         let mut contents = vec![0; usize::try_from(bytes).unwrap()];
         assert_eq!(rustix::io::pread(&self.host_file, &mut contents, 0).unwrap(), contents.len());

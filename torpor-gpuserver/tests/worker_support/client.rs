@@ -137,7 +137,7 @@ impl Client {
 
     /// Waits for everything, and returns the first deferred error since the last call.
     pub fn settle(&mut self) -> Result<(), CudaError> {
-        self.ask(ContextSynchronize {})?;
+        self.ask(ContextSynchronize::ALL)?;
         self.channel.take_deferred_error().map_or(Ok(()), Err)
     }
 

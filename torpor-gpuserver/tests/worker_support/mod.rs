@@ -133,12 +133,21 @@ impl Worker {
         self.images.path()
     }
 
-    /// The next thing it says, other than that somebody waits for a turn.
+    /// The next thing it says, other than that somebody waits for a turn, or uses which device.
     pub fn hear(&mut self) -> From {
         loop {
             match self.hear_all() {
-                From::Waiting(_) => {}
+                From::Waiting(_) | From::Home(_) => {}
                 other => return other,
+            }
+        }
+    }
+
+    /// The next device that it says somebody uses: the client, and which.
+    pub fn hear_home(&mut self) -> (u64, u32) {
+        loop {
+            if let From::Home(home) = self.hear_all() {
+                return (home.client, home.device);
             }
         }
     }

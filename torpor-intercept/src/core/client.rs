@@ -2,22 +2,23 @@
 
 use super::CudaResult;
 use super::connect::{Connection, connect, look};
-use super::context::Context;
 use super::device::DeviceInfo;
+use super::devices::{self, Devices};
 use super::ipc::Ipc;
 use super::lifeline::Lifeline;
 use super::limits::Limits;
 use super::line::Line;
 use super::managed::ManagedMemory;
 use super::memory::DeviceMemory;
+use super::owners::Owners;
 use super::pinned::PinnedMemory;
 use super::registered::RegisteredMemory;
 use super::remoting::{Batch, Remoting};
 use super::spin::Spin;
 use super::staging::{Downloads, Uploads};
-use super::stream::DeferredSyncs;
+use super::stream::{DeferredSyncs, Stream};
 use super::virtual_memory::VirtualMemory;
-use super::visible::Visibility;
+use super::visible::VisibleDevices;
 use super::{channel, fork, image::Images};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -50,11 +51,11 @@ pub struct Client {
     pub(super) synchronized: AtomicU64,
     pub(super) arena: AddressRange,
     pub(super) host: AddressRange,
-    /// What the program can ask about its device.
-    pub device: DeviceInfo,
+    /// What the program can ask about its devices.
+    pub(super) devices: Devices,
     pub(super) limits: Limits,
-    pub(super) primary: &'static Context,
     pub(super) memory: DeviceMemory,
+    pub(super) owners: Owners,
     pub(super) virtual_memory: VirtualMemory,
     pub(super) ipc: Ipc,
     pub(super) pinned: PinnedMemory,
@@ -85,7 +86,7 @@ pub fn client() -> CudaResult<&'static Client> {
 /// `cuInit`: makes this process a client, if it is none yet.
 ///
 /// # Errors
-/// `NO_DEVICE` if `CUDA_VISIBLE_DEVICES` hides the device; `SYSTEM_NOT_READY` ("required driver daemons" in `cuda.h`)
+/// `NO_DEVICE` if `CUDA_VISIBLE_DEVICES` hides every device; `SYSTEM_NOT_READY` ("required driver daemons" in `cuda.h`)
 /// if no server takes it; the log says why.
 pub fn initialize() -> CudaResult<()> {
     static CONNECTING: Mutex<()> = Mutex::new(());
@@ -96,43 +97,50 @@ pub fn initialize() -> CudaResult<()> {
     if CLIENT.get().is_some() {
         return Ok(());
     }
-    let visibility = Visibility::of_process();
-    if visibility == Visibility::Hidden {
+    let visible = VisibleDevices::of_process();
+    if visible.are_none() {
         return Err(CudaError::NO_DEVICE);
     }
     let _one_at_a_time = CONNECTING.lock().unwrap_or_else(PoisonError::into_inner);
     if CLIENT.get().is_some() {
         return Ok(());
     }
+    // Who sees nothing becomes no client.
+    if !visible.may_be_the_only() && visible.choose(surveyed_devices()?).is_empty() {
+        return Err(CudaError::NO_DEVICE);
+    }
     let connection = connect().map_err(|error| {
         crate::log::write(&error.to_string());
         CudaError::SYSTEM_NOT_READY
     })?;
-    let client = Client::new(connection)?;
-    if !visibility.includes(&client.device.uuid) {
-        return Err(CudaError::NO_DEVICE);
-    }
+    let client = Client::new(connection, &visible)?;
+    client.count_devices();
+    // Before any other stream, whose work they may have to wait for.
+    Stream::create_legacies(&client)?;
     fork::watch(&client.lifeline);
     let _ = CLIENT.set(client);
     Ok(())
 }
 
-/// The device, for questions about it that make the process no client: it may fork and use CUDA in its children.
+/// The function's devices, whatever this process wants to see of them, for questions that make it no client: it may fork and use
+/// CUDA in its children.
 ///
 /// # Errors
 /// `SYSTEM_NOT_READY` if no server answers; the log says why.
-pub fn surveyed_device() -> CudaResult<&'static DeviceInfo> {
-    static SURVEYED: OnceLock<DeviceInfo> = OnceLock::new();
+pub fn surveyed_devices() -> CudaResult<&'static [DeviceInfo]> {
+    static SURVEYED: OnceLock<Vec<DeviceInfo>> = OnceLock::new();
     crate::log::prepare();
-    if let Some(known) = CLIENT.get().map(|client| &client.device).or_else(|| SURVEYED.get()) {
+    let known = CLIENT.get().map(|client| client.devices.of_function());
+    if let Some(known) = known.or_else(|| SURVEYED.get().map(Vec::as_slice)) {
         return Ok(known);
     }
     let view = looked()?;
-    let found = DeviceInfo::new(view.device.unwrap_or_default(), view.memory_limit_bytes)?;
+    let found =
+        devices::of_function(view.device.unwrap_or_default(), &view.devices, view.memory_limit_bytes)?;
     Ok(SURVEYED.get_or_init(|| found))
 }
 
-/// What the node's NVML says of the device now, or said a moment ago: programs ask for one number after the other.
+/// What the node's NVML says of the GPU now, or said a moment ago: programs ask for one number after the other.
 ///
 /// # Errors
 /// `SYSTEM_NOT_READY` if no server answers; the log says why.
@@ -158,12 +166,14 @@ fn looked() -> CudaResult<View> {
 }
 
 impl Client {
-    fn new(connection: Connection) -> CudaResult<Self> {
+    fn new(connection: Connection, visible: &VisibleDevices) -> CudaResult<Self> {
         let Connection { welcome, channel, lifeline, arena, host, arena_reservation, host_mapping } =
             connection;
         let staging = AddressRange { address: host.address, bytes: welcome.staging_bytes };
         let spin = Duration::from_micros(welcome.spin_us.into());
-        let device = DeviceInfo::new(welcome.device.unwrap_or_default(), welcome.memory_limit_bytes)?;
+        let limit_bytes = welcome.memory_limit_bytes;
+        let of_function =
+            devices::of_function(welcome.device.unwrap_or_default(), &welcome.devices, limit_bytes)?;
         Ok(Self {
             id: welcome.client,
             channel,
@@ -181,11 +191,11 @@ impl Client {
             arena,
             host,
             memory: DeviceMemory::new(arena.for_allocations(), welcome.memory_limit_bytes),
+            owners: Owners::default(),
             virtual_memory: VirtualMemory::default(),
             ipc: Ipc::default(),
-            device,
+            devices: Devices::new(of_function, visible)?,
             limits: Limits::default(),
-            primary: Context::primary(),
             pinned: PinnedMemory::new(host, staging.bytes),
             managed: ManagedMemory::default(),
             registered: RegisteredMemory::default(),
@@ -196,12 +206,6 @@ impl Client {
             _arena_reservation: arena_reservation,
             _host_mapping: host_mapping,
         })
-    }
-
-    /// The primary context. It exists from the start; retaining it only counts.
-    #[must_use]
-    pub fn primary_context(&self) -> &'static Context {
-        self.primary
     }
 
     /// Whether an address is of the device: the arena, or a module's global.

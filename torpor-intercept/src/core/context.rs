@@ -1,10 +1,11 @@
 //! Contexts: which one is current in a thread.
 //!
-//! Every context of a client is the same one on the GPU; contexts are told apart only because programs compare handles.
+//! Every context of a client is the same one on the GPU; contexts are told apart because programs compare handles, and because each is
+//! of one of the devices that the program sees.
 
 use super::handle::Table;
 use super::stream::Stream;
-use super::{CudaResult, client};
+use super::{CudaResult, client, devices};
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
 use std::mem::ManuallyDrop;
@@ -15,6 +16,8 @@ use torpor_proto::error::CudaError;
 /// A context.
 pub struct Context {
     number: u32,
+    /// The ordinal of its device.
+    device: AtomicU32,
     /// Unlike the number, never given to another one.
     id: AtomicU64,
     flags: AtomicU32,
@@ -99,18 +102,24 @@ pub mod contexts {
         if current().is_null() { Err(CudaError::INVALID_CONTEXT) } else { Ok(()) }
     }
 
-    /// Makes a context beside the primary one.
+    /// The ordinal of the current context's device; the first device without one.
+    pub fn current_device() -> u32 {
+        CONTEXTS.get(current()).map_or(0, Context::device)
+    }
+
+    /// Makes a context beside the primary one of a device.
     ///
     /// # Errors
     /// `OUT_OF_MEMORY` with thousands of them.
-    pub fn create(flags: u32) -> CudaResult<&'static Context> {
+    pub fn create(flags: u32, device: u32) -> CudaResult<&'static Context> {
         client()?;
         let renew = |context: &Context| {
+            context.device.store(device, Ordering::Relaxed);
             context.id.store(next_id(), Ordering::Relaxed);
             context.set_flags(flags);
             context.cache_config.store(0, Ordering::Relaxed);
         };
-        CONTEXTS.insert(|number| Context::new(number, flags), renew).ok_or(CudaError::OUT_OF_MEMORY)
+        CONTEXTS.insert(|number| Context::new(number, flags, device), renew).ok_or(CudaError::OUT_OF_MEMORY)
     }
 }
 
@@ -120,18 +129,26 @@ fn next_id() -> u64 {
 }
 
 impl Context {
-    fn new(number: u32, flags: u32) -> Self {
-        let [flags, cache_config, retained] = [flags, 0, 0].map(AtomicU32::new);
-        Self { number, id: AtomicU64::new(next_id()), flags, cache_config, retained }
+    fn new(number: u32, flags: u32, device: u32) -> Self {
+        let [flags, cache_config, retained, device] = [flags, 0, 0, device].map(AtomicU32::new);
+        Self { number, device, id: AtomicU64::new(next_id()), flags, cache_config, retained }
     }
 
-    /// The primary context, the same for the whole life of the process.
-    pub(super) fn primary() -> &'static Self {
-        static PRIMARY: OnceLock<&'static Context> = OnceLock::new();
-        PRIMARY.get_or_init(|| {
-            let new = |number| Self::new(number, 0);
-            // The table is empty at first, so this cannot fail; a leaked context would serve as well.
-            CONTEXTS.insert(new, |_| ()).unwrap_or_else(|| Box::leak(Box::new(new(0))))
+    /// The primary context of a device, the same for the whole life of the process.
+    pub fn primary(device: u32) -> &'static Self {
+        static PRIMARY: [OnceLock<&'static Context>; devices::MOST] =
+            [const { OnceLock::new() }; devices::MOST];
+        PRIMARY[device as usize % devices::MOST].get_or_init(|| {
+            let new = |number| Self::new(number, 0, device);
+            let renew = |context: &Self| {
+                context.device.store(device, Ordering::Relaxed);
+                context.id.store(next_id(), Ordering::Relaxed);
+                [&context.flags, &context.cache_config, &context.retained]
+                    .into_iter()
+                    .for_each(|number| number.store(0, Ordering::Relaxed));
+            };
+            // There is room for thousands; a leaked context would serve as well.
+            CONTEXTS.insert(new, renew).unwrap_or_else(|| Box::leak(Box::new(new(0))))
         })
     }
 
@@ -139,6 +156,12 @@ impl Context {
     #[must_use]
     pub fn handle(&'static self) -> *mut c_void {
         Table::handle(self)
+    }
+
+    /// The ordinal of its device.
+    #[must_use]
+    pub fn device(&self) -> u32 {
+        self.device.load(Ordering::Relaxed)
     }
 
     /// `cuCtxGetId`: never 0, unique in this process.
@@ -206,10 +229,11 @@ impl Context {
     /// # Errors
     /// What waiting for its work gives.
     pub fn destroy(&'static self) -> CudaResult<()> {
-        Stream::synchronize_all()?;
+        Stream::synchronize_device(self.device())?;
         if contexts::current() == self.handle() {
             let _ = contexts::pop();
         }
+        self.forget_peers();
         CONTEXTS.retire(self.number);
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What a program can ask about its one device without the GPU.
+//! What a program can ask about a device without the GPU.
 
 use super::CudaResult;
 use std::borrow::Cow;
@@ -10,6 +10,9 @@ use torpor_proto::image::{Image, for_gpu};
 /// `CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR`, `…_MINOR`.
 const COMPUTE_CAPABILITY_MAJOR: i32 = 75;
 const COMPUTE_CAPABILITY_MINOR: i32 = 76;
+
+/// `CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID`, `_BUS_ID`, `_DEVICE_ID`
+pub const PCI_ATTRIBUTES: [i32; 3] = [50, 33, 34];
 
 /// Attributes for what Torpor does not offer, though the GPU does, or the other way round: programs ask before they use.
 /// (`CUdevice_attribute`)
@@ -48,7 +51,7 @@ const OVERRIDES: &[(i32, i32)] = &[
 ];
 
 /// The device as the program sees it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct DeviceInfo {
     /// `cuDeviceGetName`.
     pub name: String,
@@ -88,6 +91,13 @@ impl DeviceInfo {
             attributes,
             limits: device.limits,
         })
+    }
+
+    /// The same device under another name: UUID, and domain, bus and device of its place.
+    pub(super) fn named(&self, uuid: [u8; 16], place: [i32; 3]) -> Self {
+        let mut named = Self { uuid, ..self.clone() };
+        named.attributes.extend(PCI_ATTRIBUTES.into_iter().zip(place));
+        named
     }
 
     /// A `CUdevice_attribute`.

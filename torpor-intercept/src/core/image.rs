@@ -3,7 +3,8 @@
 use super::handle::Table;
 use super::kernel::Kernel;
 use super::stream::host_function;
-use super::{Client, CudaResult, client};
+use super::twins::Twins;
+use super::{Client, CudaResult, client, devices};
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
@@ -20,9 +21,17 @@ pub struct Image {
 
 /// Kernels and globals keep for the life of the image what was asked once.
 #[derive(Default)]
-struct Contents {
+pub(super) struct Contents {
     source: Option<Source>,
     is_loaded: bool,
+    /// The ordinal of the device that was current when it was loaded.
+    pub(super) device: u32,
+    /// BLAKE3 and length of what was loaded, once it is.
+    pub(super) identity: Option<Identity>,
+    /// What other devices have of it.
+    pub(super) twins: Twins<Image>,
+    /// All devices have it together.
+    pub(super) is_one_for_all: bool,
     kernels: HashMap<CString, &'static Kernel>,
     globals: HashMap<CString, AddressRange>,
 }
@@ -30,7 +39,10 @@ struct Contents {
 /// Bytes that stay where they are until the image is loaded.
 struct Source(Bytes<'static>);
 
-static IMAGES: Table<Image> = Table::new(1 << 16);
+/// By which the node knows an image.
+type Identity = ([u64; 4], u64);
+
+pub(super) static IMAGES: Table<Image> = Table::new(1 << 16);
 
 /// What the client knows of all its images.
 #[derive(Default)]
@@ -46,6 +58,12 @@ impl Images {
     pub(super) fn global_of(&self, address: u64) -> Option<AddressRange> {
         let globals = self.globals.read().unwrap_or_else(PoisonError::into_inner);
         globals.iter().find(|global| global.contains(address, 1)).copied()
+    }
+}
+
+impl Contents {
+    fn loaded(device: u32, identity: Identity) -> Self {
+        Self { is_loaded: true, device, identity: Some(identity), ..Self::default() }
     }
 }
 
@@ -70,7 +88,8 @@ impl Image {
         if bytes.kind == ImageKind::Ptx && !ptx::is_ptx(bytes.bytes) {
             return Err(CudaError::INVALID_IMAGE);
         }
-        let contents = || Contents { source: Some(Source(bytes.clone())), ..Contents::default() };
+        let source = || Some(Source(bytes.clone()));
+        let contents = || Contents { source: source(), device: devices::current(), ..Contents::default() };
         let image = IMAGES
             .insert(
                 |number| Self { number, contents: Mutex::new(contents()) },
@@ -82,6 +101,16 @@ impl Image {
             return Err(error);
         }
         Ok(image)
+    }
+
+    /// For a device, of bytes that the node knows.
+    pub(super) fn loaded(number: u32, device: u32, identity: Identity) -> Self {
+        Self { number, contents: Mutex::new(Contents::loaded(device, identity)) }
+    }
+
+    /// The same in the place of another one.
+    pub(super) fn renew(&self, device: u32, identity: Identity) {
+        *self.lock() = Contents::loaded(device, identity);
     }
 
     /// The image behind a handle.
@@ -105,10 +134,14 @@ impl Image {
     pub fn unload(&'static self) -> CudaResult<()> {
         let contents = std::mem::take(&mut *self.lock());
         let client = client()?;
+        for (_, twin) in contents.twins {
+            twin.unload()?;
+        }
         {
             let mut globals = client.images.globals.write().unwrap_or_else(PoisonError::into_inner);
             globals.retain(|known| !contents.globals.values().any(|own| own == known));
         }
+        contents.globals.values().for_each(|global| client.owners.forget(global.address));
         let managed = contents.globals.values().filter(|global| client.is_managed_variable(global));
         managed.for_each(|&variable| client.managed.remove_variable(variable));
         contents.kernels.values().for_each(|kernel| kernel.retire());
@@ -135,7 +168,7 @@ impl Image {
         if let Some(kernel) = contents.kernels.get(&name) {
             return Ok(kernel);
         }
-        let kernel = Kernel::resolve(client, self, name.clone())?;
+        let kernel = Kernel::resolve(client, (self, contents.device), name.clone())?;
         contents.kernels.insert(name, kernel);
         Ok(kernel)
     }
@@ -153,6 +186,7 @@ impl Image {
         }
         let answer = client.call(&ImageGlobal { image: self.number, reserved: 0 }, name.as_bytes())?.reply;
         let global = AddressRange { address: answer.address, bytes: answer.bytes };
+        client.owners.note(global.address, contents.device);
         contents.globals.insert(name, global);
         if client.is_managed_variable(&global) {
             client.managed.add_variable(global);
@@ -191,13 +225,14 @@ impl Image {
     }
 
     /// Makes the node know the image under its number, sending its bytes if nobody did before.
-    fn ensure_loaded(&self, client: &'static Client) -> CudaResult<()> {
+    pub(super) fn ensure_loaded(&self, client: &'static Client) -> CudaResult<()> {
         let mut contents = self.lock();
         if contents.is_loaded {
             return Ok(());
         }
         let Some(Source(source)) = &contents.source else { return Err(CudaError::INVALID_HANDLE) };
-        let needed = client.device.needed_of(source);
+        client.settle()?;
+        let needed = client.device().needed_of(source);
         let hash: [u64; 4] = bytemuck::cast(*blake3::hash(&needed).as_bytes());
         let bytes = needed.len() as u64;
         let load = ImageLoad { image: self.number, reserved: 0, bytes, hash };
@@ -211,11 +246,12 @@ impl Image {
             }
         }
         contents.is_loaded = true;
+        contents.identity = Some((hash, bytes));
         contents.source = None;
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Contents> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Contents> {
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -3,6 +3,7 @@
 use super::handle::Table;
 use super::image::Image;
 use super::occupancy::OccupancyCache;
+use super::twins::KernelTwins;
 use super::{Client, CudaResult, client};
 use std::ffi::{CString, c_void};
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -17,7 +18,7 @@ const MAX_THREADS_PER_BLOCK: u32 = 0;
 /// `CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES`
 const STATIC_SHARED_BYTES: u32 = 1;
 /// `CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES`, the first that can be set
-const MAX_DYNAMIC_SHARED_BYTES: u32 = 8;
+pub(super) const MAX_DYNAMIC_SHARED_BYTES: u32 = 8;
 /// `CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN`
 const DEVICE_SHARED_OPTIN: i32 = 97;
 
@@ -27,6 +28,9 @@ pub struct Kernel {
     /// Its name in the image.
     pub name: CString,
     image: &'static Image,
+    /// The ordinal of the device that its image was loaded for.
+    pub(super) device: u32,
+    pub(super) twins: KernelTwins,
     /// Where its parameters lie.
     pub parameters: Vec<Parameter>,
     /// Length of its parameter block.
@@ -41,7 +45,7 @@ static KERNELS: Table<Kernel> = Table::new(1 << 20);
 impl Kernel {
     pub(super) fn resolve(
         client: &'static Client,
-        image: &'static Image,
+        (image, device): (&'static Image, u32),
         name: CString,
     ) -> CudaResult<&'static Self> {
         let mut outcome = Err(CudaError::OUT_OF_MEMORY);
@@ -66,6 +70,8 @@ impl Kernel {
                     number,
                     name,
                     image,
+                    device,
+                    twins: KernelTwins::default(),
                     parameter_bytes: parameters.iter().map(end).max().unwrap_or(0),
                     parameters,
                     attributes: attributes.map(AtomicI32::new),
@@ -130,7 +136,8 @@ impl Kernel {
         let known = self.attributes.get(attribute as usize).filter(|_| attribute >= MAX_DYNAMIC_SHARED_BYTES);
         let known = known.ok_or(CudaError::INVALID_VALUE)?;
         if attribute == MAX_DYNAMIC_SHARED_BYTES {
-            let most = client.device.attribute(DEVICE_SHARED_OPTIN)? - self.attribute(STATIC_SHARED_BYTES)?;
+            let most =
+                client.device().attribute(DEVICE_SHARED_OPTIN)? - self.attribute(STATIC_SHARED_BYTES)?;
             if value < 0 || value > most {
                 return Err(CudaError::INVALID_VALUE);
             }
@@ -139,6 +146,9 @@ impl Kernel {
             return Ok(());
         }
         self.occupancy.forget();
+        for (_, twin) in self.twins() {
+            twin.set_attribute(attribute, value)?;
+        }
         client.post(&KernelSetAttribute { kernel: self.number, attribute, value, reserved: 0 }, &[])
     }
 

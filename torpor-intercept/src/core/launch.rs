@@ -5,7 +5,7 @@ use super::graph::{Edge, EdgeData, kernel_work};
 use super::kernel::Kernel;
 use super::profile::{Work, WorkKind, bracketed};
 use super::stream::Stream;
-use super::{CudaResult, client};
+use super::{Client, CudaResult, client, devices};
 use std::ffi::c_void;
 use std::ptr;
 use torpor_proto::command::{EVENT_LAUNCH_ATTRIBUTES, Launch, LaunchAttribute, LaunchShape};
@@ -93,6 +93,30 @@ impl Kernel {
         extra: *const *const c_void,
     ) -> CudaResult<()> {
         let client = client()?;
+        if devices::are_several() && self.device != stream.device() {
+            let here = self.on(stream.device())?;
+            if !ptr::eq(here, self) {
+                // SAFETY: the caller's promise; it is the same kernel, of another device.
+                return unsafe { here.launch_here(client, config, stream, parameters, extra) };
+            }
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.launch_here(client, config, stream, parameters, extra) }
+    }
+
+    /// As [`Self::launch`], of a kernel of the stream's device.
+    ///
+    /// # Safety
+    /// As [`Self::launch`].
+    #[inline]
+    unsafe fn launch_here(
+        &'static self,
+        client: &'static Client,
+        config: &LaunchConfig<'_>,
+        stream: &'static Stream,
+        parameters: *const *const c_void,
+        extra: *const *const c_void,
+    ) -> CudaResult<()> {
         self.check_launch(config.grid, config.block, config.shared_bytes)?;
         if !config.attributes.is_empty() {
             self.check_attributes(config)?;
@@ -199,11 +223,14 @@ impl Kernel {
         }
         // SAFETY: extra is a list of pairs that ends with CU_LAUNCH_PARAM_END (cuLaunchKernel).
         let (buffer, bytes) = unsafe { packed_parameters(extra) }.ok_or(CudaError::INVALID_VALUE)?;
-        if buffer.is_null() || bytes < block.len() {
+        if buffer.is_null() {
             return Err(CudaError::INVALID_VALUE);
         }
+        // NCCL's kernels have parameters of 4 KiB, and it gives as much of them as they look at.
+        let (given, rest) = block.split_at_mut(bytes.min(block.len()));
         // SAFETY: the buffer has at least that many bytes (cuLaunchKernel).
-        unsafe { ptr::copy_nonoverlapping(buffer, block.as_mut_ptr(), block.len()) };
+        unsafe { ptr::copy_nonoverlapping(buffer, given.as_mut_ptr(), given.len()) };
+        rest.fill(0);
         Ok(())
     }
 }

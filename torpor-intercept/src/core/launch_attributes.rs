@@ -62,7 +62,7 @@ impl Kernel {
             |sides: [u32; 3]| sides.iter().fold(1_u64, |product, &side| product.saturating_mul(side.into()));
         let threads = product(config.block).min(i32::MAX as u64) as i32;
         let each = self.occupancy_blocks(threads, config.shared_bytes.into(), 0)?;
-        let processors = client()?.device.attribute(MULTIPROCESSORS)?.unsigned_abs();
+        let processors = client()?.device().attribute(MULTIPROCESSORS)?.unsigned_abs();
         let fits = product(config.grid) <= each.saturating_mul(processors.into());
         if fits { Ok(()) } else { Err(COOPERATIVE_LAUNCH_TOO_LARGE) }
     }

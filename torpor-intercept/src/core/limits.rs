@@ -34,7 +34,7 @@ impl Client {
     /// # Errors
     /// `UNSUPPORTED_LIMIT` for one that the driver does not know.
     pub fn limit(&self, limit: i32) -> CudaResult<u64> {
-        let first = self.device.limit(limit)?;
+        let first = self.device().limit(limit)?;
         Ok(self.limits.lock().get(&limit).copied().unwrap_or(first))
     }
 
@@ -44,7 +44,7 @@ impl Client {
     /// `UNSUPPORTED_LIMIT` for one that the driver does not know, or that this program cannot have more of; `INVALID_VALUE`;
     /// `OUT_OF_MEMORY` for more memory than the node gives to limits.
     pub fn set_limit(&'static self, limit: i32, value: u64) -> CudaResult<()> {
-        let first = self.device.limit(limit)?;
+        let first = self.device().limit(limit)?;
         let value = match limit {
             0..=LAST_OF_MEMORY | PENDING_LAUNCHES => {
                 // Without a question while it is what the context began with.
@@ -57,7 +57,7 @@ impl Client {
             // Hints.
             FETCH_GRANULARITY => value,
             PERSISTING_CACHE => {
-                value.min(self.device.attribute(MAX_PERSISTING_CACHE).unwrap_or(0).max(0) as u64)
+                value.min(self.device().attribute(MAX_PERSISTING_CACHE).unwrap_or(0).max(0) as u64)
             }
             _ if value <= first => value,
             _ => return Err(CudaError::UNSUPPORTED_LIMIT),

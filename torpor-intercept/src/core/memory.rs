@@ -2,7 +2,7 @@
 
 use super::address_space::RangeAllocator;
 use super::stream::{Stream, host_function};
-use super::{Client, CudaResult, graph, pool};
+use super::{Client, CudaResult, devices, graph, pool};
 use std::collections::{BTreeSet, HashSet};
 use std::sync::{Mutex, PoisonError};
 use torpor_proto::command::{MemoryAllocate, MemoryFree, MemoryInfo};
@@ -89,10 +89,17 @@ impl Client {
             return Err(CudaError::INVALID_VALUE);
         }
         self.check()?;
+        let address = self.allocate_anywhere(bytes)?;
+        self.owners.note(address, devices::current());
+        Ok(address)
+    }
+
+    fn allocate_anywhere(&'static self, bytes: u64) -> CudaResult<u64> {
         if bytes >= SMALL_BYTES {
             return Ok(self.allocate_segment(bytes)?.address);
         }
-        if let Some(address) = self.memory.lock().allocate_small(bytes) {
+        let found = self.memory.lock().allocate_small(bytes);
+        if let Some(address) = found {
             return Ok(address);
         }
         let segment = self.allocate_segment(SEGMENT_GRANULE_BYTES)?;
@@ -103,6 +110,7 @@ impl Client {
     }
 
     fn allocate_segment(&'static self, bytes: u64) -> CudaResult<AddressRange> {
+        self.settle()?;
         let segment = self.memory.lock().segments.allocate(bytes).ok_or(CudaError::OUT_OF_MEMORY)?;
         let command = MemoryAllocate { address: segment.address, bytes: segment.bytes };
         if let Err(error) = self.call(&command, &[]) {
@@ -140,13 +148,18 @@ impl Client {
         if let Some(segment) = shared {
             // Whoever gets this piece next must not meet work that still uses it; the driver waits here too.
             Stream::synchronize_all()?;
+            self.owners.forget(address);
             if self.memory.lock().free_small(segment, address)? {
                 self.free_segment(segment.address)?;
             }
             return Ok(());
         }
         let begins_there = self.memory.lock().find(address).is_some_and(|found| found.address == address);
-        if begins_there { self.free_segment(address) } else { Err(CudaError::INVALID_VALUE) }
+        if !begins_there {
+            return Err(CudaError::INVALID_VALUE);
+        }
+        self.owners.forget(address);
+        self.free_segment(address)
     }
 
     fn free_segment(&self, address: u64) -> CudaResult<()> {

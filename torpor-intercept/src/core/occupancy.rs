@@ -84,7 +84,7 @@ impl Kernel {
     ) -> CudaResult<(i32, i32)> {
         // CU_DEVICE_ATTRIBUTE_ of these names, and CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK.
         let [max_block, warp, processors, most_active] =
-            [1, 10, 16, 39].map(|attribute| client().and_then(|client| client.device.attribute(attribute)));
+            [1, 10, 16, 39].map(|attribute| client().and_then(|client| client.device().attribute(attribute)));
         let (warp, most_active) = (warp?.max(1), most_active?);
         let most = max_block?.min(self.attribute(0)?).min(if limit > 0 { limit } else { i32::MAX });
         let (mut best_blocks, mut best_threads, mut most_found) = (0, 0, 0);

@@ -3,7 +3,7 @@
 
 use super::address_space::RangeAllocator;
 use super::stream::host_function;
-use super::{Client, CudaResult};
+use super::{Client, CudaResult, devices};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, Once, PoisonError};
 use torpor_proto::command::{HostLock, HostUnlock};
@@ -50,6 +50,7 @@ impl Client {
         }
         let range = self.lock_host(bytes)?;
         self.pinned.lock().flags.insert(range.address, flags);
+        self.owners.note(range.address, devices::current());
         Ok(range.address)
     }
 
@@ -65,6 +66,7 @@ impl Client {
     /// As [`Self::free_pinned`], but does not wait for host functions.
     pub(super) fn release_pinned(&'static self, address: u64) -> CudaResult<()> {
         self.pinned.lock().flags.remove(&address).ok_or(CudaError::INVALID_VALUE)?;
+        self.owners.forget(address);
         self.unlock_host(address)
     }
 

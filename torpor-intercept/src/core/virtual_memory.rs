@@ -20,6 +20,9 @@ pub struct Access(pub u64);
 /// What the program wanted of an object, to be told again (`CUmemAllocationProp`).
 pub type ObjectProperties = [u32; 8];
 
+/// Where in them the number of the device is.
+pub(super) const DEVICE: usize = 3;
+
 /// Where an object of another process comes from.
 #[derive(Clone, Copy)]
 pub(super) struct Source {
@@ -65,6 +68,13 @@ impl VirtualMemory {
     /// The mapping that an address lies in.
     pub(super) fn view_of(&self, address: u64) -> Option<AddressRange> {
         self.lock().view_of(address).map(|(address, view)| AddressRange { address, bytes: view.bytes })
+    }
+
+    /// The ordinal of the device that has what is mapped there, as the program said; `None` if nothing is.
+    pub(super) fn owner_of(&self, address: u64) -> Option<u32> {
+        let inner = self.lock();
+        let (_, view) = inner.view_of(address)?;
+        Some(inner.objects.get(&view.home)?.properties[DEVICE])
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -146,6 +156,7 @@ impl Client {
     /// # Errors
     /// `INVALID_VALUE` for lengths that are no multiple of the granularity; `OUT_OF_MEMORY`.
     pub fn create_object(&'static self, bytes: u64, properties: ObjectProperties) -> CudaResult<u64> {
+        self.settle()?;
         let make = |home| self.call(&ObjectCreate { home, bytes }, &[]).map(drop);
         self.add_object(bytes, properties, None, make)
     }

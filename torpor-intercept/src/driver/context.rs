@@ -1,9 +1,9 @@
-//! Contexts. All of them are the same one on the GPU; see [`crate::core::contexts`].
+//! Contexts. All of them are the same one on the GPU, and each is of one of the program's devices; see [`crate::core::contexts`].
 
 use super::argument::{In, Out};
-use super::device::device;
+use super::device::ordinal;
 use super::{cuda_functions, export_table};
-use crate::core::{CudaResult, Stream, client, contexts};
+use crate::core::{Context, CudaResult, Stream, client, contexts};
 use std::ffi::c_void;
 use torpor_proto::error::CudaError;
 
@@ -40,44 +40,53 @@ fn refuse_affinity(affinities: In<Affinity>, count: i32) -> CudaResult<()> {
 }
 
 fn create(context: Out<*mut c_void>, flags: u32, device: i32) -> CudaResult<()> {
-    self::device(device)?;
+    let device = ordinal(device)?;
     if context.is_null() {
         return Err(CudaError::INVALID_VALUE);
     }
-    let created = contexts::create(flags)?;
+    let created = contexts::create(flags, device)?;
     contexts::push(created.handle())?;
     context.put(created.handle())
 }
 
+fn primary(device: i32) -> CudaResult<&'static Context> {
+    ordinal(device).map(Context::primary)
+}
+
+/// Waits for a device's work, and lets libraries forget what they have attached to its context. What the program allocated stays.
+pub(crate) fn reset(primary: &'static Context) -> CudaResult<()> {
+    Stream::synchronize_device(primary.device())?;
+    export_table::context_storage::reset_context_storage(primary.handle());
+    primary.forget_peers();
+    Ok(())
+}
+
 cuda_functions! {
     fn cuDevicePrimaryCtxRetain(context: Out<*mut c_void>, device: i32) {
-        let primary = self::device(device)?.primary_context();
+        let primary = primary(device)?;
         context.put(primary.handle())?;
         primary.retain();
         Ok(())
     }
 
     fn cuDevicePrimaryCtxRelease | cuDevicePrimaryCtxRelease_v2 (device: i32) {
-        self::device(device)?.primary_context().release()
+        primary(device)?.release()
     }
 
     fn cuDevicePrimaryCtxGetState(device: i32, flags: Out<u32>, is_active: Out<i32>) {
-        let primary = self::device(device)?.primary_context();
+        let primary = primary(device)?;
         flags.put_if_wanted(primary.flags());
         is_active.put_if_wanted(primary.is_active().into());
         Ok(())
     }
 
     fn cuDevicePrimaryCtxSetFlags | cuDevicePrimaryCtxSetFlags_v2 (device: i32, flags: u32) {
-        self::device(device)?.primary_context().set_flags(flags);
+        primary(device)?.set_flags(flags);
         Ok(())
     }
 
     fn cuDevicePrimaryCtxReset | cuDevicePrimaryCtxReset_v2 (device: i32) {
-        let primary = self::device(device)?.primary_context();
-        Stream::synchronize_all()?;
-        export_table::context_storage::reset_context_storage(primary.handle());
-        Ok(())
+        reset(primary(device)?)
     }
 
     fn cuCtxCreate_v2(context: Out<*mut c_void>, flags: u32, device: i32) {
@@ -134,27 +143,23 @@ cuda_functions! {
 
     fn cuCtxGetDevice(device: Out<i32>) {
         client()?;
-        contexts::require()?;
-        device.put(0)
+        device.put(contexts::find(std::ptr::null_mut())?.device().cast_signed())
     }
 
     /// Since 13.0 with the context to ask about; null means the current one.
     fn cuCtxGetDevice_v2(device: Out<i32>, context: *mut c_void) {
         client()?;
-        contexts::find(context)?;
-        device.put(0)
+        device.put(contexts::find(context)?.device().cast_signed())
     }
 
     fn cuCtxSynchronize() {
         client()?;
-        contexts::require()?;
-        Stream::synchronize_all()
+        Stream::synchronize_device(contexts::find(std::ptr::null_mut())?.device())
     }
 
     fn cuCtxSynchronize_v2(context: *mut c_void) {
         client()?;
-        contexts::find(context)?;
-        Stream::synchronize_all()
+        Stream::synchronize_device(contexts::find(context)?.device())
     }
 
     fn cuCtxGetFlags(flags: Out<u32>) {
@@ -207,8 +212,8 @@ cuda_functions! {
     fn cuCtxGetStreamPriorityRange(least: Out<i32>, greatest: Out<i32>) {
         let client = client()?;
         contexts::require()?;
-        least.put_if_wanted(client.device.stream_priorities.0);
-        greatest.put_if_wanted(client.device.stream_priorities.1);
+        least.put_if_wanted(client.device().stream_priorities.0);
+        greatest.put_if_wanted(client.device().stream_priorities.1);
         Ok(())
     }
 

@@ -1,18 +1,26 @@
-//! Devices. There is one, number 0, whatever the node has.
+//! Devices, as the program counts those that it sees.
 
 use super::argument::{Out, Text, put_text};
 use super::cuda_functions;
-use crate::core::{Client, CudaResult, DeviceInfo, client};
+use crate::core::{Client, CudaResult, DeviceInfo, PCI_ATTRIBUTES, client};
 use std::ffi::c_char;
 use torpor_proto::error::CudaError;
 
-/// `CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID`, `_BUS_ID`, `_DEVICE_ID`
-pub(crate) const PCI_ATTRIBUTES: [i32; 3] = [50, 33, 34];
-
-/// The client, if `device` is its device.
+/// The client, if it has a device of this number.
 pub(crate) fn device(device: i32) -> CudaResult<&'static Client> {
     let client = client()?;
-    if device == 0 { Ok(client) } else { Err(CudaError::INVALID_DEVICE) }
+    client.device_of(device).map(|_| client)
+}
+
+/// A device by its number.
+pub(crate) fn info(device: i32) -> CudaResult<&'static DeviceInfo> {
+    client()?.device_of(device)
+}
+
+/// The number of a device, once it is known to be one.
+pub(crate) fn ordinal(device: i32) -> CudaResult<u32> {
+    info(device)?;
+    u32::try_from(device).map_err(|_| CudaError::INVALID_DEVICE)
 }
 
 /// Its place on the bus, with a domain of four digits.
@@ -23,10 +31,17 @@ pub(crate) fn pci_bus_id(device: &DeviceInfo) -> String {
 }
 
 /// Whether a name of a place on the bus is its own. The domain, and the function, may be left out (cuda.h).
-pub(crate) fn has_pci_bus_id(device: &DeviceInfo, name: &str) -> bool {
+fn has_pci_bus_id(device: &DeviceInfo, name: &str) -> bool {
     let own = pci_bus_id(device);
     let wanted = name.to_ascii_uppercase();
-    [own.as_str(), &own[5..], &own[..own.len() - 2], &own[5..own.len() - 2]].contains(&wanted.as_str())
+    let Some((_, short)) = own.split_once(':') else { return false };
+    [own.as_str(), short, &own[..own.len() - 2], &short[..short.len() - 2]].contains(&wanted.as_str())
+}
+
+/// The number of the device with this place on the bus.
+pub(crate) fn at_pci_bus_id(client: &Client, name: &str) -> CudaResult<i32> {
+    let found = client.devices().position(|device| has_pci_bus_id(device, name));
+    found.and_then(|at| i32::try_from(at).ok()).ok_or(CudaError::INVALID_VALUE)
 }
 
 /// Its UUID as users write it.
@@ -39,44 +54,42 @@ pub(crate) fn uuid_text(device: &DeviceInfo) -> String {
 cuda_functions! {
     fn cuDeviceGet(device: Out<i32>, ordinal: i32) {
         self::device(ordinal)?;
-        device.put(0)
+        device.put(ordinal)
     }
 
     fn cuDeviceGetCount(count: Out<i32>) {
-        client()?;
-        count.put(1)
+        count.put(client()?.device_count().cast_signed())
     }
 
     fn cuDeviceGetName(name: Out<c_char>, room: i32, device: i32) {
-        put_text(name, room, &self::device(device)?.device.name)
+        put_text(name, room, &info(device)?.name)
     }
 
     fn cuDeviceGetUuid | cuDeviceGetUuid_v2 (uuid: Out<[u8; 16]>, device: i32) {
-        uuid.put(self::device(device)?.device.uuid)
+        uuid.put(info(device)?.uuid)
     }
 
     fn cuDeviceTotalMem_v2(bytes: Out<usize>, device: i32) {
-        bytes.put(self::device(device)?.device.total_memory_bytes as usize)
+        bytes.put(info(device)?.total_memory_bytes as usize)
     }
 
     fn cuDeviceGetAttribute(value: Out<i32>, attribute: i32, device: i32) {
-        value.put(self::device(device)?.device.attribute(attribute)?)
+        value.put(info(device)?.attribute(attribute)?)
     }
 
     fn cuDeviceComputeCapability(major: Out<i32>, minor: Out<i32>, device: i32) {
-        let known = self::device(device)?.device.compute_capability();
+        let known = info(device)?.compute_capability();
         let (found_major, found_minor) = known.ok_or(CudaError::INVALID_VALUE)?;
         major.put(found_major)?;
         minor.put(found_minor)
     }
 
     fn cuDeviceGetPCIBusId(name: Out<c_char>, room: i32, device: i32) {
-        put_text(name, room, &pci_bus_id(&self::device(device)?.device))
+        put_text(name, room, &pci_bus_id(info(device)?))
     }
 
     fn cuDeviceGetByPCIBusId(device: Out<i32>, name: Text) {
         let name = name.get()?;
-        let is_own = has_pci_bus_id(&client()?.device, &name.to_string_lossy());
-        if is_own { device.put(0) } else { Err(CudaError::INVALID_VALUE) }
+        device.put(at_pci_bus_id(client()?, &name.to_string_lossy())?)
     }
 }

@@ -10,7 +10,7 @@ const SURFACE_VERSION: i32 = 13000;
 
 /// No newer than the surface: a program that believes in more would miss functions.
 pub(crate) fn driver_version() -> i32 {
-    client().map_or(SURFACE_VERSION, |client| client.device.driver_version.min(SURFACE_VERSION))
+    client().map_or(SURFACE_VERSION, |client| client.device().driver_version.min(SURFACE_VERSION))
 }
 
 cuda_functions! {

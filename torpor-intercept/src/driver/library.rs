@@ -77,7 +77,7 @@ cuda_functions! {
 
     fn cuLibraryGetGlobal(address: Out<u64>, bytes: Out<usize>, library: *mut c_void, name: Text) {
         client()?;
-        let global = Image::find(library)?.global(name.get()?)?;
+        let global = Image::find(library)?.here()?.global(name.get()?)?;
         address.put_if_wanted(global.address);
         bytes.put_if_wanted(global.bytes as usize);
         Ok(())

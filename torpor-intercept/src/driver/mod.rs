@@ -6,7 +6,7 @@
 
 pub(crate) mod argument;
 mod array;
-mod context;
+pub(crate) mod context;
 mod copy;
 pub(crate) mod copy_batch;
 pub mod coverage;
@@ -30,7 +30,7 @@ pub(crate) mod memory;
 pub(crate) mod memory_advice;
 pub(crate) mod module;
 mod occupancy;
-mod peer;
+pub(crate) mod peer;
 pub(crate) mod pinned;
 mod pointer;
 pub(crate) mod pool;

@@ -1,15 +1,12 @@
-//! Other devices. There are none: both ends of every copy between devices are the same one, which is not its own peer.
+//! Other devices. All that a program sees are one GPU, so both ends of every copy between devices are there; none is its own peer.
 
 use super::argument::{In, Out};
 use super::copy::{Copy3D, LEGACY, PER_THREAD, copy, copy_strided};
-use super::device::device;
+use super::device::ordinal;
 use super::{cuda_functions, stream_functions};
-use crate::core::{CudaResult, Direction, StreamHandle, client, contexts};
+use crate::core::{Context, CudaResult, Direction, StreamHandle, client, contexts, peers};
 use std::ffi::c_void;
 use torpor_proto::error::CudaError;
-
-/// `CUDA_ERROR_PEER_ACCESS_NOT_ENABLED`
-const PEER_ACCESS_NOT_ENABLED: CudaError = CudaError(705);
 
 fn copy_between(
     (destination, destination_context): (u64, *mut c_void),
@@ -33,14 +30,28 @@ fn copy_box_between(description: In<Copy3D>, stream: StreamHandle, waits: bool) 
     copy_strided(copied, stream, waits)
 }
 
-/// The context of a peer, which the current one is not.
-fn check_peer(peer: *mut c_void) -> CudaResult<()> {
+/// The current context, and that of a peer, which it is not.
+fn pair(peer: *mut c_void) -> CudaResult<(&'static Context, &'static Context)> {
     client()?;
     contexts::require()?;
     if peer.is_null() || peer == contexts::current() {
         return Err(CudaError::INVALID_CONTEXT);
     }
-    contexts::find(peer).map(drop)
+    Ok((contexts::find(std::ptr::null_mut())?, contexts::find(peer)?))
+}
+
+/// `cuDeviceCanAccessPeer`, `cudaDeviceCanAccessPeer`
+pub(crate) fn can_access(device: i32, peer: i32) -> CudaResult<i32> {
+    Ok((ordinal(device)? != ordinal(peer)?).into())
+}
+
+/// `cuDeviceGetP2PAttribute`, `cudaDeviceGetP2PAttribute`. The driver looks at the place for the value, then at the devices, then at the
+/// attribute.
+pub(crate) fn put_attribute(value: Out<i32>, attribute: i32, device: i32, peer: i32) -> CudaResult<()> {
+    if value.is_null() {
+        return Err(CudaError::INVALID_VALUE);
+    }
+    value.put(peers::attribute(attribute, ordinal(device)?, ordinal(peer)?)?)
 }
 
 stream_functions! {
@@ -79,24 +90,21 @@ cuda_functions! {
     }
 
     fn cuDeviceCanAccessPeer(can: Out<i32>, device: i32, peer: i32) {
-        self::device(device)?;
-        self::device(peer)?;
-        can.put(0)
+        can.put(can_access(device, peer)?)
     }
 
-    /// The driver looks at the place for the value, then at the devices, then at the attribute.
-    fn cuDeviceGetP2PAttribute(value: Out<i32>, _attribute: i32, _device: i32, _peer: i32) {
+    fn cuDeviceGetP2PAttribute(value: Out<i32>, attribute: i32, device: i32, peer: i32) {
         client()?;
-        if value.is_null() { Err(CudaError::INVALID_VALUE) } else { Err(CudaError::INVALID_DEVICE) }
+        put_attribute(value, attribute, device, peer)
     }
 
     fn cuCtxEnablePeerAccess(peer: *mut c_void, flags: u32) {
-        check_peer(peer)?;
-        if flags == 0 { Err(CudaError::INVALID_DEVICE) } else { Err(CudaError::INVALID_VALUE) }
+        let (own, peer) = pair(peer)?;
+        if flags == 0 { own.enable_peer(peer) } else { Err(CudaError::INVALID_VALUE) }
     }
 
     fn cuCtxDisablePeerAccess(peer: *mut c_void) {
-        check_peer(peer)?;
-        Err(PEER_ACCESS_NOT_ENABLED)
+        let (own, peer) = pair(peer)?;
+        own.disable_peer(peer)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::argument::{In, Out};
 use super::cuda_functions;
-use crate::core::{Client, CudaResult, Location, client, contexts};
+use crate::core::{Client, Context, CudaResult, Location, client, contexts};
 use torpor_proto::error::CudaError;
 use torpor_proto::layout::AddressRange;
 
@@ -38,6 +38,8 @@ struct Known {
     host_address: Option<u64>,
     range: AddressRange,
     is_managed: bool,
+    /// The ordinal of the device that it is of.
+    device: u32,
 }
 
 fn look_up(client: &Client, address: u64) -> CudaResult<Known> {
@@ -46,22 +48,25 @@ fn look_up(client: &Client, address: u64) -> CudaResult<Known> {
         let range = client.allocation_of(address).map_err(|_| unknown)?;
         let device_address = Some(address);
         let (host_address, is_managed) = (None, false);
-        return Ok(Known { memory_type: TYPE_DEVICE, device_address, host_address, range, is_managed });
+        let (memory_type, device) = (TYPE_DEVICE, client.owner_of(range));
+        return Ok(Known { memory_type, device_address, host_address, range, is_managed, device });
     }
     if let Some(range) = client.managed_range_of(address) {
         let (device_address, host_address) = (Some(address), Some(address));
-        return Ok(Known { memory_type: TYPE_DEVICE, device_address, host_address, range, is_managed: true });
+        let (memory_type, device) = (TYPE_DEVICE, client.owner_of(range));
+        return Ok(Known { memory_type, device_address, host_address, range, is_managed: true, device });
     }
     let range = client.registered_range_of(address).or_else(|| client.pinned_allocation_of(address));
     let device_address = client.device_address_of_host(address).ok();
     let (host_address, range) = (Some(address), range.ok_or(unknown)?);
-    Ok(Known { memory_type: TYPE_HOST, device_address, host_address, range, is_managed: false })
+    let (memory_type, device) = (TYPE_HOST, client.owner_of(range));
+    Ok(Known { memory_type, device_address, host_address, range, is_managed: false, device })
 }
 
 /// Writes the value of an attribute in its own type.
 fn put(client: &Client, known: &Known, attribute: u32, value: Out<u8>) -> CudaResult<()> {
     let bytes: &[u8] = match attribute {
-        CONTEXT => &client.primary_context().handle().addr().to_ne_bytes(),
+        CONTEXT => &Context::primary(known.device).handle().addr().to_ne_bytes(),
         MEMORY_TYPE => &known.memory_type.to_ne_bytes(),
         DEVICE_POINTER => &known.device_address.ok_or(CudaError::INVALID_VALUE)?.to_ne_bytes(),
         HOST_POINTER => &known.host_address.ok_or(CudaError::INVALID_VALUE)?.to_ne_bytes(),
@@ -77,7 +82,8 @@ fn put(client: &Client, known: &Known, attribute: u32, value: Out<u8>) -> CudaRe
             &u32::from(known.memory_type == TYPE_DEVICE && client.may_export(known.range.address))
                 .to_ne_bytes()
         }
-        DEVICE_ORDINAL | IS_GPU_DIRECT_RDMA_CAPABLE | IS_DECOMPRESSION_CAPABLE => &0u32.to_ne_bytes(),
+        DEVICE_ORDINAL => &known.device.to_ne_bytes(),
+        IS_GPU_DIRECT_RDMA_CAPABLE | IS_DECOMPRESSION_CAPABLE => &0u32.to_ne_bytes(),
         IS_MAPPED => &1u32.to_ne_bytes(),
         _ => return Err(CudaError::INVALID_VALUE),
     };

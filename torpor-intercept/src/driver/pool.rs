@@ -1,7 +1,7 @@
 //! Memory pools and allocation in the order of streams.
 
 use super::argument::{In, Out};
-use super::device::device;
+use super::device::ordinal;
 use super::{cuda_functions, stream_functions};
 use crate::core::pool::{self, Attribute, Pool};
 use crate::core::{CudaResult, client, contexts};
@@ -49,9 +49,9 @@ pub(crate) struct Access {
 }
 
 impl Location {
-    /// `NOT_SUPPORTED` for anything but devices, `INVALID_DEVICE` for one that the program does not see.
-    pub(crate) fn check(self) -> CudaResult<()> {
-        if self.kind == DEVICE { device(self.id).map(drop) } else { Err(CudaError::NOT_SUPPORTED) }
+    /// The ordinal of the device. `NOT_SUPPORTED` for anything else, `INVALID_DEVICE` for one that the program does not see.
+    pub(crate) fn device(self) -> CudaResult<u32> {
+        if self.kind == DEVICE { ordinal(self.id) } else { Err(CudaError::NOT_SUPPORTED) }
     }
 }
 
@@ -69,19 +69,18 @@ impl Properties {
         }
     }
 
-    /// `NOT_SUPPORTED` for what is not offered, `INVALID_DEVICE` for a device that the program does not see.
-    pub(crate) fn check(self) -> CudaResult<()> {
-        self.location.check()?;
+    /// The ordinal of its device. `NOT_SUPPORTED` for what is not offered, `INVALID_DEVICE` for a device that the program does not see.
+    pub(crate) fn check(self) -> CudaResult<u32> {
+        let device = self.location.device()?;
         let Self { allocation, handles, most_bytes, .. } = self;
         let is_offered = allocation == PINNED && handles == 0 && most_bytes == 0;
-        if is_offered { Ok(()) } else { Err(CudaError::NOT_SUPPORTED) }
+        if is_offered { Ok(device) } else { Err(CudaError::NOT_SUPPORTED) }
     }
 }
 
 /// A new pool. Pools whose memory other processes could map are not offered, nor are limits.
 pub(crate) fn create(properties: Properties) -> CudaResult<&'static Pool> {
-    properties.check()?;
-    Pool::create()
+    Pool::create(properties.check()?)
 }
 
 /// What a C caller is told of an attribute: a C int for what is a yes or no, else 64 bits.
@@ -104,14 +103,15 @@ pub(crate) fn set(pool: *mut c_void, code: i32, value: Out<c_void>) -> CudaResul
     pool.set_attribute(attribute, wanted)
 }
 
-/// The one device that a program sees may read and write its pools, always.
+/// All devices that a program sees may read and write its pools, always; a pool's own must not be forbidden to (cuda.h).
 pub(crate) fn allow(pool: *mut c_void, list: In<Access>, count: usize) -> CudaResult<()> {
-    Pool::find(pool)?;
+    let own = Pool::find(pool)?.device();
     for Access { location, flags } in list.slice(count)? {
-        location.check()?;
+        let device = location.device()?;
         match flags {
             READ_AND_WRITE => {}
-            NO_ACCESS => return Err(CudaError::INVALID_DEVICE),
+            NO_ACCESS if device == own => return Err(CudaError::INVALID_DEVICE),
+            NO_ACCESS => {}
             _ => return Err(CudaError::INVALID_VALUE),
         }
     }
@@ -121,16 +121,29 @@ pub(crate) fn allow(pool: *mut c_void, list: In<Access>, count: usize) -> CudaRe
 /// `Access::flags` of a device.
 pub(crate) fn access(pool: *mut c_void, location: In<Location>) -> CudaResult<i32> {
     Pool::find(pool)?;
-    location.get()?.check()?;
+    location.get()?.device()?;
     Ok(READ_AND_WRITE)
 }
 
-/// The pool of a place, as those functions name it that CUDA 13 added.
-pub(crate) fn check_place(location: In<Location>, allocation: i32) -> CudaResult<()> {
+/// Makes a pool the one that a device's allocations come from.
+///
+/// # Errors
+/// `INVALID_DEVICE` for another device's pool.
+pub(crate) fn choose(pool: *mut c_void, device: u32) -> CudaResult<()> {
+    let pool = Pool::find(pool)?;
+    if pool.device() != device {
+        return Err(CudaError::INVALID_DEVICE);
+    }
+    pool.make_current(device);
+    Ok(())
+}
+
+/// The device of a place, as those functions name it that CUDA 13 added.
+pub(crate) fn device_of_place(location: In<Location>, allocation: i32) -> CudaResult<u32> {
     if allocation != PINNED {
         return Err(CudaError::NOT_SUPPORTED);
     }
-    location.get()?.check()
+    location.get()?.device()
 }
 
 cuda_functions! {
@@ -173,38 +186,30 @@ cuda_functions! {
     }
 
     fn cuDeviceGetDefaultMemPool(pool: Out<*mut c_void>, number: i32) {
-        device(number)?;
-        pool.put(Pool::of_device()?.handle())
+        pool.put(Pool::of_device(ordinal(number)?)?.handle())
     }
 
     fn cuDeviceGetMemPool(pool: Out<*mut c_void>, number: i32) {
-        device(number)?;
-        pool.put(Pool::current()?.handle())
+        pool.put(Pool::current_of(ordinal(number)?)?.handle())
     }
 
     fn cuDeviceSetMemPool(number: i32, pool: *mut c_void) {
-        device(number)?;
-        Pool::find(pool)?.make_current();
-        Ok(())
+        choose(pool, ordinal(number)?)
     }
 
     fn cuMemGetDefaultMemPool(pool: Out<*mut c_void>, location: In<Location>, allocation: i32) {
         client()?;
-        check_place(location, allocation)?;
-        pool.put(Pool::of_device()?.handle())
+        pool.put(Pool::of_device(device_of_place(location, allocation)?)?.handle())
     }
 
     fn cuMemGetMemPool(pool: Out<*mut c_void>, location: In<Location>, allocation: i32) {
         client()?;
-        check_place(location, allocation)?;
-        pool.put(Pool::current()?.handle())
+        pool.put(Pool::current_of(device_of_place(location, allocation)?)?.handle())
     }
 
     fn cuMemSetMemPool(location: In<Location>, allocation: i32, pool: *mut c_void) {
         client()?;
-        check_place(location, allocation)?;
-        Pool::find(pool)?.make_current();
-        Ok(())
+        choose(pool, device_of_place(location, allocation)?)
     }
 }
 
@@ -215,7 +220,8 @@ stream_functions! {
         if address.is_null() {
             return Err(CudaError::INVALID_VALUE);
         }
-        address.put(Pool::current()?.allocate(bytes as u64, stream.find()?)?)
+        let stream = stream.find()?;
+        address.put(Pool::current_of(stream.device())?.allocate(bytes as u64, stream)?)
     }
 
     fn cuMemAllocFromPoolAsync / cuMemAllocFromPoolAsync_ptsz

@@ -5,7 +5,8 @@ use super::graph::edges::{LOSSY_QUERY, behind};
 use super::{cuda_functions, stream_functions};
 use crate::core::graph::{EdgeData, Graph};
 use crate::core::{
-    Capture, CaptureStatus, CudaResult, Event, Stream as CoreStream, StreamHandle, client, contexts,
+    Capture, CaptureStatus, Context, CudaResult, Event, Stream as CoreStream, StreamHandle, client, contexts,
+    devices,
 };
 use std::ffi::c_void;
 use torpor_proto::error::CudaError;
@@ -38,6 +39,13 @@ cuda_functions! {
         client()?;
         mode.put(Capture::exchange_thread_mode(mode.get()?)?)
     }
+}
+
+/// The current context, if the stream is of its device: of several contexts of a device it does not know which made it.
+fn context_of(stream: &CoreStream) -> *mut c_void {
+    let current = contexts::current();
+    let is_its = !current.is_null() && devices::current() == stream.device();
+    if is_its { current } else { Context::primary(stream.device()).handle() }
 }
 
 fn create(stream: Out<*mut c_void>, flags: u32, priority: i32) -> CudaResult<()> {
@@ -81,27 +89,23 @@ stream_functions! {
     }
 
     fn cuStreamGetCtx / cuStreamGetCtx_ptsz(@ stream, context: Out<*mut c_void>) {
-        let client = client()?;
-        stream.find()?;
-        let current = contexts::current();
-        context.put(if current.is_null() { client.primary_context().handle() } else { current })
+        client()?;
+        context.put(context_of(stream.find()?))
     }
 
     /// No context is a green one.
     fn cuStreamGetCtx_v2 / cuStreamGetCtx_v2_ptsz(
         @ stream, context: Out<*mut c_void>, green_context: Out<*mut c_void>,
     ) {
-        let client = client()?;
-        stream.find()?;
-        let current = contexts::current();
+        client()?;
+        let found = context_of(stream.find()?);
         green_context.put(std::ptr::null_mut())?;
-        context.put(if current.is_null() { client.primary_context().handle() } else { current })
+        context.put(found)
     }
 
     fn cuStreamGetDevice / cuStreamGetDevice_ptsz(@ stream, device: Out<i32>) {
         client()?;
-        stream.find()?;
-        device.put(0)
+        device.put(stream.find()?.device().cast_signed())
     }
 
     /// Before CUDA 10.1 without a mode: the strictest.

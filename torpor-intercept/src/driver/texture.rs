@@ -177,6 +177,6 @@ cuda_functions! {
     }
 
     fn cuDeviceGetTexture1DLinearMaxWidth(most: Out<usize>, _format: u32, _channels: u32, device: i32) {
-        most.put(self::device(device)?.device.attribute(LINEAR_WIDTH)?.unsigned_abs() as usize)
+        most.put(self::device(device)?.device().attribute(LINEAR_WIDTH)?.unsigned_abs() as usize)
     }
 }

@@ -2,6 +2,7 @@
 
 use super::argument::{In, Out};
 use super::cuda_functions;
+use super::device::device;
 use crate::core::{Access, CudaResult, ObjectProperties, client};
 use torpor_proto::error::CudaError;
 use torpor_proto::layout::{AddressRange, SEGMENT_GRANULE_BYTES};
@@ -11,6 +12,9 @@ const PINNED: u32 = 1;
 
 /// `CU_MEM_LOCATION_TYPE_DEVICE`
 const ON_DEVICE: u32 = 1;
+
+/// `CU_MEM_LOCATION_TYPE_HOST`, after which come nodes of the host.
+const ON_HOST: u32 = 2;
 
 /// `CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR`
 const FILE_DESCRIPTOR: u32 = 1;
@@ -38,11 +42,10 @@ struct AccessDescription {
 type Properties = In<ObjectProperties>;
 
 /// # Errors
-/// `INVALID_DEVICE` for another device; `NOT_SUPPORTED` for memory that is not the device's.
+/// `INVALID_DEVICE` for a device that the program does not see; `NOT_SUPPORTED` for memory that is not a device's.
 fn check_location(kind: u32, id: i32) -> CudaResult<()> {
     match (kind, id) {
-        (ON_DEVICE, 0) => Ok(()),
-        (ON_DEVICE, _) => Err(CudaError::INVALID_DEVICE),
+        (ON_DEVICE, id) => device(id).map(drop),
         (0, _) => Err(CudaError::INVALID_VALUE),
         _ => Err(CudaError::NOT_SUPPORTED),
     }
@@ -72,7 +75,12 @@ cuda_functions! {
 
     fn cuMemGetAllocationGranularity(granularity: Out<usize>, properties: Properties, option: u32) {
         client()?;
-        check_properties(&properties.get()?)?;
+        let properties = properties.get()?;
+        // NCCL asks, and only then finds that no memory of the host is made.
+        match properties[2] {
+            ON_HOST.. => {}
+            _ => check_properties(&properties)?,
+        }
         // CU_MEM_ALLOC_GRANULARITY_MINIMUM, …_RECOMMENDED
         if option > 1 {
             return Err(CudaError::INVALID_VALUE);

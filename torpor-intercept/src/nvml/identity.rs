@@ -1,10 +1,10 @@
 //! Which device it is.
 
 use super::error::{INVALID_ARGUMENT, NOT_FOUND};
-use super::{attribute, device, handle, known, nvml_functions, put, put_name};
-use crate::core::DeviceInfo;
+use super::{attribute, device, handle, known, number, nvml_functions, put, put_name};
+use crate::core::{DeviceInfo, PCI_ATTRIBUTES};
 use crate::driver::argument::{Out, Text};
-use crate::driver::device::{PCI_ATTRIBUTES, pci_bus_id, uuid_text};
+use crate::driver::device::{pci_bus_id, uuid_text};
 use std::ffi::{c_char, c_void};
 
 /// `nvmlPciInfo_v2_t`
@@ -53,39 +53,29 @@ fn padded<const BYTES: usize>(text: &str) -> [u8; BYTES] {
 
 nvml_functions! {
     fn nvmlDeviceGetCount | nvmlDeviceGetCount_v2 (count: Out<u32>) {
-        known()?;
-        put(count, 1)
+        put(count, known()?.len() as u32)
     }
 
     fn nvmlDeviceGetHandleByIndex | nvmlDeviceGetHandleByIndex_v2 (index: u32, device: Out<*const c_void>) {
-        known()?;
-        if index != 0 {
-            return Err(INVALID_ARGUMENT);
-        }
-        put(device, handle())
+        put(device, handle(index as usize)?)
     }
 
     fn nvmlDeviceGetHandleByPciBusId | nvmlDeviceGetHandleByPciBusId_v2 (name: Text, device: Out<*const c_void>) {
-        let own = pci_bus_id(known()?);
+        let known = known()?;
         let wanted = name.get().map_err(|_| INVALID_ARGUMENT)?.to_string_lossy().to_ascii_uppercase();
         // The domain has four digits or eight.
-        if wanted.trim_start_matches('0') != own.trim_start_matches('0') {
-            return Err(NOT_FOUND);
-        }
-        put(device, handle())
+        let is_it = |own: &DeviceInfo| pci_bus_id(own).trim_start_matches('0') == wanted.trim_start_matches('0');
+        put(device, handle(known.iter().position(is_it).ok_or(NOT_FOUND)?)?)
     }
 
     fn nvmlDeviceGetHandleByUUID(name: Text, device: Out<*const c_void>) {
-        let own = uuid_text(known()?);
-        if name.get().map_err(|_| INVALID_ARGUMENT)?.to_string_lossy() != own {
-            return Err(NOT_FOUND);
-        }
-        put(device, handle())
+        let known = known()?;
+        let wanted = name.get().map_err(|_| INVALID_ARGUMENT)?.to_string_lossy().into_owned();
+        put(device, handle(known.iter().position(|own| uuid_text(own) == wanted).ok_or(NOT_FOUND)?)?)
     }
 
     fn nvmlDeviceGetIndex | nvmlDeviceGetMinorNumber (device: *const c_void, index: Out<u32>) {
-        self::device(device)?;
-        put(index, 0)
+        put(index, number(device)? as u32)
     }
 
     fn nvmlDeviceGetName(device: *const c_void, name: Out<c_char>, room: u32) {

@@ -1,8 +1,8 @@
 //! Beginning and end, and versions.
 
-use super::error::{DRIVER_NOT_LOADED, NOT_FOUND, UNINITIALIZED};
+use super::error::{DRIVER_NOT_LOADED, NOT_FOUND, UNINITIALIZED, UNKNOWN};
 use super::{known, nvml_functions, put, put_name};
-use crate::core::surveyed_device;
+use crate::core::surveyed_devices;
 use crate::driver::argument::Out;
 use std::ffi::c_char;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,7 +15,7 @@ pub(super) fn is_initialized() -> bool {
 }
 
 fn initialize() -> Result<(), i32> {
-    surveyed_device().map_err(|_| DRIVER_NOT_LOADED)?;
+    surveyed_devices().map_err(|_| DRIVER_NOT_LOADED)?;
     USERS.fetch_add(1, Ordering::Relaxed);
     Ok(())
 }
@@ -33,6 +33,11 @@ fn driver_release(cuda_version: i32) -> &'static str {
     }
 }
 
+/// `cuDriverGetVersion` of the driver below.
+fn cuda_version() -> Result<i32, i32> {
+    Ok(known()?.first().ok_or(UNKNOWN)?.driver_version)
+}
+
 nvml_functions! {
     fn nvmlInit | nvmlInit_v2 () {
         initialize()
@@ -48,15 +53,15 @@ nvml_functions! {
     }
 
     fn nvmlSystemGetCudaDriverVersion | nvmlSystemGetCudaDriverVersion_v2 (version: Out<i32>) {
-        put(version, known()?.driver_version)
+        put(version, cuda_version()?)
     }
 
     fn nvmlSystemGetDriverVersion(version: Out<c_char>, room: u32) {
-        put_name(version, room, driver_release(known()?.driver_version))
+        put_name(version, room, driver_release(cuda_version()?))
     }
 
     fn nvmlSystemGetNVMLVersion(version: Out<c_char>, room: u32) {
-        let cuda_version = known()?.driver_version;
+        let cuda_version = cuda_version()?;
         put_name(version, room, &format!("{}.{}", cuda_version / 1000, driver_release(cuda_version)))
     }
 

@@ -2,7 +2,8 @@
 //! one when memory runs out; NCCL, also in a group of one, for the links of its device; monitors for what its users see. A
 //! program finds it as `libnvidia-ml.so.1` where `torpor run` puts that name.
 //!
-//! It knows one device, the function's, and of that what CUDA says too, with the function's limit as its memory. Asking makes
+//! It knows the function's devices, whichever of them `CUDA_VISIBLE_DEVICES` shows, and of them what CUDA says too, with the function's
+//! limit as their memory. Asking makes
 //! the process no client of CUDA: a server may look after its device and then fork workers that use it.
 //!
 //! Types and codes: `nvml.h`, "NVML API reference". What is not here cannot be found by `dlsym`, which programs expect of
@@ -18,10 +19,11 @@ mod processes;
 mod sensors;
 mod unsupported;
 
-use crate::core::{CudaResult, DeviceInfo, surveyed_device};
+use crate::core::{CudaResult, DeviceInfo, surveyed_devices};
 use crate::driver::argument::{Out, put_text};
 use error::{INSUFFICIENT_SIZE, INVALID_ARGUMENT, UNINITIALIZED, UNKNOWN};
 use std::ffi::{c_char, c_void};
+use torpor_proto::command::MOST_DEVICES;
 
 /// Every exported name but `nvmlErrorString`.
 pub fn names() -> Vec<&'static str> {
@@ -40,26 +42,33 @@ pub fn names() -> Vec<&'static str> {
 /// Every exported name of what is always said to be not supported.
 pub const UNSUPPORTED_NAMES: &[&str] = unsupported::NAMES;
 
-/// The address that stands for the one device.
-static DEVICE: u8 = 0;
+/// The addresses that stand for devices.
+static DEVICES: [u8; MOST_DEVICES as usize] = [0; MOST_DEVICES as usize];
 
-fn handle() -> *const c_void {
-    (&raw const DEVICE).cast()
+/// The device of this number, once NVML is initialised.
+fn handle(number: usize) -> Result<*const c_void, i32> {
+    known()?.get(number).ok_or(INVALID_ARGUMENT)?;
+    Ok((&raw const DEVICES).cast::<u8>().wrapping_add(number).cast())
+}
+
+/// Where the device behind a handle is in the list.
+fn number(device: *const c_void) -> Result<usize, i32> {
+    let number = device.addr().wrapping_sub((&raw const DEVICES).addr());
+    if number < known()?.len() { Ok(number) } else { Err(INVALID_ARGUMENT) }
 }
 
 type Outcome = Result<(), i32>;
 
-/// The device, once NVML is initialised.
-fn known() -> Result<&'static DeviceInfo, i32> {
+/// The devices, once NVML is initialised. There is one at least.
+fn known() -> Result<&'static [DeviceInfo], i32> {
     if !library::is_initialized() {
         return Err(UNINITIALIZED);
     }
-    surveyed_device().map_err(|_| UNKNOWN)
+    surveyed_devices().map_err(|_| UNKNOWN)
 }
 
 fn device(device: *const c_void) -> Result<&'static DeviceInfo, i32> {
-    let known = known()?;
-    if device == handle() { Ok(known) } else { Err(INVALID_ARGUMENT) }
+    known()?.get(number(device)?).ok_or(INVALID_ARGUMENT)
 }
 
 fn put<T>(place: Out<T>, value: T) -> Outcome {

@@ -151,7 +151,7 @@ runtime_functions! {
     }
 
     fn cudaDeviceGetTexture1DLinearMaxWidth(most: Out<usize>, _elements: In<ChannelFormat>, device: i32) {
-        most.put(super::device(device)?.device.attribute(LINEAR_WIDTH)?.unsigned_abs() as usize)
+        most.put(super::device(device)?.device().attribute(LINEAR_WIDTH)?.unsigned_abs() as usize)
     }
 }
 

@@ -59,7 +59,7 @@ runtime_functions! {
 
     fn cudaLibraryGetGlobal(address: Out<u64>, bytes: Out<usize>, library: *mut c_void, name: Text) {
         ready()?;
-        let global = Image::find(library)?.global(name.get()?)?;
+        let global = Image::find(library)?.here()?.global(name.get()?)?;
         address.put_if_wanted(global.address);
         bytes.put_if_wanted(global.bytes as usize);
         Ok(())

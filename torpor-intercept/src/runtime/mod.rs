@@ -48,11 +48,12 @@ mod symbol;
 mod texture;
 mod version;
 
-use crate::core::{Client, CudaResult, client, contexts, initialize};
+use crate::core::{Client, Context, CudaResult, client, contexts, devices, initialize};
 use crate::driver::Code;
 use macros::{default_stream_functions, runtime_functions, stream_functions};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
+use torpor_proto::command::MOST_DEVICES;
 use torpor_proto::error::CudaError;
 
 // Codes of the runtime that the driver does not have (driver_types.h, enum cudaError).
@@ -87,7 +88,7 @@ fn initialized() -> CudaResult<&'static Client> {
     }
 }
 
-/// The client, with a context current in the calling thread: the primary one, unless the program chose another.
+/// The client, with a context current in the calling thread: the first device's primary one, unless the program chose another.
 #[inline]
 fn ready() -> CudaResult<&'static Client> {
     match client() {
@@ -98,17 +99,33 @@ fn ready() -> CudaResult<&'static Client> {
 
 #[cold]
 fn make_ready() -> CudaResult<&'static Client> {
-    /// The runtime holds the primary context once, however many threads use it.
-    static RETAINED: Once = Once::new();
     let client = initialized()?;
-    let primary = client.primary_context();
-    RETAINED.call_once(|| primary.retain());
-    contexts::set_current(primary.handle())?;
+    use_device(0)?;
     Ok(client)
 }
 
-/// The client, if `device` is its device.
+/// Makes a device's primary context current in the calling thread.
+fn use_device(device: u32) -> CudaResult<()> {
+    /// The runtime holds each primary context once, however many threads use it.
+    static RETAINED: [Once; MOST_DEVICES as usize] = [const { Once::new() }; MOST_DEVICES as usize];
+    let primary = Context::primary(device);
+    RETAINED[device as usize % RETAINED.len()].call_once(|| primary.retain());
+    contexts::set_current(primary.handle())
+}
+
+/// The client, if it has a device of this number.
 fn device(device: i32) -> CudaResult<&'static Client> {
-    let client = initialized()?;
-    if device == 0 { Ok(client) } else { Err(CudaError::INVALID_DEVICE) }
+    ordinal(device)?;
+    initialized()
+}
+
+/// The number of a device, once it is known to be one.
+fn ordinal(device: i32) -> CudaResult<u32> {
+    initialized()?;
+    crate::driver::device::ordinal(device)
+}
+
+/// What the current device of the calling thread has its own of.
+fn current_context() -> &'static Context {
+    Context::primary(devices::current())
 }

@@ -1,10 +1,13 @@
-//! Other devices. There are none: both ends of every copy between devices are the same one, which is not its own peer.
+//! Other devices. All that a program sees are one GPU, so both ends of every copy between devices are there; none is its own peer.
 
 use super::copy::{Extent, Kind, PitchedPointer, copy};
 use super::strided::{Boxes, Position, copy_boxes};
-use super::{default_stream_functions, device, initialized, runtime_functions, stream_functions};
-use crate::core::{CudaResult, StreamHandle};
+use super::{
+    default_stream_functions, device, initialized, ordinal, ready, runtime_functions, stream_functions,
+};
+use crate::core::{Context, CudaResult, StreamHandle, devices};
 use crate::driver::argument::{In, Out};
+use crate::driver::peer::{can_access, put_attribute};
 use std::ffi::c_void;
 use torpor_proto::error::CudaError;
 
@@ -27,6 +30,17 @@ pub(super) struct PeerCopy3D {
 }
 
 const _: () = assert!(size_of::<PeerCopy3D>() == 168);
+
+/// The contexts of the current device and of another one.
+fn pair(peer: i32) -> CudaResult<(&'static Context, &'static Context)> {
+    initialized()?;
+    let peer = ordinal(peer)?;
+    if peer == devices::current() {
+        return Err(CudaError::INVALID_DEVICE);
+    }
+    ready()?;
+    Ok((Context::primary(devices::current()), Context::primary(peer)))
+}
 
 fn copy_between(description: In<PeerCopy3D>, stream: StreamHandle, waits: bool) -> CudaResult<()> {
     let copied = description.get()?;
@@ -60,24 +74,23 @@ runtime_functions! {
     }
 
     fn cudaDeviceCanAccessPeer(can: Out<i32>, device: i32, peer: i32) {
-        self::device(device)?;
-        self::device(peer)?;
-        can.put(0)
+        initialized()?;
+        can.put(can_access(device, peer)?)
     }
 
-    fn cudaDeviceEnablePeerAccess(_peer: i32, _flags: u32) {
-        initialized()?;
-        Err(CudaError::INVALID_DEVICE)
+    fn cudaDeviceEnablePeerAccess(peer: i32, flags: u32) {
+        let (own, peer) = pair(peer)?;
+        if flags == 0 { own.enable_peer(peer) } else { Err(CudaError::INVALID_VALUE) }
     }
 
-    fn cudaDeviceDisablePeerAccess(_peer: i32) {
-        initialized()?;
-        Err(CudaError::INVALID_DEVICE)
+    fn cudaDeviceDisablePeerAccess(peer: i32) {
+        let (own, peer) = pair(peer)?;
+        own.disable_peer(peer)
     }
 
-    fn cudaDeviceGetP2PAttribute(value: Out<i32>, _attribute: i32, _device: i32, _peer: i32) {
+    fn cudaDeviceGetP2PAttribute(value: Out<i32>, attribute: i32, device: i32, peer: i32) {
         initialized()?;
-        if value.is_null() { Err(CudaError::INVALID_VALUE) } else { Err(CudaError::INVALID_DEVICE) }
+        put_attribute(value, attribute, device, peer)
     }
 }
 

@@ -10,8 +10,8 @@ const HOST: u32 = 1;
 const DEVICE: u32 = 2;
 const MANAGED: u32 = 3;
 
-/// `cudaInvalidDeviceId`
-const NO_DEVICE: i32 = -2;
+/// `cudaInvalidDeviceId`, which is -2
+const NO_DEVICE: u32 = u32::MAX - 1;
 
 /// `cudaPointerAttributes` (driver_types.h). In CUDA 13 reserved words follow, which the real runtime leaves to chance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,24 +26,26 @@ pub(super) struct Attributes {
 const _: () = assert!(size_of::<Attributes>() == 24);
 
 fn look_up(client: &Client, address: u64) -> Attributes {
-    let known = |kind, device, device_address, host_address| Attributes {
+    let known = |kind, device: u32, device_address, host_address| Attributes {
         kind,
-        device,
+        device: device.cast_signed(),
         device_address,
         host_address,
     };
     match client.locate(address, 1) {
-        Location::Device(device_address) if client.allocation_of(address).is_ok() => {
-            known(DEVICE, 0, device_address, 0)
+        Location::Device(device_address) if let Ok(range) = client.allocation_of(address) => {
+            known(DEVICE, client.owner_of(range), device_address, 0)
         }
-        _ if client.managed_range_of(address).is_some() => known(MANAGED, 0, address, address),
-        // Registered memory may have no device address, which is null.
-        _ if client.registered_range_of(address).is_some()
-            || client.pinned_allocation_of(address).is_some() =>
-        {
-            known(HOST, 0, client.device_address_of_host(address).unwrap_or(0), address)
+        _ => {
+            if let Some(range) = client.managed_range_of(address) {
+                return known(MANAGED, client.owner_of(range), address, address);
+            }
+            let range = client.registered_range_of(address).or_else(|| client.pinned_allocation_of(address));
+            let Some(range) = range else { return known(UNREGISTERED, NO_DEVICE, 0, 0) };
+            // Registered memory may have no device address, which is null.
+            let device_address = client.device_address_of_host(address).unwrap_or(0);
+            known(HOST, client.owner_of(range), device_address, address)
         }
-        _ => known(UNREGISTERED, NO_DEVICE, 0, 0),
     }
 }
 

@@ -4,16 +4,17 @@ use super::{ready, runtime_functions, stream_functions};
 use crate::core::CudaResult;
 use crate::core::pool::{self, Pool};
 use crate::driver::argument::{In, Out};
-use crate::driver::device::device;
-use crate::driver::pool::{Access, Location, Properties, access, allow, check_place, create, set, tell};
+use crate::driver::device::ordinal;
+use crate::driver::pool::{
+    Access, Location, Properties, access, allow, choose, create, device_of_place, set, tell,
+};
 use std::ffi::c_void;
 use torpor_proto::error::CudaError;
 
 /// The pool of a device: the one that was chosen for it, or its own.
-fn of_device(number: i32, find: impl FnOnce() -> CudaResult<&'static Pool>) -> CudaResult<*mut c_void> {
+fn of_device(number: i32, find: impl FnOnce(u32) -> CudaResult<&'static Pool>) -> CudaResult<*mut c_void> {
     ready()?;
-    device(number)?;
-    Ok(find()?.handle())
+    Ok(find(ordinal(number)?)?.handle())
 }
 
 runtime_functions! {
@@ -60,33 +61,27 @@ runtime_functions! {
     }
 
     fn cudaDeviceGetMemPool(pool: Out<*mut c_void>, number: i32) {
-        pool.put(of_device(number, Pool::current)?)
+        pool.put(of_device(number, Pool::current_of)?)
     }
 
     fn cudaDeviceSetMemPool(number: i32, pool: *mut c_void) {
         ready()?;
-        device(number)?;
-        Pool::find(pool)?.make_current();
-        Ok(())
+        choose(pool, ordinal(number)?)
     }
 
     fn cudaMemGetDefaultMemPool(pool: Out<*mut c_void>, location: In<Location>, allocation: i32) {
         ready()?;
-        check_place(location, allocation)?;
-        pool.put(Pool::of_device()?.handle())
+        pool.put(Pool::of_device(device_of_place(location, allocation)?)?.handle())
     }
 
     fn cudaMemGetMemPool(pool: Out<*mut c_void>, location: In<Location>, allocation: i32) {
         ready()?;
-        check_place(location, allocation)?;
-        pool.put(Pool::current()?.handle())
+        pool.put(Pool::current_of(device_of_place(location, allocation)?)?.handle())
     }
 
     fn cudaMemSetMemPool(location: In<Location>, allocation: i32, pool: *mut c_void) {
         ready()?;
-        check_place(location, allocation)?;
-        Pool::find(pool)?.make_current();
-        Ok(())
+        choose(pool, device_of_place(location, allocation)?)
     }
 }
 
@@ -96,7 +91,8 @@ stream_functions! {
         if address.is_null() {
             return Err(CudaError::INVALID_VALUE);
         }
-        address.put(Pool::current()?.allocate(bytes as u64, stream.find()?)?)
+        let stream = stream.find()?;
+        address.put(Pool::current_of(stream.device())?.allocate(bytes as u64, stream)?)
     }
 
     fn cudaMallocFromPoolAsync / cudaMallocFromPoolAsync_ptsz

@@ -2,7 +2,7 @@
 //! real runtime leaves alone as well.
 
 use super::version::Version;
-use crate::core::Client;
+use crate::core::DeviceInfo;
 
 /// How much of CUDA 12's layout is CUDA 11's, in bytes.
 pub(super) const CUDA_11_BYTES: usize = 728;
@@ -72,8 +72,7 @@ const FIELDS: &[Field] = &[
 ];
 
 /// The bytes of a `cudaDeviceProp`.
-pub(super) fn properties(client: &Client, version: Version) -> Vec<u8> {
-    let device = &client.device;
+pub(super) fn properties(device: &DeviceInfo, version: Version) -> Vec<u8> {
     let number = |attribute: i32| device.attribute(attribute).unwrap_or(0);
     layout(version, &device.name, device.uuid, device.total_memory_bytes, number)
 }

@@ -96,6 +96,9 @@ impl FatBinary {
         let wrapper = std::ptr::with_exposed_provenance(self.wrapper);
         // SAFETY: the code that registered the image keeps it in place until it unregisters it.
         let image = unsafe { Image::load(wrapper, true)? };
+        if !state.managed.is_empty() {
+            image.keep_one();
+        }
         state.image = Some(image);
         Ok(image)
     }
@@ -164,7 +167,7 @@ pub(super) fn variable(host_variable: usize) -> Option<Variable> {
 impl Variable {
     /// Its address on the device.
     pub(super) fn address(&self) -> CudaResult<u64> {
-        Ok(self.binary.image()?.global(owned(self.name))?.address)
+        Ok(self.binary.image()?.here()?.global(owned(self.name))?.address)
     }
 }
 

@@ -79,8 +79,7 @@ stream_functions! {
 
     fn cudaStreamGetDevice / cudaStreamGetDevice_ptsz(@ stream, device: Out<i32>) {
         ready()?;
-        stream.find()?;
-        device.put(0)
+        device.put(stream.find()?.device().cast_signed())
     }
 
     fn cudaStreamBeginCapture / cudaStreamBeginCapture_ptsz(@ stream, mode: u32) {

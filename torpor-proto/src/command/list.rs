@@ -31,6 +31,13 @@ commands! {
             /// Zero.
             reserved: u32,
         } -> ();
+        /// The program uses this one of its function's devices first: the server may put it elsewhere for that.
+        posted 6 home: Home {
+            /// Its number among the function's devices.
+            device: u32,
+            /// Zero.
+            reserved: u32,
+        } -> ();
     }
 
     /// Device memory, page-locked memory and what moves between them.
@@ -152,12 +159,13 @@ commands! {
         posted 32 stream_create: StreamCreate {
             /// Its number, unused so far.
             stream: u32,
-            /// `CUstream_flags`: 1 is non-blocking, else it synchronises with the legacy stream.
+            /// `CUstream_flags`: 1 is non-blocking, else it synchronises with its device's legacy stream. Or
+            /// [`LEGACY_STREAM`](super::LEGACY_STREAM): it is that.
             flags: u32,
             /// As cuStreamCreateWithPriority.
             priority: i32,
-            /// Zero.
-            reserved: u32,
+            /// Of which of the program's devices it is.
+            device: u32,
         } -> ();
         /// Destroys a stream once its work is done.
         posted 33 stream_destroy: StreamDestroy {
@@ -191,8 +199,13 @@ commands! {
             /// Zero.
             reserved: u32,
         } -> ();
-        /// Answers when everything the client posted before is done.
-        awaited 37 context_synchronize: ContextSynchronize {} -> ();
+        /// Answers when everything is done that the client posted before to streams of a device.
+        awaited 37 context_synchronize: ContextSynchronize {
+            /// Which, or [`ALL_DEVICES`](super::ALL_DEVICES).
+            device: u32,
+            /// Zero.
+            reserved: u32,
+        } -> ();
     }
 
     /// Events.

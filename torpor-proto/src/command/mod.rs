@@ -6,13 +6,15 @@
 //!
 //! *Posted* commands get no answer; their errors are kept and returned later, as CUDA does. *Awaited* commands are
 //! answered in a completion slot. Identifiers (streams, events, images, kernels, graphs) are chosen by the client;
-//! stream 0 is the legacy default stream and exists from the start. Addresses lie in the client's arena or in
+//! stream 0 is the first device's legacy default stream and exists from the start. Addresses lie in the client's arena or in
 //! its host range; nothing else is accepted.
 
 mod declare;
+mod devices;
 mod list;
 mod plain;
 
+pub use devices::*;
 pub use list::*;
 pub use plain::*;
 

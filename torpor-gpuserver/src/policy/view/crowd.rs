@@ -40,6 +40,7 @@ impl NodeView {
     }
 
     fn places(&self, client: &Client) -> Vec<usize> {
-        (0..self.gpus.len()).filter(|&gpu| self.may_be_on(client, gpu)).collect()
+        let may_be_on = |&gpu: &usize| self.may_be_on(client, gpu) && self.keeps_apart(client, gpu);
+        (0..self.gpus.len()).filter(may_be_on).collect()
     }
 }

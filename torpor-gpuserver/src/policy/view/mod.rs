@@ -1,6 +1,7 @@
 //! The picture of a node: what is known of its GPUs and clients, as one value that events change and policies read.
 
 mod crowd;
+mod homes;
 mod loads;
 mod seen;
 
@@ -55,6 +56,8 @@ pub struct Client {
     pub function: Arc<str>,
     /// Where it is.
     pub gpu: usize,
+    /// Which of its function's devices its program uses, if it has said so.
+    pub home: Option<u32>,
     /// Grows whenever it begins to move, or has moved: a decision made before that is out of date.
     pub generation: u64,
     /// What holds for it.
@@ -164,6 +167,7 @@ impl NodeView {
                     id: *client,
                     function: function.clone(),
                     gpu: *gpu,
+                    home: None,
                     generation: 0,
                     rules: Rules::default(),
                     failed: false,
@@ -174,6 +178,7 @@ impl NodeView {
                 };
                 self.clients.insert(*client, attached);
             }
+            What::ClientHome { client, home } => self.change(*client, |client| client.home = Some(*home)),
             What::ClientRuled { client, rules } => self.change(*client, |client| client.rules = *rules),
             What::ClientFailed { client, .. } => self.change(*client, |client| client.failed = true),
             What::ClientLeft { client } => {

@@ -23,7 +23,7 @@ impl NodeView {
             .iter()
             .enumerate()
             .map(|(at, gpu)| Gpu {
-                usable: gpu.is_usable() && self.may_be_on(asking, at),
+                usable: gpu.is_usable() && self.may_be_on(asking, at) && self.keeps_apart(asking, at),
                 taken: false,
                 room_bytes: 0,
                 free_bytes: 0,

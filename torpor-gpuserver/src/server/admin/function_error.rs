@@ -131,6 +131,7 @@ impl From<TermsError> for Status {
             TermsError::MemoryLimit(_)
             | TermsError::Isolation(_)
             | TermsError::Slo
+            | TermsError::Gpus(_)
             | TermsError::AboveGpu(_) => Self::invalid_argument(text),
             TermsError::InUse(_) => Self::failed_precondition(text),
             TermsError::Io { .. } => Self::internal(text),

@@ -91,6 +91,7 @@ fn describe(
         writeback: settings.writeback.to_string(),
         pinned: settings.pinned,
         isolation: admin::Isolation::from(settings.isolation).into(),
+        devices: settings.gpus.get(),
         name,
         directory,
         ..function

@@ -56,7 +56,8 @@ impl Admin for AdminService {
         let directory = self.0.ensure_function(&name)?;
         let directory = directory.into_os_string().into_string();
         let directory = directory.map_err(|_| Status::internal("the server's directory is no UTF-8"))?;
-        Ok(Response::new(EnsureFunctionResponse { directory }))
+        let devices = self.0.settings().of(&name).gpus.get();
+        Ok(Response::new(EnsureFunctionResponse { directory, devices }))
     }
 
     async fn remove_function(

@@ -49,6 +49,8 @@ pub struct Client {
     pub moving_to: Option<usize>,
     /// Grows whenever it begins to move, and when that is over.
     pub generation: u64,
+    /// Which of its function's devices its program uses, if it has begun to use one.
+    pub home: Option<u32>,
     /// It has been handed its memory.
     pub has_memory: bool,
     pub(super) phase: Phase,

@@ -134,6 +134,7 @@ impl ClientTable {
             rules: Rules::default(),
             moving_to: None,
             generation: 0,
+            home: None,
             has_memory: false,
             phase,
         };
@@ -161,6 +162,7 @@ impl ClientTable {
             rules: Rules::default(),
             moving_to: None,
             generation: 0,
+            home: words.home,
             has_memory: words.has_memory,
             phase: memory.map_or(Phase::Leaving, Phase::Serving),
         };

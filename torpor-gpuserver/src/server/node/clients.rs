@@ -68,6 +68,7 @@ impl Node {
             spin_us: self.options.flags.wait_spin_us(),
             memory_limit_bytes: settings.memory_limit_bytes,
             device: Some((*device).clone()),
+            devices: self.device_names(function),
         })
     }
 
@@ -84,7 +85,8 @@ impl Node {
         };
         let memory_limit_bytes = settings::memory_limit_bytes_on(self, function, gpu);
         let sensors = self.sensors.read(device.uuid.clone()).await;
-        Ok(View { device: Some((*device).clone()), memory_limit_bytes, sensors: Some(sensors) })
+        let devices = self.device_names(function);
+        Ok(View { device: Some((*device).clone()), memory_limit_bytes, sensors: Some(sensors), devices })
     }
 
     /// A process comes for its memory. When this returns, its GPU's worker serves it.

@@ -64,6 +64,7 @@ impl Node {
             since_ms: since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
             is_serving: client.is_serving(),
             has_memory: client.has_memory,
+            home: client.home,
         };
         self.keeper.keep(&numbered(CLIENT, client.id.0), &words, &[]);
     }
@@ -116,6 +117,8 @@ impl Node {
                 continue;
             };
             self.events().tell(What::ClientAttached { client: id.0, function: function.clone(), gpu });
+            let home = words.home.map(|home| What::ClientHome { client: id.0, home });
+            home.into_iter().for_each(|what| self.events().tell(what));
             let log = FunctionLog::new(function.clone());
             let entrance = Entrance { node: Arc::downgrade(self), function, log };
             let handed = words.has_memory;

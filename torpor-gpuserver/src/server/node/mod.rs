@@ -3,6 +3,7 @@
 //! A client's way through it: [`Node::admit`] (hello), [`Node::join`] (it takes its memory), [`Node::part`] (it is gone).
 
 mod clients;
+mod device_names;
 mod functions;
 mod kept;
 mod place;
@@ -25,9 +26,10 @@ use crate::server::workers::gpu::Gpu;
 use crate::server::workers::learned::Learned;
 use std::collections::HashMap;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use torpor_proto::control::client::DeviceName;
 use torpor_proto::error::CudaError;
 
 /// Everything the server's tasks share.
@@ -45,6 +47,8 @@ pub struct Node {
     functions: Mutex<HashMap<String, Function>>,
     settings: Mutex<Live>,
     next_gpu: AtomicUsize,
+    /// Of the devices of functions that see several, once one has been asked for.
+    device_names: OnceLock<Vec<DeviceName>>,
     stop: watch::Sender<bool>,
     /// Where clients are answered.
     acceptor: Handle,
@@ -84,6 +88,7 @@ impl Node {
             functions: Mutex::default(),
             settings: Mutex::new(Live::new(settings)),
             next_gpu: AtomicUsize::new(0),
+            device_names: OnceLock::new(),
             stop,
             acceptor,
             keeper,

@@ -96,6 +96,7 @@ impl Chronicle {
             }
             // These are for the scheduler alone.
             What::ClientRuled { .. }
+            | What::ClientHome { .. }
             | What::Waiting { .. }
             | What::Crowded { .. }
             | What::Linked { .. }

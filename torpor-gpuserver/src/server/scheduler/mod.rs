@@ -7,6 +7,7 @@ mod chronicle;
 mod events;
 mod figures;
 mod gathering;
+mod homes;
 pub(crate) mod moves;
 mod recovery;
 mod trial;
@@ -38,6 +39,8 @@ pub(crate) struct Words {
     pub(crate) orphans: UnboundedSender<Bereaved>,
     /// The first wants what the second has exported, which another GPU's worker serves.
     pub(crate) seeking: UnboundedSender<(ClientId, ClientId)>,
+    /// A client's program uses this one of its function's devices.
+    pub(crate) homes: UnboundedSender<(ClientId, u32)>,
 }
 
 /// Where it hears.
@@ -46,19 +49,23 @@ pub(crate) struct Ear {
     inbox: Inbox,
     orphans: UnboundedReceiver<Bereaved>,
     seeking: UnboundedReceiver<(ClientId, ClientId)>,
+    homes: UnboundedReceiver<(ClientId, u32)>,
 }
 
 /// Both ends, for a node that begins now, with its GPUs as the driver counts them.
 pub(crate) fn channel(gpus: Vec<u32>) -> (Words, Ear) {
     let ((events, inbox), (tell, orphans)) = (events::channel(gpus), unbounded_channel());
     let (seek, seeking) = unbounded_channel();
-    (Words { events, orphans: tell, seeking: seek }, Ear { inbox, orphans, seeking })
+    let (home, homes) = unbounded_channel();
+    let words = Words { events, orphans: tell, seeking: seek, homes: home };
+    (words, Ear { inbox, orphans, seeking, homes })
 }
 
 /// Decides, and moves clients, until the server ends.
-pub(crate) fn start(node: &Arc<Node>, Ear { inbox, orphans, seeking }: Ear) {
+pub(crate) fn start(node: &Arc<Node>, Ear { inbox, orphans, seeking, homes }: Ear) {
     tokio::spawn(recovery::run(node.clone(), orphans));
     tokio::spawn(gathering::run(node.clone(), seeking));
+    tokio::spawn(homes::run(node.clone(), homes));
     tokio::spawn(run(node.clone(), inbox));
 }
 

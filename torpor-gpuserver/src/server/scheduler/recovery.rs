@@ -10,7 +10,7 @@
 //! died, each is made alone from then on, and not more often than [`MOST_DEATHS`] allows.
 
 use crate::policy::event::{What, Why};
-use crate::server::clients::ClientId;
+use crate::server::clients::{Client, ClientId};
 use crate::server::node::Node;
 use crate::server::scheduler::moves;
 use crate::server::scheduler::trial::{Outcome, Standing, Trial};
@@ -263,6 +263,18 @@ async fn restore(
     }
 }
 
+/// How many processes of a client's function that use another of its devices are on a GPU ([`apart`](crate::policy::apart)).
+fn strangers(node: &Node, id: ClientId, gpu: usize) -> usize {
+    let clients = node.clients();
+    let Some(client) = clients.get(id).filter(|client| client.home.is_some()) else { return 0 };
+    let is_stranger = |other: &&Client| {
+        other.introduction.function == client.introduction.function
+            && other.home.is_some_and(|home| Some(home) != client.home)
+            && other.moving_to.unwrap_or(other.introduction.gpu()) == gpu
+    };
+    clients.iter().filter(is_stranger).count()
+}
+
 /// Waits for a worker: that of the client's GPU, or, if that has none that could be started, that of another one that is alike.
 async fn ready_executor(
     node: &Node,
@@ -290,7 +302,8 @@ async fn ready_executor(
         // A strict function stays where it is.
         if matches!(status.state, State::Failed(_))
             && !was_at.is_enclosure
-            && let Some(other) = (0..node.gpus().len()).find(alike)
+            && let Some(other) =
+                (0..node.gpus().len()).filter(alike).min_by_key(|&gpu| strangers(node, id, gpu))
         {
             return Ok(node.gpus()[other].shared().clone());
         }

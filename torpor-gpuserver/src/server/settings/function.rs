@@ -1,6 +1,7 @@
 //! What holds for each function, when file and flags have been heard.
 
 use crate::server::settings::choice::{Isolation, Writeback};
+use crate::server::settings::devices::DeviceCount;
 use crate::server::settings::file::SettingsFile;
 use crate::server::settings::function_section::FunctionSection;
 use crate::server::settings::terms::Terms;
@@ -30,6 +31,8 @@ pub struct FunctionSettings {
     pub isolation: Isolation,
     /// How long a kernel may run, if not for ever.
     pub kernel_timeout: Option<Duration>,
+    /// Devices that its programs see.
+    pub gpus: DeviceCount,
 }
 
 impl FunctionSettings {
@@ -45,6 +48,7 @@ impl FunctionSettings {
             pinned: section.pinned.unwrap_or(self.pinned),
             isolation: section.isolation.unwrap_or(self.isolation),
             kernel_timeout: section.kernel_timeout.map(|time| time.0).or(self.kernel_timeout),
+            gpus: section.gpus.unwrap_or(self.gpus),
         }
     }
 }

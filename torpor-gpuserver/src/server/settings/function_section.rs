@@ -2,6 +2,7 @@
 
 use crate::server::settings::choice::{Isolation, Writeback};
 use crate::server::settings::container::{Cpus, container_memory, port};
+use crate::server::settings::devices::DeviceCount;
 use crate::server::settings::text::{Percentile, device_memory_limit, kernel_timeout, milliseconds};
 use crate::server::size::ByteSize;
 use crate::server::time::Time;
@@ -33,6 +34,8 @@ pub struct FunctionSection {
     pub pinned: Option<bool>,
     /// What it is kept apart from others by.
     pub isolation: Option<Isolation>,
+    /// Devices that its programs see.
+    pub gpus: Option<DeviceCount>,
     /// The program that answers its requests over HTTP on the port of `$PORT`, and its arguments.
     pub command: Option<Vec<String>>,
     /// The image of its containers, in which the command runs, or the image's own.

@@ -8,6 +8,7 @@ mod choice;
 mod clients;
 mod container;
 pub(in crate::server) mod declare;
+mod devices;
 mod file;
 mod function;
 mod function_section;
@@ -28,6 +29,7 @@ pub(super) use clients::{
     settings_of, tell_worker, tell_workers,
 };
 pub use container::Cpus;
+pub use devices::{DeviceCount, InvalidDeviceCount};
 pub use file::{FileError, SettingsFile};
 pub use function::{FunctionSettings, LimitAboveGpu, Settings};
 pub use function_section::FunctionSection;

@@ -6,6 +6,7 @@
 use crate::server::node::Node;
 use crate::server::settings::choice::Isolation;
 use crate::server::settings::clients::tell_workers;
+use crate::server::settings::devices::{DeviceCount, InvalidDeviceCount};
 use crate::server::settings::file::{FileError, SettingsFile};
 use crate::server::settings::function::{FunctionSettings, LimitAboveGpu};
 use crate::server::settings::function_section::FunctionSection;
@@ -25,6 +26,7 @@ pub struct Terms {
     memory_limit: Option<ByteSize>,
     slo_ms: Option<NonZeroU32>,
     isolation: Option<Isolation>,
+    gpus: Option<DeviceCount>,
 }
 
 /// Why nothing was agreed on.
@@ -39,6 +41,9 @@ pub enum TermsError {
     /// No time at all.
     #[error("slo_ms is a whole number of milliseconds from 1")]
     Slo,
+    /// None, or more than a program can see.
+    #[error(transparent)]
+    Gpus(#[from] InvalidDeviceCount),
     /// It fits on no GPU.
     #[error(transparent)]
     AboveGpu(#[from] LimitAboveGpu),
@@ -59,7 +64,7 @@ impl Terms {
     /// Checks what is asked for.
     ///
     /// # Errors
-    /// [`TermsError::MemoryLimit`], [`TermsError::Slo`], [`TermsError::Isolation`].
+    /// [`TermsError::MemoryLimit`], [`TermsError::Slo`], [`TermsError::Isolation`], [`TermsError::Gpus`].
     pub fn new(asked: admin::Terms) -> Result<Self, TermsError> {
         let limit = asked.memory_limit_bytes.map(|bytes| enough(ByteSize(bytes)));
         let isolation = asked.isolation.map(|asked| match admin::Isolation::try_from(asked) {
@@ -71,6 +76,7 @@ impl Terms {
             memory_limit: limit.transpose().map_err(TermsError::MemoryLimit)?,
             slo_ms: slo.transpose()?,
             isolation: isolation.transpose()?,
+            gpus: asked.gpus.map(DeviceCount::new).transpose()?,
         })
     }
 
@@ -81,6 +87,7 @@ impl Terms {
             memory_limit_bytes: self.memory_limit.map(|limit| limit.0).or(settings.memory_limit_bytes),
             slo_ms: self.slo_ms.or(settings.slo_ms),
             isolation: self.isolation.unwrap_or(settings.isolation),
+            gpus: self.gpus.unwrap_or(settings.gpus),
             ..settings
         }
     }
@@ -91,6 +98,7 @@ impl Terms {
         let _ = self.memory_limit.map(|limit| writeln!(text, "memory_limit = \"{}B\"", limit.0));
         let _ = self.slo_ms.map(|ms| writeln!(text, "slo_ms = {ms}"));
         let _ = self.isolation.map(|isolation| writeln!(text, "isolation = \"{isolation}\""));
+        let _ = self.gpus.map(|gpus| writeln!(text, "gpus = {gpus}"));
         text
     }
 
@@ -104,8 +112,8 @@ impl Terms {
     fn read(file: &Path, function: &str) -> Result<Self, FileError> {
         let mut settings = SettingsFile::read(file)?;
         let section = settings.functions.remove(&FunctionName(function.to_owned())).unwrap_or_default();
-        let FunctionSection { memory_limit, slo_ms, isolation, .. } = section;
-        Ok(Self { memory_limit, slo_ms, isolation })
+        let FunctionSection { memory_limit, slo_ms, isolation, gpus, .. } = section;
+        Ok(Self { memory_limit, slo_ms, isolation, gpus })
     }
 }
 
@@ -154,9 +162,9 @@ mod tests {
     fn terms_are_read_as_they_were_kept() {
         let home = tempfile::tempdir().unwrap();
         let asks = [(None, None), (Some(3 << 30), None), (None, Some(1)), (Some((2 << 20) + 1), Some(200))];
-        for ((memory_limit_bytes, slo_ms), isolation) in asks.into_iter().zip([None, Some(0), Some(1), None])
-        {
-            let terms = Terms::new(admin::Terms { memory_limit_bytes, slo_ms, isolation }).unwrap();
+        let others = [(None, None), (Some(0), Some(2)), (Some(1), None), (None, Some(8))];
+        for ((memory_limit_bytes, slo_ms), (isolation, gpus)) in asks.into_iter().zip(others) {
+            let terms = Terms::new(admin::Terms { memory_limit_bytes, slo_ms, isolation, gpus }).unwrap();
             let file = home.path().join("7.b-c");
             terms.keep(&file, "7.b-c").unwrap();
             assert_eq!(Terms::read(&file, "7.b-c").unwrap(), terms);
@@ -167,9 +175,12 @@ mod tests {
     #[test]
     fn terms_under_which_nothing_could_run_are_refused() {
         let refused = |memory_limit_bytes, slo_ms| {
-            Terms::new(admin::Terms { memory_limit_bytes, slo_ms, isolation: None }).unwrap_err().to_string()
+            let asked = admin::Terms { memory_limit_bytes, slo_ms, ..admin::Terms::default() };
+            Terms::new(asked).unwrap_err().to_string()
         };
         assert!(refused(Some(1), None).contains("use 2MiB or more"));
         assert!(refused(None, Some(0)).contains("from 1"));
+        let several = |gpus| Terms::new(admin::Terms { gpus: Some(gpus), ..admin::Terms::default() });
+        assert!(several(9).unwrap_err().to_string().contains("1 to 8"));
     }
 }

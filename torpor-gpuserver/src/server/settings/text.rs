@@ -99,9 +99,9 @@ pub fn host_memory<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
 }
 
 /// Reads a whole number.
-struct Whole<T> {
-    expecting: &'static str,
-    convert: fn(i64) -> Option<T>,
+pub(super) struct Whole<T> {
+    pub(super) expecting: &'static str,
+    pub(super) convert: fn(i64) -> Option<T>,
 }
 
 impl<T> Visitor<'_> for Whole<T> {

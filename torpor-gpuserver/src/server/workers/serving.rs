@@ -118,6 +118,10 @@ impl Supervisor {
                             Some(from_worker::Body::Waiting(waiting)) => {
                                 self.site.words.events.tell(What::Waiting { client: waiting.client });
                             }
+                            Some(from_worker::Body::Home(home)) => {
+                                // Nobody hears it when the server is ending.
+                                let _ = self.site.words.homes.send((ClientId(home.client), home.device));
+                            }
                             Some(from_worker::Body::MemoryWanted(wanted)) => {
                                 self.seat.iter().for_each(|seat| seat.want(wanted));
                             }

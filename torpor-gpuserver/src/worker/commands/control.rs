@@ -2,7 +2,8 @@
 
 use crate::worker::session::Session;
 use torpor_proto::command::{
-    ControlCommands, LimitRaise, MemoryInfo, MemoryInfoReply, Outcome, Ping, StagingMark, TextTake, Ticket,
+    ControlCommands, Home, LimitRaise, MOST_DEVICES, MemoryInfo, MemoryInfoReply, Outcome, Ping, StagingMark,
+    TextTake, Ticket,
 };
 use torpor_proto::error::CudaError;
 
@@ -43,5 +44,14 @@ impl ControlCommands for Session {
         };
         let raised = shared.limits.raise((&shared.device, &shared.memory), (client, limit, value), reserve);
         Ok(raised.map(Outcome::done)?)
+    }
+
+    fn home(&mut self, command: Home, _: &[u8]) -> Result<(), CudaError> {
+        let Home { device, .. } = command;
+        if device >= MOST_DEVICES {
+            return Err(CudaError::INVALID_VALUE);
+        }
+        self.tell_home(device);
+        Ok(())
     }
 }

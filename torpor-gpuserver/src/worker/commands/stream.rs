@@ -3,9 +3,11 @@
 use crate::worker::gpu::fence::Fence;
 use crate::worker::objects::pending::Pending;
 use crate::worker::session::Session;
+use crate::worker::streams::Declared;
+use crate::worker::streams::legacy_order::Role;
 use torpor_proto::command::{
-    ContextSynchronize, Outcome, StreamCommands, StreamCreate, StreamDestroy, StreamQuery, StreamSynchronize,
-    StreamWaitEvent, Ticket,
+    ALL_DEVICES, ContextSynchronize, LEGACY_STREAM, Outcome, StreamCommands, StreamCreate, StreamDestroy,
+    StreamQuery, StreamSynchronize, StreamWaitEvent, Ticket,
 };
 use torpor_proto::error::CudaError;
 
@@ -14,10 +16,14 @@ const NON_BLOCKING: u32 = 1;
 
 impl StreamCommands for Session {
     fn stream_create(&mut self, command: StreamCreate, _: &[u8]) -> Result<(), CudaError> {
-        if command.flags & !NON_BLOCKING != 0 {
-            return Err(CudaError::INVALID_VALUE);
-        }
-        self.streams.declare(command.stream, command.flags & NON_BLOCKING == 0, command.priority)
+        let StreamCreate { stream, flags, priority, device } = command;
+        let role = match flags {
+            0 => Role::Blocking,
+            NON_BLOCKING => Role::NonBlocking,
+            LEGACY_STREAM => Role::Legacy,
+            _ => return Err(CudaError::INVALID_VALUE),
+        };
+        self.streams.declare(stream, Declared { role, device, priority })
     }
 
     fn stream_destroy(&mut self, command: StreamDestroy, _: &[u8]) -> Result<(), CudaError> {
@@ -54,11 +60,14 @@ impl StreamCommands for Session {
 
     fn context_synchronize(
         &mut self,
-        _: ContextSynchronize,
+        command: ContextSynchronize,
         _: &[u8],
         ticket: Ticket,
     ) -> Result<Outcome<()>, CudaError> {
-        let fences = self.streams.fence_all()?;
+        let fences = match command.device {
+            ALL_DEVICES => self.streams.fence_all()?,
+            device => self.streams.fence_device(device)?,
+        };
         Ok(answer_after(self, ticket, fences))
     }
 }

@@ -299,6 +299,7 @@ impl Session {
             link: link.clone(),
             released: None,
             failures: 0,
+            has_home: false,
         })
     }
 

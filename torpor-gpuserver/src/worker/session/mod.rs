@@ -12,6 +12,7 @@ mod eviction;
 mod generations;
 mod giving;
 pub(crate) mod halt;
+mod home;
 mod lease;
 pub(crate) mod leaving;
 pub(crate) mod life;
@@ -112,6 +113,8 @@ pub(crate) struct Session {
     /// The client's state, once it is to go to another worker.
     pub(crate) released: Option<Checkpoint>,
     pub(crate) failures: u32,
+    /// The server has heard which device the client uses.
+    pub(crate) has_home: bool,
 }
 
 impl Session {

@@ -10,6 +10,8 @@ use torpor_proto::error::CudaError;
 #[derive(Debug)]
 pub(super) struct Live {
     pub(super) stream: Stream,
+    /// Of which of the program's devices it is.
+    pub(super) device: u32,
     pub(super) counter: Counter,
     /// Something was posted since the last fence.
     pub(super) unfenced: bool,
@@ -36,10 +38,11 @@ impl Live {
     pub(super) fn new(
         device: &Arc<Device>,
         fences: &mut Fences,
-        priority: i32,
+        (priority, of): (i32, u32),
     ) -> Result<Box<Self>, CudaError> {
         Ok(Box::new(Self {
             stream: Stream::new(device, priority)?,
+            device: of,
             counter: fences.counter()?,
             unfenced: false,
             posted: 0,

@@ -1,13 +1,13 @@
 //! A client's streams: real ones are made on first use, and the legacy stream's rules are kept with events.
 //!
 //! Every stream of a client, its legacy stream 0 included, is a real non-blocking stream. What CUDA promises between
-//! the legacy stream and blocking streams is kept with events (`legacy_order`).
+//! the legacy stream and blocking streams is kept with events (`legacy_order`), for each of the program's devices apart.
 //!
 //! While a graph is built, every number stands for the private stream that is being recorded ([`Capture`]).
 
 pub(crate) mod capture;
 mod congestion;
-mod legacy_order;
+pub(crate) mod legacy_order;
 mod live;
 pub(crate) mod watched;
 
@@ -17,12 +17,14 @@ use crate::worker::gpu::fence::{Fence, Fences};
 use crate::worker::objects::table::Table;
 use crate::worker::streams::capture::Capture;
 use crate::worker::streams::congestion::CHECKPOINT;
+use crate::worker::streams::legacy_order::{Legacy, Role};
 use crate::worker::streams::live::Live;
 use crate::worker::streams::watched::Watched;
 use std::sync::Arc;
+use torpor_proto::command::{ALL_DEVICES, MOST_DEVICES};
 use torpor_proto::error::CudaError;
 
-/// The number of the legacy default stream.
+/// The number of the first device's legacy default stream.
 pub(crate) const LEGACY: u32 = 0;
 
 /// Streams of a client.
@@ -30,9 +32,20 @@ const LIMIT: u32 = 4096;
 
 #[derive(Debug)]
 struct Entry {
-    blocking: bool,
+    role: Role,
+    /// Of which of the program's devices it is.
+    device: u32,
     priority: i32,
     live: Option<Box<Live>>,
+}
+
+/// What a client says of a stream.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Declared {
+    pub(crate) role: Role,
+    /// Of which of the program's devices it is.
+    pub(crate) device: u32,
+    pub(crate) priority: i32,
 }
 
 /// The streams of one client.
@@ -44,10 +57,8 @@ pub(crate) struct Streams {
     setup: Box<Live>,
     /// Destroyed by the client, not idle yet.
     retiring: Vec<Live>,
-    /// Blocking streams whose work the legacy stream does not wait for yet.
-    unjoined: Vec<u32>,
-    /// How often the legacy stream was used.
-    legacy_work: u64,
+    /// By device.
+    legacies: [Legacy; MOST_DEVICES as usize],
     /// The stream that has had [`CHECKPOINT`] commands since its last checkpoint.
     crowded: Option<u32>,
     /// A graph is being built.
@@ -62,16 +73,17 @@ impl Streams {
     /// The legacy stream alone.
     pub(crate) fn new(shared: &Arc<Shared>) -> Result<Self, CudaError> {
         let mut table = Table::new(LIMIT);
-        table.insert(LEGACY, Entry { blocking: false, priority: 0, live: None })?;
+        table.insert(LEGACY, Entry { role: Role::Legacy, device: 0, priority: 0, live: None })?;
+        let mut legacies: [Legacy; MOST_DEVICES as usize] = Default::default();
+        legacies[0].number = Some(LEGACY);
         let mut fences = Fences::new(shared)?;
-        let setup = Live::new(&shared.device, &mut fences, 0)?;
+        let setup = Live::new(&shared.device, &mut fences, (0, ALL_DEVICES))?;
         Ok(Self {
             device: shared.device.clone(),
             table,
             setup,
             retiring: Vec::new(),
-            unjoined: Vec::new(),
-            legacy_work: 0,
+            legacies,
             crowded: None,
             capture: None,
             watched: Watched::new(),
@@ -80,14 +92,23 @@ impl Streams {
     }
 
     /// Gives a number to a stream that is made when it is first used.
-    pub(crate) fn declare(&mut self, id: u32, blocking: bool, priority: i32) -> Result<(), CudaError> {
-        self.table.insert(id, Entry { blocking, priority, live: None })
+    pub(crate) fn declare(&mut self, id: u32, declared: Declared) -> Result<(), CudaError> {
+        let Declared { role, device, priority } = declared;
+        let legacy = self.legacies.get_mut(device as usize).ok_or(CudaError::INVALID_VALUE)?;
+        if role == Role::Legacy && legacy.number.is_some() {
+            return Err(CudaError::INVALID_VALUE);
+        }
+        self.table.insert(id, Entry { role, device, priority, live: None })?;
+        if role == Role::Legacy {
+            legacy.number = Some(id);
+        }
+        Ok(())
     }
 
     /// What the client has declared.
-    pub(crate) fn declared(&self) -> impl Iterator<Item = (u32, bool, i32)> {
+    pub(crate) fn declared(&self) -> impl Iterator<Item = (u32, Declared)> {
         let declared = self.table.iter().filter(|&(id, _)| id != LEGACY);
-        declared.map(|(id, entry)| (id, entry.blocking, entry.priority))
+        declared.map(|(id, &Entry { role, device, priority, .. })| (id, Declared { role, device, priority }))
     }
 
     /// The stream to post something to, once it waits for what it must.
@@ -98,16 +119,18 @@ impl Streams {
         }
         let entry = self.table.get_mut(id)?;
         if entry.live.is_none() {
-            entry.live = Some(Live::new(&self.device, &mut self.fences, entry.priority)?);
+            entry.live = Some(Live::new(&self.device, &mut self.fences, (entry.priority, entry.device))?);
         }
-        let blocking = entry.blocking;
-        if id == LEGACY {
-            self.legacy_work += 1;
-            if !self.unjoined.is_empty() {
-                self.join_into_legacy()?;
+        let device = entry.device as usize;
+        match entry.role {
+            Role::Legacy => {
+                self.legacies[device].work += 1;
+                if !self.legacies[device].unjoined.is_empty() {
+                    self.join_into_legacy(device)?;
+                }
             }
-        } else if blocking {
-            self.join_legacy_into(id)?;
+            Role::Blocking => self.join_legacy_into(device, id)?,
+            Role::NonBlocking => {}
         }
         let live = self.table.get_mut(id)?.live.as_deref_mut().ok_or(CudaError::INVALID_HANDLE)?;
         live.unfenced = true;
@@ -156,7 +179,7 @@ impl Streams {
         if self.capture.is_some() {
             return self.captured().map(Some);
         }
-        if id == LEGACY && !self.unjoined.is_empty() {
+        if self.is_behind_others(id)? {
             self.enter(id)?;
         }
         Ok(self.table.get(id)?.live.as_ref().map(|live| &live.stream))
@@ -185,7 +208,7 @@ impl Streams {
 
     /// A fence behind all work of a stream; `None` if there is none left.
     pub(crate) fn fence(&mut self, id: u32) -> Result<Option<Fence>, CudaError> {
-        if id == LEGACY && !self.unjoined.is_empty() {
+        if self.is_behind_others(id)? {
             self.enter(id)?;
         }
         match &mut self.table.get_mut(id)?.live {
@@ -208,8 +231,17 @@ impl Streams {
 
     /// Fences behind all work of the client.
     pub(crate) fn fence_all(&mut self) -> Result<Vec<Fence>, CudaError> {
+        self.fence_those(|_| true)
+    }
+
+    /// Fences behind all work of the client on a device of the program's, and the worker's own.
+    pub(crate) fn fence_device(&mut self, device: u32) -> Result<Vec<Fence>, CudaError> {
+        self.fence_those(|live| live.device == device || live.device == ALL_DEVICES)
+    }
+
+    fn fence_those(&mut self, which: impl Fn(&Live) -> bool) -> Result<Vec<Fence>, CudaError> {
         let mut fences = Vec::new();
-        for live in all(&mut self.table, &mut self.setup, &mut self.retiring) {
+        for live in all(&mut self.table, &mut self.setup, &mut self.retiring).filter(|live| which(live)) {
             fences.extend(live.fence(&self.fences)?);
         }
         Ok(fences)
@@ -237,13 +269,11 @@ impl Streams {
 
     /// Takes a stream's number back. Its work goes on.
     pub(crate) fn destroy(&mut self, id: u32) -> Result<(), CudaError> {
-        if id == LEGACY {
+        let &Entry { role, device, .. } = self.table.get(id)?;
+        if role == Role::Legacy {
             return Err(CudaError::INVALID_HANDLE);
         }
-        self.table.get(id)?;
-        if self.unjoined.contains(&id) {
-            self.enter(LEGACY)?;
-        }
+        self.let_go_of(device as usize, id)?;
         if let Some(mut live) = self.table.remove(id)?.live {
             live.fence(&self.fences)?;
             self.retiring.push(*live);

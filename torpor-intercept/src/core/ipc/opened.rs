@@ -5,8 +5,8 @@
 
 use super::{IpcHandle, Secret};
 use crate::core::stream::host_function;
-use crate::core::virtual_memory::{Access, ObjectProperties, Source};
-use crate::core::{Client, CudaResult};
+use crate::core::virtual_memory::{Access, DEVICE, ObjectProperties, Source};
+use crate::core::{Client, CudaResult, devices};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use torpor_proto::command::MemoryExport;
@@ -26,7 +26,7 @@ struct Opened {
     opens: BTreeMap<u64, u32>,
 }
 
-/// `CUmemAllocationProp` of memory of a device, of which there is no descriptor.
+/// `CUmemAllocationProp` of memory of the first device, of which there is no descriptor.
 const PROPERTIES: ObjectProperties = [1, 0, 1, 0, 0, 0, 0, 0];
 
 /// `CU_MEM_ACCESS_FLAGS_PROT_READWRITE`
@@ -107,7 +107,9 @@ impl Client {
     }
 
     fn map_import(&'static self, source: Source, bytes: u64) -> CudaResult<AddressRange> {
-        let home = self.import_new_object(source, bytes, PROPERTIES)?;
+        let mut properties = PROPERTIES;
+        properties[DEVICE] = devices::current();
+        let home = self.import_new_object(source, bytes, properties)?;
         let mapped = self.reserve_addresses(bytes, 0, 0).and_then(|address| {
             let range = AddressRange { address, bytes };
             let mapped =

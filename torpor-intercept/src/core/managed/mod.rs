@@ -12,7 +12,7 @@ mod place;
 pub use advice::Advice;
 pub use place::{NO_DEVICE, Place};
 
-use super::{Client, CudaResult, Stream};
+use super::{Client, CudaResult, Stream, devices};
 use advice::AdvisedPages;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -107,6 +107,7 @@ impl Client {
         self.check()?;
         let address = self.lock_host(bytes)?.address;
         self.managed.lock().pieces.insert(address, Piece { bytes, is_variable: false });
+        self.owners.note(address, devices::current());
         Ok(address)
     }
 
@@ -124,6 +125,7 @@ impl Client {
             inner.take(address);
         }
         self.set_synchronizes_always(address, false);
+        self.owners.forget(address);
         self.unlock_host(address)
     }
 

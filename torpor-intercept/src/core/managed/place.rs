@@ -1,6 +1,6 @@
 //! Places that a program can name for managed memory.
 
-use crate::core::CudaResult;
+use crate::core::{CudaResult, devices};
 use std::path::PathBuf;
 use torpor_proto::error::CudaError;
 
@@ -36,7 +36,7 @@ impl Place {
     pub fn of_number(number: i32) -> CudaResult<Self> {
         match number {
             CPU => Ok(Self::Host),
-            0 => Ok(Self::Device(0)),
+            ordinal if is_device(ordinal) => Ok(Self::Device(ordinal)),
             _ => Err(CudaError::INVALID_DEVICE),
         }
     }
@@ -47,7 +47,7 @@ impl Place {
     /// `INVALID_DEVICE` for a device that the program does not see, `INVALID_VALUE` for what is no place.
     pub fn of_location(kind: i32, id: i32) -> CudaResult<Self> {
         match kind {
-            DEVICE if id == 0 => Ok(Self::Device(id)),
+            DEVICE if is_device(id) => Ok(Self::Device(id)),
             DEVICE => Err(CudaError::INVALID_DEVICE),
             HOST => Ok(Self::Host),
             HOST_NODE if is_node(id) => Ok(Self::HostNode(id)),
@@ -83,6 +83,10 @@ impl Place {
     pub fn is_processor(self) -> bool {
         !matches!(self, Self::HostNode(_))
     }
+}
+
+fn is_device(ordinal: i32) -> bool {
+    u32::try_from(ordinal).is_ok_and(|ordinal| ordinal < devices::count())
 }
 
 fn is_node(id: i32) -> bool {

@@ -38,7 +38,7 @@ pub(in crate::core) fn free_after_all(client: &'static Client, address: u64) -> 
     // First, for the program has the block if this fails.
     Stream::synchronize_all()?;
     let block = take_used(address)?.ok_or(CudaError::INVALID_VALUE)?;
-    give_to_pool(client, block, address, Stream::legacy()).map(|()| true)
+    give_to_pool(client, block, address, Stream::legacy_of(block.pool.device())).map(|()| true)
 }
 
 /// Gives back what pools keep beyond their thresholds, after a synchronisation of a stream or an event, or of everything.

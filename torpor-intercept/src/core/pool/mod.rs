@@ -16,18 +16,20 @@ pub(in crate::core) use free::{allocate_or_give_back, free_after_all, release_su
 
 use super::handle::Table;
 use super::stream::Stream;
-use super::{Client, CudaResult, client};
+use super::{Client, CudaResult, client, devices};
 use blocks::{Blocks, Free};
 use free::give_back;
 use std::collections::HashMap;
 use std::ffi::c_void;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use torpor_proto::error::CudaError;
 
 /// A memory pool. Serves as `CUmemoryPool` and `cudaMemPool_t`.
 pub struct Pool {
     number: u32,
+    /// The ordinal of its device.
+    device: AtomicU32,
     /// `CU_MEMPOOL_ATTR_RELEASE_THRESHOLD`, in bytes.
     release_threshold: AtomicU64,
     /// `CU_MEMPOOL_ATTR_REUSE_…`, which are remembered and change nothing.
@@ -49,8 +51,8 @@ static POOLS: Table<Pool> = Table::new(4096);
 /// Those that are in use.
 static LIVE: Mutex<Vec<&Pool>> = Mutex::new(Vec::new());
 
-/// The one that `cuMemAllocAsync` takes from, if the program chose one.
-static CURRENT: Mutex<Option<&Pool>> = Mutex::new(None);
+/// Those that `cuMemAllocAsync` takes from on each device, where the program chose one.
+static CURRENT: Mutex<[Option<&Pool>; devices::MOST]> = Mutex::new([None; devices::MOST]);
 
 /// The blocks of all pools, by address.
 static BLOCKS: Mutex<Option<HashMap<u64, Block>>> = Mutex::new(None);
@@ -64,26 +66,28 @@ pub(in crate::core) fn has(address: u64) -> bool {
 }
 
 impl Pool {
-    fn new(number: u32) -> Self {
+    fn new(number: u32, device: u32) -> Self {
         Self {
             number,
+            device: AtomicU32::new(device),
             release_threshold: AtomicU64::new(0),
             reuse: [const { AtomicBool::new(true) }; 3],
             blocks: Mutex::default(),
         }
     }
 
-    /// `cuMemPoolCreate`.
+    /// `cuMemPoolCreate`, of a device.
     ///
     /// # Errors
     /// `OUT_OF_MEMORY` with thousands of pools.
-    pub fn create() -> CudaResult<&'static Self> {
+    pub fn create(device: u32) -> CudaResult<&'static Self> {
         let renew = |pool: &Self| {
+            pool.device.store(device, Ordering::Relaxed);
             pool.release_threshold.store(0, Ordering::Relaxed);
             pool.reuse.iter().for_each(|reuse| reuse.store(true, Ordering::Relaxed));
             *pool.lock() = Blocks::default();
         };
-        let pool = POOLS.insert(Self::new, renew).ok_or(CudaError::OUT_OF_MEMORY)?;
+        let pool = POOLS.insert(|number| Self::new(number, device), renew).ok_or(CudaError::OUT_OF_MEMORY)?;
         live().push(pool);
         Ok(pool)
     }
@@ -92,23 +96,31 @@ impl Pool {
     ///
     /// # Errors
     /// As [`Self::create`].
-    pub fn of_device() -> CudaResult<&'static Self> {
-        static DEFAULT: OnceLock<Option<&'static Pool>> = OnceLock::new();
-        DEFAULT.get_or_init(|| Self::create().ok()).ok_or(CudaError::OUT_OF_MEMORY)
+    pub fn of_device(device: u32) -> CudaResult<&'static Self> {
+        static DEFAULT: [OnceLock<Option<&'static Pool>>; devices::MOST] =
+            [const { OnceLock::new() }; devices::MOST];
+        let own = &DEFAULT[device as usize % devices::MOST];
+        own.get_or_init(|| Self::create(device).ok()).ok_or(CudaError::OUT_OF_MEMORY)
     }
 
-    /// The pool that `cuMemAllocAsync` takes from.
+    /// The pool that `cuMemAllocAsync` takes from on a device.
     ///
     /// # Errors
     /// As [`Self::create`].
-    pub fn current() -> CudaResult<&'static Self> {
-        let chosen = *CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
-        chosen.map_or_else(Self::of_device, Ok)
+    pub fn current_of(device: u32) -> CudaResult<&'static Self> {
+        let chosen = CURRENT.lock().unwrap_or_else(PoisonError::into_inner)[device as usize % devices::MOST];
+        chosen.map_or_else(|| Self::of_device(device), Ok)
     }
 
-    /// Makes it the one that `cuMemAllocAsync` takes from.
-    pub fn make_current(&'static self) {
-        *CURRENT.lock().unwrap_or_else(PoisonError::into_inner) = Some(self);
+    /// Makes it the one that `cuMemAllocAsync` takes from on a device.
+    pub fn make_current(&'static self, device: u32) {
+        CURRENT.lock().unwrap_or_else(PoisonError::into_inner)[device as usize % devices::MOST] = Some(self);
+    }
+
+    /// The ordinal of its device.
+    #[must_use]
+    pub fn device(&self) -> u32 {
+        self.device.load(Ordering::Relaxed)
     }
 
     /// The pool behind a handle.
@@ -130,14 +142,13 @@ impl Pool {
     /// # Errors
     /// `INVALID_VALUE` for the device's own pool; what freeing gives.
     pub fn destroy(&'static self) -> CudaResult<()> {
-        if std::ptr::eq(self, Self::of_device()?) {
+        if std::ptr::eq(self, Self::of_device(self.device())?) {
             return Err(CudaError::INVALID_VALUE);
         }
         {
             let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
-            if current.is_some_and(|current| std::ptr::eq(current, self)) {
-                *current = None;
-            }
+            let is_it = |chosen: &&mut Option<&Pool>| chosen.is_some_and(|chosen| std::ptr::eq(chosen, self));
+            current.iter_mut().filter(is_it).for_each(|chosen| *chosen = None);
         }
         let (free, is_unused) = {
             let mut blocks = self.lock();
@@ -186,6 +197,8 @@ impl Pool {
     /// Memory from the worker for a block that is counted as the program's.
     fn allocate_new(&self, client: &'static Client, bytes: u64) -> CudaResult<u64> {
         let allocated = allocate_or_give_back(client, bytes);
+        // Whatever device is current.
+        allocated.iter().for_each(|&address| client.give_to(address, self.device()));
         let mut blocks = self.lock();
         match allocated {
             Ok(_) => blocks.reserved.add(bytes),
@@ -270,7 +283,7 @@ mod tests {
 
     #[test]
     fn attributes_that_are_measured_cannot_be_set() {
-        let pool = Pool::new(1);
+        let pool = Pool::new(1, 0);
         pool.lock().reserved.add(100);
         assert_eq!(pool.set_attribute(Attribute::ReservedNow, 0), Err(CudaError::INVALID_VALUE));
         assert_eq!(pool.set_attribute(Attribute::UsedMost, 1), Err(CudaError::INVALID_VALUE));

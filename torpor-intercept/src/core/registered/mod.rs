@@ -9,7 +9,7 @@ mod pages;
 pub(super) use pages::make_private_in_child;
 
 use super::stream::host_function;
-use super::{Client, CudaResult, Stream};
+use super::{Client, CudaResult, Stream, devices};
 use pages::{are_private_and_writable, is_on_stack, share, unshare, whole_pages};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
@@ -81,6 +81,7 @@ impl Client {
             Registered { range, pages, alias, flags }
         };
         ranges.insert(address, registered);
+        self.owners.note(address, devices::current());
         Ok(())
     }
 
@@ -102,6 +103,7 @@ impl Client {
             self.release_pinned(alias)?;
         }
         ranges.remove(&address);
+        self.owners.forget(address);
         Ok(())
     }
 

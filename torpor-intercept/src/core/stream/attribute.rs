@@ -83,7 +83,7 @@ impl Stream {
             ACCESS_POLICY_WINDOW => values.window = value,
             SYNCHRONIZATION_POLICY if POLICIES.contains(&word) => values.policy = word,
             PRIORITY => {
-                let (least, greatest) = client()?.device.stream_priorities;
+                let (least, greatest) = client()?.device().stream_priorities;
                 let priority = word.cast_signed().clamp(greatest.min(least), least.max(greatest));
                 self.priority.store(priority, Ordering::Relaxed);
             }

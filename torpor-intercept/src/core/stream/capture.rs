@@ -331,7 +331,7 @@ fn check_can_begin(stream: &Stream, mode: u32) -> CudaResult<()> {
     if mode > MODE_RELAXED {
         return Err(CudaError::INVALID_VALUE);
     }
-    if stream.number == 0 {
+    if stream.is_legacy() {
         return Err(CudaError::STREAM_CAPTURE_UNSUPPORTED);
     }
     if stream.is_capturing() { Err(CudaError::ILLEGAL_STATE) } else { Ok(()) }

@@ -7,6 +7,7 @@ mod attribute;
 mod capture;
 mod deferred_sync;
 pub(super) mod host_function;
+mod legacy;
 mod order;
 mod per_thread;
 mod post;
@@ -21,10 +22,10 @@ pub use host_function::{Callback, HostFunction, LaunchedFunction};
 pub(super) use progress::Position;
 
 use super::handle::Table;
-use super::{CudaResult, client};
+use super::{CudaResult, client, devices};
 use attribute::Attributes;
 use deferred_sync::StreamDeferral;
-use order::Lane;
+use order::{Lane, Role};
 use progress::Progress;
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
@@ -35,15 +36,18 @@ use torpor_proto::error::CudaError;
 /// `CU_STREAM_NON_BLOCKING`
 const NON_BLOCKING: u32 = 1;
 
-/// A stream. Number 0 is the legacy default stream.
+/// A stream. Number 0 is the first device's legacy default stream.
 pub struct Stream {
     pub(super) number: u32,
     /// Unlike the number, never given to another one.
     id: AtomicU64,
-    flags: AtomicU32,
+    /// `CUstream_flags`, or that it is a legacy stream.
+    kind: AtomicU32,
+    /// The ordinal of its device.
+    device: AtomicU32,
     priority: AtomicI32,
     attributes: Attributes,
-    /// Commands posted to it; for the legacy stream, to any that synchronises with it.
+    /// Commands posted to it; for a legacy stream, to any that synchronises with it.
     progress: Progress,
     deferral: StreamDeferral,
     is_capturing: AtomicBool,
@@ -54,7 +58,6 @@ const LEGACY_ID: u64 = 1;
 static NEXT_ID: AtomicU64 = AtomicU64::new(LEGACY_ID + 1);
 
 static STREAMS: Table<Stream> = Table::new(4096);
-static LEGACY: Stream = Stream::new(0, LEGACY_ID, 0, 0);
 
 /// How a C function names a stream.
 #[derive(Clone, Copy, Debug)]
@@ -74,7 +77,7 @@ impl StreamHandle {
     pub fn find(self) -> CudaResult<&'static Stream> {
         // CU_STREAM_LEGACY is 1, CU_STREAM_PER_THREAD 2 (cuda.h).
         match (self.handle.addr(), self.per_thread) {
-            (0, false) | (1, _) => Ok(&LEGACY),
+            (0, false) | (1, _) => Ok(Stream::legacy()),
             (0, true) | (2, _) => per_thread::stream(),
             _ => STREAMS.get(self.handle).ok_or(CudaError::INVALID_HANDLE),
         }
@@ -84,14 +87,15 @@ impl StreamHandle {
 impl Stream {
     #[cfg(test)]
     pub(super) fn for_tests() -> Self {
-        Self::new(0, NEXT_ID.fetch_add(1, Ordering::Relaxed), 0, 0)
+        Self::new(0, NEXT_ID.fetch_add(1, Ordering::Relaxed), (torpor_proto::command::LEGACY_STREAM, 0), 0)
     }
 
-    const fn new(number: u32, id: u64, flags: u32, priority: i32) -> Self {
+    const fn new(number: u32, id: u64, (kind, device): (u32, u32), priority: i32) -> Self {
         Self {
             number,
             id: AtomicU64::new(id),
-            flags: AtomicU32::new(flags),
+            kind: AtomicU32::new(kind),
+            device: AtomicU32::new(device),
             priority: AtomicI32::new(priority),
             attributes: Attributes::new(),
             progress: Progress::new(),
@@ -106,17 +110,18 @@ impl Stream {
     /// # Errors
     /// `OUT_OF_MEMORY` with thousands of streams, or what posting gives.
     pub fn create(flags: u32, priority: i32) -> CudaResult<&'static Self> {
-        let client = client()?;
+        let (client, device) = (client()?, devices::current());
         // As the driver does, a priority out of range is clamped; greater ones are smaller numbers.
-        let (least, greatest) = client.device.stream_priorities;
+        let (least, greatest) = client.device().stream_priorities;
         let priority = priority.clamp(greatest.min(least), least.max(greatest));
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let insert = || {
             STREAMS.insert(
-                |number| Self::new(number, id, flags, priority),
+                |number| Self::new(number, id, (flags, device), priority),
                 |stream| {
                     stream.id.store(id, Ordering::Relaxed);
-                    stream.flags.store(flags, Ordering::Relaxed);
+                    stream.kind.store(flags, Ordering::Relaxed);
+                    stream.device.store(device, Ordering::Relaxed);
                     stream.priority.store(priority, Ordering::Relaxed);
                     stream.attributes.renew();
                     stream.progress.renew();
@@ -129,19 +134,8 @@ impl Stream {
             insert()
         });
         let stream = stream.ok_or(CudaError::OUT_OF_MEMORY)?;
-        client.post(&StreamCreate { stream: stream.number, flags, priority, reserved: 0 }, &[])?;
+        client.post(&StreamCreate { stream: stream.number, flags, priority, device }, &[])?;
         Ok(stream)
-    }
-
-    /// The legacy default stream.
-    pub(super) fn legacy() -> &'static Self {
-        &LEGACY
-    }
-
-    /// Whether it is the legacy default stream.
-    #[must_use]
-    pub fn is_legacy(&self) -> bool {
-        self.number == 0
     }
 
     /// What the program is given for it.
@@ -159,7 +153,18 @@ impl Stream {
     /// `CUstream_flags`.
     #[must_use]
     pub fn flags(&self) -> u32 {
-        self.flags.load(Ordering::Relaxed)
+        self.kind() & NON_BLOCKING
+    }
+
+    fn kind(&self) -> u32 {
+        self.kind.load(Ordering::Relaxed)
+    }
+
+    /// The ordinal of the device that was current when it was made.
+    #[inline]
+    #[must_use]
+    pub fn device(&self) -> u32 {
+        self.device.load(Ordering::Relaxed)
     }
 
     /// Its priority.
@@ -173,7 +178,7 @@ impl Stream {
     /// # Errors
     /// `INVALID_HANDLE` for a default stream.
     pub fn destroy(&'static self) -> CudaResult<()> {
-        if self.number == 0 || per_thread::is_own(self) {
+        if self.is_legacy() || per_thread::is_own(self) {
             return Err(CudaError::INVALID_HANDLE);
         }
         if let Some(capture) = self.capture() {
@@ -192,8 +197,7 @@ impl Stream {
     /// Its place among streams that wait for each other.
     #[inline]
     fn lane(&self) -> Lane {
-        let is_blocking = self.number != 0 && self.flags() & NON_BLOCKING == 0;
-        Lane { number: self.number, is_blocking }
+        Lane { number: self.number, device: self.device(), role: Role::of(self.kind()) }
     }
 
     /// How many commands it has, to compare with [`Self::is_done_up_to`].

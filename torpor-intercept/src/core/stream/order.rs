@@ -7,30 +7,54 @@
 //! `host_function.rs` has the threads.
 
 use std::collections::{BTreeMap, VecDeque};
-
-/// The number of the legacy default stream.
-const LEGACY: u32 = 0;
+use torpor_proto::command::LEGACY_STREAM;
 
 /// A stream, as far as its order with others goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Lane {
     pub(super) number: u32,
+    /// Streams of different devices never wait for each other.
+    pub(super) device: u32,
+    pub(super) role: Role,
+}
+
+/// What a stream is to its device's legacy stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    Legacy,
     /// It and the legacy stream wait for each other.
-    pub(super) is_blocking: bool,
+    Blocking,
+    NonBlocking,
+}
+
+impl Role {
+    /// By the flags that the worker is told of a stream.
+    #[inline]
+    pub(super) fn of(flags: u32) -> Self {
+        match flags {
+            LEGACY_STREAM => Self::Legacy,
+            0 => Self::Blocking,
+            _ => Self::NonBlocking,
+        }
+    }
 }
 
 impl Lane {
+    #[inline]
+    pub(super) fn is_blocking(self) -> bool {
+        self.role == Role::Blocking
+    }
+
     /// Whether work in it waits for earlier work in the other, and the other way round.
     pub(super) fn is_ordered_with(self, other: Self) -> bool {
-        self.number == other.number
-            || (self.number == LEGACY && other.is_blocking)
-            || (other.number == LEGACY && self.is_blocking)
+        self.includes(other) || other.includes(self)
     }
 
     /// Whether who synchronises with it waits for work in the other. That of a blocking stream that comes behind work of
     /// the legacy stream waits for that itself.
     pub(super) fn includes(self, other: Self) -> bool {
-        self.number == other.number || (self.number == LEGACY && other.is_blocking)
+        let is_legacy_of = self.role == Role::Legacy && other.is_blocking() && self.device == other.device;
+        self.number == other.number || is_legacy_of
     }
 }
 
@@ -152,11 +176,10 @@ impl<F, P> StreamOrder<F, P> {
         let is_earlier = |(_, entries): &(Lane, VecDeque<Entry<F, P>>)| {
             entries.front().is_some_and(|front| front.place < place)
         };
-        if lane.number == LEGACY {
-            self.lanes.values().any(|other| other.0.is_blocking && is_earlier(other))
-        } else {
-            lane.is_blocking && self.lanes.get(&LEGACY).is_some_and(is_earlier)
-        }
+        // Its own lane is not another one.
+        self.lanes
+            .values()
+            .any(|other| other.0.number != lane.number && lane.is_ordered_with(other.0) && is_earlier(other))
     }
 
     /// Whether a function, or a post that is held, that entered before a place is left in a lane that `matters`.
@@ -173,10 +196,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const DEFAULT: Lane = Lane { number: LEGACY, is_blocking: false };
-    const A: Lane = Lane { number: 1, is_blocking: true };
-    const B: Lane = Lane { number: 2, is_blocking: true };
-    const FREE: Lane = Lane { number: 3, is_blocking: false };
+    const DEFAULT: Lane = Lane { number: 0, device: 0, role: Role::Legacy };
+    const A: Lane = Lane { number: 1, device: 0, role: Role::Blocking };
+    const B: Lane = Lane { number: 2, device: 0, role: Role::Blocking };
+    const FREE: Lane = Lane { number: 3, device: 0, role: Role::NonBlocking };
 
     /// Takes everything that is ready.
     fn take_all(order: &mut StreamOrder<u32, u32>) -> Vec<(Lane, u64, u32)> {
@@ -215,6 +238,22 @@ mod tests {
         assert_eq!(names(&second), [2]);
         order.leave(DEFAULT, second[0].1);
         assert_eq!(names(&take_all(&mut order)), [3]);
+    }
+
+    #[test]
+    fn streams_of_two_devices_do_not_wait_for_each_other() {
+        let mut order = StreamOrder::<u32, u32>::new();
+        let other = |lane: Lane| Lane { number: lane.number + 10, device: 1, ..lane };
+        for (lane, name) in [(DEFAULT, 1), (other(A), 2), (other(DEFAULT), 3), (A, 4)] {
+            order.enter_function(lane, name);
+        }
+        let first = take_all(&mut order);
+        assert_eq!(names(&first), [1, 2]);
+        order.leave(other(A), first[1].1);
+        assert_eq!(names(&take_all(&mut order)), [3]);
+        order.leave(DEFAULT, first[0].1);
+        assert_eq!(names(&take_all(&mut order)), [4]);
+        assert!(!DEFAULT.includes(other(A)) && other(DEFAULT).includes(other(A)));
     }
 
     #[test]

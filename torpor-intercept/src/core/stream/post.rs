@@ -73,7 +73,7 @@ impl Stream {
         self.come_behind_deferred_of_others(client)?;
         client.post(copy, &[])?;
         // An upload to a blocking stream is done only when the legacy stream's earlier work is, and that can be told.
-        if self.lane().is_blocking {
+        if self.lane().is_blocking() {
             self.count_posted();
         } else {
             self.progress.count_upload();
@@ -84,8 +84,8 @@ impl Stream {
     #[inline]
     fn count_posted(&self) {
         self.progress.count();
-        if self.lane().is_blocking {
-            Self::legacy().progress.count();
+        if self.lane().is_blocking() {
+            Self::legacy_of(self.device()).progress.count();
         }
     }
 

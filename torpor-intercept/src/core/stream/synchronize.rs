@@ -1,7 +1,7 @@
 //! Waiting for a stream's work, or for all of it.
 
 use super::{Stream, host_function};
-use crate::core::{Client, CudaResult, client, pool, profile};
+use crate::core::{Client, CudaResult, client, devices, pool, profile};
 use std::sync::atomic::Ordering;
 use torpor_proto::command::{ContextSynchronize, StreamQuery, StreamSynchronize};
 
@@ -54,7 +54,29 @@ impl Stream {
         Ok(())
     }
 
-    /// `cuCtxSynchronize`.
+    /// `cuCtxSynchronize`: waits for all work on a device.
+    ///
+    /// # Errors
+    /// Those of earlier posted commands.
+    pub fn synchronize_device(device: u32) -> CudaResult<()> {
+        if !devices::are_several() {
+            return Self::synchronize_all();
+        }
+        let client = client()?;
+        profile::seen_over(|| {
+            // Not for those of other devices, which may wait for what the program does next on this one.
+            host_function::wait_for_device(device)?;
+            let position = client.posted.load(Ordering::Acquire);
+            if client.synchronized.load(Ordering::Relaxed) < position {
+                client.call(&ContextSynchronize { device, reserved: 0 }, &[])?;
+            }
+            client.write_text();
+            pool::release_surplus(false)?;
+            client.check()
+        })
+    }
+
+    /// Waits for all work of the process.
     ///
     /// # Errors
     /// Those of earlier posted commands.
@@ -71,7 +93,7 @@ impl Stream {
         let client = client()?;
         let position = client.posted.load(Ordering::Acquire);
         if client.synchronized.load(Ordering::Relaxed) < position {
-            client.call(&ContextSynchronize {}, &[])?;
+            client.call(&ContextSynchronize::ALL, &[])?;
             // The synchronisation itself is one more; whoever posted meanwhile makes the numbers differ.
             client.synchronized.fetch_max(position + 1, Ordering::Relaxed);
         }

@@ -1,7 +1,7 @@
 //! What the private tables and `cuGetProcAddress` need from the rest of the shim, and nothing else.
 
-use crate::core::{CudaResult, Image, StreamHandle, client, contexts};
-use crate::driver::device::{self, PCI_ATTRIBUTES};
+use crate::core::{Context, CudaResult, DeviceInfo, Image, PCI_ATTRIBUTES, StreamHandle, client, contexts};
+use crate::driver::device;
 use crate::driver::module;
 use std::ffi::c_void;
 
@@ -28,7 +28,7 @@ pub(crate) fn current_context() -> *mut c_void {
 
 /// The handle of `device`'s primary context, which is not retained by asking: as cuDevicePrimaryCtxRetain would give it.
 pub(crate) fn primary_context(device: i32) -> CudaResult<*mut c_void> {
-    Ok(device::device(device)?.primary_context().handle())
+    device::ordinal(device).map(|device| Context::primary(device).handle())
 }
 
 /// What cuCtxGetId gives: not 0, and of no other context. 0 if there is no such context.
@@ -54,9 +54,12 @@ pub(crate) fn driver_version() -> i32 {
 /// The devices that this process sees, in their order.
 pub(crate) fn devices() -> Vec<DeviceIdentity> {
     let Ok(client) = client() else { return Vec::new() };
-    let [pci_domain, pci_bus, pci_device] =
-        PCI_ATTRIBUTES.map(|attribute| client.device.attribute(attribute).unwrap_or(0));
-    vec![DeviceIdentity { uuid: client.device.uuid, pci_domain, pci_bus, pci_device }]
+    let identity = |device: &DeviceInfo| {
+        let part = |attribute| device.attribute(attribute).unwrap_or(0);
+        let [pci_domain, pci_bus, pci_device] = PCI_ATTRIBUTES.map(part);
+        DeviceIdentity { uuid: device.uuid, pci_domain, pci_bus, pci_device }
+    };
+    client.devices().map(identity).collect()
 }
 
 /// The functions of `module`, as cuModuleEnumerateFunctions gives them.
@@ -70,10 +73,10 @@ pub(crate) fn gpu_layout() -> (Vec<u8>, Vec<u8>) {
     /// GPCs of a Hopper GPU.
     const CLUSTERS: i32 = 8;
     let Ok(client) = client() else { return (Vec::new(), Vec::new()) };
-    let (clusters, places) = (&client.device.tpc_clusters, &client.device.tpc_places);
+    let (clusters, places) = (&client.device().tpc_clusters, &client.device().tpc_places);
     if !clusters.is_empty() && clusters.len() == places.len() {
         return (clusters.clone(), places.clone());
     }
-    let pairs = client.device.attribute(MULTIPROCESSORS).unwrap_or(0) / 2;
+    let pairs = client.device().attribute(MULTIPROCESSORS).unwrap_or(0) / 2;
     (0..pairs).map(|pair| ((pair % CLUSTERS) as u8, (pair / CLUSTERS) as u8)).unzip()
 }

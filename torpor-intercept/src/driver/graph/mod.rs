@@ -15,7 +15,7 @@ use super::argument::{In, Out, Text};
 use super::copy::Copy3D;
 use super::{cuda_functions, stream_functions};
 use crate::core::graph::{EdgeData, Graph, GraphExec, Node, Work};
-use crate::core::{CudaResult, Direction, LaunchedFunction, client, contexts};
+use crate::core::{Context, CudaResult, Direction, LaunchedFunction, client, contexts, devices};
 use alike::alike_functions;
 use exec::{InstantiateParams, UpdateInfo};
 use fill::FillParams;
@@ -58,7 +58,7 @@ fn copy_work(copy: In<Copy3D>) -> CudaResult<Work> {
 
 fn kernel_params(node: *mut c_void) -> CudaResult<KernelParams2> {
     let node = Node::find(node)?.kernel()?;
-    let context = client()?.primary_context().handle();
+    let context = Context::primary(devices::current()).handle();
     let first = KernelParams::of(&node, node.kernel.handle());
     Ok(KernelParams2 { first, kernel: std::ptr::null_mut(), context })
 }

@@ -6,7 +6,8 @@ use crate::worker::gpu::ipc::Secret;
 use crate::worker::objects::event::{ClientEvent, Epoch};
 use crate::worker::session::Session;
 use crate::worker::session::halt::Halt;
-use crate::worker::streams::Streams;
+use crate::worker::streams::legacy_order::Role;
+use crate::worker::streams::{Declared, Streams};
 use std::rc::Rc;
 use torpor_proto::control::migration;
 
@@ -16,13 +17,21 @@ impl Saved for Streams {
 
     fn save(session: &mut Session) -> Result<Self::State, Halt> {
         let declared = session.streams.declared();
-        let stream = |(id, blocking, priority)| migration::Stream { id, blocking, priority };
+        let stream = |(id, Declared { role, device, priority })| {
+            let (blocking, is_legacy) = (role == Role::Blocking, role == Role::Legacy);
+            migration::Stream { id, blocking, priority, device, is_legacy }
+        };
         Ok(declared.map(stream).collect())
     }
 
     fn restore(session: &mut Session, state: Self::State) -> Result<(), Halt> {
-        for migration::Stream { id, blocking, priority } in state {
-            session.streams.declare(id, blocking, priority)?;
+        for migration::Stream { id, blocking, priority, device, is_legacy } in state {
+            let role = match (is_legacy, blocking) {
+                (true, _) => Role::Legacy,
+                (false, true) => Role::Blocking,
+                (false, false) => Role::NonBlocking,
+            };
+            session.streams.declare(id, Declared { role, device, priority })?;
         }
         Ok(())
     }

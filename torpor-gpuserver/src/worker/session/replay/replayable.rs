@@ -17,13 +17,13 @@
 use crate::state_file::Answers;
 use std::collections::{HashMap, HashSet};
 use torpor_proto::command::{
-    ALL, Command as _, ContextSynchronize, Copy, CopyStrided, EventCreate, EventDestroy, EventElapsed,
-    EventQuery, EventRecord, EventSynchronize, Fill, GraphAppend, GraphDestroy, GraphInstantiate,
-    GraphLaunch, GraphUpdate, HostLock, ImageKernels, ImageLoad, ImageUnload, KernelResolve,
-    KernelSetAttribute, Launch, LimitRaise, MemoryAllocate, MemoryFree, MemoryInfo, ObjectCreate, ObjectMap,
-    ObjectRelease, ObjectUnmap, OccupancyBlocks, OccupancyClusterSize, OccupancyClusters, OccupancyShared,
-    Ping, StagingMark, StreamCreate, StreamDestroy, StreamQuery, StreamSynchronize, StreamWaitEvent,
-    TensorMapIm2col, TensorMapTiled, decode,
+    ALL, ALL_DEVICES, Command as _, ContextSynchronize, Copy, CopyStrided, EventCreate, EventDestroy,
+    EventElapsed, EventQuery, EventRecord, EventSynchronize, Fill, GraphAppend, GraphDestroy,
+    GraphInstantiate, GraphLaunch, GraphUpdate, Home, HostLock, ImageKernels, ImageLoad, ImageUnload,
+    KernelResolve, KernelSetAttribute, Launch, LimitRaise, MemoryAllocate, MemoryFree, MemoryInfo,
+    ObjectCreate, ObjectMap, ObjectRelease, ObjectUnmap, OccupancyBlocks, OccupancyClusterSize,
+    OccupancyClusters, OccupancyShared, Ping, StagingMark, StreamCreate, StreamDestroy, StreamQuery,
+    StreamSynchronize, StreamWaitEvent, TensorMapIm2col, TensorMapTiled, decode,
 };
 use torpor_proto::layout::AddressRange;
 use torpor_proto::ring::{HistoryError, Malformed, NO_SLOT, Record, Taken};
@@ -227,6 +227,7 @@ fn role(record: &Record, client: &mut Client<'_>) -> Result<Role, Unrepeatable> 
         | ObjectUnmap::OPCODE
         | StagingMark::OPCODE
         | LimitRaise::OPCODE
+        | Home::OPCODE
         | StreamCreate::OPCODE
         | StreamDestroy::OPCODE
         | StreamWaitEvent::OPCODE
@@ -251,7 +252,10 @@ fn role(record: &Record, client: &mut Client<'_>) -> Result<Role, Unrepeatable> 
         | OccupancyClusters::OPCODE
         | OccupancyClusterSize::OPCODE => Role::Question,
         StreamSynchronize::OPCODE => Role::WaitsFor(Some(decode::<StreamSynchronize>(record)?.0.stream)),
-        ContextSynchronize::OPCODE => Role::WaitsFor(None),
+        ContextSynchronize::OPCODE => match decode::<ContextSynchronize>(record)?.0.device {
+            ALL_DEVICES => Role::WaitsFor(None),
+            _ => Role::Looks,
+        },
         StreamQuery::OPCODE | EventQuery::OPCODE | EventSynchronize::OPCODE => Role::Looks,
         Copy::OPCODE => {
             let (Copy { destination, source, bytes, stream, .. }, _) = decode(record)?;

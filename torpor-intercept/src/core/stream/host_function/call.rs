@@ -51,7 +51,7 @@ impl Call {
 
     fn wait_for_work(&self, client: &'static Client) -> CudaResult<()> {
         let stream = self.stream;
-        if stream.lane().is_blocking {
+        if stream.lane().is_blocking() {
             // Synchronising a blocking stream does not wait for earlier work of the legacy stream, a command in it does.
             let command =
                 EventRecord { event: marker()?.number, stream: stream.number, flags: 0, reserved: 0 };

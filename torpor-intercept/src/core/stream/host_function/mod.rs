@@ -79,7 +79,7 @@ impl Stream {
     fn do_in_order(&'static self, client: &'static Client, task: Task) -> CudaResult<()> {
         client.check()?;
         refuse_in_function()?;
-        if self.lane().is_blocking {
+        if self.lane().is_blocking() {
             marker()?;
         }
         // Read before it enters: what is counted by now has entered before, or is in the ring.
@@ -114,6 +114,14 @@ impl Stream {
 /// `NOT_PERMITTED` in a host function.
 pub(in crate::core) fn wait_for_all() -> CudaResult<()> {
     wait_for(|_| true)
+}
+
+/// Waits for the functions of a device's streams that were added before.
+///
+/// # Errors
+/// `NOT_PERMITTED` in a host function.
+pub(in crate::core) fn wait_for_device(device: u32) -> CudaResult<()> {
+    wait_for(|lane| lane.device == device)
 }
 
 fn wait_for(matters: impl Fn(Lane) -> bool) -> CudaResult<()> {

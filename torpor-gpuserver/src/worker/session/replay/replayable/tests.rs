@@ -134,7 +134,7 @@ fn each_piece_of_a_download_is_judged_by_the_wait_behind_it() {
     // Another thread's, of another stream, says nothing of this one's.
     let other = Log::new().copies(PIECE, DEVICE, 1).hears(synchronize(2)).asks(synchronize(1));
     assert_eq!(other.plan(), Ok(vec![Afresh, Skip, Afresh]));
-    let all = Log::new().copies(PIECE, DEVICE, 1).hears(ContextSynchronize {}).asks(synchronize(1));
+    let all = Log::new().copies(PIECE, DEVICE, 1).hears(ContextSynchronize::ALL).asks(synchronize(1));
     assert_eq!(all.plan(), Ok(vec![Skip, Skip, Afresh]));
 }
 
@@ -147,7 +147,7 @@ fn page_locked_memory_is_read_again_until_the_program_may_have_changed_it() {
     for told in [
         upload().hears(synchronize(1)),
         upload().hears(synchronize(2)),
-        upload().hears(ContextSynchronize {}),
+        upload().hears(ContextSynchronize::ALL),
         upload().hears(EventQuery { event: 1, reserved: 0 }),
         upload().hears(StreamQuery { stream: 1, reserved: 0 }),
         upload().hears(EventSynchronize { event: 1, reserved: 0 }),
@@ -163,7 +163,7 @@ fn page_locked_memory_is_not_written_again_once_it_is_the_program_s() {
     let download = || Log::new().copies(PINNED, DEVICE, 1);
     assert_eq!(download().asks(synchronize(1)).plan(), Ok(vec![Afresh; 2]));
     assert_eq!(download().hears(synchronize(1)).plan(), Ok(vec![Skip, Skip]));
-    assert_eq!(download().hears(ContextSynchronize {}).plan(), Ok(vec![Skip, Skip]));
+    assert_eq!(download().hears(ContextSynchronize::ALL).plan(), Ok(vec![Skip, Skip]));
     for unclear in [
         download().hears(synchronize(2)),
         download().hears(EventQuery { event: 1, reserved: 0 }),
