@@ -233,7 +233,7 @@ fn functions_are_listed_loaded_unloaded_and_pinned_by_name() {
     assert_eq!(row(&listed)[..8], ["resnet", "idle", "1", "0", "3 MiB", "3 MiB", "1 MiB", "0 B"]);
     assert_eq!(
         row(&listed)[9..],
-        ["4 KiB", "0 B/4 GiB", "5", "3", "2", "-", "no", "0", "0/0 B", "0", "shared", "0/1"]
+        ["4 KiB", "0 B/4 GiB", "5", "3", "2", "-", "no", "0", "0/0 B", "0", "shared", "0/1", "1"]
     );
     done(&["unload", "resnet"]);
     assert_eq!(row(&list())[4..6], ["3 MiB", "0 B"]);
