@@ -69,7 +69,8 @@ class StackOverflow(Kind):
     simulated_faults = "launch:overflow:stack-overflow"
 
     def prepare(self, server, culprit):
-        """Its first kernel with a stack waits for the kernels of all, and whoever else says something to the driver waits with it."""
+        """On an H100 the fault never came beside kernels that wait for copies: a kernel's first launch may wait for all that run (CUDA's lazy
+        loading), and whoever says something to the driver meanwhile waits with it."""
         said = culprit.ask("prepare")
         assert said[0] == "prepared", said
 

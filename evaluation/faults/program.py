@@ -208,7 +208,7 @@ class Function:
         return 0
 
     def prepare_overflow(self):
-        """Has a stack on the GPU. For its memory the driver waits until no kernel runs."""
+        """Has a stack on the GPU, for whose memory the driver may wait until no kernel runs."""
         for text in (STACK_PTX, SIMULATED_STACK_PTX):
             try:
                 module = made("cuModuleLoadData", text)
