@@ -1,7 +1,7 @@
 //! Making the driver give the handle that is wanted.
 //!
 //! It gives small numbers, 64 of which share a word: the lowest that is free in the word of the last one, or in the next word that has one,
-//! and begins anew behind the last of 131,072 (H100 and H200, driver 580: docs/design/arrays.md). A number that was given back is not free
+//! and begins anew behind the last of 131,072 (H100, driver 580: docs/design/arrays.md). A number that was given back is not free
 //! before the kernels have ended that ran then. So whoever holds all that come before the wanted one comes to that.
 
 use std::collections::HashSet;
