@@ -86,7 +86,7 @@ STACK_PTX = """
 .target sm_70
 .address_size 64
 .func (.param .b32 sum) descend(.param .b32 depth, .param .b32 steps) {
-  .local .align 4 .b8 room[4096];
+  .local .align 4 .b8 room[128];
   .reg .pred %p; .reg .b32 %r<5>; .reg .b64 %rd<2>;
   ld.param.b32 %r1, [depth]; ld.param.b32 %r4, [steps];
   mov.u64 %rd1, room; cvta.local.u64 %rd1, %rd1; st.volatile.u32 [%rd1], %r1; add.u32 %r2, %r1, 1;

@@ -1,8 +1,14 @@
 //! Earliest deadline first, less what the request will take: a long one must begin earlier to be in time.
+//!
+//! Who cannot be in time any more would be first of all, and make those late that still can be. So its deadline counts as
+//! [`GRACE`] later: it goes behind all who are to be answered before that, and nobody who comes after that passes it.
 
 use super::standing::Standings;
 use super::{Candidate, Ended, Order, first_by};
 use std::time::{Duration, Instant};
+
+/// How much longer a request may wait once it is late, for the sake of those that are not.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Knows how long each function's requests take.
 #[derive(Debug, Default)]
@@ -10,12 +16,18 @@ pub(super) struct Deadline {
     standings: Standings,
 }
 
+impl Deadline {
+    /// When a request must begin to be in time; [`GRACE`] later if that is over.
+    fn must_begin(&self, now: Instant, one: &Candidate) -> Option<Instant> {
+        let mean_s = self.standings.get(&one.function).map_or(0.0, |standing| standing.mean_s);
+        let begin = one.due.checked_sub(Duration::from_secs_f64(mean_s))?;
+        Some(if begin < now { begin + GRACE } else { begin })
+    }
+}
+
 impl Order for Deadline {
-    fn next(&mut self, _now: Instant, candidates: &[Candidate]) -> Option<usize> {
-        first_by(candidates, |one| {
-            let mean_s = self.standings.get(&one.function).map_or(0.0, |standing| standing.mean_s);
-            one.due.checked_sub(Duration::from_secs_f64(mean_s))
-        })
+    fn next(&mut self, now: Instant, candidates: &[Candidate]) -> Option<usize> {
+        first_by(candidates, |one| self.must_begin(now, one))
     }
 
     fn ended(&mut self, _now: Instant, ended: &Ended) {
@@ -37,5 +49,17 @@ mod tests {
         order.ended(now, &ended("short", 10, true));
         order.ended(now, &ended("long", 90, true));
         assert_eq!(order.next(now, &waiting), Some(1), "it must begin within 60 ms, the other within 90");
+    }
+
+    #[test]
+    fn who_is_late_lets_those_pass_that_can_be_in_time_but_not_for_ever() {
+        let now = Instant::now();
+        let after = |ms| now + Duration::from_millis(ms);
+        let waiting = |at, in_time| [candidate("late", now, 10, 1), candidate("in time", at, in_time, 2)];
+        let mut order = Deadline::default();
+        assert_eq!(order.next(after(5), &waiting(after(5), 100)), Some(0), "it can be in time yet");
+        assert_eq!(order.next(after(20), &waiting(after(20), 100)), Some(1));
+        assert_eq!(order.next(after(20), &waiting(after(20), 2000)), Some(0), "there is time for both");
+        assert_eq!(order.next(after(950), &waiting(after(950), 100)), Some(0), "it has waited long enough");
     }
 }

@@ -16,6 +16,7 @@ use crate::server::scheduler::moves;
 use crate::server::scheduler::trial::{Outcome, Standing, Trial};
 use crate::server::settings;
 use crate::server::workers::executor::Executor;
+use crate::server::workers::leaving::Stay;
 use crate::server::workers::order::{Death, NotServed, Order};
 use crate::server::workers::status::State;
 use std::collections::HashSet;
@@ -78,6 +79,8 @@ pub(crate) struct Orphan {
     pub(crate) error: CudaError,
     /// Its GPU's worker may have it, and lets go of it first.
     pub(crate) lets_go: bool,
+    /// What keeps its former worker from being ended meanwhile.
+    pub(crate) stay: Option<Stay>,
 }
 
 /// Why a client is lost after all.
@@ -134,7 +137,7 @@ async fn hold(node: Arc<Node>, mut trial: Trial, suspects: Vec<Orphan>, bench: A
 
 /// Takes care of one. Returns what that says of it, if it is a suspect.
 async fn care(node: Arc<Node>, orphan: Orphan, standing: Standing, bench: Arc<Bench>) -> Outcome {
-    let Orphan { client: id, state, error, lets_go } = orphan;
+    let Orphan { client: id, state, error, lets_go, stay } = orphan;
     let began = Instant::now();
     let Some(at) = claim(&node, id).await else { return Outcome::Open };
     let gpu = at.gpu;
@@ -148,6 +151,7 @@ async fn care(node: Arc<Node>, orphan: Orphan, standing: Standing, bench: Arc<Be
             restore(&node, id, (&at, &state), standing == Standing::Suspect, &bench).await
         }
     };
+    drop(stay);
     bench.overdue().remove(&id.0);
     let (client, took) = (id.0, began.elapsed());
     let memory = node.clients().get_mut(id).and_then(|served| {

@@ -50,7 +50,7 @@ impl Supervisor {
         let orphan = |(client, state)| {
             self.store.released(ClientId(client));
             // The worker may be making it anew.
-            Orphan { client: ClientId(client), state, error, lets_go: true }
+            Orphan { client: ClientId(client), state, error, lets_go: true, stay: None }
         };
         let orphans: Vec<_> = unconfirmed.into_iter().map(orphan).collect();
         self.tell_orphans(orphans);
@@ -64,7 +64,7 @@ impl Supervisor {
             if let Ok(Err(refused)) = answer.await {
                 store.released(ClientId(client));
                 let (client, error) = (ClientId(client), CudaError::LAUNCH_FAILED);
-                let orphans_of = vec![Orphan { client, state, error, lets_go: true }];
+                let orphans_of = vec![Orphan { client, state, error, lets_go: true, stay: None }];
                 let _ = orphans.send(Bereaved { orphans: orphans_of, death: Death::of(refused.to_string()) });
             }
         });
@@ -74,7 +74,7 @@ impl Supervisor {
     pub(super) fn restore_released(&self, client: u64, state: OwnedFd) {
         self.store.released(ClientId(client));
         let (client, state, error) = (ClientId(client), Arc::new(state), CudaError::LAUNCH_FAILED);
-        self.tell_orphans(vec![Orphan { client, state, error, lets_go: false }]);
+        self.tell_orphans(vec![Orphan { client, state, error, lets_go: false, stay: None }]);
     }
 
     fn tell_orphans(&self, orphans: Vec<Orphan>) {

@@ -10,7 +10,7 @@ pub(crate) mod heartbeat;
 pub(crate) mod inherited;
 pub(crate) mod kind;
 pub(crate) mod learned;
-mod leaving;
+pub(crate) mod leaving;
 pub(crate) mod ledger;
 pub(crate) mod order;
 mod outbox;

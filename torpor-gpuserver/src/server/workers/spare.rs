@@ -5,7 +5,6 @@
 //! made again after a pause that grows; the server goes on without it meanwhile.
 
 use crate::server::workers::gpu::stopped;
-use crate::server::workers::leaving::LINGER;
 use crate::server::workers::process::{LAST_WORDS, Recipe, StartError, WorkerProcess};
 use crate::server::workers::status::{SpareState, Status};
 use std::sync::Arc;
@@ -19,6 +18,9 @@ use torpor_proto::control::worker::FromWorker;
 /// Between the first worker's readiness and the spare's start: the first clients load their code then, and a context takes a core for
 /// most of a second.
 const SETTLE: Duration = Duration::from_secs(3);
+
+/// The same where the next one may be needed at once: clients are being made anew at the first worker.
+const SHORT_SETTLE: Duration = Duration::from_millis(100);
 
 /// Between two attempts, at most.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
@@ -147,7 +149,8 @@ impl Keeper {
         let mut worker = match self.inherited.take() {
             Some(worker) => worker,
             None => {
-                let pause = if std::mem::take(&mut self.is_urgent) { LINGER } else { pause(self.failures) };
+                let pause =
+                    if std::mem::take(&mut self.is_urgent) { SHORT_SETTLE } else { pause(self.failures) };
                 tokio::select! {
                     () = sleep(pause) => {}
                     _ = &mut *wanted => return Ok(None),
