@@ -1,11 +1,16 @@
 //! Shared memory: making it, sealing it, mapping it.
 
+use crate::layout::PAGE_BYTES;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 use std::ffi::c_void;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
+
+/// A huge page, on x86-64.
+pub const HUGE_PAGE_BYTES: u64 = 2 << 20;
 
 /// Makes `bytes` of shared memory whose size nobody can change any more: a side that shrinks it could kill the other
 /// with SIGBUS. Pages come into being when touched. Source: memfd_create(2), fcntl(2) F_ADD_SEALS.
@@ -49,12 +54,44 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Maps all of `file`, readable and writable, wherever there is room.
+    /// Maps all of `file`, readable and writable, wherever there is room: huge pages can be where any fits.
     ///
     /// # Errors
     /// What the kernel says.
     pub fn anywhere(file: impl AsFd, bytes: usize) -> io::Result<Self> {
-        Self::map(std::ptr::null_mut(), bytes, MapFlags::SHARED, file)
+        let huge = HUGE_PAGE_BYTES as usize;
+        if bytes < huge {
+            return Self::map(std::ptr::null_mut(), bytes, MapFlags::SHARED, file);
+        }
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: the kernel chooses the place.
+        let address = unsafe {
+            rustix::mm::mmap_anonymous(std::ptr::null_mut(), bytes + huge, ProtFlags::empty(), flags)?
+        };
+        let room = Self::at(address, std::ptr::null_mut(), bytes + huge)?;
+        let begin = address.map_addr(|address| address.next_multiple_of(huge));
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: what is replaced is a part of the room, which nobody uses.
+        let address =
+            unsafe { rustix::mm::mmap(begin, bytes, access, MapFlags::SHARED | MapFlags::FIXED, file, 0)? };
+        let mapping = Self::at(address, begin, bytes)?;
+        room.unmap_around(&mapping);
+        Ok(mapping)
+    }
+
+    /// Unmaps what a mapping leaves of the room that it lies in.
+    fn unmap_around(self, inner: &Self) {
+        let room = ManuallyDrop::new(self);
+        let (begin, end) = (room.address.addr().get(), room.address.addr().get() + room.bytes);
+        let inner_begin = inner.address.addr().get();
+        let inner_end = (inner_begin + inner.bytes).next_multiple_of(PAGE_BYTES as usize);
+        for (begin, end) in [(begin, inner_begin), (inner_end, end)] {
+            if begin < end {
+                let address = room.address.as_ptr().with_addr(begin);
+                // SAFETY: a part of the room that is not the mapping's, whose last page ends where this begins.
+                let _ = unsafe { rustix::mm::munmap(address, end - begin) };
+            }
+        }
     }
 
     /// Maps the first `bytes` of `file` exactly at `address`.
@@ -134,6 +171,20 @@ mod tests {
         let unsealed = rustix::fs::memfd_create("unsealed", MemfdFlags::ALLOW_SEALING).unwrap();
         rustix::fs::ftruncate(&unsealed, 4096).unwrap();
         assert!(check_sealed(&unsealed, 4096).is_err());
+    }
+
+    #[test]
+    fn a_mapping_begins_where_a_huge_page_can_and_takes_no_more_than_its_length() {
+        let bytes = HUGE_PAGE_BYTES + 5000;
+        let file = create_sealed("test", bytes).unwrap();
+        let mapping = Mapping::anywhere(&file, bytes as usize).unwrap();
+        let begin = mapping.address().as_ptr().addr() as u64;
+        assert_eq!((begin % HUGE_PAGE_BYTES, mapping.bytes() as u64), (0, bytes));
+        // SAFETY: the last page of the mapping, which nobody else has.
+        unsafe { mapping.address().cast::<u8>().add(bytes as usize - 1).write(1) };
+        let behind = (begin + bytes).next_multiple_of(PAGE_BYTES);
+        drop(Mapping::reserve(behind, PAGE_BYTES as usize).unwrap());
+        drop(Mapping::reserve(begin - PAGE_BYTES, PAGE_BYTES as usize).unwrap());
     }
 
     #[test]

@@ -19,13 +19,16 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use torpor_proto::error::CudaError;
 
 /// How long one that waits for its end is left alone at most, for the sake of those that go on at once: they are made anew meanwhile, which
 /// the driver does not do while it takes back what a process had (0.7 s for 31 clients on an H200). 75 ms for five clients on an H100, 350 for
 /// twenty on an H200.
 const MOST_LINGER: Duration = Duration::from_millis(500);
+
+/// How long it is left alone after that: those who have waited bring their memory, which the driver keeps waiting, too.
+const REPLY: Duration = Duration::from_millis(80);
 
 /// A client that goes on at another worker, until it is there: its former worker is left alone meanwhile.
 #[derive(Clone, Debug)]
@@ -73,6 +76,7 @@ impl Supervisor {
             if threads == Threads::Ended {
                 // Nobody sends anything: it is over when all have gone on.
                 let _ = timeout(MOST_LINGER, stays.recv()).await;
+                sleep(REPLY).await;
             }
             worker.epitaph(patience).await
         });

@@ -19,8 +19,9 @@ use torpor_proto::control::worker::FromWorker;
 /// most of a second.
 const SETTLE: Duration = Duration::from_secs(3);
 
-/// The same where the next one may be needed at once: clients are being made anew at the first worker.
-const SHORT_SETTLE: Duration = Duration::from_millis(100);
+/// The same where the next one may be needed at once. Clients are being made anew at the first worker, which the driver does not do
+/// while it makes a context (for 250 ms, on an H200).
+const SHORT_SETTLE: Duration = Duration::from_millis(400);
 
 /// Between two attempts, at most.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);

@@ -1,6 +1,6 @@
 //! The anteroom: what clients had page-locked that went on at another GPU, as it was, for when they come back.
 //!
-//! Giving page-locked memory back waits for the whole GPU, and locking it anew keeps the driver from everybody else for
+//! Giving page-locked memory back waits for the whole GPU ([`calm`](crate::worker::gpu::calm)), and locking it anew keeps the driver from everybody else for
 //! milliseconds. A client that moves to and fro needs neither. What is kept counts as page-locked memory of its function here,
 //! and goes as soon as that is in anybody's way: its share of the budget, or its addresses.
 
@@ -119,6 +119,14 @@ impl Anteroom {
     /// A client will not come back: what it left goes.
     pub(crate) fn forget(self: &Arc<Self>, client: u64) {
         self.give_back(self.rooms(), |left| left.client == client);
+    }
+
+    /// What a client had goes that will not come back.
+    pub(crate) fn let_go(self: &Arc<Self>, left: Left) {
+        let client = left.client;
+        let mut rooms = self.rooms();
+        rooms.kept.push_back(left);
+        self.give_back(rooms, |left| left.client == client);
     }
 
     /// All of it goes, and counts as gone at once. False if there was nothing.
@@ -244,6 +252,11 @@ mod tests {
         assert!(anteroom.take(2, range(2)).is_some());
         anteroom.forget(3);
         until_free(&anteroom, 3);
+        let (left, _told, go) = left(4);
+        anteroom.let_go(left);
+        assert!(anteroom.is_departing([range(4); 2]) && anteroom.take(4, range(4)).is_none());
+        drop(go);
+        until_free(&anteroom, 4);
         assert!(!anteroom.clear(), "nothing is left");
     }
 

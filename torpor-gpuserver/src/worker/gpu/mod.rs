@@ -2,6 +2,7 @@
 
 pub(crate) mod anteroom;
 mod bandwidth;
+mod calm;
 pub(crate) mod console;
 pub(crate) mod context_limits;
 pub(crate) mod cpu;
@@ -24,6 +25,7 @@ pub(crate) mod tuning;
 
 use crate::driver::{Device, PinnedWords};
 use crate::worker::gpu::anteroom::Anteroom;
+use crate::worker::gpu::calm::wait_for_calm;
 use crate::worker::gpu::console::Console;
 use crate::worker::gpu::context_limits::ContextLimits;
 use crate::worker::gpu::cpu::CpuLine;
@@ -54,6 +56,9 @@ use torpor_proto::layout::AddressRange;
 /// Between two words that some session waits for its turn: hundreds may wait at once, and the server has other things to
 /// hear.
 const WAITING_PAUSE: Duration = Duration::from_millis(1);
+
+/// Who is served.
+pub(crate) type Links = Mutex<HashMap<u64, Arc<Link>>>;
 
 /// What the sessions of a worker share.
 #[derive(Debug)]
@@ -108,7 +113,7 @@ pub(crate) struct Shared {
     pub(crate) server: Arc<ServerSocket>,
     /// Somebody follows what happens to clients.
     followed: AtomicBool,
-    links: Mutex<HashMap<u64, Arc<Link>>>,
+    links: Arc<Links>,
     lost: AtomicU32,
     /// Held by whoever tells of the loss.
     losing: Mutex<()>,
@@ -124,6 +129,7 @@ impl Shared {
         tuning: Tuning,
     ) -> Self {
         let memory = Arc::new(GpuMemory::new(&device, &server, &tuning));
+        let links = Arc::<Links>::default();
         Self {
             handles: Handles::new(&device, &memory),
             memory,
@@ -135,7 +141,7 @@ impl Shared {
             console,
             cpus: CpuLine::new(),
             pinned: PinnedBudget::new(tuning.pinned_limit_bytes),
-            anteroom: Anteroom::new(tuning.pinned_limit_bytes, entering(&device)),
+            anteroom: Anteroom::new(tuning.pinned_limit_bytes, entering(&device, &links)),
             peers: Peers::default(),
             device,
             images,
@@ -150,7 +156,7 @@ impl Shared {
             waiting_words: Throttle::new(WAITING_PAUSE),
             server,
             followed: AtomicBool::new(false),
-            links: Mutex::default(),
+            links,
             lost: AtomicU32::new(0),
             losing: Mutex::default(),
         }
@@ -293,10 +299,11 @@ impl Shared {
     }
 }
 
-/// What a thread does before it may give back what is the GPU's.
-fn entering(device: &Arc<Device>) -> impl Fn() + use<> {
-    let device = device.clone();
+/// What a thread does before it may give page-locked memory back.
+fn entering(device: &Arc<Device>, links: &Arc<Links>) -> impl Fn() + use<> {
+    let (device, links) = (device.clone(), links.clone());
     move || {
+        wait_for_calm(&links);
         // Without its context the driver gives nothing back, and the process is about to end.
         let _ = device.make_current();
     }

@@ -37,6 +37,19 @@ impl Session {
     }
 }
 
+impl Session {
+    /// The client is gone: what it had here is given back, its page-locked memory aside, as that waits for the whole GPU.
+    pub(super) fn give_back(self) {
+        let (anteroom, client) = (self.shared.anteroom.clone(), self.link.client);
+        let Self { space, arrays, streams, .. } = self;
+        drop((arrays, streams));
+        let (host, memory) = space.take_apart();
+        let (range, locked_bytes) = (host.range(), host.locked_bytes());
+        drop(memory);
+        anteroom.let_go(Left { client, range, locked_bytes, host: Box::new(host) });
+    }
+}
+
 /// The host range of a client that comes: as it left it here, or mapped anew.
 ///
 /// # Errors

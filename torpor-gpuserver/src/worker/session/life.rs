@@ -334,7 +334,7 @@ impl Session {
         if shared.lost().is_none() {
             // Else the next one who prints would be given it.
             let _ = session.read_text();
-            drop(ManuallyDrop::into_inner(session));
+            ManuallyDrop::into_inner(session).give_back();
         }
         told
     }

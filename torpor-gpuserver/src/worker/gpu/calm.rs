@@ -1,0 +1,55 @@
+//! A moment in which the whole GPU may be waited for.
+//!
+//! Page-locked memory that is unlocked waits for every kernel of the context, and the driver takes nobody else's calls meanwhile (seen on
+//! an H200). So a client's end would keep all others waiting for a neighbour's long kernel, and for ever where that kernel itself waits for
+//! one of them. A client without work has no kernel, and one whose work has just begun is a short request, most likely.
+
+use crate::worker::gpu::Links;
+use crate::worker::sync::lock;
+use std::time::{Duration, Instant};
+
+/// Work that has lasted for so long may be a long kernel.
+const SHORT: Duration = Duration::from_millis(50);
+
+/// How long such a moment is waited for: beside a training loop, whose kernels are short, there is none.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Between two looks.
+const NAP: Duration = Duration::from_millis(2);
+
+/// Waits for it, with bounded patience.
+pub(crate) fn wait_for_calm(links: &Links) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_calm(links) && Instant::now() < deadline {
+        std::thread::sleep(NAP);
+    }
+}
+
+fn is_calm(links: &Links) -> bool {
+    !lock(links).values().any(|link| link.work.is_working() && link.work.lasts() > SHORT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker::mailbox::Link;
+    use std::sync::Arc;
+    use torpor_proto::layout::AddressRange;
+
+    #[test]
+    fn a_client_that_has_worked_for_long_is_waited_for() {
+        let links = Links::default();
+        let link = Arc::new(Link::new(1, "f", AddressRange { address: 0, bytes: 0 }));
+        lock(&links).insert(1, link.clone());
+        assert!(is_calm(&links), "it has no work");
+        link.work.begin();
+        assert!(is_calm(&links), "a short request, perhaps");
+        std::thread::sleep(2 * SHORT);
+        assert!(!is_calm(&links));
+        let waiting = std::thread::spawn(move || wait_for_calm(&links));
+        std::thread::sleep(SHORT);
+        assert!(!waiting.is_finished());
+        link.work.end();
+        waiting.join().expect("it panicked");
+    }
+}
