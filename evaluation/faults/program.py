@@ -133,6 +133,8 @@ class Function:
         # Every function's state is its own: none has another one's chunks.
         self.first = sum(name.encode()) * 7919
         call("cuMemsetD32_v2", self.data, ctypes.c_uint(self.first), ctypes.c_size_t(self.words))
+        # Its streams wait for nobody.
+        call("cuCtxSynchronize")
         self.mapped = "mapped" in words
         if self.mapped:
             self.flag = made("cuMemHostAlloc", ctypes.c_size_t(4096), ctypes.c_uint(0)).value

@@ -2,7 +2,7 @@
 //! the client can be [covered](crate::worker::session::checkpoint), and leaves without a copy when somebody needs the room.
 //!
 //! It is done while nobody has anything to do on the GPU, piece by piece, and ends with the first command of anybody, at most
-//! one piece later. What is replaced in the store is given up when the server has been told of the new
+//! one piece later; beside the work of others only if it has waited for too long. What is replaced in the store is given up when the server has been told of the new
 //! [generation](crate::worker::session::generations): unlike at an eviction, there is no need to have room for it.
 
 use crate::chunk::CHUNK_BYTES;
@@ -99,6 +99,7 @@ impl Session {
     /// Whether anybody has something to do that this would hold up.
     pub(crate) fn is_disturbed(&self) -> bool {
         let has_commands = self.link.channel.get().is_none_or(|channel| !channel.ring().is_drained());
-        has_commands || self.link.has_wishes() || self.shared.working() > 0
+        let others_work = || !self.cover.is_overdue() && self.shared.working() > 0;
+        has_commands || self.link.has_wishes() || others_work()
     }
 }

@@ -24,8 +24,12 @@ const MOST_BYTES: u64 = 16 << 20;
 /// Saving memory, and writing states, take at most this part of a session's time each.
 const PART: u32 = 20;
 
+/// How long the server's state may be behind the client: then its memory is saved beside the work of others, which until then keeps it from
+/// that. The copies are the bus's, and cost them little.
+const OVERDUE: Duration = Duration::from_millis(200);
+
 /// What a session knows of the state that the server has.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Cover {
     /// Of the last state: it stays mapped until the next one, since unmapping it would hold a request up.
     pledge: Option<Pledge>,
@@ -33,10 +37,19 @@ pub(crate) struct Cover {
     ends: Ends,
     /// It is what the client is.
     is_current: bool,
+    /// Since when it is not, if it is not.
+    behind_since: Instant,
     /// Not earlier is another one written.
     next: Option<Instant>,
     /// Not earlier is memory saved for one.
     next_save: Option<Instant>,
+}
+
+impl Default for Cover {
+    fn default() -> Self {
+        let (pledge, ends, behind_since) = (None, Ends::default(), Instant::now());
+        Self { pledge, ends, is_current: false, behind_since, next: None, next_save: None }
+    }
 }
 
 /// Where the last command of each completion slot ends.
@@ -56,6 +69,11 @@ impl Cover {
         if let Some(last) = self.ends.0.get_mut(usize::from(slot)) {
             *last = end;
         }
+    }
+
+    /// Whether the client should not wait any longer for a moment in which nobody works.
+    pub(crate) fn is_overdue(&self) -> bool {
+        !self.is_current && self.behind_since.elapsed() >= OVERDUE
     }
 
     /// Answers the last command of a completion slot, by `answer`; the next worker knows that it was.
@@ -91,6 +109,7 @@ impl Session {
                 pledge.outgrow();
             }
             self.cover.is_current = false;
+            self.cover.behind_since = Instant::now();
             self.link.usage.covered.store(false, Ordering::Relaxed);
             if !self.shared.tuning.cover {
                 // Nobody wants it to survive more than its move.
