@@ -170,7 +170,7 @@ pub(crate) struct ClientSegment {
 impl ClientSegment {
     /// New, without physical memory, all zero.
     pub(crate) fn new(bytes: u64) -> Self {
-        let chunk = Chunk { content: Content::Zero, copied_into: false };
+        let chunk = Chunk::new(Content::Zero);
         let chunks = vec![chunk; (bytes / CHUNK_BYTES) as usize];
         Self { bytes, backing: None, chunks, arrival: 0, views: None, shared: None }
     }
@@ -259,7 +259,7 @@ impl ClientSegment {
                     pointers: stored.pointers.into(),
                 },
             };
-            Chunk { content, copied_into: chunk.copied_into }
+            Chunk { copied_into: chunk.copied_into, ..Chunk::new(content) }
         };
         self.chunks = chunks.into_iter().map(chunk).collect();
     }

@@ -13,6 +13,10 @@ use torpor_proto::error::CudaError;
 /// How long a session has been idle before it hashes: a request may be about to come.
 const IDLE: Duration = Duration::from_millis(20);
 
+/// The same for chunks that requests change: an equal of one would be of use until the next request, and to find one makes the client's
+/// state void for a moment.
+const LONG_IDLE: Duration = Duration::from_secs(1);
+
 /// Chunks that the store is told of at once.
 const BATCH: usize = 32;
 
@@ -31,16 +35,24 @@ impl Session {
         let shared = self.shared.clone();
         let Some(_hashing) = lock_now(&shared.hashing) else { return Ok(false) };
         let known = |chunk: u64| self.hashed.iter().any(|&(hashed, _)| hashed == chunk);
+        let is_long = idle >= LONG_IDLE;
+        if self.residency.is_looked_through && !is_long {
+            return Ok(false);
+        }
         let chunks = self.space.segments().flat_map(|(_, segment)| &segment.chunks);
+        let chunks = chunks.filter(|chunk| is_long || !chunk.is_fleeting);
         let next = chunks.filter_map(|chunk| match &chunk.content {
             Content::Stored { place, identified: false, .. } if !known(place.chunk) => Some(*place),
             _ => None,
         });
         let next = next.take(1).collect::<Vec<_>>();
         let [place] = next[..] else {
+            let has_changed = !self.hashed.is_empty();
             self.tell_identified()?;
-            self.residency.unidentified = false;
-            return Ok(false);
+            self.residency.unidentified &= !is_long;
+            self.residency.is_looked_through = true;
+            // Its state is void: the next one is written at once.
+            return Ok(has_changed);
         };
         let hash = shared.store.hash(place.slot).ok_or(CudaError::OPERATING_SYSTEM)?;
         self.hashed.push((place.chunk, hash));

@@ -134,6 +134,7 @@ impl Session {
             let content = Content::Stored { place, digest, identified: false, pointers };
             self.set_content(address, content, released);
             self.residency.unidentified = true;
+            self.residency.is_looked_through = false;
         }
     }
 
@@ -215,6 +216,7 @@ impl Session {
         if let Some((start, segment)) = self.space.segment_of_mut(address) {
             let chunk = &mut segment.chunks[((address - start) / CHUNK_BYTES) as usize];
             if let Content::Stored { place, .. } = std::mem::replace(&mut chunk.content, content) {
+                chunk.is_fleeting = true;
                 released.push(place.chunk);
             }
         }

@@ -36,9 +36,16 @@ pub(crate) struct Chunk {
     pub(crate) content: Content,
     /// Bytes were copied into it from the host since the last snapshot.
     pub(crate) copied_into: bool,
+    /// It has had other contents in the host store before: whatever it has is soon another one's.
+    pub(crate) is_fleeting: bool,
 }
 
 impl Chunk {
+    /// One whose contents are there, for all that is known for good.
+    pub(crate) fn new(content: Content) -> Self {
+        Self { content, copied_into: false, is_fleeting: false }
+    }
+
     /// Its number in the host store, if it is there.
     pub(crate) fn stored(&self) -> Option<u64> {
         match &self.content {

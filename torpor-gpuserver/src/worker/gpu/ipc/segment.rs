@@ -166,7 +166,7 @@ impl SharedSegment {
         let mut state = lock(&self.state);
         if state.tenancy.mover() == Some(client) && state.chunks.is_empty() {
             // It has died while it saved them.
-            let lost = Chunk { content: Content::Unsaved { pointers: Arc::default() }, copied_into: false };
+            let lost = Chunk::new(Content::Unsaved { pointers: Arc::default() });
             state.chunks = vec![lost; (self.bytes / CHUNK_BYTES) as usize];
         }
         match state.tenancy.leave(client) {

@@ -201,7 +201,8 @@ impl Session {
     /// Tells people that the client is covered, once none of its chunks may turn out to be another client's as well: that makes the
     /// state void for a moment.
     pub(crate) fn tell_cover(&self) {
-        let is_final = self.residency.lease_lost || !self.residency.unidentified;
+        let residency = &self.residency;
+        let is_final = residency.lease_lost || !residency.unidentified || residency.is_looked_through;
         self.link.usage.covered.store(self.is_covered() && is_final, Ordering::Relaxed);
     }
 

@@ -60,6 +60,8 @@ pub(crate) struct Residency {
     pub(in crate::worker::session) came_as_state: bool,
     /// Chunks that may have equals in the host store, see `dedup.rs`.
     pub(crate) unidentified: bool,
+    /// Those of them that are looked for first have been.
+    pub(crate) is_looked_through: bool,
     /// Allocations beyond the client's limit.
     pub(crate) refusals: Seldom,
     /// Times that there was no room on the GPU.
@@ -93,6 +95,7 @@ impl Residency {
             superseded: Vec::new(),
             came_as_state: false,
             unidentified: false,
+            is_looked_through: false,
             refusals: Seldom::default(),
             exhaustions: Seldom::default(),
             unsaved: Seldom::default(),
