@@ -89,14 +89,20 @@ pub struct LeasedBody {
     deadline: Pin<Box<Sleep>>,
     /// Given back before the client has read the last frame: the process is done with it.
     lease: Option<Lease>,
-    accounted: Accounted,
+    accounted: Box<Accounted>,
     code: u16,
 }
 
 impl LeasedBody {
     /// The body of an answer with a status.
     #[must_use]
-    pub fn new(inner: Incoming, code: u16, deadline: Instant, lease: Lease, accounted: Accounted) -> Self {
+    pub fn new(
+        inner: Incoming,
+        code: u16,
+        deadline: Instant,
+        lease: Lease,
+        accounted: Box<Accounted>,
+    ) -> Self {
         let mut body = Self {
             inner,
             deadline: Box::pin(sleep_until(deadline.into())),

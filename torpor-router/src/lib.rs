@@ -7,9 +7,9 @@
 //! ```
 //!
 //! A request holds a *lease* on one place of one process from the moment it is passed on until its answer has been sent; the gate
-//! lets only as many of those through to the GPUs as it is told to, in the order of a policy ([`order`]). The
-//! router keeps no request in memory but its head: bodies stream through. GPUs are the node server's business; the router tells
-//! it of requests ([`told`]) and asks it whether a GPU answers ([`node`]).
+//! lets only as many of those through to the GPUs as it is told to, in the order of a policy ([`order`]). The router keeps no request
+//! in memory but its head, and a small body while it waits ([`waiting`]): others stream through. GPUs are the node server's business;
+//! the router tells it of requests ([`told`]) and asks it whether a GPU answers ([`node`]).
 
 pub mod admin;
 pub mod batch;
@@ -48,6 +48,7 @@ pub mod spans;
 pub mod terms;
 pub mod tls;
 pub mod told;
+pub mod waiting;
 pub mod watch;
 
 pub use serve::{RouterArgs, RouterError, serve};

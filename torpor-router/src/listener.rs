@@ -81,15 +81,23 @@ pub async fn listen(
         tokio::spawn(async move {
             match tls {
                 None => converse(stream, routes, ending).await,
-                Some(tls) => {
-                    // Who does not shake hands in time, or not at all, is as one that speaks no HTTP.
-                    if let Ok(Ok(stream)) = timeout(HEAD_TIMEOUT, tls.accept(stream)).await {
-                        converse(stream, routes, ending).await;
-                    }
-                }
+                // Boxed, or a connection without it is as large.
+                Some(tls) => Box::pin(converse_in_private(&tls, stream, routes, ending)).await,
             }
             drop(place);
         });
+    }
+}
+
+/// Who does not shake hands in time, or not at all, is as one that speaks no HTTP.
+async fn converse_in_private(
+    tls: &TlsAcceptor,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    routes: Router,
+    ending: watch::Receiver<bool>,
+) {
+    if let Ok(Ok(stream)) = timeout(HEAD_TIMEOUT, tls.accept(stream)).await {
+        converse(stream, routes, ending).await;
     }
 }
 
@@ -98,10 +106,11 @@ async fn converse(
     routes: Router,
     mut ending: watch::Receiver<bool>,
 ) {
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES);
-    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
-    let mut connection = std::pin::pin!(connection);
+    let mut connection = std::pin::pin!({
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES);
+        http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes))
+    });
     let mut asked = false;
     loop {
         tokio::select! {

@@ -10,6 +10,7 @@ use crate::registry::Served;
 use crate::spans::Spans;
 use crate::terms::Terms;
 use crate::told::Teller;
+use crate::waiting::with_own_bytes;
 use axum::body::Body;
 use axum::response::Response;
 use hyper::body::Incoming;
@@ -17,10 +18,11 @@ use hyper::header::{
     CONNECTION, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
     TRANSFER_ENCODING, UPGRADE,
 };
-use hyper::{HeaderMap, Request, Uri};
+use hyper::{HeaderMap, Request, Uri, Version};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -51,7 +53,8 @@ impl Proxy {
         Self { gate, teller, client: client.build(connector), spans }
     }
 
-    /// Passes a request on to a function, at `path` (with its query) of one of its processes.
+    /// Passes a request on to a function, at `path` (with its query) of one of its processes. What is large of it is in boxes: while
+    /// it waits, each function on the way to here would keep room for it.
     ///
     /// # Errors
     /// [`Refusal`].
@@ -59,7 +62,7 @@ impl Proxy {
         &self,
         served: &Served,
         path: &str,
-        mut request: Request<Body>,
+        mut request: Box<Request<Body>>,
     ) -> Result<Response, Refusal> {
         let id = request_id(request.headers());
         request.headers_mut().insert(REQUEST_ID, id);
@@ -68,27 +71,27 @@ impl Proxy {
         let span =
             self.spans.as_ref().map(|spans| spans.begin(name, method.as_str(), path, request.headers_mut()));
         // A client that leaves drops it, and 499 is counted.
-        let accounted = Accounted::begin(served.clone(), self.gate.clone(), span);
+        let accounted = Box::new(Accounted::begin(served.clone(), self.gate.clone(), span));
         let kind = Kind::of(request.method(), path, request.headers());
         match served.function.deployment.batching.zip(kind) {
-            Some((batching, kind)) => self.pass_in_batch(accounted, (kind, batching), path, request).await,
+            Some((batching, kind)) => {
+                Box::pin(self.pass_in_batch(accounted, (kind, batching), path, request)).await
+            }
             None => self.pass_alone(accounted, path, request).await,
         }
     }
 
     pub(crate) async fn pass_alone(
         &self,
-        mut accounted: Accounted,
+        mut accounted: Box<Accounted>,
         path: &str,
-        mut request: Request<Body>,
+        request: Box<Request<Body>>,
     ) -> Result<Response, Refusal> {
-        let forwarded = self.forward(&mut accounted, path, &mut request).await;
+        let forwarded = self.forward(&mut accounted, path, request).await;
         let (mut lease, deadline, answer) = accounted.answered(forwarded)?;
         let passed = accounted.passed.unwrap_or(accounted.arrived);
         let phases = lease.phases(passed - accounted.arrived, passed.elapsed()).await;
         let (mut head, body) = answer.into_parts();
-        remove_hop_headers(&mut head.headers);
-        head.headers.insert(REQUEST_ID, request_id(request.headers()));
         phases.tell(&mut head.headers);
         accounted.begins_answer(phases);
         let body = LeasedBody::new(body, head.status.as_u16(), deadline, lease, accounted);
@@ -99,20 +102,27 @@ impl Proxy {
         &self,
         accounted: &mut Accounted,
         path: &str,
-        request: &mut Request<Body>,
+        mut request: Box<Request<Body>>,
     ) -> Result<(Lease, Instant, Response<Incoming>), Refusal> {
         let (served, arrived) = (&accounted.served, accounted.arrived);
         let terms = Terms::of(request.headers(), arrived, served.function.deployment.timeout)?;
-        let lease = self.place(served, terms, served.due(terms, arrived)).await?;
+        // The process gets its method, headers and body.
+        *request.uri_mut() = Uri::default();
+        *request.version_mut() = Version::default();
+        request.extensions_mut().clear();
+        let lease = {
+            let place = pin!(self.place(served, terms, served.due(terms, arrived)));
+            with_own_bytes(&mut request, place).await?
+        };
         let passed = Instant::now();
         served.function.metrics.queued.observe((passed - arrived).as_secs_f64());
         accounted.passed = Some(passed);
-        let mut forwarded = Request::new(std::mem::take(request.body_mut()));
-        *forwarded.method_mut() = request.method().clone();
-        *forwarded.headers_mut() = request.headers().clone();
-        forwarded.headers_mut().remove(HOST);
-        remove_hop_headers(forwarded.headers_mut());
-        let answer = self.ask(&lease, path, forwarded, terms.deadline).await?;
+        let id = request_id(request.headers());
+        request.headers_mut().remove(HOST);
+        remove_hop_headers(request.headers_mut());
+        let mut answer = self.ask(&lease, path, request, terms.deadline).await?;
+        remove_hop_headers(answer.headers_mut());
+        answer.headers_mut().insert(REQUEST_ID, id);
         Ok((lease, terms.deadline, answer))
     }
 
@@ -137,12 +147,12 @@ impl Proxy {
         &self,
         lease: &Lease,
         path: &str,
-        mut request: Request<Body>,
+        mut request: Box<Request<Body>>,
         deadline: Instant,
     ) -> Result<Response<Incoming>, Refusal> {
         let uri = Uri::builder().scheme("http").authority(&*lease.address).path_and_query(path).build();
         *request.uri_mut() = uri.map_err(|_| Refusal::Path)?;
-        match tokio::time::timeout_at(deadline.into(), self.client.request(request)).await {
+        match tokio::time::timeout_at(deadline.into(), self.client.request(*request)).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(Refusal::Broken(error.to_string())),
             Err(_) => Err(Refusal::AnsweredTooLate),

@@ -10,6 +10,7 @@ use crate::proxy::{Proxy, REQUEST_ID, request_id};
 use crate::registry::Served;
 use crate::spans::parent_of;
 use crate::terms::Terms;
+use crate::waiting::own;
 use axum::body::Body;
 use axum::response::Response;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -35,26 +36,29 @@ impl Proxy {
     /// [`Refusal`].
     pub(crate) async fn pass_in_batch(
         &self,
-        mut accounted: Accounted,
+        mut accounted: Box<Accounted>,
         (kind, batching): (Kind, Batching),
         path: &str,
-        request: Request<Body>,
+        request: Box<Request<Body>>,
     ) -> Result<Response, Refusal> {
         let (served, arrived) = (accounted.served.clone(), accounted.arrived);
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         let terms = Terms::of(&head.headers, arrived, served.function.deployment.timeout);
         let terms = accounted.answered(terms)?;
         let body = accounted.answered(gather(body, terms).await)?;
         let read = kind.read(&body).map_err(|_| Refusal::BatchBody { limit_mib: BODY_MIB });
         let Some((item, signature)) = accounted.answered(read)? else {
-            let request = Request::from_parts(head, Body::from(body));
+            let request = Box::new(Request::from_parts(head, Body::from(body)));
             return self.pass_alone(accounted, path, request).await;
         };
         let (answer, told) = oneshot::channel();
+        own(&mut head.headers);
         let id = request_id(&head.headers);
         let key = Key { kind, path: path.to_owned(), priority: terms.priority, signature };
         let (due, trace) = (served.due(terms, arrived), parent_of(&head.headers));
         let member = Member { item, terms, due, id: id.clone(), trace, answer };
+        // What is asked for is a copy, too.
+        drop((head, body));
         if let Some(batch) = served.function.batches.join(key, member, batching.size) {
             // Not here: the others wait for it though this one's client leaves.
             tokio::spawn(self.clone().take(served, batch, batching));
@@ -104,7 +108,7 @@ impl Proxy {
         members: &[Member],
     ) -> Result<Part, Refusal> {
         let passed = Instant::now();
-        let answer = self.ask(&lease, &key.path, one(members), terms.deadline).await?;
+        let answer = self.ask(&lease, &key.path, Box::new(one(members)), terms.deadline).await?;
         let phases = lease.phases(passed - opened, passed.elapsed()).await;
         let (head, body) = answer.into_parts();
         let limited = Limited::new(body, ANSWER_MIB << 20).collect();
