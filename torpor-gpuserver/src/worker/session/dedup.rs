@@ -32,6 +32,10 @@ impl Session {
         if !self.residency.unidentified || idle < IDLE || self.residency.lease_lost {
             return Ok(false);
         }
+        // Its state holds until it has been saved anew: then the next one can be written at once.
+        if self.survives() && self.can_be_covered() {
+            return Ok(false);
+        }
         let shared = self.shared.clone();
         let Some(_hashing) = lock_now(&shared.hashing) else { return Ok(false) };
         let known = |chunk: u64| self.hashed.iter().any(|&(hashed, _)| hashed == chunk);

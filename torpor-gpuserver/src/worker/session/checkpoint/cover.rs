@@ -211,7 +211,8 @@ impl Session {
         if self.can_be_covered() && idle < IDLE { nap.min(IDLE - idle) } else { nap }
     }
 
-    fn can_be_covered(&self) -> bool {
+    /// Whether it is not covered and will be, once it is saved.
+    pub(crate) fn can_be_covered(&self) -> bool {
         self.shared.tuning.cover
             && !self.is_covered()
             // Others change what it has, and would not make its state void.
