@@ -58,6 +58,22 @@ pub enum What {
         /// Which, among the function's devices.
         home: u32,
     },
+    /// A client that has a home is at a worker to which this server has not said its [gate](crate::policy::gangs::Gate).
+    SessionBegan {
+        /// Its number.
+        client: u64,
+        /// It has just come, and its gate is shut until then; else it is as another server has left it.
+        is_shut: bool,
+    },
+    /// A client says what it has of its GPU, since it heard of its gate.
+    RankSaid {
+        /// Its number.
+        client: u64,
+        /// The word that it has heard last.
+        number: u64,
+        /// What it has.
+        phase: Phase,
+    },
     /// Every later call of a client fails.
     ClientFailed {
         /// Its number.

@@ -8,6 +8,7 @@ pub mod decider;
 pub mod due;
 pub mod event;
 pub mod eviction;
+pub mod gangs;
 pub mod placement;
 pub mod sharing;
 pub mod spreading;

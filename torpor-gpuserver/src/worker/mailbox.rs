@@ -1,8 +1,10 @@
 //! How a session is reached from outside its thread: what others want of it, and what it tells of itself.
 
+mod gate;
 mod presence;
 mod wish;
 
+pub(crate) use gate::Gate;
 pub(crate) use presence::Presence;
 pub(crate) use wish::{Answer, Standing, Wish};
 
@@ -54,6 +56,8 @@ pub(crate) struct Link {
     pub(crate) overstays: AtomicU64,
     /// Over which link its memory may be read when it has left for another worker; 0 for none.
     pub(crate) leaves_over: AtomicU64,
+    /// Whether it may take a turn now.
+    pub(crate) gate: Gate,
     /// What the server was told of its beginning.
     pub(crate) presence: Presence,
     /// Requests under way that somebody has told of.
@@ -143,6 +147,7 @@ impl Link {
             assertions: Mutex::default(),
             overstays: AtomicU64::new(0),
             leaves_over: AtomicU64::new(0),
+            gate: Gate::default(),
             presence: Presence::default(),
             told: ToldRequests::default(),
             sought: AtomicBool::new(false),

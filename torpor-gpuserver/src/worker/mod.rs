@@ -294,6 +294,11 @@ fn listen(shared: &Arc<Shared>, pulse: &Pulse) -> io::Result<()> {
                     None => refuse("it is not here"),
                 }
             }
+            Some(to_worker::Body::Gate(gate)) => {
+                if let Some(link) = shared.link(gate.client) {
+                    shared.turns.set_gate(&link, gate.number, gate.state(), &shared.server);
+                }
+            }
             Some(to_worker::Body::Evict(evict)) => want(shared, evict.client, Wish::Unload),
             Some(to_worker::Body::SwapIn(swap_in)) => want(shared, swap_in.client, Wish::Load),
             Some(to_worker::Body::Mark(mark)) => hear_of_request(shared, &mark),

@@ -16,10 +16,12 @@ impl NodeView {
         self.gpus.iter().enumerate().map(place).collect()
     }
 
-    /// Whether a move brings a client to no more strangers than it has where it is.
+    /// Whether a move brings a client to no more strangers than it has where it is, and a rank to no other function's.
     #[must_use]
     pub fn keeps_apart(&self, client: &Client, to: usize) -> bool {
-        client.home.is_none() || self.strangers(client, to) <= self.strangers(client, client.gpu)
+        client.home.is_none()
+            || self.strangers(client, to) <= self.strangers(client, client.gpu)
+                && !self.has_rivals(client, to)
     }
 
     /// How many processes of its function that use another of its devices are on a GPU, or on the way to it.

@@ -1,6 +1,7 @@
 //! The picture of a node: what is known of its GPUs and clients, as one value that events change and policies read.
 
 mod crowd;
+mod gangs;
 mod homes;
 mod loads;
 mod seen;
@@ -208,7 +209,10 @@ impl NodeView {
                 self.topology.set_peer(*from, *to, Some(gbps));
             }
             What::Unlinked { from, to } => self.topology.set_peer(*from, *to, None),
-            What::FunctionCreated { .. } | What::Crowded { .. } => {}
+            What::FunctionCreated { .. }
+            | What::Crowded { .. }
+            | What::SessionBegan { .. }
+            | What::RankSaid { .. } => {}
         }
     }
 

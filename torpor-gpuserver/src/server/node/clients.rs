@@ -202,6 +202,7 @@ impl Node {
             slo_ms: told.slo_ms,
             has_neighbours: self.gpus.len() > 1,
             link: 0,
+            home: None,
         }
     }
 

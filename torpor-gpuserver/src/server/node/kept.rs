@@ -117,8 +117,10 @@ impl Node {
                 continue;
             };
             self.events().tell(What::ClientAttached { client: id.0, function: function.clone(), gpu });
-            let home = words.home.map(|home| What::ClientHome { client: id.0, home });
-            home.into_iter().for_each(|what| self.events().tell(what));
+            if let Some(home) = words.home {
+                self.events().tell(What::ClientHome { client: id.0, home });
+                self.events().tell(What::SessionBegan { client: id.0, is_shut: false });
+            }
             let log = FunctionLog::new(function.clone());
             let entrance = Entrance { node: Arc::downgrade(self), function, log };
             let handed = words.has_memory;

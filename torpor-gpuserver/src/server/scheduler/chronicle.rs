@@ -97,6 +97,8 @@ impl Chronicle {
             // These are for the scheduler alone.
             What::ClientRuled { .. }
             | What::ClientHome { .. }
+            | What::SessionBegan { .. }
+            | What::RankSaid { .. }
             | What::Waiting { .. }
             | What::Crowded { .. }
             | What::Linked { .. }

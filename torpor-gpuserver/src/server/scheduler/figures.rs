@@ -22,14 +22,20 @@ pub(super) async fn by_gpu(gpus: &[Gpu]) -> Vec<Option<Vec<Figures>>> {
     usage.into_iter().map(of_gpu).collect()
 }
 
+impl From<Phase> for event::Phase {
+    fn from(phase: Phase) -> Self {
+        match phase {
+            Phase::Idle => Self::Idle,
+            Phase::Waiting => Self::Waiting,
+            Phase::Active => Self::Active,
+        }
+    }
+}
+
 fn figures(usage: &ClientUsage, is_strict: bool) -> Figures {
     Figures {
         client: usage.client,
-        phase: match usage.phase() {
-            Phase::Idle => event::Phase::Idle,
-            Phase::Waiting => event::Phase::Waiting,
-            Phase::Active => event::Phase::Active,
-        },
+        phase: usage.phase().into(),
         busy: usage.busy,
         fixed: is_strict || usage.fixed_images > 0 || usage.shares || usage.fixed_objects > 0,
         resident_bytes: usage.memory_bytes,

@@ -6,6 +6,7 @@
 mod chronicle;
 mod events;
 mod figures;
+mod gates;
 mod gathering;
 mod homes;
 pub(crate) mod moves;
@@ -72,6 +73,7 @@ pub(crate) fn start(node: &Arc<Node>, Ear { inbox, orphans, seeking, homes }: Ea
 async fn run(node: Arc<Node>, mut inbox: Inbox) {
     let view = NodeView::new(node.gpus().len(), Topology::default());
     let mut decider = Decider::new(view, node.options().scheduler.placement().policy(SEED));
+    let mut gangs = gates::gangs();
     let mut stopping = node.stopping();
     let mut asking = false;
     loop {
@@ -84,6 +86,7 @@ async fn run(node: Arc<Node>, mut inbox: Inbox) {
                 let Some(event) = event else { return };
                 asking &= !matches!(event.what, What::Reported { .. });
                 hear(&node, &mut decider, &event);
+                gates::tell(&node, gangs.hear(&event, decider.view()));
             }
             () = node.events().until(asks_at) => {
                 asking = true;

@@ -176,10 +176,13 @@ pub(super) async fn attach(
         node.keep_client(client);
         client.told = settings::settings_of(node, id.0, &client.addresses, &function, to.gpu);
         let mut attach = node.attach_message(&client.addresses, &function, &client.told);
-        (attach.resumed, attach.link) = (true, link);
+        (attach.resumed, attach.link, attach.home) = (true, link, client.home);
         let (done, answer) = oneshot::channel();
         let order = Order::Attach { attach, memory, state: Some(state.clone()), done };
         to.order(order).then_some(()).ok_or(MoveError::Gone)?;
+        if client.home.is_some() {
+            node.events().tell(What::SessionBegan { client: id.0, is_shut: true });
+        }
         answer
     };
     // The sender is dropped when the client is let go of, or the server is ending.

@@ -122,6 +122,10 @@ impl Supervisor {
                                 // Nobody hears it when the server is ending.
                                 let _ = self.site.words.homes.send((ClientId(home.client), home.device));
                             }
+                            Some(from_worker::Body::RankTurn(said)) => {
+                                let (client, number, phase) = (said.client, said.number, said.phase().into());
+                                self.site.words.events.tell(What::RankSaid { client, number, phase });
+                            }
                             Some(from_worker::Body::MemoryWanted(wanted)) => {
                                 self.seat.iter().for_each(|seat| seat.want(wanted));
                             }

@@ -5,12 +5,12 @@
 //! they count towards the limit, and hold whatever was in them: whoever takes one overwrites all of it.
 
 mod client;
+pub(crate) mod joining;
 pub(crate) mod neighbours;
 pub(crate) mod taken;
 
 use crate::driver::{Device, PhysicalMemory, PinnedArray};
 use crate::policy::eviction::{self, Eviction, Resident};
-use crate::policy::sharing::{self, ActiveLimit};
 use crate::worker::gpu::memory::client::Client;
 use crate::worker::gpu::memory::neighbours::Neighbours;
 use crate::worker::gpu::run_queue::Turns;
@@ -18,7 +18,7 @@ use crate::worker::gpu::tuning::Tuning;
 use crate::worker::mailbox::{Link, Wish};
 use crate::worker::server_socket::ServerSocket;
 use crate::worker::sync::lock;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 use torpor_proto::error::CudaError;
@@ -49,6 +49,8 @@ struct State {
     clients: HashMap<u64, Client>,
     uses: u64,
     neighbours: Neighbours,
+    /// Functions whose ranks were found to have no room together.
+    crowds: BTreeSet<String>,
 }
 
 /// The physical memory of one GPU.
@@ -80,6 +82,7 @@ impl GpuMemory {
             clients: HashMap::new(),
             uses: 0,
             neighbours: Neighbours::new(if tuning.enclosed { 0 } else { limit_bytes }),
+            crowds: BTreeSet::new(),
         };
         Self {
             device: device.clone(),
@@ -120,29 +123,6 @@ impl GpuMemory {
     pub(crate) fn trim(&self) {
         let pool = lock(&self.state).take_pool();
         drop(pool);
-    }
-
-    /// Makes the client active if it may be, beside `active` others, with all that it has allocated and `more_bytes`. Only an
-    /// idle client can be evicted.
-    pub(crate) fn join(&self, client: u64, more_bytes: u64, limit: ActiveLimit, active: usize) -> bool {
-        let mut state = lock(&self.state);
-        if state.neighbours.waits_outside() {
-            return false;
-        }
-        let needed_bytes = state.clients.get(&client).map_or(0, Client::needed_bytes);
-        let memory = || state.beside(client);
-        let joins = sharing::joins(limit, active, needed_bytes.saturating_add(more_bytes), memory);
-        if joins {
-            state.use_by(client, true);
-        }
-        joins
-    }
-
-    /// The client is active no longer.
-    pub(crate) fn part(&self, client: u64) {
-        let mut state = lock(&self.state);
-        state.use_by(client, false);
-        state.wake_waiting();
     }
 
     /// Whether the client is never to be evicted.
@@ -190,7 +170,11 @@ impl GpuMemory {
             return Reserved::Later;
         }
         let others = state.clients.values().filter(|other| other.link.client != client && other.may_leave());
-        let (waiting, working): (Vec<_>, Vec<_>) = others.partition(|other| other.wanted_bytes > 0);
+        // Who could leave for a rank that others wait for does not wait for these.
+        let may_leave = state.clients.get(&client).is_some_and(Client::may_leave);
+        let waits =
+            |other: &&Client| other.wanted_bytes > 0 || may_leave && state.awaits_one_of(&line, other);
+        let (waiting, working): (Vec<_>, Vec<_>) = others.partition(waits);
         let (somebody_waits, somebody_works) = (!waiting.is_empty(), !working.is_empty());
         // Those that are active and wait for nothing will be idle some time.
         if somebody_works {
@@ -265,15 +249,6 @@ impl GpuMemory {
 }
 
 impl State {
-    /// What a client finds that wants to be active.
-    fn beside(&self, client: u64) -> sharing::Memory {
-        let others = self.clients.values().filter(|other| other.link.client != client);
-        sharing::Memory {
-            available_bytes: self.available_bytes.saturating_sub(self.context_bytes),
-            staying_bytes: others.map(Client::staying_bytes).collect(),
-        }
-    }
-
     fn use_by(&mut self, client: u64, active: bool) {
         self.uses += 1;
         if let Some(client) = self.clients.get_mut(&client) {

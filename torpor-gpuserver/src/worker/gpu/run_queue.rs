@@ -4,15 +4,19 @@
 //! A session takes a turn with its first GPU command after idleness and gives it up when it is idle: soon if somebody
 //! waits, for a turn or for an active client's memory, else after the linger.
 //!
+//! Who may not take one now (`mailbox/gate.rs`) stands in line and is passed over; nobody gives his turn up for him.
+//!
 //! Where the turns and the GPU's memory are both locked, the turns are locked first.
 
 use crate::policy::sharing::ActiveLimit;
 use crate::worker::mailbox::Link;
+use crate::worker::server_socket::ServerSocket;
 use crate::worker::sync::lock;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use torpor_proto::control::worker::{GateState, Phase};
 
 /// The turns of one GPU.
 #[derive(Debug)]
@@ -46,20 +50,23 @@ impl Turns {
         Self { limit, begin: Instant::now(), contended: AtomicBool::new(false), queue: Mutex::default() }
     }
 
-    /// Takes a turn if the client is the first in line and `joins`, which is told the limit and how many are active: else the
+    /// Takes a turn if the client is the next in line and `joins`, which is told the limit and how many are active: else the
     /// client waits in line, and its session asks again when it is woken.
     pub(crate) fn take(&self, link: &Arc<Link>, joins: impl FnOnce(ActiveLimit, usize) -> bool) -> bool {
         let mut queue = lock(&self.queue);
         if queue.waiting.iter().all(|other| other.link.client != link.client) {
             queue.line_up(link.due(self.begin.elapsed()), link.clone());
         }
-        let is_first = queue.waiting.front().is_some_and(|first| first.link.client == link.client);
-        let taken = is_first && joins(self.limit, queue.active.len());
+        let is_next = queue.next().is_some_and(|next| next.client == link.client);
+        let taken = is_next && joins(self.limit, queue.active.len());
         if taken {
-            queue.waiting.pop_front();
+            queue.waiting.retain(|waiting| waiting.link.client != link.client);
             queue.active.push(link.clone());
-            queue.wake_first();
-        } else {
+            // SYNC POINT turn: before its gate can be set again.
+            link.usage.phase.store(Phase::Active as i32, Ordering::SeqCst);
+            link.gate.pass();
+            queue.wake_next();
+        } else if link.gate.lets_in() {
             queue.wake_active();
         }
         self.note(&queue);
@@ -90,12 +97,22 @@ impl Turns {
         queue.waiting.retain(|waiting| waiting.link.client != client);
         queue.short_of_memory.retain(|&short| short != client);
         self.note(&queue);
-        queue.wake_first();
+        queue.wake_next();
     }
 
-    /// What kept the first in line from its turn may be over.
+    /// What kept the next in line from its turn may be over.
     pub(crate) fn go_on(&self) {
-        lock(&self.queue).wake_first();
+        lock(&self.queue).wake_next();
+    }
+
+    /// Says when a client takes its turns from now on; what it has of the GPU is told.
+    pub(crate) fn set_gate(&self, link: &Link, number: u64, state: GateState, server: &ServerSocket) {
+        let queue = lock(&self.queue);
+        link.set_gate(number, state, server);
+        self.note(&queue);
+        link.wake();
+        queue.wake_next();
+        queue.wake_active();
     }
 
     /// Who waits, the next one first.
@@ -110,7 +127,7 @@ impl Turns {
     }
 
     fn note(&self, queue: &Queue) {
-        let contended = !queue.waiting.is_empty() || !queue.short_of_memory.is_empty();
+        let contended = queue.next().is_some() || !queue.short_of_memory.is_empty();
         self.contended.store(contended, Ordering::Relaxed);
     }
 }
@@ -122,8 +139,15 @@ impl Queue {
         self.waiting.insert(place, Waiting { due, link });
     }
 
-    fn wake_first(&self) {
-        self.waiting.front().into_iter().for_each(|first| first.link.wake());
+    /// Whose turn is next: the first that may take one, or, before all others, one whose sibling may wait for it.
+    fn next(&self) -> Option<&Link> {
+        let mut links = self.waiting.iter().map(|waiting| &*waiting.link);
+        let first = links.clone().find(|link| link.gate.goes_first());
+        first.or_else(|| links.find(|link| link.gate.lets_in()))
+    }
+
+    fn wake_next(&self) {
+        self.next().into_iter().for_each(Link::wake);
     }
 
     /// Those that are active but idle sleep until somebody wants what they have.
@@ -136,6 +160,7 @@ impl Queue {
 mod tests {
     use super::*;
     use crate::policy::sharing::joins;
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
     use std::num::NonZeroUsize;
     use torpor_proto::layout::AddressRange;
 
@@ -205,6 +230,29 @@ mod tests {
         assert!(!turns.take(&large, |_, _| false));
         assert!(!turns.take(&small, |_, _| true));
         assert!(turns.take(&large, |_, _| true) && turns.take(&small, |_, _| true));
+    }
+
+    #[test]
+    fn who_is_not_let_in_is_passed_over_and_whose_sibling_waits_for_it_is_before_all() {
+        let (_ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        let server = ServerSocket::new(theirs);
+        let turns = Turns::new(ActiveLimit::AtMost(NonZeroUsize::MIN));
+        let [active, shut, other] = [1, 2, 3].map(link);
+        assert!(take(&turns, &active));
+        turns.set_gate(&shut, 1, GateState::Shut, &server);
+        assert!(!take(&turns, &shut));
+        assert!(!turns.is_contended(), "nobody gives his turn up for it");
+        assert!(!take(&turns, &other) && turns.is_contended());
+        turns.give_up(1);
+        assert!(take(&turns, &other));
+        assert!(!take(&turns, &active));
+        turns.set_gate(&shut, 2, GateState::Briefly, &server);
+        turns.give_up(3);
+        assert!(!take(&turns, &active) && take(&turns, &shut));
+        assert!(shut.gate.is_brief() && !shut.gate.lets_in(), "once");
+        turns.set_gate(&shut, 3, GateState::Once, &server);
+        assert!(!shut.gate.lets_in(), "it has its turn already");
     }
 
     #[test]

@@ -67,6 +67,8 @@ struct Line {
     since: Instant,
     /// How often the server heard of it.
     told: u32,
+    /// How often it heard so while the client's gate was not open.
+    knocked: u32,
     nap: Duration,
 }
 
@@ -112,7 +114,7 @@ pub(crate) enum Progress {
 
 impl Line {
     fn new() -> Self {
-        Self { since: Instant::now(), told: 0, nap: FIRST_WORD }
+        Self { since: Instant::now(), told: 0, knocked: 0, nap: FIRST_WORD }
     }
 }
 
@@ -162,10 +164,11 @@ impl Session {
                 Stage::Beside => {
                     let (need, short) = (coming.need(), coming.short);
                     let room = self.get_beside(need);
+                    let room = self.unless_crowded(room, short);
                     match self.follow(room, &mut coming.short)? {
                         Room::Granted => {
                             if let Some(since) = short {
-                                self.residency.tenure.begin(since.elapsed());
+                                self.residency.tenure.begin(since.elapsed(), self.link.gate.is_brief());
                             }
                             Step::Done(if let Need::Room(bytes) = need {
                                 Some(Met::Room(bytes))
@@ -232,7 +235,13 @@ impl Session {
             shared.tell(from_worker::Body::Waiting(Waiting { client: link.client }));
             line.told += 1;
         }
+        // Not at once: the work of siblings may be about to end, and with it the gang's turn.
+        if !link.gate.is_open() && line.since.elapsed() >= FIRST_WORD + NEXT_WORD * line.knocked {
+            link.tell_turn(&shared.server);
+            line.knocked += 1;
+        }
         let attended = self.attend(Standing::Waiting);
+        let attended = attended.and_then(|()| self.look_beside_siblings(line.since.elapsed(), new_bytes));
         // A load that a later unload cancelled must not run after it.
         let is_moot = match errand {
             Errand::Command(_) => false,
@@ -269,13 +278,14 @@ impl Session {
     /// leave is no part of it.
     fn arrive_whole(&mut self, arriving: &mut Arriving, short: Option<Instant>) -> Result<Room, Halt> {
         let came = self.swap_in(&mut arriving.missing, short);
+        let came = self.unless_crowded(came, short);
         let came = if came == Ok(Room::Granted) { self.renew_banks().map(|()| Room::Granted) } else { came };
         if came == Ok(Room::Granted) && !self.residency.loading {
             self.arrays.have_changed |= self.arrays.here_bytes.get() > 0;
         }
         if came != Ok(Room::Later) {
             let cost = if arriving.missed { arriving.since.elapsed() } else { Duration::ZERO };
-            self.residency.tenure.begin(cost);
+            self.residency.tenure.begin(cost, self.link.gate.is_brief());
             self.note_gpu_use();
         }
         if came.is_err() {

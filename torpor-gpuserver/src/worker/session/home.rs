@@ -5,8 +5,8 @@ use torpor_proto::control::worker::{Home, from_worker};
 
 impl Session {
     /// Tells the server, of the first alone: a client may say one without end.
-    pub(crate) fn tell_home(&mut self, device: u32) {
-        if !std::mem::replace(&mut self.has_home, true) {
+    pub(crate) fn tell_home(&self, device: u32) {
+        if self.link.gate.note_home(device) {
             self.shared.tell(from_worker::Body::Home(Home { client: self.link.client, device }));
         }
     }

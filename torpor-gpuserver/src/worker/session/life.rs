@@ -78,6 +78,7 @@ pub(crate) fn start(shared: &Arc<Shared>, attach: Attach, descriptors: Vec<Owned
     check(&attach, arena)?;
     let client = attach.client;
     let link = shared.enlist(client, &attach.function, arena)?;
+    attach.home.into_iter().for_each(|home| link.gate.begin_shut(home));
     let (theirs, shared_there) = (link.clone(), shared.clone());
     let run = move || {
         let (link, shared) = (theirs, shared_there);
@@ -299,7 +300,6 @@ impl Session {
             link: link.clone(),
             released: None,
             failures: 0,
-            has_home: false,
         })
     }
 

@@ -7,6 +7,7 @@ pub(crate) mod checkpoint;
 pub(crate) mod code;
 mod coming;
 mod contents;
+mod crowd;
 pub(crate) mod dedup;
 mod eviction;
 mod generations;
@@ -113,8 +114,6 @@ pub(crate) struct Session {
     /// The client's state, once it is to go to another worker.
     pub(crate) released: Option<Checkpoint>,
     pub(crate) failures: u32,
-    /// The server has heard which device the client uses.
-    pub(crate) has_home: bool,
 }
 
 impl Session {

@@ -29,17 +29,19 @@ pub(crate) struct Tenure {
     since: Instant,
     /// How long others had to make room for it and its memory to come.
     cost: Duration,
+    /// It is for one command: it lasts no longer than it cost.
+    is_brief: bool,
 }
 
 impl Tenure {
     /// A turn that cost nothing.
     pub(crate) fn new() -> Self {
-        Self { since: Instant::now(), cost: Duration::ZERO }
+        Self { since: Instant::now(), cost: Duration::ZERO, is_brief: false }
     }
 
     /// The turn begins now; what it has cost is known as far as it was paid before.
-    pub(crate) fn begin(&mut self, cost: Duration) {
-        *self = Self::new();
+    pub(crate) fn begin(&mut self, cost: Duration, is_brief: bool) {
+        *self = Self { is_brief, ..Self::new() };
         self.costs(cost);
     }
 
@@ -51,7 +53,8 @@ impl Tenure {
     /// Whether it ends between two commands: it has lasted long enough, and longer than it took to begin.
     #[inline]
     pub(crate) fn is_overdue(&self) -> bool {
-        self.since.elapsed() > LONGEST_TURN.max(self.cost)
+        let longest = if self.is_brief { Duration::ZERO } else { LONGEST_TURN };
+        self.since.elapsed() > longest.max(self.cost)
     }
 
     /// Whether its client, which has had nothing to do for so long, came before its first command and may be left to think about
@@ -80,7 +83,7 @@ mod tests {
     const BUSY: Duration = Duration::from_millis(50);
 
     fn lasting(elapsed: Duration, cost: Duration) -> Tenure {
-        Tenure { since: Instant::now() - elapsed, cost }
+        Tenure { since: Instant::now() - elapsed, cost, is_brief: false }
     }
 
     #[test]
@@ -107,6 +110,17 @@ mod tests {
         assert!(lasting(cost, cost).awaits_first_command(Duration::from_secs(9)));
         assert!(!lasting(cost, cost).awaits_first_command(Duration::ZERO), "it has had commands");
         assert!(!lasting(3 * cost, cost).awaits_first_command(Duration::from_secs(9)));
+    }
+
+    #[test]
+    fn a_turn_for_one_command_is_over_once_it_has_lasted_as_long_as_it_cost() {
+        let cost = Duration::from_millis(300);
+        let brief = |elapsed| Tenure { is_brief: true, ..lasting(elapsed, cost) };
+        assert!(!brief(cost / 2).is_overdue() && brief(2 * cost).is_overdue());
+        let mut turn = lasting(Duration::ZERO, cost);
+        turn.begin(Duration::ZERO, true);
+        std::thread::sleep(Duration::from_micros(1));
+        assert!(turn.is_overdue());
     }
 
     #[test]

@@ -58,6 +58,11 @@ impl Client {
         }
     }
 
+    /// What nobody else has now, whatever it is to have.
+    pub(super) fn held_bytes(&self) -> u64 {
+        if self.active { self.bytes } else { self.staying_bytes() }
+    }
+
     /// What evicting it frees.
     pub(super) fn evictable_bytes(&self) -> u64 {
         self.bytes.saturating_sub(self.kept_bytes)

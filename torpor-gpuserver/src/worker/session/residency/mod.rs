@@ -150,7 +150,7 @@ impl Session {
         }
         let is_to_leave = self.link.wishes(Wish::Release);
         let overdue = self.residency.active
-            && (is_to_leave || self.shared.turns.is_contended())
+            && (is_to_leave || self.shared.turns.is_contended() || !self.link.gate.is_open())
             && self.residency.tenure.is_overdue();
         if !overdue {
             return Ok(());
@@ -228,7 +228,7 @@ impl Session {
 
     /// Whether somebody wants this client's turn or its room.
     fn is_wanted(&self) -> bool {
-        self.shared.turns.is_contended() || self.link.has_wishes()
+        self.shared.turns.is_contended() || self.link.has_wishes() || !self.link.gate.is_open()
     }
 
     /// There is work for the GPU.
@@ -266,6 +266,10 @@ impl Session {
         }
         // SYNC POINT turn
         self.link.usage.phase.store(phase as i32, Ordering::SeqCst);
+        // That it waits is told once it has waited for a while.
+        if phase != Phase::Waiting {
+            self.link.tell_turn(&self.shared.server);
+        }
         self.shared.tell_followers(self.link.client, || happened::What::Turn(phase.into()));
     }
 }
