@@ -7,7 +7,6 @@ mod worker_support;
 use served::program::{Program, kill_worker, start, start_with};
 use server_support::follower::Follower;
 use server_support::server::{Server, eventually};
-use std::time::Duration;
 use torpor_proto::command::{
     ContextSynchronize, EventCreate, EventRecord, EventSynchronize, GraphAppend, GraphInstantiate,
     GraphLaunch, HostLock, Ping, StreamCreate,
