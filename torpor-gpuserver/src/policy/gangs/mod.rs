@@ -4,11 +4,11 @@
 //! a rank holds while its kernels run is given up for nobody. Therefore
 //!
 //! - two gangs that have no room together on a GPU never both have their turn: the node has one line, in which a gang stands once;
-//! - while a rank has unfinished work, its siblings get turns, also if others wait ([`gang`]);
+//! - while a rank has unfinished work, its siblings get turns, also if others wait (`gang.rs`);
 //! - the turn of a gang is over when none of its ranks has unfinished work, and then the next gang in line has its own.
 //!
 //! So whatever a rank waits for ends by itself, or is a sibling's, whose way is free: no ring. A gang that others wait for is brought
-//! to its end by letting go on only who is waited for ([`pressed`]): nobody starves.
+//! to its end by letting go on only who is waited for (`pressed.rs`): nobody starves.
 //!
 //! Each rank has a [`Gate`] at its worker. Who is in nobody's way has it open, and nothing is said.
 
