@@ -99,6 +99,8 @@ PIECES = [
     Piece("virtual-gpus", "two ranks with NCCL on the devices of a function", "virtual_gpus/run", "--native", "", gpus=2),
     Piece("sharing-two", "busy functions on two GPUs", "sharing/run", "--gpus 2", "--gpus 2 --for 8", gpus=2),
     Piece("faults", "a fault beside others", "faults/run", "", "", "--simulated"),
+    Piece("storm", "faults at random beside functions asked at random", "faults/storm", "--seconds 540", "--seconds 60",
+          "--simulated --seconds 20 --functions 4"),
     Piece("robustness", "neighbours that are killed, endless or forked", "robustness/run"),
     Piece("isolation", "what strict functions keep from others, and what a change of turn costs", "isolation/run", "", "--rounds 40",
           "--simulated --rounds 20"),
