@@ -1,8 +1,9 @@
-//! The anteroom: what clients had page-locked that went on at another GPU, as it was, for when they come back.
+//! The anteroom: what clients had page-locked that went on at another GPU, as it was, for when they come back; and what those had that
+//! are gone, until it is given back.
 //!
-//! Giving page-locked memory back waits for the whole GPU ([`calm`](crate::worker::gpu::calm)), and locking it anew keeps the driver from everybody else for
-//! milliseconds. A client that moves to and fro needs neither. What is kept counts as page-locked memory of its function here,
-//! and goes as soon as that is in anybody's way: its share of the budget, or its addresses.
+//! Giving page-locked memory back waits for the whole GPU ([`calm`](crate::worker::gpu::calm)), and locking it anew keeps the
+//! driver from everybody else for milliseconds. A client that moves to and fro needs neither. What is kept counts as
+//! page-locked memory of its function here, and goes as soon as that is in anybody's way: its share of the budget, or its addresses.
 
 use crate::worker::sync::lock;
 use std::any::Any;

@@ -2,8 +2,9 @@
 //! the client can be [covered](crate::worker::session::checkpoint), and leaves without a copy when somebody needs the room.
 //!
 //! It is done while nobody has anything to do on the GPU, piece by piece, and ends with the first command of anybody, at most
-//! one piece later; beside the work of others only if it has waited for too long. What is replaced in the store is given up when the server has been told of the new
-//! [generation](crate::worker::session::generations): unlike at an eviction, there is no need to have room for it.
+//! one piece later; beside the work of others only if it has waited for too long. What is replaced in the store is given up when
+//! the server has been told of the new [generation](crate::worker::session::generations): unlike at an eviction, there is no need
+//! to have room for it.
 
 use crate::chunk::CHUNK_BYTES;
 use crate::worker::gpu::digest::ChunkDigest;
