@@ -172,6 +172,20 @@ fn who_is_active_in_one_worker_is_waited_for_by_another() {
 }
 
 #[test]
+fn host_memory_of_strict_functions_that_are_gone_is_there_for_the_next() {
+    let server = start(1, &[]);
+    let mut shared = Program::start(&server, "shared", 20 * MIB);
+    // Each has a worker and slabs of its own for 10 s after its end, and the pool is not large enough for all of these.
+    for number in 0..5 {
+        let mut strict = Program::strict(&server, &format!("strict{number}"), 20 * MIB);
+        for _ in 0..2 {
+            shared.request();
+            strict.request();
+        }
+    }
+}
+
+#[test]
 fn two_that_both_want_each_other_s_memory_get_it_one_after_the_other() {
     let server = start(1, &[]);
     let mut programs = [Program::strict(&server, "a", 12 * MIB), Program::start(&server, "b", 12 * MIB)];

@@ -309,6 +309,7 @@ fn listen(shared: &Arc<Shared>, pulse: &Pulse) -> io::Result<()> {
             }
             Some(to_worker::Body::RevokeLease(revoke)) => shared.want_lease(revoke.client),
             Some(to_worker::Body::Slab(slab)) => gpu::host_store::take_slab(shared, slab, descriptors),
+            Some(to_worker::Body::ReturnSlab(slab)) => gpu::host_store::return_slab(shared, slab.index),
             Some(to_worker::Body::StoreAnswer(answer)) => shared.store.answer(answer),
             Some(to_worker::Body::Lend(lend)) => gpu::peer::lend(shared, lend),
             Some(to_worker::Body::Borrow(borrow)) => gpu::peer::borrow(shared, borrow, descriptors),

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use torpor_proto::control::worker::{
-    ClientFault, Identify, Lease, LeaseRevoked, Place, Reserve, Slab, SlabReady, StoreAnswer, StoreRequest,
-    from_worker::Body, store_answer, store_request,
+    ClientFault, Identify, Lease, LeaseRevoked, Place, Reserve, Slab, SlabReady, SlabReturned, StoreAnswer,
+    StoreRequest, from_worker::Body, store_answer, store_request,
 };
 use torpor_proto::layout::SEGMENT_GRANULE_BYTES as CHUNK_BYTES;
 use torpor_proto::mapping::{Mapping, check_sealed};
@@ -62,6 +62,11 @@ impl FakeStore {
         self.slab_bytes = slab.bytes;
         assert!(self.slabs.insert(slab.index, mapping).is_none());
         Body::SlabReady(SlabReady { index: slab.index, failure: String::new(), bytes_per_second: 0 })
+    }
+
+    pub fn return_slab(&mut self, index: u32) -> Body {
+        self.slabs.remove(&index).unwrap();
+        Body::SlabReturned(SlabReturned { index })
     }
 
     pub fn revoke(&mut self, client: u64) -> Option<Body> {

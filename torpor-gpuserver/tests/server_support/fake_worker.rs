@@ -226,6 +226,7 @@ pub fn serve_if_asked() {
                 served.resident_bytes = MEMORY_BYTES;
             }
             to_worker::Body::Slab(slab) => say(store.slab(slab, &descriptors)),
+            to_worker::Body::ReturnSlab(slab) => say(store.return_slab(slab.index)),
             to_worker::Body::StoreAnswer(answer) => store.answer(answer).into_iter().for_each(say),
             // Its clients have neither commands nor memory.
             to_worker::Body::Mark(_) => {}

@@ -44,6 +44,9 @@ pub enum Outlook {
 impl Store {
     /// Takes a slab into use that all workers have page-locked, and begins to make another one if few slots are free.
     pub(super) fn advance(self: &Arc<Self>, state: &mut State) -> Outlook {
+        if let Some(outlook) = self.finish_return(state) {
+            return outlook;
+        }
         let made = u32::try_from(state.slabs.len()).unwrap_or(u32::MAX);
         let usable = u32::try_from(state.index.total_slots()).unwrap_or(u32::MAX) / self.slab_slots;
         if made > usable {
@@ -59,6 +62,9 @@ impl Store {
             }
         }
         if state.index.free_slots() >= state.wanted.max(self.slab_slots as usize) {
+            return Outlook::Good;
+        }
+        if state.index.free_slots() >= state.wanted && self.pool.is_wanted() {
             return Outlook::Good;
         }
         match &state.growth {

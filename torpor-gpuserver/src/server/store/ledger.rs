@@ -307,6 +307,14 @@ impl Ledger {
         self.note(|| deed::Deed::AddSlab(true));
     }
 
+    pub(super) fn take_slab(&mut self) -> bool {
+        let is_taken = self.index.take_slab();
+        if is_taken {
+            self.note(|| deed::Deed::TakeSlab(true));
+        }
+        is_taken
+    }
+
     fn answer(&mut self, client: ClientId, asked: Asked, places: &[Place]) {
         // Nobody asks again.
         if !self.is_written {

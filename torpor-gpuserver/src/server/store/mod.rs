@@ -22,7 +22,7 @@
 //! One request at a time looks for room; the others wait their turn, so that a large one is not starved by small ones.
 //!
 //! Limits: an exchange (bringing chunks back into a full pool) may exceed the spill limit by [`BATCH`] chunks while it
-//! lasts. Slabs are never given back to the system.
+//! lasts. A slab in which nothing lies stays, unless another store of the [pool] needs one.
 
 mod deeds;
 mod error;
@@ -30,6 +30,7 @@ mod growth;
 pub mod index;
 mod inherited;
 mod ledger;
+mod pool;
 mod requests;
 mod room;
 pub mod slab;
@@ -52,13 +53,14 @@ use crate::server::store::error::StoreError;
 use crate::server::store::growth::Growth;
 use crate::server::store::index::{ChunkId, IndexUsage, Misuse};
 use crate::server::store::ledger::Ledger;
+use crate::server::store::pool::Pool;
 use crate::server::store::slab::{Slab, SlotMemory};
 use crate::server::store::spill::SpillFiles;
 use crate::server::store::workers::Workers;
 use crate::server::workers::order::Outgoing;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, watch};
 use torpor_proto::layout::MAX_SLABS;
@@ -116,13 +118,6 @@ pub struct Store {
     ending: Arc<AtomicBool>,
 }
 
-/// The slabs that all stores of a node may have together.
-#[derive(Debug)]
-struct Pool {
-    max_slabs: u32,
-    slabs: AtomicU32,
-}
-
 #[derive(Debug)]
 struct State {
     index: Ledger,
@@ -131,6 +126,8 @@ struct State {
     slabs: Vec<Arc<Slab>>,
     clients: BTreeMap<ClientId, Owner>,
     growth: Growth,
+    /// The slab that is being given back.
+    returning: Option<u32>,
     /// Slots that somebody waits for.
     wanted: usize,
 }
@@ -175,7 +172,7 @@ impl Store {
             u32::try_from(options.pool_bytes / slab_bytes).unwrap_or(MAX_SLABS).clamp(1, MAX_SLABS);
         let spill_limit = options.spill.as_ref().map_or(0, |spill| spill.limit_bytes / CHUNK_BYTES);
         let slabs_made = u32::try_from(slabs.len()).unwrap_or(u32::MAX);
-        let pool = Arc::new(Pool { max_slabs, slabs: AtomicU32::new(slabs_made) });
+        let pool = Pool::new(max_slabs, slabs_made);
         let spill_limit = usize::try_from(spill_limit).unwrap_or(usize::MAX);
         Self::new(slab_slots, pool, spill_limit, files.map(Arc::new), keeper.clone(), index, slabs)
     }
@@ -196,12 +193,12 @@ impl Store {
         slabs: Vec<Arc<Slab>>,
     ) -> Arc<Self> {
         let clients = index.functions().map(|(client, function)| (client, Owner::new(function))).collect();
-        let state =
-            State { index, workers: Workers::default(), slabs, clients, growth: Growth::Idle, wanted: 0 };
-        Arc::new(Self {
+        let (workers, growth) = (Workers::default(), Growth::Idle);
+        let state = State { index, workers, slabs, clients, growth, returning: None, wanted: 0 };
+        let store = Arc::new(Self {
             slab_bytes: u64::from(slab_slots) * CHUNK_BYTES,
             slab_slots,
-            pool,
+            pool: pool.clone(),
             spill_limit_chunks,
             files,
             keeper,
@@ -209,7 +206,9 @@ impl Store {
             changed: watch::Sender::new(()),
             room: tokio::sync::Mutex::default(),
             ending: Arc::default(),
-        })
+        });
+        pool.join(&store);
+        store
     }
 
     /// Begins to make the first slab. Call it in the runtime that the store is to live in.
@@ -270,7 +269,7 @@ impl Store {
     pub fn usage(&self) -> Usage {
         let state = self.state();
         Usage {
-            pool_bytes: u64::from(self.pool.max_slabs) * self.slab_bytes,
+            pool_bytes: u64::from(self.pool.max_slabs()) * self.slab_bytes,
             spill_limit_bytes: (self.spill_limit_chunks as u64).saturating_mul(CHUNK_BYTES),
             spill_disk: self
                 .files
@@ -290,7 +289,7 @@ impl Store {
     }
 
     fn pool_slots(&self) -> usize {
-        self.pool.max_slabs as usize * self.slab_slots as usize
+        self.pool.max_slabs() as usize * self.slab_slots as usize
     }
 
     /// Deletes files of chunks that are in slots again. Before anybody could write them again: call it with the state
@@ -314,19 +313,8 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        self.pool.give_back(self.state.get_mut().unwrap_or_else(PoisonError::into_inner).slabs.len());
-    }
-}
-
-impl Pool {
-    /// Takes one more slab for a store that has so many. Each may have one.
-    fn take(&self, has: u32) -> bool {
-        let more = |slabs: u32| (has == 0 || slabs < self.max_slabs).then_some(slabs.saturating_add(1));
-        self.slabs.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
-    }
-
-    fn give_back(&self, slabs: usize) {
-        self.slabs.fetch_sub(u32::try_from(slabs).unwrap_or(u32::MAX), Ordering::Relaxed);
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.pool.give_back(state.slabs.len() + usize::from(state.returning.is_some()));
     }
 }
 
@@ -381,7 +369,11 @@ impl State {
 
     /// The memory of a slot that the index has given out.
     fn memory(&self, slab_slots: u32, slot: u32) -> SlotMemory {
-        let slab = &self.slabs[(slot / slab_slots) as usize];
-        slab.slot(slot % slab_slots).expect("the index gives out slots of slabs that are there")
+        self.find_memory(slab_slots, slot).expect("the index gives out slots of slabs that are there")
+    }
+
+    /// The memory of a slot that the index gave out once: its slab may be gone.
+    fn find_memory(&self, slab_slots: u32, slot: u32) -> Option<SlotMemory> {
+        self.slabs.get((slot / slab_slots) as usize)?.slot(slot % slab_slots)
     }
 }

@@ -46,6 +46,13 @@ impl Store {
                 drop(state);
                 self.wake();
             }
+            from_worker::Body::SlabReturned(returned) => {
+                let mut state = self.state();
+                state.workers.returned(worker, returned.index);
+                self.advance(&mut state);
+                drop(state);
+                self.wake();
+            }
             from_worker::Body::StoreRequest(request) => {
                 // A worker says that a client is gone after its last request, so here alone it can be a mistake.
                 let (client, asked) = (ClientId(request.client), Asked { worker, request: request.request });

@@ -40,8 +40,21 @@ impl Need {
     }
 }
 
+/// A request that looks for room.
+struct Search {
+    client: ClientId,
+    need: Need,
+    deadline: Instant,
+    /// When somebody was asked for its lease last.
+    revoked_at: Option<Instant>,
+    /// No other store of the pool has a slab to give.
+    is_alone: bool,
+}
+
 enum Step {
     Done,
+    /// Slabs of other stores may be to be had.
+    AskOthers,
     Spill(Arc<SpillFiles>, Vec<SpillTicket>),
     /// Look again when something has changed, or at this time.
     Wait(Instant),
@@ -84,12 +97,17 @@ impl Store {
         };
         // What is not there yet is there when it is asked for again.
         state.wanted = count;
-        self.advance(&mut state);
+        let outlook = self.advance(&mut state);
         state.wanted = 0;
-        places.ok_or_else(|| StoreError::NothingSpare {
-            function: state.function(client),
-            fill: self.fill(&state, count),
-        })
+        if let Some(places) = places {
+            return Ok(places);
+        }
+        let (function, fill) = (state.function(client), self.fill(&state, count));
+        drop(state);
+        if outlook == Outlook::Full {
+            self.pool.ask_others(self);
+        }
+        Err(StoreError::NothingSpare { function, fill })
     }
 
     async fn reserve_in_turn(
@@ -200,7 +218,8 @@ impl Store {
     /// many as it spills, so it may exceed the spill limit meanwhile.
     async fn make_room(self: &Arc<Self>, client: ClientId, need: Need) -> Result<(), StoreError> {
         let deadline = Instant::now() + PATIENCE;
-        let mut revoked_at = None;
+        let mut search = Search { client, need, deadline, revoked_at: None, is_alone: false };
+        let mut wanting = None;
         loop {
             let mut changes = self.changed.subscribe();
             let (slots, step) = {
@@ -209,12 +228,18 @@ impl Store {
                 state.check_there(client)?;
                 let slots = need.slots(&state, client);
                 state.wanted = slots;
-                let step = self.step(&mut state, client, slots, need, deadline, &mut revoked_at);
+                let step = self.step(&mut state, &mut search, slots);
                 state.wanted = 0;
                 (slots, step?)
             };
+            search.is_alone = false;
             match step {
                 Step::Done => return Ok(()),
+                Step::AskOthers if self.pool.ask_others(self) => {
+                    wanting.get_or_insert_with(|| self.pool.want());
+                    drop(timeout_at(deadline, changes.changed()).await);
+                }
+                Step::AskOthers => search.is_alone = true,
                 Step::Spill(files, tickets) => self.spill(client, slots, &files, tickets).await?,
                 Step::Wait(until) => drop(timeout_at(until, changes.changed()).await),
                 Step::Again => {}
@@ -225,12 +250,10 @@ impl Store {
     fn step(
         self: &Arc<Self>,
         state: &mut State,
-        client: ClientId,
+        search: &mut Search,
         slots: usize,
-        need: Need,
-        deadline: Instant,
-        revoked_at: &mut Option<Instant>,
     ) -> Result<Step, StoreError> {
+        let Search { client, need, deadline, .. } = *search;
         let (function, now) = (state.function(client), Instant::now());
         if !state.clients.contains_key(&client) {
             return Err(state.misuse(client)(super::index::Misuse::UnknownClient));
@@ -245,6 +268,7 @@ impl Store {
             Outlook::Good if now < deadline => return Ok(Step::Wait(deadline)),
             Outlook::Good => Some(format!("that takes longer than {} seconds", PATIENCE.as_secs())),
             Outlook::Blocked(reason) => Some(reason),
+            Outlook::Full if !search.is_alone && now < deadline => return Ok(Step::AskOthers),
             Outlook::Full => None,
         };
         let Some(files) = &self.files else {
@@ -272,11 +296,11 @@ impl Store {
         if now >= deadline {
             return Err(StoreError::Busy { function, fill });
         }
-        let next_at = revoked_at.map_or(now, |at| at + REVOKE_STEP);
+        let next_at = search.revoked_at.map_or(now, |at| at + REVOKE_STEP);
         if now >= next_at || !index.awaits_revocation(may) {
             match index.revoke_next(may) {
                 Some(chosen) => {
-                    *revoked_at = Some(now);
+                    search.revoked_at = Some(now);
                     match clients.get(&chosen).and_then(|owner| owner.worker) {
                         Some(worker) => {
                             workers
@@ -287,7 +311,9 @@ impl Store {
                     }
                 }
                 // Somebody else asked already.
-                None if revoked_at.is_none() && index.awaits_revocation(may) => *revoked_at = Some(now),
+                None if search.revoked_at.is_none() && index.awaits_revocation(may) => {
+                    search.revoked_at = Some(now)
+                }
                 None if index.suspend_next(waits).is_some() => return Ok(Step::Again),
                 None if !index.awaits_revocation(may) => return Err(StoreError::Busy { function, fill }),
                 None => return Ok(Step::Wait(deadline)),

@@ -47,6 +47,18 @@ impl Slots {
         self.free += self.slab_slots;
     }
 
+    /// The last slab is none any more, if all of its slots are free and it is not the only one.
+    pub fn shrink(&mut self) -> bool {
+        let first = self.total.saturating_sub(self.slab_slots);
+        let goes = first > 0 && self.runs.get(&first) == Some(&self.slab_slots);
+        if goes {
+            self.runs.remove(&first);
+            self.total = first;
+            self.free -= self.slab_slots;
+        }
+        goes
+    }
+
     /// Slots of all slabs.
     #[must_use]
     pub fn total(&self) -> usize {
@@ -140,6 +152,22 @@ mod tests {
         assert_eq!(slots.take(4), None);
         assert_eq!(slots.take(3).unwrap(), [1, 6, 7]);
         assert_eq!((slots.free(), slots.total()), (0, 16));
+    }
+
+    #[test]
+    fn the_last_slab_goes_when_nothing_lies_there_and_never_the_first() {
+        let mut slots = Slots::new(4);
+        (0..3).for_each(|_| slots.grow());
+        assert_eq!(slots.take(5).unwrap(), [0, 1, 2, 3, 4]);
+        assert!(slots.shrink());
+        assert_eq!((slots.total(), slots.free()), (8, 3));
+        assert!(!slots.shrink(), "a chunk lies in it");
+        slots.give(4);
+        assert!(slots.shrink());
+        (0..4).for_each(|slot| slots.give(slot));
+        assert!(!slots.shrink(), "the only one");
+        slots.grow();
+        assert_eq!(slots.take(5).unwrap(), [0, 1, 2, 3, 4]);
     }
 
     proptest! {

@@ -101,7 +101,7 @@ impl Store {
     fn check(&self, known: &Known) -> Option<Result<(), String>> {
         let reason = match (known.slot, &self.files) {
             (Some(slot), _) => {
-                let memory = self.state().memory(self.slab_slots, slot);
+                let memory = self.state().find_memory(self.slab_slots, slot)?;
                 (memory.hash() != known.hash).then(|| format!("its content in slot {slot} has changed"))
             }
             (None, Some(files)) => files.read(known.chunk, known.hash).err().map(|error| error.to_string()),

@@ -2,10 +2,10 @@
 
 use crate::server::store::slab::Slab;
 use crate::server::workers::order::{Attachment, Outgoing};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::mpsc;
-use torpor_proto::control::worker::{Slab as SlabMessage, ToWorker, to_worker};
+use torpor_proto::control::worker::{ReturnSlab, Slab as SlabMessage, ToWorker, to_worker};
 
 /// One life of a worker; never given twice, by no server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,6 +28,8 @@ struct Worker {
     outbox: mpsc::UnboundedSender<Outgoing>,
     /// What became of each slab that it was told of.
     slabs: BTreeMap<u32, Reach>,
+    /// Those that it is to let go of.
+    returning: BTreeSet<u32>,
 }
 
 /// The workers that are there.
@@ -58,7 +60,7 @@ impl Workers {
         slabs: impl Iterator<Item = &'a Arc<Slab>>,
     ) {
         let slabs = slabs.map(|slab| (slab.index(), Reach::Soon)).collect();
-        self.workers.insert(id, Worker { gpu, outbox, slabs });
+        self.workers.insert(id, Worker { gpu, outbox, slabs, returning: BTreeSet::new() });
     }
 
     /// Tells a worker of the slabs of which it has not said what became of them.
@@ -96,6 +98,30 @@ impl Workers {
         let reason = format!("the worker of GPU {} cannot page-lock slab {slab}: {failure}", worker.gpu);
         *reach = Reach::Never(reason.clone());
         Some(reason)
+    }
+
+    /// All workers that have a slab are to let go of it.
+    pub fn take_back(&mut self, slab: u32) {
+        for worker in self.workers.values_mut() {
+            if worker.slabs.remove(&slab).is_some() {
+                worker.returning.insert(slab);
+                let body = to_worker::Body::ReturnSlab(ReturnSlab { index: slab });
+                worker.tell(body, Attachment::Nothing);
+            }
+        }
+    }
+
+    /// A worker has done so.
+    pub fn returned(&mut self, worker: WorkerId, slab: u32) {
+        if let Some(worker) = self.workers.get_mut(&worker) {
+            worker.returning.remove(&slab);
+        }
+    }
+
+    /// Whether any has still to.
+    #[must_use]
+    pub fn hold(&self, slab: u32) -> bool {
+        self.workers.values().any(|worker| worker.returning.contains(&slab))
     }
 
     /// Whether all workers can reach a slab.

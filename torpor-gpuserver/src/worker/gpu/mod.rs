@@ -162,6 +162,11 @@ impl Shared {
         }
     }
 
+    /// Waits for a moment in which the whole GPU may be waited for, and makes its context this thread's.
+    pub(crate) fn enter_calmly(&self) {
+        entering(&self.device, &self.links)();
+    }
+
     /// Tells the server something. If it is gone, so is this worker soon.
     pub(crate) fn tell(&self, body: from_worker::Body) {
         self.server.tell(body);

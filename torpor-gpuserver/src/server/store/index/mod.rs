@@ -176,6 +176,12 @@ impl Index {
         self.slots.grow();
     }
 
+    /// The last slab is used no more, if no chunk lies there and it is not the only one.
+    #[must_use]
+    pub fn take_slab(&mut self) -> bool {
+        self.slots.shrink()
+    }
+
     /// Slots of all slabs.
     #[must_use]
     pub fn total_slots(&self) -> usize {

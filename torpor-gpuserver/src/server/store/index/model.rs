@@ -8,6 +8,7 @@ use std::collections::HashSet;
 #[derive(Clone, Debug)]
 enum Step {
     Grow,
+    Shrink,
     Admit(u64),
     Forget(u64),
     Reserve(u64, usize),
@@ -31,6 +32,7 @@ fn step() -> impl Strategy<Value = Step> {
     let at = 0..6_usize;
     prop_oneof![
         1 => Just(Step::Grow),
+        1 => Just(Step::Shrink),
         2 => client.clone().prop_map(Step::Admit),
         1 => client.clone().prop_map(Step::Forget),
         6 => (client.clone(), 0..4_usize).prop_map(|(client, count)| Step::Reserve(client, count)),
@@ -81,6 +83,16 @@ impl Model {
         match step {
             Step::Grow if index.total_slots() < 16 => index.add_slab(),
             Step::Grow => {}
+            Step::Shrink => {
+                let total = index.total_slots() as u32;
+                if index.take_slab() {
+                    let gone = index.total_slots() as u32..total;
+                    let lies_there =
+                        |chunk: &ChunkId| index.slot_of(*chunk).is_some_and(|slot| gone.contains(&slot));
+                    assert!(!index.chunks.keys().any(lies_there));
+                    assert!(!index.held.values().any(|slot| gone.contains(slot)));
+                }
+            }
             Step::Admit(client) => {
                 index.admit(ClientId(client));
                 self.clients.entry(client).or_default();

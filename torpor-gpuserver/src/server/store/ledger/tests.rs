@@ -48,6 +48,8 @@ enum Step {
         ended: bool,
     },
     Slab,
+    /// One that is empty goes.
+    Return,
     /// The server is killed, and the next one goes on.
     Killed,
     /// The whole index is written.
@@ -76,6 +78,7 @@ fn step() -> impl Strategy<Value = Step> {
         (1..4_usize, flag, flag).prop_map(|(most, written, ended)| Step::Spill { most, written, ended }),
         (client, flag, flag).prop_map(|(client, done, ended)| Step::Restore { client, done, ended }),
         Just(Step::Slab),
+        Just(Step::Return),
         Just(Step::Killed),
         Just(Step::Whole),
     ]
@@ -167,6 +170,9 @@ proptest! {
                     if ledger.total_slots() < 16 {
                         ledger.add_slab();
                     }
+                }
+                Step::Return => {
+                    let _ = ledger.take_slab();
                 }
                 Step::Whole => {
                     if ledger.is_quiet() {

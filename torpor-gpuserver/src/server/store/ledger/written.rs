@@ -144,6 +144,7 @@ impl Ledger {
                 self.end_restore(ticket, its.done);
             }
             deed::Deed::AddSlab(_) => self.add_slab(),
+            deed::Deed::TakeSlab(_) => self.take_slab().then_some(())?,
         }
         Some(())
     }

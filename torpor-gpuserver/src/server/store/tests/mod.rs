@@ -2,6 +2,7 @@
 
 mod growth;
 mod leases;
+mod pool;
 mod sharing;
 mod spilling;
 mod worker;

@@ -6,8 +6,8 @@ use std::collections::HashSet;
 use std::sync::atomic::AtomicU64;
 use tokio::time::timeout;
 use torpor_proto::control::worker::{
-    Identify, Lease, LeaseRevoked, ReleaseChunks, Reserve, SlabReady, StoreRequest, from_worker,
-    store_answer, store_request, to_worker,
+    Identify, Lease, LeaseRevoked, ReleaseChunks, Reserve, SlabReady, SlabReturned, StoreRequest,
+    from_worker, store_answer, store_request, to_worker,
 };
 
 /// A worker without memory of its own.
@@ -21,6 +21,9 @@ pub(super) struct Worker {
     pub(super) busy: HashSet<u64>,
     pub(super) revoked: Vec<u64>,
     pub(super) slabs: Vec<u32>,
+    /// What it was to let go of, and whether it does so.
+    pub(super) returned: Vec<u32>,
+    pub(super) returns: bool,
     last: u64,
     /// As the last answer said.
     pub(super) lease_lost: bool,
@@ -33,7 +36,20 @@ impl Worker {
         let id = WorkerId(LAST.fetch_add(1, Ordering::Relaxed) + 1);
         store.connect(id, 7, outbox);
         let (failure, busy, revoked, slabs) = (Some(String::new()), HashSet::new(), Vec::new(), Vec::new());
-        Self { store: store.clone(), id, inbox, failure, busy, revoked, slabs, last: 0, lease_lost: false }
+        let (store, returned, returns) = (store.clone(), Vec::new(), true);
+        Self {
+            store,
+            id,
+            inbox,
+            failure,
+            busy,
+            revoked,
+            slabs,
+            returned,
+            returns,
+            last: 0,
+            lease_lost: false,
+        }
     }
 
     pub(super) fn say(&self, body: from_worker::Body) {
@@ -84,6 +100,13 @@ impl Worker {
                         failure,
                         bytes_per_second: 0,
                     }));
+                }
+                None
+            }
+            to_worker::Body::ReturnSlab(slab) => {
+                self.returned.push(slab.index);
+                if self.returns {
+                    self.say(from_worker::Body::SlabReturned(SlabReturned { index: slab.index }));
                 }
                 None
             }

@@ -5,7 +5,7 @@ mod questions;
 mod slabs;
 
 pub(crate) use content::{Chunk, Content};
-pub(crate) use slabs::take_slab;
+pub(crate) use slabs::{return_slab, take_slab};
 
 use crate::chunk::Hash;
 use crate::worker::gpu::host_store::questions::Questions;

@@ -6,10 +6,11 @@ use crate::driver::{Device, HostRegistration, Place};
 use crate::swap_mode::SwapMode;
 use crate::worker::gpu::{Shared, bandwidth};
 use crate::worker::sync::lock;
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use torpor_proto::control::worker::{self, SlabReady, from_worker};
+use torpor_proto::control::worker::{self, SlabReady, SlabReturned, from_worker};
 use torpor_proto::layout::MAX_SLABS;
 use torpor_proto::mapping::{Mapping, check_sealed};
 
@@ -30,7 +31,7 @@ pub(super) struct Slabs {
     addresses: Box<[AtomicU64]>,
     /// Length of every slab; 0 until the first is there.
     slab_bytes: AtomicU64,
-    kept: Mutex<Vec<Slab>>,
+    kept: Mutex<BTreeMap<u32, Slab>>,
 }
 
 impl Slabs {
@@ -63,7 +64,7 @@ impl Slabs {
     /// The BLAKE3 of what lies in a slot. Nobody may write there meanwhile, or it is that of nothing.
     pub(super) fn hash(&self, slot: u32) -> Option<Hash> {
         let address = std::ptr::with_exposed_provenance(usize::try_from(self.address(slot)?).ok()?);
-        // SAFETY: slabs stay mapped as long as the store lives, and the slot is inside one.
+        // SAFETY: the slot is inside a slab, which stays mapped as long as a chunk lies there, as one of the caller's does.
         Some(unsafe { hash_at(address) })
     }
 
@@ -72,17 +73,24 @@ impl Slabs {
         let address = self.address(slot)?;
         Some((0..CHUNK_BYTES / 8).map(move |index| {
             let word = std::ptr::with_exposed_provenance::<u64>((address + index * 8) as usize);
-            // SAFETY: slabs stay mapped as long as the worker lives, and the slot is inside one; volatile, because the memory
-            // is shared.
+            // SAFETY: the slot is inside a slab, which stays mapped as long as a chunk lies there, as one of the caller's does;
+            // volatile, because the memory is shared.
             unsafe { word.read_volatile() }
         }))
+    }
+
+    /// From now on a slab is not here, in which no chunk lies.
+    fn remove(&self, index: u32) -> Option<Slab> {
+        let removed = lock(&self.kept).remove(&index)?;
+        self.addresses.get(index as usize)?.store(0, Ordering::Release);
+        Some(removed)
     }
 
     /// Bytes a second from the first slab to the device.
     fn measure(&self, device: &Arc<Device>) -> Option<u64> {
         let address = self.address(0)?;
         let bytes = self.slab_bytes.load(Ordering::Relaxed).min(MEASURED_BYTES);
-        // SAFETY: slabs stay mapped and page-locked as long as the worker lives; whatever is in there goes nowhere.
+        // SAFETY: the first slab stays mapped and page-locked as long as the worker lives; whatever is in there goes nowhere.
         unsafe { bandwidth::measure(device, (Place::Host, address), bytes).ok() }
     }
 
@@ -118,7 +126,7 @@ impl Slabs {
         if place.load(Ordering::Relaxed) != 0 {
             return Ok(());
         }
-        slabs.push(slab);
+        slabs.insert(index, slab);
         self.slab_bytes.store(bytes, Ordering::Relaxed);
         // Release: whoever sees the address sees the length. SYNC POINT slab.
         place.store(address, Ordering::Release);
@@ -142,6 +150,21 @@ pub(crate) fn take_slab(shared: &Arc<Shared>, slab: worker::Slab, descriptors: V
     if let Err(error) = std::thread::Builder::new().name(format!("slab-{index}")).spawn(take) {
         let failure = format!("no thread for it: {error}");
         shared.tell(from_worker::Body::SlabReady(SlabReady { index, failure, bytes_per_second: 0 }));
+    }
+}
+
+/// Lets go of a slab with a thread of its own, since that waits for the whole GPU, and tells the server.
+pub(crate) fn return_slab(shared: &Arc<Shared>, index: u32) {
+    let slab = shared.store.slabs.remove(index);
+    let theirs = shared.clone();
+    let give_back = move || {
+        theirs.enter_calmly();
+        drop(slab);
+        theirs.tell(from_worker::Body::SlabReturned(SlabReturned { index }));
+    };
+    if std::thread::Builder::new().name(format!("slab-{index}")).spawn(give_back).is_err() {
+        // What the thread was to do is dropped with the slab.
+        shared.tell(from_worker::Body::SlabReturned(SlabReturned { index }));
     }
 }
 
