@@ -6,7 +6,6 @@ mod worker_support;
 
 use served::{Attached, attach};
 use server_support::server::{Server, eventually};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 use torpor_proto::command::Home;
 use torpor_proto::control::admin::{EnsureFunctionRequest, LoadFunctionRequest, Terms};
@@ -14,15 +13,13 @@ use torpor_proto::control::admin::{EnsureFunctionRequest, LoadFunctionRequest, T
 const MIB: u64 = 1 << 20;
 
 fn start(gpus: &str) -> Server {
-    Server::start_by(|directory| {
-        let mut command = Command::new(served::PROGRAM);
-        command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(served::driver());
-        command.args(["--gpus", gpus, "--pinned-limit", "32MiB", "--staging", "4MiB", "--log", "debug"]);
-        command.args(["--gpu-limit", "64MiB", "--host-pool", "128MiB", "--host-slab", "32MiB"]);
-        command.env("TORPOR_SIMGPU_DEVICES", "4").env("TORPOR_GPUSERVER", served::PROGRAM);
-        command.stdin(Stdio::null()).stdout(Stdio::null());
-        command
-    })
+    served::serve_by(
+        "--pinned-limit 32MiB --staging 4MiB --log debug --gpu-limit 64MiB --host-pool 128MiB --host-slab 32MiB",
+        |command| {
+            command.args(["--gpus", gpus]);
+            command.env("TORPOR_SIMGPU_DEVICES", "4");
+        },
+    )
 }
 
 fn with_devices(server: &Server, function: &str, gpus: u32) {

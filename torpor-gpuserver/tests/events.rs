@@ -7,22 +7,18 @@ mod worker_support;
 use served::attach;
 use server_support::follower::Follower;
 use server_support::server::{Server, eventually};
-use std::process::{Command, Stdio};
 use torpor_proto::control::admin::{LoadFunctionRequest, UnloadFunctionRequest};
 use torpor_proto::control::event::{Event, event::What};
 
 const MIB: u64 = 1 << 20;
 
 fn start() -> Server {
-    Server::start_by(|directory| {
-        let mut command = Command::new(served::PROGRAM);
-        command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(served::driver());
-        command.args(["--gpus", "0,1", "--pinned-limit", "8MiB", "--staging", "4MiB"]);
-        command.args(["--host-pool", "64MiB", "--host-slab", "16MiB"]);
-        command.env("TORPOR_SIMGPU_DEVICES", "2").env("TORPOR_GPUSERVER", served::PROGRAM);
-        command.stdin(Stdio::null()).stdout(Stdio::null());
-        command
-    })
+    served::serve_by(
+        "--gpus 0,1 --pinned-limit 8MiB --staging 4MiB --host-pool 64MiB --host-slab 16MiB",
+        |command| {
+            command.env("TORPOR_SIMGPU_DEVICES", "2");
+        },
+    )
 }
 
 fn place(events: &[Event], is_it: impl Fn(&What) -> bool) -> usize {

@@ -6,7 +6,6 @@ mod worker_support;
 
 use served::{Attached, attach};
 use server_support::server::{Server, eventually};
-use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 use torpor_proto::command::{Home, MemoryAllocate};
@@ -20,24 +19,13 @@ const ARRIVED: u64 = 1 << 16;
 
 /// A server with so many simulated GPUs, on each of which functions may have 32 MiB.
 fn start(gpus: &str) -> Server {
-    Server::start_by(|directory| {
-        let mut command = Command::new(served::PROGRAM);
-        command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(served::driver());
-        command.args([
-            "--gpus",
-            gpus,
-            "--pinned-limit",
-            "64MiB",
-            "--staging",
-            "4MiB",
-            "--gpu-limit",
-            "32MiB",
-        ]);
-        command.args(["--host-pool", "256MiB", "--host-slab", "32MiB", "--log", "debug"]);
-        command.env("TORPOR_SIMGPU_DEVICES", "2").env("TORPOR_GPUSERVER", served::PROGRAM);
-        command.stdin(Stdio::null()).stdout(Stdio::null());
-        command
-    })
+    served::serve_by(
+        "--pinned-limit 64MiB --staging 4MiB --gpu-limit 32MiB --host-pool 256MiB --host-slab 32MiB --log debug",
+        |command| {
+            command.args(["--gpus", gpus]);
+            command.env("TORPOR_SIMGPU_DEVICES", "2");
+        },
+    )
 }
 
 /// A process of a function with two devices, and its memory.

@@ -7,7 +7,6 @@ mod worker_support;
 use served::{Attached, attach};
 use server_support::server::{Server, eventually};
 use std::io::Write;
-use std::process::{Command, Stdio};
 use torpor_proto::command::ContextSynchronize;
 use torpor_proto::error::CudaError;
 
@@ -16,16 +15,14 @@ const MIB: u64 = 1 << 20;
 fn start(settings: &str) -> (Server, tempfile::NamedTempFile) {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(settings.as_bytes()).unwrap();
-    let server = Server::start_by(|directory| {
-        let mut command = Command::new(served::PROGRAM);
-        command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(served::driver());
-        command.args(["--gpus", "0", "--pinned-limit", "8MiB", "--staging", "4MiB", "--log", "debug"]);
-        command.args(["--host-pool", "16MiB", "--host-slab", "16MiB"]).arg("--config").arg(file.path());
-        // A kernel takes 50 ms.
-        command.env("TORPOR_SIMGPU_TIME", "real").env("TORPOR_SIMGPU_PROFILE", "small:kernel_us=50000");
-        command.env("TORPOR_GPUSERVER", served::PROGRAM).stdin(Stdio::null()).stdout(Stdio::null());
-        command
-    });
+    let server = served::serve_by(
+        "--gpus 0 --pinned-limit 8MiB --staging 4MiB --log debug --host-pool 16MiB --host-slab 16MiB",
+        |command| {
+            command.arg("--config").arg(file.path());
+            // A kernel takes 50 ms.
+            command.env("TORPOR_SIMGPU_TIME", "real").env("TORPOR_SIMGPU_PROFILE", "small:kernel_us=50000");
+        },
+    );
     (server, file)
 }
 

@@ -14,7 +14,6 @@ use random_programs::{GPUS, Program, Step, step};
 use rustix::process::{Pid, Signal, kill_process};
 use server_support::server::{Server, eventually};
 use std::cell::Cell;
-use std::process::{Command, Stdio};
 use torpor_proto::command::Ping;
 
 const CLIENTS: usize = 3;
@@ -78,27 +77,13 @@ fn whenever_a_worker_is_killed_who_goes_on_has_the_memory_that_it_wrote() {
 
 fn run_schedules() {
     let findings = tempfile::NamedTempFile::new().unwrap();
-    let server = Server::start_by(|directory| {
-        let mut command = Command::new(served::PROGRAM);
-        command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(served::driver());
-        command.args([
-            "--gpus",
-            "0,1",
-            "--pinned-limit",
-            "8MiB",
-            "--staging",
-            "4MiB",
-            "--gpu-limit",
-            "10MiB",
-        ]);
-        // The pool has room for all of them, and for the eighth that is left to those who have to leave their GPU.
-        command.args(["--memory-limit", "9MiB", "--host-pool", "40MiB", "--host-slab", "4MiB"]);
+    // The pool has room for all of them, and for the eighth that is left to those who have to leave their GPU.
+    let flags = "--gpus 0,1 --pinned-limit 8MiB --staging 4MiB --gpu-limit 10MiB --memory-limit 9MiB --host-pool 40MiB --host-slab 4MiB";
+    let server = served::serve_by(flags, |command| {
         command.env("TORPOR_SIMGPU_DEVICES", GPUS.to_string());
         command
             .env("TORPOR_SIMGPU_CHECKS", "unordered,busy,streams")
             .env("TORPOR_SIMGPU_LOG", findings.path());
-        command.env("TORPOR_GPUSERVER", served::PROGRAM).stdin(Stdio::null()).stdout(Stdio::null());
-        command
     });
     let schedule = prop::collection::vec(event(), 10..60);
     let cases =

@@ -6,7 +6,6 @@ mod worker_support;
 
 use served::{Attached, attach};
 use server_support::server::{Server, eventually};
-use std::process::{Command, Stdio};
 use torpor_proto::control::admin::{ReportStoreRequest, UnloadFunctionRequest};
 use torpor_proto::error::CudaError;
 
@@ -14,17 +13,13 @@ const MIB: u64 = 1 << 20;
 
 /// A server with one simulated GPU of which functions may use 20 MiB, with these faults.
 fn start(faults: &str) -> Server {
-    Server::start_by(|directory| {
-        let mut command = Command::new(served::PROGRAM);
-        command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(served::driver());
-        // Which call is refused is counted, so nothing is saved when there is time.
-        command.args(["--cover", "false"]);
-        command.args(["--gpus", "0", "--gpu-limit", "20MiB", "--pinned-limit", "8MiB", "--staging", "4MiB"]);
-        command.args(["--host-pool", "64MiB", "--host-slab", "16MiB", "--log", "debug"]);
-        command.env("TORPOR_GPUSERVER", served::PROGRAM).env("TORPOR_SIMGPU_FAULTS", faults);
-        command.stdin(Stdio::null()).stdout(Stdio::null());
-        command
-    })
+    served::serve_by(
+        "--gpus 0 --gpu-limit 20MiB --pinned-limit 8MiB --staging 4MiB --host-pool 64MiB --host-slab 16MiB --log debug",
+        |command| {
+            // Which call is refused is counted, so nothing is saved when there is time.
+            command.args(["--cover", "false"]).env("TORPOR_SIMGPU_FAULTS", faults);
+        },
+    )
 }
 
 fn stored_bytes(server: &Server) -> u64 {

@@ -8,7 +8,6 @@ use served::{Attached, attach};
 use server_support::follower::Follower;
 use server_support::server::{Server, eventually};
 use std::io::Write;
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use torpor_proto::command::{ArrayCopy, ArrayCreate, CopyEnd, END_IN_ARRAY, END_IN_MEMORY, MemoryFree};
@@ -28,17 +27,12 @@ fn start(settings: &str) -> (Server, tempfile::NamedTempFile) {
 fn start_with(settings: &str, faults: &str, pool: &[&str]) -> (Server, tempfile::NamedTempFile) {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(settings.as_bytes()).unwrap();
-    let server = Server::start_by(|directory| {
-        let mut command = Command::new(served::PROGRAM);
-        command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(served::driver());
-        command.args(["--gpus", "0", "--pinned-limit", "8MiB", "--staging", "4MiB", "--log", "debug"]);
+    let server = served::serve_by("--gpus 0 --pinned-limit 8MiB --staging 4MiB --log debug", |command| {
         // What is saved ahead of time is not copied when it leaves.
         command.args(["--cover", "false"]).args(pool).arg("--config").arg(file.path());
-        command.env("TORPOR_GPUSERVER", served::PROGRAM).stdin(Stdio::null()).stdout(Stdio::null());
         if !faults.is_empty() {
             command.env("TORPOR_SIMGPU_FAULTS", faults);
         }
-        command
     });
     (server, file)
 }

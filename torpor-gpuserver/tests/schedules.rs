@@ -13,9 +13,7 @@ mod worker_support;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use random_programs::{GPUS, Program, step};
-use server_support::server::Server;
 use std::cell::Cell;
-use std::process::{Command, Stdio};
 
 /// What all functions together may use of a GPU: less than two of them can have.
 const GPU_LIMIT: &str = "10MiB";
@@ -36,28 +34,14 @@ fn whatever_is_evicted_and_when_programs_see_the_memory_they_wrote() {
 
 fn run_schedules() {
     let (findings, spill) = (tempfile::NamedTempFile::new().unwrap(), tempfile::tempdir().unwrap());
-    let server = Server::start_by(|directory| {
-        let mut command = Command::new(served::PROGRAM);
-        command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(served::driver());
-        command.args([
-            "--gpus",
-            "0,1",
-            "--pinned-limit",
-            "8MiB",
-            "--staging",
-            "4MiB",
-            "--gpu-limit",
-            GPU_LIMIT,
-        ]);
-        command.arg("--spill-dir").arg(spill.path());
-        // The pool has room for one of them, whose array takes a chunk: the least with which every eviction must succeed.
-        command.args(["--memory-limit", "9MiB", "--host-pool", "12MiB", "--host-slab", "4MiB"]);
+    // The pool has room for one of them, whose array takes a chunk: the least with which every eviction must succeed.
+    let flags = "--gpus 0,1 --pinned-limit 8MiB --staging 4MiB --memory-limit 9MiB --host-pool 12MiB --host-slab 4MiB";
+    let server = served::serve_by(flags, |command| {
+        command.args(["--gpu-limit", GPU_LIMIT]).arg("--spill-dir").arg(spill.path());
         command
             .env("TORPOR_SIMGPU_DEVICES", GPUS.to_string())
             .env("TORPOR_SIMGPU_CHECKS", "unordered,busy,streams")
             .env("TORPOR_SIMGPU_LOG", findings.path());
-        command.env("TORPOR_GPUSERVER", served::PROGRAM).stdin(Stdio::null()).stdout(Stdio::null());
-        command
     });
     let schedule = prop::collection::vec((0..CLIENTS, step()), 10..80);
     let cases =

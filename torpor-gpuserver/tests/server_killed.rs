@@ -14,7 +14,6 @@ use proptest::test_runner::{Config, TestRunner};
 use random_programs::{GPUS, Program, Step, step};
 use server_support::server::Server;
 use std::fs;
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tonic::transport::Endpoint;
@@ -46,16 +45,14 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 fn start(findings: &std::path::Path, flags: &[&str]) -> Server {
-    Server::start_by(|directory| {
-        let mut command = Command::new(served::PROGRAM);
-        command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(served::driver());
-        command.args(["--keeper", "true", "--gpus", "0,1", "--pinned-limit", "8MiB", "--staging", "4MiB"]);
-        command.args(["--gpu-limit", "10MiB", "--memory-limit", "9MiB", "--host-slab", "4MiB"]).args(flags);
-        command.env("TORPOR_SIMGPU_DEVICES", GPUS.to_string());
-        command.env("TORPOR_SIMGPU_CHECKS", "unordered,busy,streams").env("TORPOR_SIMGPU_LOG", findings);
-        command.env("TORPOR_GPUSERVER", served::PROGRAM).stdin(Stdio::null()).stdout(Stdio::null());
-        command
-    })
+    served::serve_by(
+        "--keeper true --gpus 0,1 --pinned-limit 8MiB --staging 4MiB --gpu-limit 10MiB --memory-limit 9MiB --host-slab 4MiB",
+        |command| {
+            command.args(flags);
+            command.env("TORPOR_SIMGPU_DEVICES", GPUS.to_string());
+            command.env("TORPOR_SIMGPU_CHECKS", "unordered,busy,streams").env("TORPOR_SIMGPU_LOG", findings);
+        },
+    )
 }
 
 /// Kills of the server while programs run.

@@ -1,6 +1,8 @@
 //! The whole server: real workers, over the simulated GPU or the driver that `TORPOR_TEST_DRIVER` names.
 
+mod served;
 mod server_support;
+mod worker_support;
 
 use rustix::process::{Pid, Signal, kill_process};
 use server_support::client::connect;
@@ -13,31 +15,15 @@ use torpor_proto::command::Ping;
 use torpor_proto::directory::ServerDirectory;
 use torpor_proto::error::CudaError;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_torpor-gpuserver");
 const MIB: u64 = 1 << 20;
-
-fn driver() -> PathBuf {
-    if let Some(path) = std::env::var_os("TORPOR_TEST_DRIVER") {
-        return path.into();
-    }
-    let beside = Path::new(PROGRAM).parent().unwrap();
-    let candidates = [beside.join("libtorpor_simgpu.so"), beside.join("deps/libtorpor_simgpu.so")];
-    let found = candidates.into_iter().find(|path| path.exists());
-    found.expect("no simulated driver beside the program: run `cargo build -p torpor-simgpu` first")
-}
 
 fn start() -> Server {
     start_with(&[])
 }
 
 fn start_with(flags: &[&str]) -> Server {
-    Server::start_by(|directory| {
-        let mut command = Command::new(PROGRAM);
-        command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(driver());
-        command.args(["--gpus", "0", "--pinned-limit", "64MiB", "--staging", "4MiB", "--host-pool", "16MiB"]);
+    served::serve_by("--gpus 0 --pinned-limit 64MiB --staging 4MiB --host-pool 16MiB", |command| {
         command.args(flags);
-        command.env("TORPOR_GPUSERVER", PROGRAM).stdin(Stdio::null()).stdout(Stdio::null());
-        command
     })
 }
 

@@ -8,7 +8,6 @@ mod worker_support;
 
 use server_support::server::{Server, eventually};
 use sharing::{HOMES, Process, VIEWS};
-use std::process::{Command, Stdio};
 use torpor_proto::command::{
     EventCreate, EventExport, EventImport, EventQuery, EventRecord, EventSynchronize, Fill, MemoryAllocate,
     MemoryFree, MemoryImport, ObjectCreate, ObjectMap, ObjectRelease, ObjectUnmap, Ping, StreamWaitEvent,
@@ -24,24 +23,13 @@ fn start() -> Server {
 }
 
 fn start_on(gpus: &str) -> Server {
-    Server::start_by(|directory| {
-        let mut command = Command::new(served::PROGRAM);
-        command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(served::driver());
-        command.args([
-            "--gpus",
-            gpus,
-            "--pinned-limit",
-            "16MiB",
-            "--staging",
-            "4MiB",
-            "--gpu-limit",
-            "32MiB",
-        ]);
-        command.args(["--host-pool", "64MiB", "--host-slab", "16MiB", "--log", "debug"]);
-        command.env("TORPOR_SIMGPU_DEVICES", "2");
-        command.env("TORPOR_GPUSERVER", served::PROGRAM).stdin(Stdio::null()).stdout(Stdio::null());
-        command
-    })
+    served::serve_by(
+        "--pinned-limit 16MiB --staging 4MiB --gpu-limit 32MiB --host-pool 64MiB --host-slab 16MiB --log debug",
+        |command| {
+            command.args(["--gpus", gpus]);
+            command.env("TORPOR_SIMGPU_DEVICES", "2");
+        },
+    )
 }
 
 /// Two processes of a function with memory that the first allocated, where each has it.

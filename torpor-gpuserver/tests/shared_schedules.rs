@@ -14,7 +14,6 @@ use proptest::test_runner::{Config, TestRunner};
 use server_support::server::Server;
 use sharing::Process;
 use std::collections::BTreeMap;
-use std::process::{Command, Stdio};
 use torpor_proto::command::Fill;
 use torpor_proto::control::admin::UnloadFunctionRequest;
 
@@ -194,16 +193,13 @@ impl<'a> World<'a> {
 #[test]
 fn what_one_process_writes_all_that_share_it_see_whatever_happens_to_them() {
     let findings = tempfile::NamedTempFile::new().unwrap();
-    let server = Server::start_by(|directory| {
-        let mut command = Command::new(served::PROGRAM);
-        command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(served::driver());
-        command.args(["--gpus", "0", "--pinned-limit", "24MiB", "--staging", "4MiB", "--gpu-limit", "12MiB"]);
-        command.args(["--host-pool", "32MiB", "--host-slab", "8MiB"]);
-        command.env("TORPOR_SIMGPU_CHECKS", "unordered,busy,streams");
-        command.env("TORPOR_SIMGPU_LOG", findings.path());
-        command.env("TORPOR_GPUSERVER", served::PROGRAM).stdin(Stdio::null()).stdout(Stdio::null());
-        command
-    });
+    let server = served::serve_by(
+        "--gpus 0 --pinned-limit 24MiB --staging 4MiB --gpu-limit 12MiB --host-pool 32MiB --host-slab 8MiB",
+        |command| {
+            command.env("TORPOR_SIMGPU_CHECKS", "unordered,busy,streams");
+            command.env("TORPOR_SIMGPU_LOG", findings.path());
+        },
+    );
     let schedule = prop::collection::vec((0..PROCESSES, step()), 10..60);
     let cases =
         if std::env::var_os("PROPTEST_CASES").is_some() { Config::default().cases } else { SCHEDULES };

@@ -10,7 +10,6 @@ use server_support::client::connect;
 use server_support::fake_worker::{self, COVERED, DIES};
 use server_support::process::is_alive;
 use server_support::server::{self, Server, eventually};
-use std::process::{Command, Stdio};
 use torpor_proto::error::CudaError;
 
 const MIB: u64 = 1 << 20;
@@ -29,17 +28,15 @@ fn start(flags: &[&str]) -> Server {
 }
 
 fn start_with(flags: &[&str], faults: &str) -> Server {
-    Server::start_by(|directory| {
-        let mut command = Command::new(served::PROGRAM);
-        command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(served::driver());
-        command.args(["--gpus", "0", "--pinned-limit", "8MiB", "--staging", "4MiB"]);
-        command.args(["--host-pool", "64MiB", "--host-slab", "16MiB"]).args(flags);
-        if !faults.is_empty() {
-            command.env("TORPOR_SIMGPU_FAULTS", faults);
-        }
-        command.env("TORPOR_GPUSERVER", served::PROGRAM).stdin(Stdio::null()).stdout(Stdio::null());
-        command
-    })
+    served::serve_by(
+        "--gpus 0 --pinned-limit 8MiB --staging 4MiB --host-pool 64MiB --host-slab 16MiB",
+        |command| {
+            command.args(flags);
+            if !faults.is_empty() {
+                command.env("TORPOR_SIMGPU_FAULTS", faults);
+            }
+        },
+    )
 }
 
 /// One fake GPU that has room for one context. A worker that finds no room says so, or waits for it.

@@ -6,7 +6,6 @@ mod worker_support;
 
 use served::{Attached, attach};
 use server_support::server::{Server, eventually};
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use torpor_proto::command::HostLock;
@@ -18,15 +17,12 @@ const LOCKED: u64 = 4 * MIB;
 const CLIENTS: usize = 4;
 
 fn start() -> Server {
-    Server::start_by(|directory| {
-        let mut command = Command::new(served::PROGRAM);
-        command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(served::driver());
-        command.args(["--gpus", "0,1", "--pinned-limit", "16MiB", "--staging", "4MiB", "--log", "debug"]);
-        command.args(["--gpu-limit", "64MiB", "--host-pool", "128MiB", "--host-slab", "32MiB"]);
-        command.env("TORPOR_SIMGPU_DEVICES", "2").env("TORPOR_GPUSERVER", served::PROGRAM);
-        command.stdin(Stdio::null()).stdout(Stdio::null());
-        command
-    })
+    served::serve_by(
+        "--gpus 0,1 --pinned-limit 16MiB --staging 4MiB --log debug --gpu-limit 64MiB --host-pool 128MiB --host-slab 32MiB",
+        |command| {
+            command.env("TORPOR_SIMGPU_DEVICES", "2");
+        },
+    )
 }
 
 /// Is set when this is dropped, whatever becomes of the test.

@@ -8,7 +8,6 @@ mod worker_support;
 
 use served::{Attached, attach};
 use server_support::server::{Server, eventually};
-use std::process::{Command, Stdio};
 use torpor_proto::command::{
     EventCreate, EventElapsed, EventRecord, Fill, HostLock, StreamCreate, TensorMapReply, TensorMapTiled,
     TextureCreate, TextureResource,
@@ -26,15 +25,10 @@ fn start() -> Server {
 }
 
 fn start_with(settings: &[&str]) -> Server {
-    Server::start_by(|directory| {
-        let mut command = Command::new(served::PROGRAM);
-        command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(served::driver());
-        command.args(["--gpus", "0", "--pinned-limit", "8MiB", "--staging", "4MiB", "--log", "debug"]);
+    served::serve_by("--gpus 0 --pinned-limit 8MiB --staging 4MiB --log debug", |command| {
         command.args(settings);
-        command.env("TORPOR_GPUSERVER", served::PROGRAM).env("TORPOR_SIMGPU_TIME", "real");
+        command.env("TORPOR_SIMGPU_TIME", "real");
         command.env("TORPOR_SIMGPU_PROFILE", "h200:host_gbps=0.1");
-        command.stdin(Stdio::null()).stdout(Stdio::null());
-        command
     })
 }
 

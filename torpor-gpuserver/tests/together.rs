@@ -7,7 +7,6 @@ mod worker_support;
 use served::{Attached, attach};
 use server_support::server::{Server, eventually};
 use std::os::unix::net::UnixStream;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 use torpor_proto::command::MemoryAllocate;
 use worker_support::Client;
@@ -16,14 +15,9 @@ const MIB: u64 = 1 << 20;
 
 /// A server with one simulated GPU, on which functions may have 32 MiB.
 fn start() -> Server {
-    Server::start_by(|directory| {
-        let mut command = Command::new(served::PROGRAM);
-        command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(served::driver());
-        command.args(["--gpus", "0", "--pinned-limit", "8MiB", "--staging", "4MiB", "--gpu-limit", "32MiB"]);
-        command.args(["--host-pool", "64MiB", "--host-slab", "16MiB"]);
-        command.env("TORPOR_GPUSERVER", served::PROGRAM).stdin(Stdio::null()).stdout(Stdio::null());
-        command
-    })
+    served::serve(
+        "--gpus 0 --pinned-limit 8MiB --staging 4MiB --gpu-limit 32MiB --host-pool 64MiB --host-slab 16MiB",
+    )
 }
 
 /// A client of a function of its own, with some memory.

@@ -7,7 +7,6 @@ mod worker_support;
 
 use served::{Attached, attach};
 use server_support::server::{Server, eventually};
-use std::process::{Command, Stdio};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use torpor_proto::control::admin::admin_client::AdminClient;
@@ -20,14 +19,9 @@ const MIB: u64 = 1 << 20;
 
 /// A server whose clients keep their turns for an hour, unless they know better.
 fn start() -> Server {
-    Server::start_by(|directory| {
-        let mut command = Command::new(served::PROGRAM);
-        command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(served::driver());
-        command.args(["--gpus", "0", "--pinned-limit", "8MiB", "--staging", "4MiB", "--linger", "1h"]);
-        command.args(["--host-pool", "64MiB", "--host-slab", "16MiB"]);
-        command.env("TORPOR_GPUSERVER", served::PROGRAM).stdin(Stdio::null()).stdout(Stdio::null());
-        command
-    })
+    served::serve(
+        "--gpus 0 --pinned-limit 8MiB --staging 4MiB --linger 1h --host-pool 64MiB --host-slab 16MiB",
+    )
 }
 
 /// Whoever tells.

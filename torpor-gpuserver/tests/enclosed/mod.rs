@@ -7,7 +7,6 @@ use crate::worker_support::Client;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::net::UnixStream;
-use std::process::{Command, Stdio};
 use torpor_proto::control::admin::{Enclosure, EnsureFunctionRequest, Isolation, Terms};
 use torpor_proto::error::CudaError;
 
@@ -15,15 +14,13 @@ pub const MIB: u64 = 1 << 20;
 
 /// A server with so many simulated GPUs, on each of which functions may have 32 MiB.
 pub fn start(gpus: u32, flags: &[&str]) -> Server {
-    Server::start_by(|directory| {
-        let mut command = Command::new(served::PROGRAM);
-        command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(served::driver());
-        command.args(["--pinned-limit", "8MiB", "--staging", "4MiB", "--gpu-limit", "32MiB"]);
-        command.args(["--host-pool", "128MiB", "--host-slab", "16MiB", "--log", "debug"]).args(flags);
-        command.env("TORPOR_SIMGPU_DEVICES", gpus.to_string()).env("TORPOR_GPUSERVER", served::PROGRAM);
-        command.stdin(Stdio::null()).stdout(Stdio::null());
-        command
-    })
+    served::serve_by(
+        "--pinned-limit 8MiB --staging 4MiB --gpu-limit 32MiB --host-pool 128MiB --host-slab 16MiB --log debug",
+        |command| {
+            command.args(flags);
+            command.env("TORPOR_SIMGPU_DEVICES", gpus.to_string());
+        },
+    )
 }
 
 /// Says how the next processes of a function are kept apart.

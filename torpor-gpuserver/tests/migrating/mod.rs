@@ -5,7 +5,7 @@ use crate::served;
 pub use crate::served::program::Program;
 use crate::server_support::server::Server;
 use rustix::process::Pid;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 use tonic::Status;
 use torpor_proto::command::{EventElapsed, EventRecord};
@@ -39,10 +39,7 @@ pub fn start_by(change: impl FnOnce(&mut Command)) -> Server {
 }
 
 fn start_changed(profile: &str, flags: &[&str], change: impl FnOnce(&mut Command)) -> Server {
-    Server::start_by(|directory| {
-        let mut command = Command::new(served::PROGRAM);
-        command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(served::driver());
-        command.args(["--gpus", "0,1", "--staging", "4MiB", "--log", "debug"]);
+    served::serve_by("--gpus 0,1 --staging 4MiB --log debug --host-slab 32MiB", |command| {
         for (flag, value) in
             [("--pinned-limit", "16MiB"), ("--gpu-limit", "64MiB"), ("--host-pool", "128MiB")]
         {
@@ -50,12 +47,11 @@ fn start_changed(profile: &str, flags: &[&str], change: impl FnOnce(&mut Command
                 command.args([flag, value]);
             }
         }
-        command.args(["--host-slab", "32MiB"]).env("TORPOR_SIMGPU_PROFILE", profile);
-        command.env("TORPOR_SIMGPU_DEVICES", "2").env("TORPOR_GPUSERVER", served::PROGRAM);
+        command.env("TORPOR_SIMGPU_PROFILE", profile);
+        command.env("TORPOR_SIMGPU_DEVICES", "2");
         command.env("TORPOR_SIMGPU_TIME", "real");
-        command.args(flags).stdin(Stdio::null()).stdout(Stdio::null());
-        change(&mut command);
-        command
+        command.args(flags);
+        change(command);
     })
 }
 

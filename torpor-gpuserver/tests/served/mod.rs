@@ -1,23 +1,34 @@
 //! Clients of a whole server whose workers are real ones, over the simulated GPU.
+#![allow(dead_code, reason = "each test program uses its own part of this module")]
 
 pub mod program;
 
 use crate::server_support::client::{self, connect};
 use crate::server_support::server::Server;
 use crate::worker_support::Client;
+pub use crate::worker_support::driver;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use torpor_proto::control::worker::Attach;
 
 /// The server's program.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_torpor-gpuserver");
 
-/// The simulated driver.
-pub fn driver() -> PathBuf {
-    let beside = Path::new(PROGRAM).parent().unwrap();
-    let candidates = [beside.join("libtorpor_simgpu.so"), beside.join("deps/libtorpor_simgpu.so")];
-    let found = candidates.into_iter().find(|path| path.exists());
-    found.expect("no simulated driver beside the program: run `cargo build -p torpor-simgpu` first")
+/// A server over the simulated GPU, with these flags.
+pub fn serve(flags: &str) -> Server {
+    serve_by(flags, |_| ())
+}
+
+/// The same, and its command is changed before.
+pub fn serve_by(flags: &str, change: impl FnOnce(&mut Command)) -> Server {
+    Server::start_by(|directory| {
+        let mut command = Command::new(PROGRAM);
+        command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(driver());
+        command.args(flags.split_whitespace()).env("TORPOR_GPUSERVER", PROGRAM);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        change(&mut command);
+        command
+    })
 }
 
 /// A client that its worker serves.

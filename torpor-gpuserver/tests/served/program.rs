@@ -1,14 +1,13 @@
 //! Clients of functions of their own, on a node whose worker may die.
 #![allow(dead_code, reason = "each test program uses its own part of this module")]
 
-use super::{Attached, PROGRAM, attach, driver};
+use super::{Attached, attach, serve_by};
 use crate::server_support::process::signal;
 use crate::server_support::server::{Server, eventually};
 use crate::worker_support::Client;
 use rustix::process::Signal;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
-use std::process::{Command, Stdio};
 use torpor_proto::error::CudaError;
 
 /// A server with so many simulated GPUs and these settings, which lie in the file.
@@ -24,15 +23,14 @@ pub fn start_with(
 ) -> (Server, tempfile::NamedTempFile) {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(settings.as_bytes()).unwrap();
-    let server = Server::start_by(|directory| {
-        let mut command = Command::new(PROGRAM);
-        command.arg("serve").arg("--directory").arg(directory.path()).arg("--driver").arg(driver());
-        command.args(["--pinned-limit", "8MiB", "--staging", "4MiB", "--log", "debug"]);
-        command.args(["--host-pool", "128MiB", "--host-slab", "16MiB"]).arg("--config").arg(file.path());
-        command.env("TORPOR_SIMGPU_DEVICES", gpus.to_string()).env("TORPOR_GPUSERVER", PROGRAM);
-        command.envs(environment.iter().copied()).stdin(Stdio::null()).stdout(Stdio::null());
-        command
-    });
+    let server = serve_by(
+        "--pinned-limit 8MiB --staging 4MiB --log debug --host-pool 128MiB --host-slab 16MiB",
+        |command| {
+            command.arg("--config").arg(file.path());
+            command.env("TORPOR_SIMGPU_DEVICES", gpus.to_string());
+            command.envs(environment.iter().copied());
+        },
+    );
     (server, file)
 }
 

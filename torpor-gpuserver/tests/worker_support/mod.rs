@@ -52,7 +52,8 @@ pub fn on_a_gpu() -> bool {
     std::env::var_os("TORPOR_TEST_DRIVER").is_some()
 }
 
-fn driver() -> PathBuf {
+/// The simulated driver, or the one that `TORPOR_TEST_DRIVER` names.
+pub fn driver() -> PathBuf {
     if let Some(path) = std::env::var_os("TORPOR_TEST_DRIVER") {
         return path.into();
     }
