@@ -270,6 +270,11 @@ impl Shared {
         }
     }
 
+    /// Whether any client is still being made here.
+    pub(crate) fn is_making(&self) -> bool {
+        self.links().values().any(|link| link.presence.is_coming())
+    }
+
     /// Whether any session is left.
     pub(crate) fn has_sessions(&self) -> bool {
         !self.links().is_empty()
