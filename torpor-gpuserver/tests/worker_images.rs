@@ -1,7 +1,10 @@
 //! Images: code that is uploaded, found, kept and refused.
 
+#[path = "server_support/eventually.rs"]
+mod eventually;
 mod worker_support;
 
+use eventually::eventually;
 use torpor_proto::command::{ImageKernels, ImageLoad, ImageLoadReply, ImageUnload, ImageUpload, Ping};
 use torpor_proto::control::worker::{Attach, Begin};
 use torpor_proto::error::CudaError;
@@ -86,6 +89,36 @@ fn images_that_nobody_uses_leave_the_gpu() {
     assert!((1..=limit).contains(&loaded), "{loaded} bytes are loaded, {limit} may be");
     client.add_step(address, 1, 0);
     assert_eq!(client.words(address, 1), [3], "what is used stays");
+}
+
+#[test]
+fn nobody_waits_for_others_kernels_to_give_an_image_up() {
+    let mut worker = Worker::start();
+    let [mut client, mut other] = [0, 1].map(|slot| worker.attach(slot));
+    other.load_kernels();
+    other.spin();
+    other.ask(Ping {}).unwrap();
+    let out = client.allocate(0, 2 * MIB).unwrap();
+    for round in 1..=3 {
+        client.load_kernels();
+        // An instance of its own, for its variable.
+        let (step, _) = client.variable(1, "step").unwrap();
+        client.upload(step, &100_u32.to_le_bytes());
+        client.add_step(out, 1, 0);
+        assert_eq!(client.words(out, 1), [100 * round]);
+        client.post(ImageUnload { image: 1, reserved: 0 }, &[]);
+    }
+    client.load_state();
+    worker.detach(client.id);
+    let mut next = worker.attach(2);
+    next.load_state();
+    let out = next.allocate(0, 2 * MIB).unwrap();
+    next.tick(out, 0);
+    assert_eq!(next.words(out, 1), [5]);
+    let waiting = worker.usage().free_memory_bytes;
+    other.stop_spinning();
+    other.settle().unwrap();
+    eventually("they are unloaded", || worker.usage().free_memory_bytes > waiting);
 }
 
 #[test]

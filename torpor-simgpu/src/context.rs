@@ -81,6 +81,15 @@ impl Context {
     }
 }
 
+/// Waits for everything issued to a device's context, if there is one.
+pub fn synchronize_primary(machine: &Machine, device: usize) -> Result {
+    let context = machine
+        .devices
+        .get(device)
+        .and_then(|device| Some(lock(&device.primary).context.as_ref()?.1.clone()));
+    context.map_or(Ok(()), |context| context.synchronize(machine))
+}
+
 /// The device of the calling thread's current context.
 pub fn current_device() -> Option<usize> {
     let handle = STACK.with_borrow(|stack| stack.last().copied())?;

@@ -59,7 +59,12 @@ pub fn load(machine: &Machine, library: Out<u64>, image: In<u8>) -> Result {
     library.set(machine.libraries.add_with(make).0)
 }
 
+/// Waits for every kernel on the devices that it is on, as hardware does.
 pub fn unload(machine: &Machine, library: u64) -> Result {
+    let devices: Vec<usize> = lock(&machine.libraries.find(library)?.instances).keys().copied().collect();
+    for device in devices {
+        context::synchronize_primary(machine, device)?;
+    }
     let library = machine.libraries.remove(library)?;
     machine.kernels.remove_all(|kernel| Arc::ptr_eq(&kernel.library, &library));
     for (handle, module) in std::mem::take(&mut *lock(&library.instances)).into_values() {

@@ -120,7 +120,9 @@ pub fn load(machine: &Machine, module: Out<u64>, image: In<u8>) -> Result {
     module.set(machine.modules.add(Module::new(machine, context.device, Arc::new(code))?))
 }
 
+/// Waits for every kernel on its device, as hardware does.
 pub fn unload(machine: &Machine, module: u64) -> Result {
+    context::synchronize_primary(machine, machine.modules.find(module)?.device)?;
     let module = machine.modules.remove(module)?;
     machine.functions.remove_all(|function| Arc::ptr_eq(&function.module, &module));
     Ok(())

@@ -207,6 +207,33 @@ fn an_endless_kernel_ends_when_the_process_fails() {
 }
 
 #[test]
+fn code_is_unloaded_when_no_kernel_runs() {
+    passes("code_is_unloaded_when_no_kernel_runs", &[], || {
+        use_device(0);
+        let (running, unused) = (module(STORE).expect("PTX"), module(STORE).expect("PTX"));
+        let text = CString::new(STORE).expect("no NUL");
+        let (mut library, mut kernel) = (0, 0);
+        assert_eq!(cuLibraryLoadData(&mut library, text.as_ptr().cast(), 0, 0, 0, 0, 0, 0), SUCCESS);
+        assert_eq!(cuLibraryGetKernel(&mut kernel, library, c"store".as_ptr()), SUCCESS);
+        let (endless, memory) = (stream(1), allocate(64));
+        assert_eq!(launch(kernel, 1, 1, 0, &[memory + 32, 3]), SUCCESS);
+        for is_library in [true, false] {
+            put(memory, &[0_u32]);
+            assert_eq!(launch(function(running, c"forever"), 1, 1, endless, &[memory]), SUCCESS);
+            let unloaded = std::thread::spawn(move || {
+                let status = if is_library { cuLibraryUnload(library) } else { cuModuleUnload(unused) };
+                assert_eq!(status, SUCCESS);
+                use_device(0);
+                cuStreamQuery(endless)
+            });
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            put(memory, &[1_u32]);
+            assert_eq!(unloaded.join().expect("it does not panic"), SUCCESS, "the kernel has ended before");
+        }
+    });
+}
+
+#[test]
 fn ptx_that_is_not_understood_is_refused_by_name() {
     let ended = passes("ptx_that_is_not_understood_is_refused_by_name", &[], || {
         use_device(0);

@@ -1,10 +1,11 @@
 //! The anteroom: what clients had page-locked that went on at another GPU, as it was, for when they come back; and what those had that
 //! are gone, until it is given back.
 //!
-//! Giving page-locked memory back waits for the whole GPU ([`calm`](crate::worker::gpu::calm)), and locking it anew keeps the
+//! Giving page-locked memory back waits for the whole GPU ([`aside`](crate::worker::gpu::aside)), and locking it anew keeps the
 //! driver from everybody else for milliseconds. A client that moves to and fro needs neither. What is kept counts as
 //! page-locked memory of its function here, and goes as soon as that is in anybody's way: its share of the budget, or its addresses.
 
+use crate::worker::gpu::aside::Aside;
 use crate::worker::sync::lock;
 use std::any::Any;
 use std::collections::VecDeque;
@@ -55,24 +56,19 @@ impl Rooms {
 }
 
 /// What is kept, and what is being given back.
+#[derive(Debug)]
 pub(crate) struct Anteroom {
     limit_bytes: u64,
-    /// What a thread does before it may give page-locked memory back.
-    enter: Box<dyn Fn() + Send + Sync>,
+    /// Where it is given back.
+    aside: Arc<Aside>,
     rooms: Mutex<Rooms>,
-}
-
-impl fmt::Debug for Anteroom {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Anteroom").field("rooms", &self.rooms).finish_non_exhaustive()
-    }
 }
 
 impl Anteroom {
     /// Beside clients that may have so much page-locked memory.
-    pub(crate) fn new(pinned_limit_bytes: u64, enter: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
-        let limit_bytes = pinned_limit_bytes / KEPT_PART;
-        Arc::new(Self { limit_bytes, enter: Box::new(enter), rooms: Mutex::default() })
+    pub(crate) fn new(pinned_limit_bytes: u64, aside: &Arc<Aside>) -> Arc<Self> {
+        let (limit_bytes, aside) = (pinned_limit_bytes / KEPT_PART, aside.clone());
+        Arc::new(Self { limit_bytes, aside, rooms: Mutex::default() })
     }
 
     /// Who comes to one of these addresses waits from now on.
@@ -152,13 +148,8 @@ impl Anteroom {
         drop(rooms);
         gone.iter_mut().for_each(|left| left.host.give_up_shares());
         let departed = Departed { anteroom: self.clone(), ranges };
-        let give_back = move || {
-            (departed.anteroom.enter)();
-            drop(gone);
-            drop(departed);
-        };
-        // Without a thread it happens here: what the thread was to do is dropped with all that it has.
-        drop(std::thread::Builder::new().name("anteroom".to_owned()).spawn(give_back));
+        // Dropped in this order.
+        self.aside.give_back((gone, departed));
         true
     }
 
@@ -223,7 +214,7 @@ mod tests {
 
     #[test]
     fn who_comes_back_finds_what_it_left_and_others_nothing() {
-        let anteroom = Anteroom::new(80, || {});
+        let anteroom = Anteroom::new(80, &Aside::new(|_| {}));
         let (first, _told, go_first) = left(1);
         let (second, _told, go) = left(2);
         anteroom.keep(first);
@@ -243,7 +234,7 @@ mod tests {
 
     #[test]
     fn the_longest_away_makes_room() {
-        let anteroom = Anteroom::new(80, || {});
+        let anteroom = Anteroom::new(80, &Aside::new(|_| {}));
         let lefts: Vec<_> = (1..=3).map(left).collect();
         for (left, _told, _go) in lefts {
             anteroom.keep(left);
@@ -263,7 +254,7 @@ mod tests {
 
     #[test]
     fn what_goes_counts_no_more_and_is_in_the_way_until_it_is_gone() {
-        let anteroom = Anteroom::new(80, || {});
+        let anteroom = Anteroom::new(80, &Aside::new(|_| {}));
         let (left, told, go) = left(1);
         anteroom.keep(left);
         assert!(anteroom.clear());

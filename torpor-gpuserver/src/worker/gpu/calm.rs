@@ -1,8 +1,9 @@
 //! A moment in which the whole GPU may be waited for.
 //!
-//! Page-locked memory that is unlocked waits for every kernel of the context, and the driver takes nobody else's calls meanwhile (seen on
-//! an H200). So a client's end would keep all others waiting for a neighbour's long kernel, and for ever where that kernel itself waits for
-//! one of them. A client without work has no kernel, and one whose work has just begun is a short request, most likely.
+//! Page-locked memory that is unlocked, and an image that is unloaded, wait for every kernel of the context, and the driver takes nobody
+//! else's calls meanwhile (seen on an H200). So a client's end would keep all others waiting for a neighbour's long kernel, and for ever
+//! where that kernel itself waits for one of them. A client without work has no kernel, and one whose work has just begun is a short
+//! request, most likely.
 
 use crate::worker::gpu::Links;
 use crate::worker::sync::lock;
@@ -11,15 +12,11 @@ use std::time::{Duration, Instant};
 /// Work that has lasted for so long may be a long kernel.
 const SHORT: Duration = Duration::from_millis(50);
 
-/// How long such a moment is waited for: beside a training loop, whose kernels are short, there is none.
-const PATIENCE: Duration = Duration::from_secs(10);
-
 /// Between two looks.
 const NAP: Duration = Duration::from_millis(2);
 
-/// Waits for it, with bounded patience.
-pub(crate) fn wait_for_calm(links: &Links) {
-    let deadline = Instant::now() + PATIENCE;
+/// Waits for it, not beyond this moment.
+pub(crate) fn wait_for_calm(links: &Links, deadline: Instant) {
     while !is_calm(links) && Instant::now() < deadline {
         std::thread::sleep(NAP);
     }
@@ -36,6 +33,12 @@ mod tests {
     use std::sync::Arc;
     use torpor_proto::layout::AddressRange;
 
+    /// Whether it has come until then.
+    fn wait_until(links: &Links, deadline: Instant) -> bool {
+        wait_for_calm(links, deadline);
+        is_calm(links)
+    }
+
     #[test]
     fn a_client_that_has_worked_for_long_is_waited_for() {
         let links = Links::default();
@@ -46,10 +49,11 @@ mod tests {
         assert!(is_calm(&links), "a short request, perhaps");
         std::thread::sleep(2 * SHORT);
         assert!(!is_calm(&links));
-        let waiting = std::thread::spawn(move || wait_for_calm(&links));
+        assert!(!wait_until(&links, Instant::now() + SHORT));
+        let waiting = std::thread::spawn(move || wait_until(&links, Instant::now() + 1000 * SHORT));
         std::thread::sleep(SHORT);
         assert!(!waiting.is_finished());
         link.work.end();
-        waiting.join().expect("it panicked");
+        assert_eq!(waiting.join().ok(), Some(true));
     }
 }

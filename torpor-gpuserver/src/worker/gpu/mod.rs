@@ -1,6 +1,7 @@
 //! What the sessions of a worker share.
 
 pub(crate) mod anteroom;
+pub(crate) mod aside;
 mod bandwidth;
 mod calm;
 pub(crate) mod console;
@@ -25,6 +26,7 @@ pub(crate) mod tuning;
 
 use crate::driver::{Device, PinnedWords};
 use crate::worker::gpu::anteroom::Anteroom;
+use crate::worker::gpu::aside::Aside;
 use crate::worker::gpu::calm::wait_for_calm;
 use crate::worker::gpu::console::Console;
 use crate::worker::gpu::context_limits::ContextLimits;
@@ -34,6 +36,7 @@ use crate::worker::gpu::gpu_time::GpuTime;
 use crate::worker::gpu::handles::Handles;
 use crate::worker::gpu::host_store::Store;
 use crate::worker::gpu::images::ImageStore;
+use crate::worker::gpu::images::loader::Loader;
 use crate::worker::gpu::ipc::Ipc;
 use crate::worker::gpu::memory::GpuMemory;
 use crate::worker::gpu::peer::Peers;
@@ -48,7 +51,7 @@ use crate::worker::sync::lock;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use torpor_proto::control::worker::{ClientUsage, Detached, Happened, Resumed, from_worker, happened};
 use torpor_proto::error::CudaError;
 use torpor_proto::layout::AddressRange;
@@ -67,6 +70,8 @@ pub(crate) struct Shared {
     pub(crate) device: Arc<Device>,
     /// Loaded images.
     pub(crate) images: ImageStore,
+    /// How they are loaded.
+    pub(crate) loader: Arc<Loader>,
     /// The host store.
     pub(crate) store: Store,
     /// How sessions behave.
@@ -130,6 +135,7 @@ impl Shared {
     ) -> Self {
         let memory = Arc::new(GpuMemory::new(&device, &server, &tuning));
         let links = Arc::<Links>::default();
+        let aside = Aside::new(entering(&device, &links));
         Self {
             handles: Handles::new(&device, &memory),
             memory,
@@ -141,8 +147,9 @@ impl Shared {
             console,
             cpus: CpuLine::new(),
             pinned: PinnedBudget::new(tuning.pinned_limit_bytes),
-            anteroom: Anteroom::new(tuning.pinned_limit_bytes, entering(&device, &links)),
+            anteroom: Anteroom::new(tuning.pinned_limit_bytes, &aside),
             peers: Peers::default(),
+            loader: Loader::new(&device, &aside, images.limits.code_bytes),
             device,
             images,
             store: Store::new(server.clone()),
@@ -268,6 +275,11 @@ impl Shared {
         }
     }
 
+    /// Whether any client is still being made here.
+    pub(crate) fn is_making(&self) -> bool {
+        self.links().values().any(|link| link.presence.is_coming())
+    }
+
     /// Whether any session is left.
     pub(crate) fn has_sessions(&self) -> bool {
         !self.links().is_empty()
@@ -304,11 +316,11 @@ impl Shared {
     }
 }
 
-/// What a thread does before it may give page-locked memory back.
-fn entering(device: &Arc<Device>, links: &Arc<Links>) -> impl Fn() + use<> {
+/// What a thread does before it may give something back that the driver waits for kernels over.
+fn entering(device: &Arc<Device>, links: &Arc<Links>) -> impl Fn(Instant) + use<> {
     let (device, links) = (device.clone(), links.clone());
-    move || {
-        wait_for_calm(&links);
+    move |deadline| {
+        wait_for_calm(&links, deadline);
         // Without its context the driver gives nothing back, and the process is about to end.
         let _ = device.make_current();
     }

@@ -11,6 +11,8 @@ enum Told {
     /// The server knows nothing of it yet.
     #[default]
     Coming,
+    /// It is made, and does again what it did.
+    Again,
     /// Its client is served.
     Served,
     /// Its client is not, and will not be.
@@ -22,6 +24,16 @@ enum Told {
 pub(crate) struct Presence(Mutex<Told>);
 
 impl Presence {
+    /// Whether its client is still being made here.
+    pub(crate) fn is_coming(&self) -> bool {
+        *lock(&self.0) == Told::Coming
+    }
+
+    /// It is made, and about to do again what it did.
+    pub(crate) fn begin_again(&self) {
+        *lock(&self.0) = Told::Again;
+    }
+
     /// Its client is served here.
     pub(crate) fn tell_attached(&self, server: &ServerSocket, client: u64) {
         let mut told = lock(&self.0);
@@ -32,7 +44,7 @@ impl Presence {
     /// Its client is not served here (any more).
     pub(crate) fn tell_fault(&self, server: &ServerSocket, client: u64, reason: String) {
         let mut told = lock(&self.0);
-        if *told == Told::Coming {
+        if *told != Told::Served {
             *told = Told::Refused;
         }
         server.tell(from_worker::Body::ClientFault(ClientFault { client, reason }));
@@ -42,7 +54,7 @@ impl Presence {
     pub(crate) fn tell_again(&self, server: &ServerSocket, client: u64) {
         let told = lock(&self.0);
         if *told != Told::Refused {
-            let is_coming = *told == Told::Coming;
+            let is_coming = *told != Told::Served;
             server.tell(from_worker::Body::Attached(Attached { client, is_coming }));
         }
     }

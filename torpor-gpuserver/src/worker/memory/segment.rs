@@ -231,7 +231,7 @@ impl ClientSegment {
                     pointers: pointers.to_vec(),
                 }),
             };
-            migration::Chunk { stored, copied_into: chunk.copied_into }
+            migration::Chunk { stored, copied_into: chunk.copied_into, is_fleeting: chunk.is_fleeting }
         };
         let object = self.views.clone().map(|views| migration::Object { views });
         // What others have left to this client is its own where it goes.
@@ -259,7 +259,7 @@ impl ClientSegment {
                     pointers: stored.pointers.into(),
                 },
             };
-            Chunk { copied_into: chunk.copied_into, ..Chunk::new(content) }
+            Chunk { content, copied_into: chunk.copied_into, is_fleeting: chunk.is_fleeting }
         };
         self.chunks = chunks.into_iter().map(chunk).collect();
     }
@@ -299,8 +299,9 @@ mod tests {
                 pointers,
             },
         );
-        (prop::option::of(stored), any::<bool>())
-            .prop_map(|(stored, copied_into)| migration::Chunk { stored, copied_into })
+        (prop::option::of(stored), any::<bool>(), any::<bool>()).prop_map(
+            |(stored, copied_into, is_fleeting)| migration::Chunk { stored, copied_into, is_fleeting },
+        )
     }
 
     proptest! {

@@ -47,7 +47,7 @@ impl Session {
     pub(crate) fn separate_state(&mut self, id: u32) -> Result<(), Halt> {
         let known = self.images.table.get(id)?;
         if matches!(known.own, Own::Nothing)
-            && self.shared.images.has_state(&known.image, &self.shared.device)?
+            && self.shared.images.has_state(&known.image, &self.shared.loader)?
         {
             self.give_variables(id, None)?;
         }
@@ -59,7 +59,7 @@ impl Session {
         let image = self.images.table.get(image)?;
         match image.own.instance() {
             Some(instance) => Ok(instance.clone()),
-            None => self.shared.images.shared(&image.image, &self.shared.device),
+            None => self.shared.images.shared(&image.image, &self.shared.loader),
         }
     }
 

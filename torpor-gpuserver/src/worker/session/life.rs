@@ -157,8 +157,9 @@ fn live(
     let stop = match resumed {
         Ok(mut command) => {
             tracing::debug!(client = link.client, took_us = micros(began.elapsed()), "is served");
-            if session.replay.is_none() {
-                session.tell_attached();
+            match session.replay {
+                None => session.tell_attached(),
+                Some(_) => session.let_others_be_made(),
             }
             loop {
                 let served = unless_panicking(&mut session, |session| serve(session, command.take()));

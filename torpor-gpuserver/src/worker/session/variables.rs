@@ -63,7 +63,7 @@ impl Session {
         }
         if let Some(name) = wanted {
             // An image without this variable need not be copied.
-            image.shared(&self.shared.device)?.global(name)?;
+            image.shared(&self.shared.loader)?.global(name)?;
         }
         if image.is_news() {
             tracing::warn!(
@@ -75,7 +75,7 @@ impl Session {
                  GPU: {obstacle}"
             );
         }
-        let instance = image.load(&self.shared.device)?;
+        let instance = image.load(&self.shared.loader)?;
         Ok(Own::Fixed { instance, told: Vec::new() })
     }
 
@@ -129,7 +129,7 @@ impl Session {
         if !layout.has_kernels() {
             return Ok(None);
         }
-        image.load_relocated(&self.shared.device, layout, bases).map(Some)
+        image.load_relocated(&self.shared.loader, layout, bases).map(Some)
     }
 
     fn fill_block(

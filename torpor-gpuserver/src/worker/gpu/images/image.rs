@@ -2,6 +2,7 @@
 
 use crate::driver::{Device, compile};
 use crate::worker::gpu::images::instance::Instance;
+use crate::worker::gpu::images::loader::Loader;
 use crate::worker::gpu::images::speech::Speech;
 use crate::worker::gpu::images::whole::{ImageHash, read_checked};
 use crate::worker::sync::lock;
@@ -82,33 +83,33 @@ impl Image {
     }
 
     /// The instance that all clients share.
-    pub(crate) fn shared(&self, device: &Arc<Device>) -> Result<Arc<Instance>, CudaError> {
+    pub(crate) fn shared(&self, loader: &Arc<Loader>) -> Result<Arc<Instance>, CudaError> {
         let mut shared = lock(&self.shared);
         if let Some(instance) = &*shared {
             return Ok(instance.clone());
         }
-        let instance = self.load(device)?;
+        let instance = self.load(loader)?;
         *shared = Some(instance.clone());
         Ok(instance)
     }
 
     /// An instance of its own.
-    pub(crate) fn load(&self, device: &Arc<Device>) -> Result<Arc<Instance>, CudaError> {
+    pub(crate) fn load(&self, loader: &Arc<Loader>) -> Result<Arc<Instance>, CudaError> {
         let bytes = self.read()?;
-        let speech =
-            code_for(&bytes, device.sm()?).map_or_else(|_| Speech::default(), |code| Speech::of(&code));
+        let speech = code_for(&bytes, loader.device.sm()?)
+            .map_or_else(|_| Speech::default(), |code| Speech::of(&code));
         // SAFETY: only images that `is_whole` found complete are known, and the bytes have the same hash.
-        unsafe { Instance::load(device, &bytes, speech) }
+        unsafe { Instance::load(loader, &bytes, speech) }
     }
 
     /// Whether kernels may write into its variables, as far as can be told. An image that has no state is loaded, since its
     /// bytes are at hand.
-    pub(crate) fn has_state(&self, device: &Arc<Device>) -> Result<bool, CudaError> {
+    pub(crate) fn has_state(&self, loader: &Arc<Loader>) -> Result<bool, CudaError> {
         if let Some(&known) = self.has_state.get() {
             return Ok(known);
         }
         let bytes = self.read()?;
-        let code = code_for(&bytes, device.sm()?);
+        let code = code_for(&bytes, loader.device.sm()?);
         let speech = code.as_ref().map_or_else(|_| Speech::default(), Speech::of);
         let has_state = match code {
             Ok(Code::Cubin(cubin)) => Relocatable::read(cubin).is_ok_and(|code| code.has_state()),
@@ -119,7 +120,7 @@ impl Image {
         let mut shared = lock(&self.shared);
         if !has_state && shared.is_none() {
             // SAFETY: as in `load`.
-            *shared = Some(unsafe { Instance::load(device, &bytes, speech)? });
+            *shared = Some(unsafe { Instance::load(loader, &bytes, speech)? });
         }
         Ok(*self.has_state.get_or_init(|| has_state))
     }
@@ -136,13 +137,13 @@ impl Image {
     /// An instance whose variables are in blocks at these addresses.
     pub(crate) fn load_relocated(
         &self,
-        device: &Arc<Device>,
+        loader: &Arc<Loader>,
         code: &Relocatable,
         bases: Bases,
     ) -> Result<Arc<Instance>, CudaError> {
         let cubin = code.code(bases);
         // SAFETY: a complete cubin was read, and what was put into it is addresses alone.
-        unsafe { Instance::load(device, &cubin, Speech::of_cubin(&cubin)) }
+        unsafe { Instance::load(loader, &cubin, Speech::of_cubin(&cubin)) }
     }
 
     /// True for whoever is the first to say that its variables cannot be moved.

@@ -1,10 +1,12 @@
 //! An image, loaded, and its kernels.
 
-use crate::driver::{CodeLibrary, Device, Kernel};
+use crate::driver::{CodeLibrary, Kernel};
+use crate::worker::gpu::images::loader::Loader;
 use crate::worker::gpu::images::speech::Speech;
 use crate::worker::sync::lock;
 use std::collections::HashMap;
 use std::ffi::CString;
+use std::mem::ManuallyDrop;
 use std::sync::{Arc, Mutex, OnceLock};
 use torpor_proto::command::{KERNEL_ATTRIBUTES, Parameter};
 use torpor_proto::error::CudaError;
@@ -29,10 +31,13 @@ pub(crate) struct LoadedKernel {
     dynamic_shared: Mutex<i32>,
 }
 
-/// An image, loaded.
+/// An image, loaded. Whoever drops the last of it does not wait until it is unloaded.
 #[derive(Debug)]
 pub(crate) struct Instance {
-    library: CodeLibrary,
+    library: ManuallyDrop<CodeLibrary>,
+    /// Of the image.
+    bytes: u64,
+    loader: Arc<Loader>,
     /// What its kernels may say.
     pub(crate) speech: Speech,
     kernels: Mutex<HashMap<String, Arc<LoadedKernel>>>,
@@ -43,13 +48,15 @@ impl Instance {
     /// # Safety
     /// As [`CodeLibrary::load`].
     pub(crate) unsafe fn load(
-        device: &Arc<Device>,
+        loader: &Arc<Loader>,
         image: &[u8],
         speech: Speech,
     ) -> Result<Arc<Self>, CudaError> {
         // SAFETY: the caller's promise.
-        let library = unsafe { CodeLibrary::load(device, image)? };
-        Ok(Arc::new(Self { library, speech, kernels: Mutex::default(), names: OnceLock::new() }))
+        let library = ManuallyDrop::new(unsafe { loader.load(image)? });
+        let (bytes, loader) = (image.len() as u64, loader.clone());
+        let (kernels, names) = (Mutex::default(), OnceLock::new());
+        Ok(Arc::new(Self { library, bytes, loader, speech, kernels, names }))
     }
 
     /// A kernel by its name, which the driver is asked for once.
@@ -104,5 +111,13 @@ impl Instance {
         }
         let names = self.library.kernel_names()?;
         Ok(self.names.get_or_init(|| names))
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        // SAFETY: taken once, here, and not used afterwards.
+        let library = unsafe { ManuallyDrop::take(&mut self.library) };
+        self.loader.unload(library, self.bytes);
     }
 }

@@ -5,6 +5,7 @@
 
 mod image;
 pub(crate) mod instance;
+pub(crate) mod loader;
 pub(crate) mod quota;
 pub(crate) mod room;
 pub(crate) mod speech;
@@ -14,7 +15,7 @@ pub(crate) use image::Image;
 pub(crate) use instance::{Instance, LoadedKernel};
 pub(crate) use whole::ImageHash;
 
-use crate::driver::Device;
+use crate::worker::gpu::images::loader::Loader;
 use crate::worker::gpu::images::quota::ImageQuota;
 use crate::worker::gpu::images::room::{DiskRoom, ImageLimits};
 use crate::worker::gpu::images::whole::{is_whole, read_checked};
@@ -113,9 +114,9 @@ impl ImageStore {
 
     /// Whether kernels may write into an image's variables, as far as can be told. One that has no state is loaded; others may be
     /// unloaded for it.
-    pub(crate) fn has_state(&self, image: &Image, device: &Arc<Device>) -> Result<bool, CudaError> {
+    pub(crate) fn has_state(&self, image: &Image, loader: &Arc<Loader>) -> Result<bool, CudaError> {
         let was_loaded = image.is_loaded();
-        let has_state = image.has_state(device)?;
+        let has_state = image.has_state(loader)?;
         if image.is_loaded() && !was_loaded {
             self.unload_unused();
         }
@@ -123,11 +124,11 @@ impl ImageStore {
     }
 
     /// The instance of an image that all clients share; others may be unloaded for it.
-    pub(crate) fn shared(&self, image: &Image, device: &Arc<Device>) -> Result<Arc<Instance>, CudaError> {
+    pub(crate) fn shared(&self, image: &Image, loader: &Arc<Loader>) -> Result<Arc<Instance>, CudaError> {
         if let Some(instance) = image.loaded() {
             return Ok(instance);
         }
-        let instance = image.shared(device)?;
+        let instance = image.shared(loader)?;
         self.unload_unused();
         Ok(instance)
     }

@@ -116,7 +116,7 @@ impl ImageStore {
             known.remove(&hash);
         }
         drop(known);
-        // The driver may wait for the GPU here, which nobody who looks for an image need do.
+        // Nobody who looks for an image waits for this, where it is not done aside.
         drop(unloaded);
     }
 

@@ -11,6 +11,7 @@ use super::*;
 use crate::driver::{Device, Driver, Reservation};
 use crate::policy::eviction::Eviction;
 use crate::policy::sharing::ActiveLimit;
+use crate::state_file;
 use crate::worker::gpu::digest::Digests;
 use crate::worker::gpu::images::ImageStore;
 use crate::worker::gpu::images::room::ImageLimits;
@@ -18,16 +19,18 @@ use crate::worker::gpu::tuning::Tuning;
 use crate::worker::server_socket::ServerSocket;
 use client::Client;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use torpor_proto::command::Ping;
+use torpor_proto::control::migration::Checkpoint;
 use torpor_proto::layout::{DEVICE_WINDOW, HOST_WINDOW};
 use torpor_proto::mapping::create_sealed;
-use torpor_proto::ring::NO_SLOT;
+use torpor_proto::ring::{Consumer, NO_SLOT};
 
 const HOST_BYTES: u64 = 8 << 20;
 const STAGING_BYTES: u64 = 4 << 20;
 const SEGMENT_BYTES: u64 = 2 << 20;
+const ARENA_BYTES: u64 = 8 << 30;
 
 fn driver() -> PathBuf {
     if let Some(path) = std::env::var_os("TORPOR_TEST_DRIVER") {
@@ -69,12 +72,22 @@ fn worker(images: PathBuf, arena: AddressRange) -> (Arc<Shared>, Reservation, Ow
     )
 }
 
-#[test]
-fn a_session_that_panics_keeps_its_memory_until_its_work_has_ended() {
-    let images = tempfile::tempdir().expect("a directory");
-    let arena = AddressRange { address: DEVICE_WINDOW.address, bytes: 8 << 30 };
-    let host = AddressRange { address: HOST_WINDOW.address, bytes: HOST_BYTES };
-    let (shared, _window, _server) = worker(images.path().to_owned(), arena);
+/// A worker without its main thread, and a client that comes to it.
+struct Scene {
+    shared: Arc<Shared>,
+    link: Arc<Link>,
+    attach: Attach,
+    brought: Brought,
+    client: Client,
+    _window: Reservation,
+    _server: OwnedFd,
+}
+
+/// Its addresses are those of a number: tests run side by side.
+fn scene(number: u64, images: &Path, state: Option<OwnedFd>) -> Scene {
+    let arena = AddressRange { address: DEVICE_WINDOW.address + number * ARENA_BYTES, bytes: ARENA_BYTES };
+    let host = AddressRange { address: HOST_WINDOW.address + number * HOST_BYTES, bytes: HOST_BYTES };
+    let (shared, _window, _server) = worker(images.to_owned(), arena);
     let attach = Attach {
         client: 1,
         arena_address: arena.address,
@@ -90,9 +103,48 @@ fn a_session_that_panics_keeps_its_memory_until_its_work_has_ended() {
     let (channel, channel_file) = MappedChannel::create().expect("a channel");
     let host_file = create_sealed("host", HOST_BYTES).expect("memory");
     let copy = |file: &OwnedFd| file.try_clone().expect("a descriptor");
-    let brought = Brought { channel: copy(&channel_file), host: copy(&host_file), state: None };
-    let mut client = Client::new(&attach, channel, channel_file, host_file);
+    let brought = Brought { channel: copy(&channel_file), host: copy(&host_file), state };
+    let client = Client::new(&attach, channel, channel_file, host_file);
     let link = shared.enlist(1, "f", arena).expect("it is alone");
+    Scene { shared, link, attach, brought, client, _window, _server }
+}
+
+#[test]
+fn nothing_is_done_again_while_another_client_is_made() {
+    let images = tempfile::tempdir().expect("a directory");
+    let state = state_file::write(&Checkpoint::default()).expect("memory");
+    let Scene { shared, link, attach, brought, mut client, _window, _server } =
+        scene(0, images.path(), Some(state));
+    let slot = client.ask_later(Ping {}, &[]);
+    // By the worker that is dead.
+    let (ring, words) = (client.channel.ring(), &client.channel.words);
+    assert_eq!(Consumer::resume(ring).pop(ring, words, &mut Record::default()), Ok(true));
+    let elsewhere = AddressRange { address: link.arena.end(), bytes: ARENA_BYTES };
+    let other = shared.enlist(2, "g", elsewhere).expect("it is elsewhere");
+    let (theirs, there) = (shared.clone(), link.clone());
+    let session = thread::spawn(move || {
+        live(&theirs, &there, &attach, brought, Session::serve);
+        theirs.delist(1, true);
+    });
+    while link.presence.is_coming() {
+        thread::yield_now();
+    }
+    let began = Instant::now();
+    thread::sleep(Duration::from_millis(100));
+    let is_answered = client.channel.slots[usize::from(slot)].is_done();
+    assert!(!is_answered || began.elapsed() >= Duration::from_secs(1), "it did not wait");
+    assert!(shared.is_making(), "it waits for the other one");
+    other.presence.begin_again();
+    assert!(!shared.is_making(), "neither for itself nor for one that does something again, too");
+    client.await_slot(slot).expect("it is answered");
+    shared.stop(1);
+    session.join().expect("it ends in order");
+}
+
+#[test]
+fn a_session_that_panics_keeps_its_memory_until_its_work_has_ended() {
+    let images = tempfile::tempdir().expect("a directory");
+    let Scene { shared, link, attach, brought, mut client, _window, _server } = scene(1, images.path(), None);
     let (theirs, there) = (shared.clone(), link.clone());
     let session = thread::spawn(move || {
         live(&theirs, &there, &attach, brought, |session, first| {

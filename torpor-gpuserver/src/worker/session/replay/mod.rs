@@ -12,6 +12,7 @@ use crate::worker::session::parking::Need;
 use crate::worker::session::{Session, Stop};
 use replayable::{Client, How, Reach, Step, Unrepeatable, plan};
 use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
 use torpor_proto::command::{Dispatched, dispatch};
 use torpor_proto::control::migration::{Checkpoint, Chunk, Graph};
 use torpor_proto::error::CudaError;
@@ -20,6 +21,15 @@ use torpor_proto::staging::upload_area;
 
 /// What a session is about, for people.
 const AGAIN: &str = "doing again what it did";
+
+/// How long others that are being made are waited for before anything is done again.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// For so long nobody must have been: those of one worker come one after the other.
+const LULL: Duration = Duration::from_millis(10);
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// What is left to be done again.
 #[derive(Debug)]
@@ -73,6 +83,20 @@ impl Session {
             "what it posted since its state is done again"
         );
         Ok(Replay(log.into_iter().zip(plan).collect()))
+    }
+
+    /// Waits until nobody is being made here, with bounded patience: the driver finds nobody a kernel for the first time while another one
+    /// runs, and one that is done again may be long. Who does something again is made, so no two of them wait for each other.
+    pub(super) fn let_others_be_made(&self) {
+        self.link.presence.begin_again();
+        let began = Instant::now();
+        let mut lull = began;
+        while lull.elapsed() < LULL && began.elapsed() < PATIENCE && !self.is_interrupted() {
+            std::thread::park_timeout(LOOK);
+            if self.shared.is_making() {
+                lull = Instant::now();
+            }
+        }
     }
 
     /// The next command that is done again. `None` if that was all: once its work is done, the client is what it was, and the server
