@@ -1,5 +1,5 @@
 //! What is given back aside, because the driver waits for every kernel of the context over it, and keeps others' launches waiting
-//! meanwhile: page-locked memory of who is gone, and images.
+//! meanwhile: page-locked memory of who is gone, slabs of the host store, and images.
 //!
 //! One thread gives it back, each thing at a [calm](crate::worker::gpu::calm) moment, and is there as long as there is something. Nobody
 //! waits for it: the process ends without it.

@@ -94,6 +94,8 @@ pub(crate) struct Shared {
     pub(crate) console: Option<Arc<Console>>,
     /// Page-locked host memory of clients.
     pub(crate) pinned: Arc<PinnedBudget>,
+    /// What is given back when the whole GPU may be waited for.
+    pub(crate) aside: Arc<Aside>,
     /// What clients left that may come back.
     pub(crate) anteroom: Arc<Anteroom>,
     /// Links to other GPUs' workers.
@@ -150,6 +152,7 @@ impl Shared {
             anteroom: Anteroom::new(tuning.pinned_limit_bytes, &aside),
             peers: Peers::default(),
             loader: Loader::new(&device, &aside, images.limits.code_bytes),
+            aside,
             device,
             images,
             store: Store::new(server.clone()),
@@ -167,11 +170,6 @@ impl Shared {
             lost: AtomicU32::new(0),
             losing: Mutex::default(),
         }
-    }
-
-    /// Waits for a moment in which the whole GPU may be waited for, and makes its context this thread's.
-    pub(crate) fn enter_calmly(&self) {
-        entering(&self.device, &self.links)();
     }
 
     /// Tells the server something. If it is gone, so is this worker soon.

@@ -5,6 +5,7 @@ use crate::chunk::{CHUNK_BYTES, Hash, hash_at};
 use crate::driver::{Device, HostRegistration, Place};
 use crate::swap_mode::SwapMode;
 use crate::worker::gpu::{Shared, bandwidth};
+use crate::worker::server_socket::ServerSocket;
 use crate::worker::sync::lock;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -153,19 +154,24 @@ pub(crate) fn take_slab(shared: &Arc<Shared>, slab: worker::Slab, descriptors: V
     }
 }
 
-/// Lets go of a slab with a thread of its own, since that waits for the whole GPU, and tells the server.
-pub(crate) fn return_slab(shared: &Arc<Shared>, index: u32) {
-    let slab = shared.store.slabs.remove(index);
-    let theirs = shared.clone();
-    let give_back = move || {
-        theirs.enter_calmly();
-        drop(slab);
-        theirs.tell(from_worker::Body::SlabReturned(SlabReturned { index }));
-    };
-    if std::thread::Builder::new().name(format!("slab-{index}")).spawn(give_back).is_err() {
-        // What the thread was to do is dropped with the slab.
-        shared.tell(from_worker::Body::SlabReturned(SlabReturned { index }));
+/// A slab that is let go of: the server is told when it is neither page-locked nor mapped here any more.
+struct Returned {
+    slab: Option<Slab>,
+    index: u32,
+    server: Arc<ServerSocket>,
+}
+
+impl Drop for Returned {
+    fn drop(&mut self) {
+        drop(self.slab.take());
+        self.server.tell(from_worker::Body::SlabReturned(SlabReturned { index: self.index }));
     }
+}
+
+/// Lets go of a slab, aside.
+pub(crate) fn return_slab(shared: &Shared, index: u32) {
+    let (slab, server) = (shared.store.slabs.remove(index), shared.server.clone());
+    shared.aside.give_back(Returned { slab, index, server });
 }
 
 #[cfg(test)]
