@@ -276,6 +276,12 @@ impl Link {
         self.work.total().checked_div(turns).unwrap_or_default()
     }
 
+    /// Whether kernels of it may run: it has work, and its turn, or goes on without one. Who waits for its turn or for memory has none.
+    pub(crate) fn may_run(&self) -> bool {
+        let has_turn = self.turn.is_working() || self.overstays.load(Ordering::Relaxed) != 0;
+        has_turn && self.work.is_working()
+    }
+
     /// Whether the session is to end.
     #[inline]
     pub(crate) fn is_stopping(&self) -> bool {

@@ -2,8 +2,8 @@
 //!
 //! Page-locked memory that is unlocked, and an image that is unloaded, wait for every kernel of the context, and the driver takes nobody
 //! else's calls meanwhile (seen on an H200). So a client's end would keep all others waiting for a neighbour's long kernel, and for ever
-//! where that kernel itself waits for one of them. A client without work has no kernel, and one whose work has just begun is a short
-//! request, most likely.
+//! where that kernel itself waits for one of them. A client without work, or that waits for its turn or for memory, has no
+//! kernel, and one whose work has just begun is a short request, most likely.
 
 use crate::worker::gpu::Links;
 use crate::worker::sync::lock;
@@ -23,7 +23,7 @@ pub(crate) fn wait_for_calm(links: &Links, deadline: Instant) {
 }
 
 fn is_calm(links: &Links) -> bool {
-    !lock(links).values().any(|link| link.work.is_working() && link.work.lasts() > SHORT)
+    !lock(links).values().any(|link| link.may_run() && link.work.lasts() > SHORT)
 }
 
 #[cfg(test)]
@@ -48,6 +48,8 @@ mod tests {
         link.work.begin();
         assert!(is_calm(&links), "a short request, perhaps");
         std::thread::sleep(2 * SHORT);
+        assert!(is_calm(&links), "it waits for its turn, or for memory");
+        link.turn.begin();
         assert!(!is_calm(&links));
         assert!(!wait_until(&links, Instant::now() + SHORT));
         let waiting = std::thread::spawn(move || wait_until(&links, Instant::now() + 1000 * SHORT));

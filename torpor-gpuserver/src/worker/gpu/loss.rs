@@ -1,10 +1,8 @@
 //! The end of a context: who is told, who may have been it, and who goes on at the next worker.
 
 use crate::worker::gpu::Shared;
-use crate::worker::mailbox::Link;
 use crate::worker::sync::lock;
 use std::cmp::Reverse;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use torpor_proto::control::worker::{DeviceFault, from_worker};
 use torpor_proto::error::CudaError;
@@ -73,8 +71,7 @@ impl Shared {
     /// Who has its turn and work, any of which may have ended the context: those first that have had most turns.
     fn suspects(&self) -> Vec<u64> {
         let links = self.links();
-        let may_run = |link: &&Arc<Link>| link.work.is_working() && link.turn.is_working();
-        let mut working: Vec<_> = links.values().filter(may_run).collect();
+        let mut working: Vec<_> = links.values().filter(|link| link.may_run()).collect();
         working.sort_by_key(|link| Reverse(link.usage.requests.load(Ordering::Relaxed)));
         working.into_iter().map(|link| link.client).collect()
     }
