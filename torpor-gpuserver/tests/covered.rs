@@ -278,7 +278,7 @@ fn what_requests_change_is_not_looked_for_equals_of_at_the_next_worker_either() 
         program.wait_until_covered(&server);
     };
     change(&mut program);
-    assert_eq!(used(), 2, "they are equal");
+    eventually("they are found to be equal", || used() == 2);
     for attempt in 2..10 {
         change(&mut program);
         let is_apart = used() == 4;
