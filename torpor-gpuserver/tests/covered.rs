@@ -202,6 +202,20 @@ fn a_client_whose_worker_dies_while_it_is_saved_again_goes_on_from_what_was_save
 }
 
 #[test]
+fn an_operator_reads_why_a_client_was_lost() {
+    let (server, _settings) = start(1, "");
+    let mut program = Program::start(&server, "f");
+    program.wait_until_covered(&server);
+    program.client.spin();
+    program.client.ask(EventSynchronize { event: 99, reserved: 0 }).unwrap_err();
+    kill_worker(&server, 0);
+    eventually("it is told", || program.error().is_some());
+    eventually("the log says why", || {
+        server.times_said("client lost with its worker: it had been told of an error since it was saved") == 1
+    });
+}
+
+#[test]
 fn equal_memory_that_is_kept_once_survives_for_all_whose_it_is() {
     let (server, _settings) = start(1, "");
     let mut programs: Vec<_> = (0..3).map(|number| Program::start(&server, &format!("f{number}"))).collect();

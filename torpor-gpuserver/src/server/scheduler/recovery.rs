@@ -166,7 +166,8 @@ async fn care(node: Arc<Node>, orphan: Orphan, standing: Standing, bench: Arc<Be
     });
     let took_ms = took.as_millis();
     let fail = |lost: LostError, error: CudaError| {
-        tracing::error!(client, took_ms, "client lost: {lost}");
+        let function = at.store().function(id);
+        tracing::error!(client, %function, took_ms, "client lost: {lost}");
         memory.into_iter().for_each(|memory| memory.channel.fail(error));
         at.store().forget(id);
     };

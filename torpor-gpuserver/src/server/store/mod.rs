@@ -256,6 +256,11 @@ impl Store {
         self.wake();
     }
 
+    /// A client's function, for people.
+    pub fn function(&self, client: ClientId) -> Arc<str> {
+        self.state().function(client)
+    }
+
     /// A client is gone, and its worker does not touch its slots any more: what nobody else refers to is free.
     pub fn forget(self: &Arc<Self>, client: ClientId) {
         let mut state = self.state();

@@ -3,6 +3,7 @@
 //!
 //! A hash takes about a millisecond; between two the session looks at its ring. One session of a worker hashes at a time.
 
+use crate::state_file::Void;
 use crate::worker::gpu::host_store::Content;
 use crate::worker::session::Session;
 use crate::worker::session::halt::Halt;
@@ -73,7 +74,7 @@ impl Session {
             return Ok(());
         }
         // Which chunks the client refers to changes with the store's answer.
-        self.uncover();
+        self.uncover(Void::Identified);
         let places = match self.shared.store.identify(self.link.client, &hashed, &|| self.is_interrupted()) {
             Ok(places) if places.len() == hashed.len() => places,
             Ok(_) => return Err(CudaError::OPERATING_SYSTEM.into()),

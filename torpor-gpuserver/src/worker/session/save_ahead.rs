@@ -7,6 +7,7 @@
 //! to have room for it.
 
 use crate::chunk::CHUNK_BYTES;
+use crate::state_file::Void;
 use crate::worker::gpu::digest::ChunkDigest;
 use crate::worker::gpu::host_store::{Content, Room, StoreError};
 use crate::worker::session::Session;
@@ -77,7 +78,7 @@ impl Session {
         let mut reserved = self.reserve_places(changed.len(), Room::Spare);
         if matches!(reserved, Err(StoreError::Refused(_))) && !self.residency.superseded.is_empty() {
             // There is no room for two generations.
-            self.uncover();
+            self.uncover(Void::NoRoom);
             reserved = self.reserve_places(changed.len(), Room::Spare);
         }
         let places = match reserved {

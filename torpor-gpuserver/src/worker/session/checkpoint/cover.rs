@@ -5,7 +5,7 @@
 //! again by the next worker (`replay`). What cannot be done again makes the state void first, and so does whatever else changes which
 //! chunks of the host store the client refers to.
 
-use crate::state_file::{self, Pledge};
+use crate::state_file::{self, Pledge, Void};
 use crate::worker::session::Session;
 use crate::worker::session::halt::Halt;
 use std::io;
@@ -113,18 +113,19 @@ impl Session {
             self.link.usage.covered.store(false, Ordering::Relaxed);
             if !self.shared.tuning.cover {
                 // Nobody wants it to survive more than its move.
-                self.uncover();
+                self.uncover(Void::Unwanted);
             }
         }
     }
 
-    /// The client is about to become what its state does not lead to.
-    pub(crate) fn uncover(&mut self) {
+    /// The client is about to become what its state does not lead to, and why.
+    pub(crate) fn uncover(&mut self, why: Void) {
         self.outgrow_cover();
         if self.link.survives.load(Ordering::Relaxed) {
             if let Some(pledge) = &self.cover.pledge {
-                pledge.make_void();
+                pledge.make_void(why);
             }
+            tracing::debug!(client = self.link.client, "would not survive this worker now: {}", why.because());
             self.link.survives.store(false, Ordering::Relaxed);
             self.give_up_superseded();
         }
