@@ -10,8 +10,6 @@ pub(crate) enum Void {
     NoRoom,
     /// What was to be saved could not be copied.
     Unsaved,
-    /// Its equal chunks become one.
-    Identified,
     /// It gives memory up that the state knows.
     Freed,
     /// Arrays of it become others.
@@ -29,11 +27,10 @@ pub(crate) enum Void {
 }
 
 impl Void {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 10] = [
         Self::Leaving,
         Self::NoRoom,
         Self::Unsaved,
-        Self::Identified,
         Self::Freed,
         Self::Arrays,
         Self::Error,
@@ -54,7 +51,6 @@ impl Void {
             Self::Leaving => "its memory was leaving the GPU, with changes that were not saved before",
             Self::NoRoom => "its memory was being saved, and the host store had no room for what it had before as well",
             Self::Unsaved => "its memory could not be saved",
-            Self::Identified => "equals of its chunks were just found in the host store",
             Self::Freed => "it had freed memory since it was saved",
             Self::Arrays => "it had made, changed or destroyed arrays since it was saved",
             Self::Error => "it had been told of an error since it was saved",

@@ -256,6 +256,11 @@ impl Store {
         self.wake();
     }
 
+    /// The client has another state, which calls its chunks by their numbers.
+    pub fn forget_names(&self, client: ClientId) {
+        self.state().index.forget_names(client);
+    }
+
     /// A client's function, for people.
     pub fn function(&self, client: ClientId) -> Arc<str> {
         self.state().function(client)

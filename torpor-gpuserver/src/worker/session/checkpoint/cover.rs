@@ -153,7 +153,9 @@ impl Session {
                 return Err(io::ErrorKind::FileTooLarge.into());
             }
             self.keep_cover(Pledge::of(&file)?);
-            self.shared.server.tell_covered(self.link.client, &file);
+            // Else it goes on calling chunks as the state does that it came as.
+            let by_numbers = !self.residency.came_as_state;
+            self.shared.server.tell_covered(self.link.client, &file, by_numbers);
             self.give_up_superseded();
             Ok(())
         });
@@ -170,11 +172,6 @@ impl Session {
         }
         self.cover.next = Some(Instant::now() + now.elapsed() * PART);
         Ok(())
-    }
-
-    /// A client that was covered need not wait until it is again.
-    pub(crate) fn cover_at_once(&mut self) {
-        self.cover.next = None;
     }
 
     /// Whether all of its memory is in the host store, where it is brought if it is time for that.
@@ -199,12 +196,9 @@ impl Session {
         self.link.survives.store(true, Ordering::Relaxed);
     }
 
-    /// Tells people that the client is covered, once none of its chunks may turn out to be another client's as well: that makes the
-    /// state void for a moment.
+    /// Tells people whether the client is covered.
     pub(crate) fn tell_cover(&self) {
-        let residency = &self.residency;
-        let is_final = residency.lease_lost || !residency.unidentified || residency.is_looked_through;
-        self.link.usage.covered.store(self.is_covered() && is_final, Ordering::Relaxed);
+        self.link.usage.covered.store(self.is_covered(), Ordering::Relaxed);
     }
 
     /// How long an idle session may sleep that is to be covered soon.
