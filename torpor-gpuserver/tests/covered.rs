@@ -184,6 +184,18 @@ fn an_operator_reads_why_a_client_was_lost() {
 }
 
 #[test]
+fn who_would_be_lost_gives_its_turn_up_early_and_is_saved() {
+    let (server, _settings) = start(1, "[scheduler]\nlinger = '60s'");
+    let mut program = Program::start(&server, "f");
+    let data = program.client.allocate(0, 2 * MIB).unwrap();
+    program.client.add_step(data, 1, 0);
+    program.client.settle().unwrap();
+    // Whatever it was saved as until now is void.
+    program.client.ask(EventSynchronize { event: 99, reserved: 0 }).unwrap_err();
+    program.wait_until_covered(&server);
+}
+
+#[test]
 fn equal_memory_that_is_kept_once_survives_for_all_whose_it_is() {
     let (server, _settings) = start(1, "");
     let mut programs: Vec<_> = (0..3).map(|number| Program::start(&server, &format!("f{number}"))).collect();

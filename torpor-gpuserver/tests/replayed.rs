@@ -259,6 +259,9 @@ fn who_has_heard_of_an_error_is_told() {
     // Nothing of its own is there.
     program.of.client.copy(program.data + 32 * MIB, program.data, 4, 1);
     assert!(program.of.client.settle().is_err());
+    // Else it is saved anew.
+    program.hold();
+    program.wait_until_executed();
     kill_worker(&server, 0);
     eventually("it is told", || program.of.error() == Some(CudaError::LAUNCH_FAILED));
 }

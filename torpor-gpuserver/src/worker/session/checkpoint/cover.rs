@@ -24,6 +24,12 @@ const MOST_BYTES: u64 = 16 << 20;
 /// Saving memory, and writing states, take at most this part of a session's time each.
 const PART: u32 = 20;
 
+/// Between two looks of a client that would be lost now.
+const URGENT_NAP: Duration = Duration::from_millis(10);
+
+/// The same of saving memory, for a client that would be lost now.
+const URGENT_PART: u32 = 4;
+
 /// How long the server's state may be behind the client: then its memory is saved beside the work of others, which until then keeps it from
 /// that. The copies are the bus's, and cost them little.
 const OVERDUE: Duration = Duration::from_millis(200);
@@ -101,6 +107,16 @@ impl Session {
         self.link.survives.load(Ordering::Relaxed) && !is_told
     }
 
+    /// Whether the client would be lost now and need not be: that is mended as soon as it is idle, and nobody's turn is in its way.
+    pub(crate) fn is_in_danger(&self) -> bool {
+        !self.link.survives.load(Ordering::Relaxed) && self.can_be_covered()
+    }
+
+    /// How long it keeps its turn, which may last so long otherwise: it is saved without it.
+    pub(crate) fn linger_until_saved(&self, linger: Duration) -> Duration {
+        if self.is_in_danger() { linger.min(IDLE) } else { linger }
+    }
+
     /// The client is about to do something that can be done again. By one load and a branch, if it is not covered.
     #[inline]
     pub(crate) fn outgrow_cover(&mut self) {
@@ -125,8 +141,14 @@ impl Session {
             if let Some(pledge) = &self.cover.pledge {
                 pledge.make_void(why);
             }
-            tracing::debug!(client = self.link.client, "would not survive this worker now: {}", why.because());
+            tracing::debug!(
+                client = self.link.client,
+                "would not survive this worker now: {}",
+                why.because()
+            );
             self.link.survives.store(false, Ordering::Relaxed);
+            // Until it is saved and has another state it would be lost.
+            (self.cover.next, self.cover.next_save) = (None, None);
             self.give_up_superseded();
         }
     }
@@ -185,7 +207,11 @@ impl Session {
             return Ok(false);
         }
         let saved = self.save_ahead();
-        self.cover.next_save = Some(Instant::now() + began.elapsed() * PART);
+        // Who was disturbed by its own next command tries again behind it.
+        let is_urgent = self.is_in_danger();
+        let part = if is_urgent { URGENT_PART } else { PART };
+        let tries_again = is_urgent && self.is_disturbed();
+        self.cover.next_save = (!tries_again).then(|| Instant::now() + began.elapsed() * part);
         saved
     }
 
@@ -203,7 +229,16 @@ impl Session {
 
     /// How long an idle session may sleep that is to be covered soon.
     pub(crate) fn nap_until_covered(&self, idle: Duration, nap: Duration) -> Duration {
-        if self.can_be_covered() && idle < IDLE { nap.min(IDLE - idle) } else { nap }
+        match idle.checked_sub(IDLE) {
+            None if self.can_be_covered() => nap.min(IDLE - idle),
+            Some(_) if self.is_in_danger() => nap.min(self.until_next_try().max(URGENT_NAP)),
+            _ => nap,
+        }
+    }
+
+    fn until_next_try(&self) -> Duration {
+        let next = self.cover.next.max(self.cover.next_save);
+        next.map_or(Duration::ZERO, |next| next.saturating_duration_since(Instant::now()))
     }
 
     /// Whether it is not covered and will be, once it is saved.
