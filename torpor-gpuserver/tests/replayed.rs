@@ -7,6 +7,7 @@ mod worker_support;
 
 use served::program::{self, kill_worker};
 use server_support::server::{Server, eventually};
+use std::time::Duration;
 use torpor_proto::command::{
     ContextSynchronize, Copy, EventCreate, EventRecord, GraphAppend, GraphInstantiate, GraphLaunch, HostLock,
     MemoryAllocate, MemoryFree, Ping, StreamCreate, StreamSynchronize,
@@ -234,6 +235,35 @@ fn who_takes_long_to_do_it_again_is_not_taken_for_the_culprit() {
     slow.let_go();
     slow.expect(slot, 1, 0);
     assert_eq!(slow.of.error(), None);
+}
+
+#[test]
+fn who_is_tried_is_not_taken_for_the_culprit_of_a_fault_that_comes_meanwhile() {
+    let (server, _settings) = start("");
+    let mut tried = Program::start(&server, "tried");
+    let (mut faulty, mut next) = (Program::start(&server, "faulty"), Program::start(&server, "next"));
+    tried.begin_request(1);
+    let slot = tried.ask();
+    tried.expect(slot, 1, 0);
+    tried.of.wait_until_covered(&server);
+    // It has had most turns, so it is tried first, until it is let go.
+    tried.begin_request(2);
+    tried.hold();
+    let slot = tried.ask();
+    tried.wait_until_executed();
+    faulty.of.client.launch_at(3, NOWHERE, 0);
+    let is_active = || server.clients().iter().any(|it| it.id == tried.of.client.id && it.state == "active");
+    eventually("it does it again", || restarts(&server) == 1 && is_active());
+    next.of.client.launch_at(3, NOWHERE, 0);
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!((restarts(&server), tried.of.error()), (1, None));
+    tried.let_go();
+    tried.expect(slot, 2, 1);
+    eventually("both culprits are told", || [&faulty, &next].iter().all(|told| told.of.error().is_some()));
+    tried.begin_request(3);
+    let slot = tried.ask();
+    tried.expect(slot, 3, 2);
+    assert_eq!(tried.of.error(), None);
 }
 
 #[test]

@@ -49,12 +49,16 @@ impl Void {
     pub(crate) fn because(self) -> &'static str {
         match self {
             Self::Leaving => "its memory was leaving the GPU, with changes that were not saved before",
-            Self::NoRoom => "its memory was being saved, and the host store had no room for what it had before as well",
+            Self::NoRoom => {
+                "its memory was being saved, and the host store had no room for what it had before as well"
+            }
             Self::Unsaved => "its memory could not be saved",
             Self::Freed => "it had freed memory since it was saved",
             Self::Arrays => "it had made, changed or destroyed arrays since it was saved",
             Self::Error => "it had been told of an error since it was saved",
-            Self::Managed => "its kernels had come to reach memory that its program writes, since it was saved",
+            Self::Managed => {
+                "its kernels had come to reach memory that its program writes, since it was saved"
+            }
             Self::Shares => "it shares memory or events with another process",
             Self::Settled => "its first request was just over, after which its writes are dropped",
             Self::Unwanted => "the server does not save clients ahead of time ([scheduler] cover)",

@@ -96,6 +96,8 @@ impl Session {
 
     /// The server hears that the client is served here.
     pub(super) fn tell_attached(&self) {
+        self.link.trial.end();
+        self.shared.turns.go_on();
         self.link.presence.tell_attached(&self.shared.server, self.link.client);
     }
 
