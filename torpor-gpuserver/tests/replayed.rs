@@ -282,6 +282,21 @@ fn who_cannot_do_it_again_is_told_what_the_fault_was() {
 }
 
 #[test]
+fn whose_kernels_are_led_to_page_locked_memory_by_what_was_uploaded_since_is_told() {
+    let (server, _settings) = start("");
+    let mut program = Program::start(&server, "f");
+    let pinned = program.of.client.host.address + STAGING_BYTES;
+    program.of.client.ask(HostLock { address: pinned, bytes: MIB }).unwrap();
+    program.of.client.upload(program.data + MIB, &pinned.to_le_bytes());
+    program.of.client.add_through(program.data + MIB, 1, 0);
+    program.hold();
+    program.wait_until_executed();
+    kill_worker(&server, 0);
+    eventually("it is told", || program.of.error() == Some(CudaError::LAUNCH_FAILED));
+    assert!(server.said("its kernels reach page-locked memory"));
+}
+
+#[test]
 fn who_has_heard_of_an_error_is_told() {
     let (server, _settings) = start("");
     let mut program = Program::start(&server, "f");

@@ -12,7 +12,7 @@ use crate::worker::session::parking::Need;
 use crate::worker::session::{Session, Stop};
 use replayable::{Client, How, Reach, Step, Unrepeatable, plan};
 use std::collections::{HashMap, VecDeque};
-use torpor_proto::command::{Dispatched, dispatch};
+use torpor_proto::command::{Command as _, Copy, CopyStrided, Dispatched, decode, dispatch};
 use torpor_proto::control::migration::{Checkpoint, Chunk, Graph};
 use torpor_proto::error::CudaError;
 use torpor_proto::ring::{Record, Taken, taken_since};
@@ -61,6 +61,7 @@ impl Session {
         if has_objects
             || state.images.iter().any(|image| image.managed_variables.is_some())
             || state.segments.iter().flat_map(|segment| &segment.chunks).any(leads_to_host)
+            || log.iter().any(|taken| self.copies_what_leads_to_host(&taken.record))
         {
             return Err(Unrepeatable::ReachesHost);
         }
@@ -73,6 +74,22 @@ impl Session {
             "what it posted since its state is done again"
         );
         Ok(Replay(log.into_iter().zip(plan).collect()))
+    }
+
+    /// Whether it copies something to the GPU by which kernels may be led to the client's host range, as by what is saved.
+    fn copies_what_leads_to_host(&self, record: &Record) -> bool {
+        let (source, bytes) = match record.header().opcode {
+            Copy::OPCODE => decode::<Copy>(record).map_or((0, 0), |(it, _)| (it.source, it.bytes)),
+            CopyStrided::OPCODE => decode::<CopyStrided>(record).map_or((0, 0), |(it, _)| {
+                let rows = it.source_height.max(it.height).saturating_mul(it.depth);
+                (it.source, it.source_pitch.max(it.width_bytes).saturating_mul(rows))
+            }),
+            _ => return false,
+        };
+        let host = &self.space.host;
+        let end = host.range().address + host.range().bytes;
+        let bytes = bytes.min(end.saturating_sub(source));
+        host.words(source, bytes).is_some_and(|mut words| words.any(|word| host.range().contains(word, 1)))
     }
 
     /// The next command that is done again. `None` if that was all: once its work is done, the client is what it was, and the server
