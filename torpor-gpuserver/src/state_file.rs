@@ -5,6 +5,10 @@
 //! that serves the client makes it void by one store *before* something happens that cannot be done again. So whatever instruction a
 //! worker was killed at, a state that holds afterwards leads to what the client is. The words lie where no client can write them.
 
+mod void;
+
+pub(crate) use void::Void;
+
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -40,7 +44,7 @@ struct Head {
 const HEAD_BYTES: u64 = size_of::<Head>() as u64;
 const FORM_AT: u64 = std::mem::offset_of!(Head, _form) as u64;
 
-/// The word of a state that holds; all others are those of void ones.
+/// The word of a state that holds; all others are those of void ones, and may say [why](Void).
 const HOLDS: u64 = u64::from_le_bytes(*b"it holds");
 
 /// Writes a state, which holds.
@@ -81,9 +85,18 @@ pub(crate) fn read(file: &OwnedFd) -> io::Result<Checkpoint> {
 
 /// Whether a state holds. Once the worker that could make it void is dead, the answer is the last.
 pub(crate) fn holds(file: &OwnedFd) -> bool {
+    first_word(file) == Some(HOLDS)
+}
+
+/// Why a state does not hold, if whoever made it void has said so.
+pub(crate) fn void(file: &OwnedFd) -> Option<Void> {
+    first_word(file).and_then(Void::of)
+}
+
+fn first_word(file: &OwnedFd) -> Option<u64> {
     let mut word = [0; WORD_BYTES as usize];
     let read = rustix::io::pread(file, &mut word, 0);
-    read == Ok(word.len()) && u64::from_ne_bytes(word) == HOLDS
+    (read == Ok(word.len())).then_some(u64::from_ne_bytes(word))
 }
 
 /// Whether a client may have done anything since it became this; so it is said of what cannot be read.
@@ -162,9 +175,9 @@ impl Pledge {
 
     /// It leads no longer to what the client is.
     #[inline]
-    pub(crate) fn make_void(&self) {
+    pub(crate) fn make_void(&self, why: Void) {
         // SYNC POINT void: before what is done next can be seen anywhere. Who reads it waits for this process's end first.
-        self.head().holds.store(0, Ordering::SeqCst);
+        self.head().holds.store(why as u64, Ordering::SeqCst);
     }
 
     /// The client does something that the state does not tell of, but leads to.
@@ -217,12 +230,13 @@ mod tests {
     fn a_state_holds_until_whoever_has_its_pledge_makes_it_void() {
         let state = Checkpoint { words_taken: 7, ..Checkpoint::default() };
         let file = write(&state).unwrap();
-        assert!(holds(&file));
+        assert!(holds(&file) && void(&file).is_none());
         assert_eq!(read(&file).unwrap(), state);
         let pledge = Pledge::of(&file).unwrap();
         assert!(holds(&file));
-        pledge.make_void();
+        pledge.make_void(Void::Freed);
         assert!(!holds(&file));
+        assert_eq!(void(&file), Some(Void::Freed));
         assert_eq!(read(&file).unwrap(), state);
     }
 

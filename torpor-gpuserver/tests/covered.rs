@@ -4,7 +4,7 @@ mod served;
 mod server_support;
 mod worker_support;
 
-use served::program::{Program, kill_worker, start, start_with};
+use served::program::{Program, kill_worker, start};
 use server_support::follower::Follower;
 use server_support::server::{Server, eventually};
 use std::time::{Duration, Instant};
@@ -36,6 +36,11 @@ fn fault(server: &Server, program: &mut Program) -> Option<CudaError> {
     eventually("the culprit is told", || program.error().is_some());
     eventually("the worker has ended", || server.gpus()[0].worker_restarts > restarts);
     program.error()
+}
+
+/// What the host store has.
+fn used_mib(server: &Server) -> u64 {
+    server.admin(async |mut api| api.report_store(ReportStoreRequest {}).await).unwrap().used_bytes / MIB
 }
 
 fn wait_for_restarts(server: &Server, restarts: u64) {
@@ -166,40 +171,29 @@ fn a_client_whose_memory_is_on_the_gpu_survives_once_it_is_saved_and_is_saved_ag
 }
 
 #[test]
-fn a_client_whose_worker_dies_while_it_is_saved_again_goes_on_from_what_was_saved_before() {
-    // Each of the two pieces takes 80 ms.
-    let slow = [("TORPOR_SIMGPU_PROFILE", "h200:host_gbps=0.2"), ("TORPOR_SIMGPU_TIME", "real")];
-    let (server, _settings) = start_with(1, "", &slow);
+fn an_operator_reads_why_a_client_was_lost() {
+    let (server, _settings) = start(1, "");
     let mut program = Program::start(&server, "f");
-    let data = program.client.allocate(0, 32 * MIB).unwrap();
-    let chunks: Vec<u64> = (0..16).map(|chunk| data + chunk * 2 * MIB).collect();
-    let mut expected = 0;
-    let used = || {
-        let report = server.admin(async |mut api| api.report_store(ReportStoreRequest {}).await).unwrap();
-        report.used_bytes / MIB
-    };
-    let mut change = |client: &mut worker_support::Client| {
-        for (number, &chunk) in (1..).zip(&chunks) {
-            client.add_step(chunk, number, 0);
-        }
-        client.settle().unwrap();
-        expected += 3;
-    };
-    change(&mut program.client);
     program.wait_until_covered(&server);
-    assert_eq!(used(), 32);
-    change(&mut program.client);
-    eventually("one piece is saved anew, and another one is about to be", || used() == 64);
+    program.client.spin();
+    program.client.ask(EventSynchronize { event: 99, reserved: 0 }).unwrap_err();
     kill_worker(&server, 0);
-    for (number, &chunk) in (1..).zip(&chunks) {
-        assert_eq!(
-            program.client.words(chunk, number as usize + 1),
-            [vec![expected; number as usize], vec![0]].concat()
-        );
-    }
+    eventually("it is told", || program.error().is_some());
+    eventually("the log says why", || {
+        server.times_said("client lost with its worker: it had been told of an error since it was saved") == 1
+    });
+}
+
+#[test]
+fn who_would_be_lost_gives_its_turn_up_early_and_is_saved() {
+    let (server, _settings) = start(1, "[scheduler]\nlinger = '60s'");
+    let mut program = Program::start(&server, "f");
+    let data = program.client.allocate(0, 2 * MIB).unwrap();
+    program.client.add_step(data, 1, 0);
+    program.client.settle().unwrap();
+    // Whatever it was saved as until now is void.
+    program.client.ask(EventSynchronize { event: 99, reserved: 0 }).unwrap_err();
     program.wait_until_covered(&server);
-    eventually("nothing is left of the other generation", || used() == 32);
-    assert_eq!(program.error(), None);
 }
 
 #[test]
@@ -311,11 +305,7 @@ fn a_client_that_ends_while_its_gpu_has_no_worker_leaves_nothing() {
     drop(program);
     eventually("it is gone", || server.clients().is_empty());
     wait_for_restarts(&server, 1);
-    let stored = || {
-        let request = torpor_proto::control::admin::ReportStoreRequest {};
-        server.admin(async |mut api| api.report_store(request).await).unwrap()
-    };
-    eventually("its memory is free", || stored().used_bytes == 0);
+    eventually("its memory is free", || used_mib(&server) == 0);
     let mut next = Program::start(&server, "f");
     let data = next.client.allocate(0, 2 * MIB).unwrap();
     next.client.add_step(data, 1, 0);

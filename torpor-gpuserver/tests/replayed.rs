@@ -7,6 +7,7 @@ mod worker_support;
 
 use served::program::{self, kill_worker};
 use server_support::server::{Server, eventually};
+use std::time::Duration;
 use torpor_proto::command::{
     ContextSynchronize, Copy, EventCreate, EventRecord, GraphAppend, GraphInstantiate, GraphLaunch, HostLock,
     MemoryAllocate, MemoryFree, Ping, StreamCreate, StreamSynchronize,
@@ -237,6 +238,35 @@ fn who_takes_long_to_do_it_again_is_not_taken_for_the_culprit() {
 }
 
 #[test]
+fn who_is_tried_is_not_taken_for_the_culprit_of_a_fault_that_comes_meanwhile() {
+    let (server, _settings) = start("");
+    let mut tried = Program::start(&server, "tried");
+    let (mut faulty, mut next) = (Program::start(&server, "faulty"), Program::start(&server, "next"));
+    tried.begin_request(1);
+    let slot = tried.ask();
+    tried.expect(slot, 1, 0);
+    tried.of.wait_until_covered(&server);
+    // It has had most turns, so it is tried first, until it is let go.
+    tried.begin_request(2);
+    tried.hold();
+    let slot = tried.ask();
+    tried.wait_until_executed();
+    faulty.of.client.launch_at(3, NOWHERE, 0);
+    let is_active = || server.clients().iter().any(|it| it.id == tried.of.client.id && it.state == "active");
+    eventually("it does it again", || restarts(&server) == 1 && is_active());
+    next.of.client.launch_at(3, NOWHERE, 0);
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!((restarts(&server), tried.of.error()), (1, None));
+    tried.let_go();
+    tried.expect(slot, 2, 1);
+    eventually("both culprits are told", || [&faulty, &next].iter().all(|told| told.of.error().is_some()));
+    tried.begin_request(3);
+    let slot = tried.ask();
+    tried.expect(slot, 3, 2);
+    assert_eq!(tried.of.error(), None);
+}
+
+#[test]
 fn who_cannot_do_it_again_is_told_what_the_fault_was() {
     let (server, _settings) = start("");
     let (mut program, mut faulty) = (Program::start(&server, "f"), Program::start(&server, "faulty"));
@@ -252,6 +282,21 @@ fn who_cannot_do_it_again_is_told_what_the_fault_was() {
 }
 
 #[test]
+fn whose_kernels_are_led_to_page_locked_memory_by_what_was_uploaded_since_is_told() {
+    let (server, _settings) = start("");
+    let mut program = Program::start(&server, "f");
+    let pinned = program.of.client.host.address + STAGING_BYTES;
+    program.of.client.ask(HostLock { address: pinned, bytes: MIB }).unwrap();
+    program.of.client.upload(program.data + MIB, &pinned.to_le_bytes());
+    program.of.client.add_through(program.data + MIB, 1, 0);
+    program.hold();
+    program.wait_until_executed();
+    kill_worker(&server, 0);
+    eventually("it is told", || program.of.error() == Some(CudaError::LAUNCH_FAILED));
+    assert!(server.said("its kernels reach page-locked memory"));
+}
+
+#[test]
 fn who_has_heard_of_an_error_is_told() {
     let (server, _settings) = start("");
     let mut program = Program::start(&server, "f");
@@ -259,6 +304,9 @@ fn who_has_heard_of_an_error_is_told() {
     // Nothing of its own is there.
     program.of.client.copy(program.data + 32 * MIB, program.data, 4, 1);
     assert!(program.of.client.settle().is_err());
+    // Else it is saved anew.
+    program.hold();
+    program.wait_until_executed();
     kill_worker(&server, 0);
     eventually("it is told", || program.of.error() == Some(CudaError::LAUNCH_FAILED));
 }

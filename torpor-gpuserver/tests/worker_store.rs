@@ -83,8 +83,9 @@ fn a_dead_client_s_copies_have_ended_when_its_slots_are_the_next_one_s() {
     };
     assert!(matches!(request.body, Some(store_request::Body::Reserve(ref reserve)) if reserve.count == 8));
     // Backwards, so that each is a copy of its own.
-    let places =
-        (0..8).map(|index| Place { chunk: u64::from(index), slot: 7 - index, references: 1 }).collect();
+    let places = (0..8)
+        .map(|index| Place { chunk: u64::from(index), slot: 7 - index, references: 1, name: None })
+        .collect();
     let result = store_answer::Result::Places(Places { places, ..Places::default() });
     worker.tell(To::StoreAnswer(StoreAnswer { request: request.request, result: Some(result) }), &[]);
     let mut first = [0; 1];

@@ -2,10 +2,12 @@
 
 mod gate;
 mod presence;
+mod trial;
 mod wish;
 
 pub(crate) use gate::Gate;
 pub(crate) use presence::Presence;
+use trial::Trial;
 pub(crate) use wish::{Answer, Standing, Wish};
 
 use crate::policy::due::due;
@@ -60,6 +62,8 @@ pub(crate) struct Link {
     pub(crate) gate: Gate,
     /// What the server was told of its beginning.
     pub(crate) presence: Presence,
+    /// Whether it may have ended its last worker, and has this one to itself.
+    pub(crate) trial: Trial,
     /// Requests under way that somebody has told of.
     pub(crate) told: ToldRequests,
     /// What it has sought may be here by now.
@@ -149,6 +153,7 @@ impl Link {
             leaves_over: AtomicU64::new(0),
             gate: Gate::default(),
             presence: Presence::default(),
+            trial: Trial::default(),
             told: ToldRequests::default(),
             sought: AtomicBool::new(false),
             work: WorkTime::new(),

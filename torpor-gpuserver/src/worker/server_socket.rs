@@ -46,8 +46,8 @@ impl ServerSocket {
     }
 
     /// Gives the server the state of a client that stays here.
-    pub(crate) fn tell_covered(&self, client: u64, state: &OwnedFd) {
-        self.tell_with(from_worker::Body::Covered(Covered { client }), &[state.as_fd()]);
+    pub(crate) fn tell_covered(&self, client: u64, state: &OwnedFd, by_numbers: bool) {
+        self.tell_with(from_worker::Body::Covered(Covered { client, by_numbers }), &[state.as_fd()]);
     }
 
     /// Gives the server what another worker is to have of a link.

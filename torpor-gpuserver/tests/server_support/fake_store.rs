@@ -120,7 +120,7 @@ impl FakeStore {
                     blake3::hash(bytemuck::cast_slice(self.words(place.slot))).as_bytes().to_vec()
                 });
                 let chunks = places.iter().map(|place| place.chunk).collect();
-                let identify = Identify { chunks, hashes: hashes.collect() };
+                let identify = Identify { chunks, hashes: hashes.collect(), is_named: false };
                 self.clients.get_mut(&client)?.contents = contents;
                 Some(self.ask(client, store_request::Body::Identify(identify)))
             }

@@ -137,7 +137,7 @@ pub fn serve_if_asked() {
                     let state = create_sealed("state", 8).unwrap();
                     let word = if attach.function == BUSY_AGAIN { [0; 8] } else { *b"it holds" };
                     assert_eq!(rustix::io::pwrite(&state, &word, 0), Ok(8));
-                    let body = Some(from_worker::Body::Covered(Covered { client }));
+                    let body = Some(from_worker::Body::Covered(Covered { client, by_numbers: true }));
                     let message = FromWorker { body, number: 0 };
                     handover::send(&socket, &message.encode_to_vec(), &[state.as_fd()]).unwrap();
                 }

@@ -203,6 +203,7 @@ impl Node {
             has_neighbours: self.gpus.len() > 1,
             link: 0,
             home: None,
+            is_tried: false,
         }
     }
 

@@ -143,11 +143,15 @@ async fn carry(
     let released = from.ask(|done| Order::Release { client, while_waiting, link, done }).await;
     let state = Arc::new(released.ok_or(MoveError::Gone)??);
     from.store().released(id);
-    let Err(there) = attach(node, id, to, &state, link).await? else { return Ok(()) };
+    let Err(there) = attach(node, id, to, &state, Terms { link, is_tried: false }).await? else {
+        return Ok(());
+    };
     // It holds the client's addresses until it says that it does not.
     let _ = to.ask(|done| Order::Detach { client, done }).await;
     to.store().released(id);
-    let Err(back) = attach(node, id, from, &state, 0).await? else { return Err(MoveError::Refused(there)) };
+    let Err(back) = attach(node, id, from, &state, Terms::default()).await? else {
+        return Err(MoveError::Refused(there));
+    };
     if let Some(memory) = node.clients().get_mut(id).and_then(|client| client.memory().cloned()) {
         memory.channel.fail(CudaError::LAUNCH_FAILED);
     }
@@ -158,13 +162,22 @@ fn function_of(node: &Node, id: ClientId) -> Result<String, MoveError> {
     Ok(node.clients().get(id).ok_or(MoveError::Gone)?.introduction.function.clone())
 }
 
+/// On what terms a client comes to a worker that was at another one.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Terms {
+    /// Over which link its memory may be had; 0 for none.
+    pub(super) link: u64,
+    /// It may have ended its last worker, and has this one to itself at first.
+    pub(super) is_tried: bool,
+}
+
 /// Its memory may come over a link, if that is not 0. The inner error: the worker does not take it.
 pub(super) async fn attach(
     node: &Node,
     id: ClientId,
     to: &Arc<Executor>,
     state: &Arc<OwnedFd>,
-    link: u64,
+    Terms { link, is_tried }: Terms,
 ) -> Result<Result<(), NotServed>, MoveError> {
     let answer = {
         let mut clients = node.clients();
@@ -177,6 +190,7 @@ pub(super) async fn attach(
         client.told = settings::settings_of(node, id.0, &client.addresses, &function, to.gpu);
         let mut attach = node.attach_message(&client.addresses, &function, &client.told);
         (attach.resumed, attach.link, attach.home) = (true, link, client.home);
+        attach.is_tried = is_tried;
         let (done, answer) = oneshot::channel();
         let order = Order::Attach { attach, memory, state: Some(state.clone()), done };
         to.order(order).then_some(()).ok_or(MoveError::Gone)?;

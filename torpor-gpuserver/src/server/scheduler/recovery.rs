@@ -19,10 +19,9 @@ use crate::server::workers::executor::Executor;
 use crate::server::workers::leaving::Stay;
 use crate::server::workers::order::{Death, NotServed, Order};
 use crate::server::workers::status::State;
-use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::pin::pin;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -41,23 +40,11 @@ const MOST_DEATHS: u32 = 3;
 /// How long a client may take to do again what it did while others wait for it: then it does it beside them.
 const ALONE: Duration = Duration::from_secs(5);
 
-/// Workers that may be lost while a suspect is made anew, if others were at it that may have been it, too.
+/// Workers that may be lost while a suspect is tried, if others were at it that may have been it, too.
 const MOST_DOUBTS: u32 = 2;
 
-/// Those that are made anew.
-#[derive(Debug, Default)]
-struct Bench {
-    /// Held while one is made alone.
-    alone: Mutex<()>,
-    /// Those that have taken too long for that.
-    overdue: std::sync::Mutex<HashSet<u64>>,
-}
-
-impl Bench {
-    fn overdue(&self) -> MutexGuard<'_, HashSet<u64>> {
-        self.overdue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+/// Held while a client is made anew alone.
+type Bench = Mutex<()>;
 
 /// Those of a worker's clients that survive it.
 #[derive(Debug)]
@@ -102,7 +89,7 @@ enum LostError {
 
 /// Takes care of orphans until nobody tells of any.
 pub(super) async fn run(node: Arc<Node>, mut bereaved: UnboundedReceiver<Bereaved>) {
-    let bench = Arc::new(Bench::default());
+    let bench = Arc::<Bench>::default();
     while let Some(Bereaved { orphans, death }) = bereaved.recv().await {
         let clients: Vec<u64> = orphans.iter().map(|orphan| orphan.client.0).collect();
         let (trial, order) = Trial::of(&death, &clients);
@@ -152,7 +139,6 @@ async fn care(node: Arc<Node>, orphan: Orphan, standing: Standing, bench: Arc<Be
         }
     };
     drop(stay);
-    bench.overdue().remove(&id.0);
     let (client, took) = (id.0, began.elapsed());
     let memory = node.clients().get_mut(id).and_then(|served| {
         served.moving_to = None;
@@ -166,7 +152,8 @@ async fn care(node: Arc<Node>, orphan: Orphan, standing: Standing, bench: Arc<Be
     });
     let took_ms = took.as_millis();
     let fail = |lost: LostError, error: CudaError| {
-        tracing::error!(client, took_ms, "client lost: {lost}");
+        let function = at.store().function(id);
+        tracing::error!(client, %function, took_ms, "client lost: {lost}");
         memory.into_iter().for_each(|memory| memory.channel.fail(error));
         at.store().forget(id);
     };
@@ -218,20 +205,17 @@ async fn restore(
 ) -> Result<usize, LostError> {
     let (deadline, mut deaths, mut doubts) = (Instant::now() + PATIENCE, 0, 0);
     loop {
-        let one_at_a_time = if is_suspect || deaths > 0 { Some(bench.alone.lock().await) } else { None };
+        let one_at_a_time = if is_suspect || deaths > 0 { Some(bench.lock().await) } else { None };
         let at = ready_executor(node, id, was_at, deadline).await?;
-        // Not before: others that heard of the last worker's end have asked by now.
-        bench.overdue().remove(&id.0);
-        let mut attaching = pin!(moves::attach(node, id, &at, state, 0));
-        let attached = match timeout(ALONE, &mut attaching).await {
-            Ok(attached) => attached,
+        let terms = moves::Terms { is_tried: is_suspect, ..moves::Terms::default() };
+        let mut attaching = pin!(moves::attach(node, id, &at, state, terms));
+        let (attached, was_overdue) = match timeout(ALONE, &mut attaching).await {
+            Ok(attached) => (attached, false),
             Err(_) => {
                 drop(one_at_a_time);
-                bench.overdue().insert(id.0);
-                attaching.await
+                (attaching.await, true)
             }
         };
-        let was_overdue = bench.overdue().contains(&id.0);
         // Its process is gone, or the server is ending.
         let attached = attached.map_err(|_| LostError::Gone)?;
         let Err(refused) = attached else { return Ok(at.gpu) };
@@ -240,10 +224,9 @@ async fn restore(
             NotServed::NoWorker(_) => {}
             NotServed::Died(death) => match death.fault {
                 Some(error) if death.accuses(id.0) => {
+                    // Others ran beside it after all, unless it is named: it may have been any of them.
                     doubts += u32::from(is_suspect && !was_overdue);
-                    let is_certain =
-                        doubts > 0 && !death.suspects.iter().any(|other| bench.overdue().contains(other));
-                    if is_certain || doubts >= MOST_DOUBTS || death.culprit.is_some() {
+                    if death.culprit.is_some() || doubts >= MOST_DOUBTS {
                         return Err(LostError::Culprit(error));
                     }
                     is_suspect = true;

@@ -180,10 +180,14 @@ impl Ledger {
     pub(super) fn identify(
         &mut self,
         client: ClientId,
-        contents: &[(ChunkId, Hash)],
+        (contents, is_named): (&[(ChunkId, Hash)], bool),
         asked: Asked,
     ) -> Result<(Vec<Place>, Vec<ChunkId>), Misuse> {
         let (places, files) = self.index.identify(client, contents)?;
+        if is_named {
+            let now = places.iter().map(|place| place.chunk);
+            self.index.rename(client, contents.iter().map(|&(name, _)| name).zip(now));
+        }
         self.answer(client, asked, &places);
         self.note(|| {
             let chunks = contents.iter().map(|&(chunk, _)| chunk).collect();
@@ -193,9 +197,17 @@ impl Ledger {
                 chunks,
                 hashes,
                 asked: Some(asked.into()),
+                is_named,
             })
         });
         Ok((places, files))
+    }
+
+    pub(super) fn forget_names(&mut self, client: ClientId) {
+        if self.index.has_names(client) {
+            self.index.forget_names(client);
+            self.note(|| deed::Deed::ForgetNames(client.0));
+        }
     }
 
     pub(super) fn release(

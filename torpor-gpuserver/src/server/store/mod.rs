@@ -255,6 +255,16 @@ impl Store {
         self.wake();
     }
 
+    /// The client has another state, which calls its chunks by their numbers.
+    pub fn forget_names(&self, client: ClientId) {
+        self.state().index.forget_names(client);
+    }
+
+    /// A client's function, for people.
+    pub fn function(&self, client: ClientId) -> Arc<str> {
+        self.state().function(client)
+    }
+
     /// A client is gone, and its worker does not touch its slots any more: what nobody else refers to is free.
     pub fn forget(self: &Arc<Self>, client: ClientId) {
         let mut state = self.state();

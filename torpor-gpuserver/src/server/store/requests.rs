@@ -14,8 +14,8 @@ use torpor_proto::control::worker::{
 };
 use torpor_proto::control::worker::{store_request, to_worker};
 
-/// Places in one message: at most 25 bytes each, of a message's 64 KiB.
-const PLACES_PER_ANSWER: usize = 2048;
+/// Places in one message: at most 36 bytes each, of a message's 64 KiB.
+const PLACES_PER_ANSWER: usize = 1536;
 
 /// How long a worker may take to page-lock the slabs.
 const REACH_PATIENCE: Duration = Duration::from_secs(30);
@@ -113,7 +113,7 @@ impl Store {
         owner.worker = Some(asked.worker);
         match answered {
             Some(places) => {
-                state.answer(client, asked, &places);
+                state.answer(client, asked, (&places, &[]));
                 Some(false)
             }
             // It was heard twice, and this server's answer is on its way.
@@ -132,6 +132,7 @@ impl Store {
 
     async fn serve(self: Arc<Self>, asked: Asked, request: StoreRequest) {
         let client = ClientId(request.client);
+        let is_lease = matches!(request.body, Some(store_request::Body::Lease(_)));
         let result = self.answer(asked, client, request.body).await;
         let mut state = self.state();
         if let Some(owner) = state.clients.get_mut(&client) {
@@ -143,7 +144,10 @@ impl Store {
             state.index.revoked(client, None);
         }
         match result {
-            Ok(places) => state.answer(client, asked, &places),
+            Ok(places) => {
+                let named = if is_lease { state.index.named(client) } else { Vec::new() };
+                state.answer(client, asked, (&places, &named));
+            }
             Err(StoreError::Gone) => {
                 tracing::debug!(client = client.0, "the client went while it waited for the host store");
             }
@@ -192,7 +196,12 @@ impl Store {
         }
         let contents: Vec<(ChunkId, Hash)> = identify.chunks.iter().copied().zip(hashes).collect();
         state.index.touch(client);
-        let (places, files) = state.index.identify(client, &contents, asked).map_err(misuse)?;
+        if state.clients.get(&client).is_none_or(|owner| owner.worker != Some(asked.worker)) {
+            // Its worker died meanwhile: the next one calls the chunks by their numbers.
+            return Err(StoreError::Gone);
+        }
+        let contents = (&contents[..], identify.is_named);
+        let (places, files) = state.index.identify(client, contents, asked).map_err(misuse)?;
         self.delete_now(&state, &files);
         drop(state);
         self.wake();
@@ -226,22 +235,25 @@ impl Store {
 }
 
 impl State {
-    /// Tells a worker where chunks are.
-    fn answer(&self, client: ClientId, asked: Asked, places: &[Place]) {
+    /// Tells a worker where chunks are, and those that the client's state calls by other numbers.
+    fn answer(&self, client: ClientId, asked: Asked, (places, named): (&[Place], &[(ChunkId, Place)])) {
         let lease_lost = !self.index.is_leased(client);
+        let numbered = places.iter().map(|&Place { chunk, slot }| {
+            let references = self.index.references(client, chunk);
+            worker::Place { chunk, slot, references, name: None }
+        });
+        let named = named.iter().map(|&(name, Place { chunk, slot })| worker::Place {
+            chunk,
+            slot,
+            references: 0,
+            name: Some(name),
+        });
+        let places: Vec<_> = numbered.chain(named).collect();
         let mut parts = places.chunks(PLACES_PER_ANSWER).peekable();
         loop {
-            let part = parts.next().unwrap_or_default();
-            let places = part.iter().map(|place| worker::Place {
-                chunk: place.chunk,
-                slot: place.slot,
-                references: self.index.references(client, place.chunk),
-            });
+            let part = parts.next().unwrap_or_default().to_vec();
             let more = parts.peek().is_some();
-            self.say(
-                asked,
-                store_answer::Result::Places(Places { places: places.collect(), more, lease_lost }),
-            );
+            self.say(asked, store_answer::Result::Places(Places { places: part, more, lease_lost }));
             if !more {
                 break;
             }

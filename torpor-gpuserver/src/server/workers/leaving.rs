@@ -127,8 +127,13 @@ impl Supervisor {
             match survivors.iter().any(|&(survivor, _)| survivor == client) {
                 true => self.store.released(ClientId(client)),
                 false => {
+                    let why = served.why_lost(client, &death);
+                    if let Some(why) = why {
+                        let function = self.store.function(ClientId(client));
+                        tracing::warn!(client, %function, "client lost with its worker: {why}");
+                    }
                     self.store.forget(ClientId(client));
-                    let reason = "its GPU's worker died".to_owned();
+                    let reason = format!("its GPU's worker died: {}", why.unwrap_or("it was going anyway"));
                     self.site.words.events.tell(What::ClientFailed { client, reason });
                 }
             }

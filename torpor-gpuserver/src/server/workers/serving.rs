@@ -100,7 +100,13 @@ impl Supervisor {
                             }
                             Some(from_worker::Body::Covered(covered)) => {
                                 let state = descriptors.into_iter().next();
-                                state.into_iter().for_each(|state| self.served.covered(covered.client, state));
+                                if let Some(state) = state {
+                                    self.served.covered(covered.client, state);
+                                    // Not before: the state that is kept calls chunks as they are called.
+                                    if covered.by_numbers {
+                                        self.store.forget_names(ClientId(covered.client));
+                                    }
+                                }
                             }
                             Some(from_worker::Body::Lent(lent)) => {
                                 if let Some(peers) = self.peers() {

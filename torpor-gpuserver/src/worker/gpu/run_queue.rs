@@ -58,7 +58,7 @@ impl Turns {
             queue.line_up(link.due(self.begin.elapsed()), link.clone());
         }
         let is_next = queue.next().is_some_and(|next| next.client == link.client);
-        let taken = is_next && joins(self.limit, queue.active.len());
+        let taken = is_next && !queue.keeps_out(link) && joins(self.limit, queue.active.len());
         if taken {
             queue.waiting.retain(|waiting| waiting.link.client != link.client);
             queue.active.push(link.clone());
@@ -146,6 +146,12 @@ impl Queue {
         first.or_else(|| links.find(|link| link.gate.lets_in()))
     }
 
+    /// Whether one of those that are active and this one has the GPU to itself.
+    fn keeps_out(&self, link: &Link) -> bool {
+        let mut active = self.active.iter();
+        !self.active.is_empty() && (link.trial.is_on() || active.any(|active| active.trial.is_on()))
+    }
+
     fn wake_next(&self) {
         self.next().into_iter().for_each(Link::wake);
     }
@@ -190,6 +196,19 @@ mod tests {
         turns.give_up(3);
         assert!(take(&turns, &first));
         assert!(!turns.is_contended());
+    }
+
+    #[test]
+    fn who_is_tried_is_active_alone_until_it_has_done_again_what_it_did() {
+        let turns = Turns::new(ActiveLimit::Auto);
+        let [first, tried, other] = [1, 2, 3].map(link);
+        tried.trial.begin();
+        let take = |link| turns.take(link, |_, _| true);
+        assert!(take(&first) && !take(&tried), "another one may have work");
+        turns.give_up(1);
+        assert!(take(&tried) && !take(&other));
+        tried.trial.end();
+        assert!(take(&other) && take(&first));
     }
 
     #[test]

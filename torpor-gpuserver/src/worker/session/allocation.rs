@@ -1,6 +1,7 @@
 //! Allocation: which segments a client may have, and the physical memory behind them.
 
 use crate::driver::PhysicalMemory;
+use crate::state_file::Void;
 use crate::worker::gpu::fence::Fence;
 use crate::worker::gpu::memory::Reserved;
 use crate::worker::gpu::pinned_budget::PinnedShare;
@@ -72,7 +73,7 @@ impl Session {
         self.give_up_shared(address)?;
         let segment = self.space.free(address)?;
         let stored: Vec<u64> = segment.stored().collect();
-        self.release(&stored);
+        self.release(&stored, Void::Freed);
         drop(segment);
         self.tell_memory();
         Ok(())

@@ -13,8 +13,7 @@ use torpor_proto::error::CudaError;
 /// How long a session has been idle before it hashes: a request may be about to come.
 const IDLE: Duration = Duration::from_millis(20);
 
-/// The same for chunks that requests change: an equal of one would be of use until the next request, and to find one makes the client's
-/// state void for a moment.
+/// The same for chunks that requests change: an equal of one would be of use until the next request.
 const LONG_IDLE: Duration = Duration::from_secs(1);
 
 /// Chunks that the store is told of at once.
@@ -32,7 +31,7 @@ impl Session {
         if !self.residency.unidentified || idle < IDLE || self.residency.lease_lost {
             return Ok(false);
         }
-        // Its state holds until it has been saved anew: then the next one can be written at once.
+        // What it has is about to be saved anew.
         if self.survives() && self.can_be_covered() {
             return Ok(false);
         }
@@ -51,12 +50,10 @@ impl Session {
         });
         let next = next.take(1).collect::<Vec<_>>();
         let [place] = next[..] else {
-            let has_changed = !self.hashed.is_empty();
             self.tell_identified()?;
             self.residency.unidentified &= !is_long;
             self.residency.is_looked_through = true;
-            // Its state is void: the next one is written at once.
-            return Ok(has_changed);
+            return Ok(false);
         };
         let hash = shared.store.hash(place.slot).ok_or(CudaError::OPERATING_SYSTEM)?;
         self.hashed.push((place.chunk, hash));
@@ -72,9 +69,10 @@ impl Session {
         if hashed.is_empty() {
             return Ok(());
         }
-        // Which chunks the client refers to changes with the store's answer.
-        self.uncover();
-        let places = match self.shared.store.identify(self.link.client, &hashed, &|| self.is_interrupted()) {
+        // The server knows by which numbers its state calls those that become equal ones, so the state holds.
+        let hashed_and_named = (&hashed[..], self.survives());
+        let store = &self.shared.store;
+        let places = match store.identify(self.link.client, hashed_and_named, &|| self.is_interrupted()) {
             Ok(places) if places.len() == hashed.len() => places,
             Ok(_) => return Err(CudaError::OPERATING_SYSTEM.into()),
             Err(error) => return Err(self.store_failed(&error)),
@@ -89,7 +87,6 @@ impl Session {
                 }
             }
         }
-        self.cover_at_once();
         Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! Eviction: taking an idle client's memory off the GPU, but for arrays that cannot leave.
 
 use crate::chunk::CHUNK_BYTES;
+use crate::state_file::Void;
 use crate::worker::mailbox::Wish;
 use crate::worker::session::Session;
 use crate::worker::session::halt::Halt;
@@ -17,7 +18,7 @@ impl Session {
     pub(crate) fn settle(&mut self) -> Result<(), Halt> {
         if self.residency.writeback == Writeback::Never && !self.residency.settled {
             self.residency.settled = self.snapshot()?.is_some();
-            self.uncover();
+            self.uncover(Void::Settled);
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! Whoever goes on from the state after this worker's end needs the old one, so that is given up when the server has been told of
 //! the new one, or when the state is void. Who goes on refers to both, and gives up the one that it knows nothing of.
 
+use crate::state_file::Void;
 use crate::worker::gpu::host_store::{Content, Referred};
 use crate::worker::session::Session;
 use std::collections::HashMap;
@@ -12,7 +13,7 @@ impl Session {
     /// The client's memory has other contents now than these chunks.
     pub(super) fn supersede(&mut self, chunks: Vec<u64>) {
         if !self.survives() {
-            return self.release(&chunks);
+            return self.release(&chunks, Void::Leaving);
         }
         // What was hashed and not told yet must not be told any more.
         self.hashed.retain(|(hashed, _)| !chunks.contains(hashed));

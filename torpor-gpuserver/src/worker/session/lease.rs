@@ -36,7 +36,7 @@ impl Session {
             return Ok(());
         }
         let referred = self.shared.store.lease(self.link.client, &|| self.is_interrupted())?;
-        let places: HashMap<u64, _> = referred.iter().map(|it| (it.place.chunk, it.place)).collect();
+        let places: HashMap<u64, _> = referred.iter().map(|it| (it.name, it.place)).collect();
         for (_, segment) in self.space.segments_mut() {
             for chunk in &mut segment.chunks {
                 if let Content::Stored { place, .. } = &mut chunk.content {
@@ -46,6 +46,9 @@ impl Session {
         }
         for place in &mut self.arrays.stored {
             *place = *places.get(&place.chunk).ok_or(StoreError::Lost)?;
+        }
+        for chunk in &mut self.residency.superseded {
+            *chunk = places.get(chunk).map_or(*chunk, |place| place.chunk);
         }
         self.residency.lease_lost = false;
         self.give_up_unknown(&referred);

@@ -78,6 +78,9 @@ pub(crate) fn start(shared: &Arc<Shared>, attach: Attach, descriptors: Vec<Owned
     check(&attach, arena)?;
     let client = attach.client;
     let link = shared.enlist(client, &attach.function, arena)?;
+    if attach.is_tried {
+        link.trial.begin();
+    }
     attach.home.into_iter().for_each(|home| link.gate.begin_shut(home));
     let (theirs, shared_there) = (link.clone(), shared.clone());
     let run = move || {

@@ -41,6 +41,7 @@ mod waiting;
 pub(crate) mod watchdog;
 mod wishes;
 
+use crate::state_file::Void;
 use crate::worker::gpu::Shared;
 use crate::worker::mailbox::Link;
 use crate::worker::memory::address_space::AddressSpace;
@@ -157,7 +158,7 @@ impl Session {
                     && !error.is_sticky()
                 {
                     // The client hears of it once.
-                    self.uncover();
+                    self.uncover(Void::Error);
                     channel.defer(error);
                 }
                 (name, result)
@@ -175,7 +176,7 @@ impl Session {
                     Err(error) if error.is_sticky() => Err(error),
                     Err(error) => {
                         if error != CudaError::NOT_READY {
-                            self.uncover();
+                            self.uncover(Void::Error);
                         }
                         self.cover.answer(channel, ticket.0, || slot.complete(Err(error), &[], &[]));
                         Err(error)

@@ -7,6 +7,7 @@
 //! to have room for it.
 
 use crate::chunk::CHUNK_BYTES;
+use crate::state_file::Void;
 use crate::worker::gpu::digest::ChunkDigest;
 use crate::worker::gpu::host_store::{Content, Room, StoreError};
 use crate::worker::session::Session;
@@ -59,8 +60,10 @@ impl Session {
             let mut released = Vec::new();
             zero.into_iter().for_each(|address| self.set_content(address, Content::Zero, &mut released));
             self.supersede(released);
-            for piece in changed.chunks(COPIED) {
-                if self.is_disturbed() || !self.save_beside(piece)? {
+            for (at, piece) in changed.chunks(COPIED).enumerate() {
+                // What was digested of a client that would be lost leads to something, or one that is asked often would never be saved.
+                let goes_on = at == 0 && self.is_in_danger();
+                if (!goes_on && self.is_disturbed()) || !self.save_beside(piece)? {
                     return Ok(false);
                 }
                 saved.copied_back_bytes += piece.len() as u64 * CHUNK_BYTES;
@@ -77,7 +80,7 @@ impl Session {
         let mut reserved = self.reserve_places(changed.len(), Room::Spare);
         if matches!(reserved, Err(StoreError::Refused(_))) && !self.residency.superseded.is_empty() {
             // There is no room for two generations.
-            self.uncover();
+            self.uncover(Void::NoRoom);
             reserved = self.reserve_places(changed.len(), Room::Spare);
         }
         let places = match reserved {
@@ -100,7 +103,8 @@ impl Session {
     /// Whether anybody has something to do that this would hold up.
     pub(crate) fn is_disturbed(&self) -> bool {
         let has_commands = self.link.channel.get().is_none_or(|channel| !channel.ring().is_drained());
-        let others_work = || !self.cover.is_overdue() && self.shared.working() > 0;
+        let can_wait = || !self.is_in_danger() && !self.cover.is_overdue();
+        let others_work = || can_wait() && self.shared.working() > 0;
         has_commands || self.link.has_wishes() || others_work()
     }
 }

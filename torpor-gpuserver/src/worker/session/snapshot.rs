@@ -9,6 +9,7 @@
 
 use crate::chunk::CHUNK_BYTES;
 use crate::driver::Place;
+use crate::state_file::Void;
 use crate::worker::gpu::digest::{ChunkDigest, DigestBuffer};
 use crate::worker::gpu::host_store::Content;
 use crate::worker::gpu::host_store::{self, Room, StoreError};
@@ -80,10 +81,10 @@ impl Session {
                 self.set_content(address, content, &mut released);
             }
         }
-        self.release(&released);
+        self.release(&released, Void::Leaving);
         if !changed.is_empty() {
             // Others' chunks may go to files for it, so there is one generation alone.
-            self.uncover();
+            self.uncover(Void::Leaving);
         }
         let places = match self.reserve_places(changed.len(), Room::Made) {
             Ok(places) => places,
@@ -223,11 +224,11 @@ impl Session {
     }
 
     /// The client does not refer to these chunks any more.
-    pub(crate) fn release(&mut self, chunks: &[u64]) {
+    pub(crate) fn release(&mut self, chunks: &[u64], why: Void) {
         if chunks.is_empty() {
             return;
         }
-        self.uncover();
+        self.uncover(why);
         // What was hashed and not told yet must not be told any more.
         self.hashed.retain(|(hashed, _)| !chunks.contains(hashed));
         self.shared.store.release(self.link.client, chunks);
@@ -264,7 +265,7 @@ impl Session {
         if copied.is_err() {
             // Whoever gets the places next must not find copies under way to them.
             self.wait_for_setup()?;
-            self.release(&places.iter().map(|place| place.chunk).collect::<Vec<_>>());
+            self.release(&places.iter().map(|place| place.chunk).collect::<Vec<_>>(), Void::Unsaved);
             self.end_reservation();
         }
         copied

@@ -1,6 +1,7 @@
 //! Giving a client variables of its own, and keeping their two places equal (`objects::variables`).
 
 use crate::driver::Place;
+use crate::state_file::Void;
 use crate::worker::gpu::images::{Image, Instance};
 use crate::worker::objects::pending::{Kept, Pending};
 use crate::worker::objects::variables::{Own, Placed};
@@ -34,7 +35,7 @@ impl Session {
                         Ok(Ok((blocks, instance))) => {
                             if blocks.1.is_some() {
                                 // Its kernels reach memory that the program writes from now on.
-                                self.uncover();
+                                self.uncover(Void::Managed);
                             }
                             return Ok(Own::Placed(Box::new(Placed::new(blocks, layout, instance))));
                         }

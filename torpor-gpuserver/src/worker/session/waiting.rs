@@ -1,5 +1,6 @@
 //! What a session does about work on the GPU that is not done: it never blocks, but looks between commands, or until it is.
 
+use crate::state_file::Void;
 use crate::worker::gpu::fence::Fence;
 use crate::worker::objects::pending::{Kept, Pending};
 use crate::worker::session::Session;
@@ -28,7 +29,7 @@ impl Session {
         if self.pending.has_answers() {
             self.read_text_if_due()?;
             if self.pending.has_errors() {
-                self.uncover();
+                self.uncover(Void::Error);
             }
             let channel = self.link.channel.get().expect("set when the session was opened");
             self.pending.give_answers(channel, |slot, answer| self.cover.answer(channel, slot, answer));

@@ -20,6 +20,7 @@ mod lease;
 #[cfg(test)]
 mod model;
 mod moves;
+mod names;
 mod record;
 mod shared_memory;
 #[cfg(test)]
@@ -129,9 +130,18 @@ impl Lease {
 #[derive(Debug)]
 struct Client {
     chunks: BTreeSet<ChunkId>,
+    /// What else its state may call chunks, see `names.rs`.
+    names: BTreeMap<ChunkId, ChunkId>,
     lease: Lease,
     /// Greater for clients that used the store later.
     last_used: u64,
+}
+
+impl Client {
+    /// One that refers to nothing.
+    fn new(lease: Lease, last_used: u64) -> Self {
+        Self { chunks: BTreeSet::new(), names: BTreeMap::new(), lease, last_used }
+    }
 }
 
 /// The bookkeeping of the host store.
@@ -196,8 +206,7 @@ impl Index {
 
     /// There is another client. It refers to nothing yet.
     pub fn admit(&mut self, client: ClientId) {
-        let newcomer = || Client { chunks: BTreeSet::new(), lease: Lease::None, last_used: 0 };
-        self.clients.entry(client).or_insert_with(newcomer);
+        self.clients.entry(client).or_insert_with(|| Client::new(Lease::None, 0));
     }
 
     /// A client is gone: what nobody else refers to is free. Returns the chunks whose files are to be deleted.
@@ -253,7 +262,7 @@ impl Index {
             return (files, Err(Misuse::UnknownClient));
         }
         for &chunk in chunks {
-            if !self.unrefer(client, chunk, false, &mut files) {
+            if !self.unrefer(client, self.called(client, chunk), false, &mut files) {
                 result = result.and(Err(Misuse::NotReferred(chunk)));
             }
         }

@@ -14,6 +14,8 @@ enum Step {
     Reserve(u64, usize),
     Identify(u64, Vec<(usize, u8)>),
     Release(u64, Vec<usize>),
+    ReleaseNamed(u64, usize),
+    ForgetNames(u64),
     Share(u64, u64, usize),
     Touch(u64),
     Revoke,
@@ -40,6 +42,8 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(client, contents)| Step::Identify(client, contents)),
         3 => (client.clone(), prop::collection::vec(at.clone(), 0..3))
             .prop_map(|(client, chunks)| Step::Release(client, chunks)),
+        2 => (client.clone(), at.clone()).prop_map(|(client, at)| Step::ReleaseNamed(client, at)),
+        1 => client.clone().prop_map(Step::ForgetNames),
         3 => (client.clone(), client.clone(), at.clone())
             .prop_map(|(client, other, chunk)| Step::Share(client, other, chunk)),
         1 => client.clone().prop_map(Step::Touch),
@@ -60,6 +64,8 @@ fn step() -> impl Strategy<Value = Step> {
 struct Model {
     /// What each client's references are worth: count and content, by chunk.
     clients: BTreeMap<u64, BTreeMap<ChunkId, u32>>,
+    /// What each client's state may call its chunks, with the content.
+    names: BTreeMap<u64, BTreeMap<ChunkId, (ChunkId, u8)>>,
     contents: HashMap<ChunkId, u8>,
     slots: HashMap<u32, u8>,
     files: HashMap<ChunkId, u8>,
@@ -99,6 +105,7 @@ impl Model {
             }
             Step::Forget(client) => {
                 self.clients.remove(&client);
+                self.names.remove(&client);
                 let files = index.forget(ClientId(client));
                 self.delete(files);
             }
@@ -117,18 +124,16 @@ impl Model {
             Step::Identify(client, contents) => self.identify(index, client, &contents),
             Step::Release(client, at) => {
                 let chunks: Vec<_> = at.into_iter().filter_map(|at| self.pick(client, at)).collect();
-                let (files, result) = index.release(ClientId(client), &chunks);
-                let mut all_there = self.clients.contains_key(&client);
-                for chunk in chunks {
-                    let its = self.clients.get_mut(&client).unwrap();
-                    match its.get_mut(&chunk) {
-                        Some(1) => drop(its.remove(&chunk)),
-                        Some(count) => *count -= 1,
-                        None => all_there = false,
-                    }
-                }
-                assert_eq!(result.is_ok(), all_there);
-                self.delete(files);
+                self.release(index, client, &chunks, &chunks);
+            }
+            Step::ReleaseNamed(client, at) => {
+                let named = self.names.get(&client).and_then(|its| its.iter().nth(at));
+                let Some((&name, &(chunk, _))) = named else { return };
+                self.release(index, client, &[name], &[chunk]);
+            }
+            Step::ForgetNames(client) => {
+                self.names.remove(&client);
+                index.forget_names(ClientId(client));
             }
             Step::Share(client, other, at) => {
                 let Some(chunk) = self.pick(client, at) else { return };
@@ -148,6 +153,14 @@ impl Model {
                 assert_eq!(ids(&places), self.clients[&client].keys().copied().collect::<Vec<_>>());
                 for place in places {
                     assert_eq!(self.slots[&place.slot], self.contents[&place.chunk]);
+                }
+                for (name, place) in index.named(ClientId(client)) {
+                    let (chunk, of) = self.names[&client][&name];
+                    assert_eq!(
+                        (place.chunk, self.slots[&place.slot]),
+                        (chunk, of),
+                        "the content under that name"
+                    );
                 }
             }
             Step::BeginSpills(most) => self.spilling.extend(index.begin_spills(most)),
@@ -189,6 +202,22 @@ impl Model {
         }
     }
 
+    /// The client gives up these chunks, which it calls by these names.
+    fn release(&mut self, index: &mut Index, client: u64, names: &[ChunkId], chunks: &[ChunkId]) {
+        let (files, result) = index.release(ClientId(client), names);
+        let mut all_there = self.clients.contains_key(&client);
+        for chunk in chunks {
+            let its = self.clients.get_mut(&client).unwrap();
+            match its.get_mut(chunk) {
+                Some(1) => drop(its.remove(chunk)),
+                Some(count) => *count -= 1,
+                None => all_there = false,
+            }
+        }
+        assert_eq!(result.is_ok(), all_there);
+        self.delete(files);
+    }
+
     /// The client writes what it says that it wrote, if it may write still.
     fn identify(&mut self, index: &mut Index, client: u64, contents: &[(usize, u8)]) {
         let mut named = BTreeMap::new();
@@ -212,6 +241,8 @@ impl Model {
             if place.chunk != chunk {
                 let count = its.remove(&chunk).unwrap();
                 *its.entry(place.chunk).or_insert(0) += count;
+                index.rename(ClientId(client), [(chunk, place.chunk)]);
+                self.names.entry(client).or_default().insert(chunk, (place.chunk, of));
             }
             assert_eq!((self.contents[&place.chunk], self.slots[&place.slot]), (of, of));
         }

@@ -47,6 +47,7 @@ impl Index {
                 lease: lease.into(),
                 writing,
                 last_used: its.last_used,
+                names: its.names.iter().map(|(&name, &chunk)| keeper::Name { name, chunk }).collect(),
                 ..keeper::StoreClient::default()
             }
         });
@@ -74,7 +75,8 @@ impl Index {
                 keeper::Lease::Revoking => Lease::Revoking,
                 keeper::Lease::Writing => Lease::Writing(its.writing),
             };
-            let client = Client { chunks: BTreeSet::new(), lease, last_used: its.last_used };
+            let mut client = Client::new(lease, its.last_used);
+            client.names.extend(its.names.iter().map(|its| (its.name, its.chunk)));
             index.clients.insert(ClientId(its.client), client);
         }
         for its in &record.chunks {

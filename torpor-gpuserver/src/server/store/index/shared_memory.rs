@@ -12,7 +12,8 @@ impl Index {
     /// all the same.
     pub fn share(&mut self, client: ClientId, others: &[ClientId], chunks: &[ChunkId]) -> Result<(), Misuse> {
         let mut result = Ok(());
-        for &id in chunks {
+        for &name in chunks {
+            let id = self.called(client, name);
             let its = self.chunks.get_mut(&id).filter(|chunk| chunk.referrers.contains_key(&client));
             let Some(chunk) = its else {
                 result = result.and(Err(Misuse::NotReferred(id)));
@@ -33,6 +34,9 @@ impl Index {
                     }
                     *chunk.referrers.entry(*other).or_default() += 1;
                     their.chunks.insert(id);
+                    if name != id {
+                        their.names.insert(name, id);
+                    }
                 }
             }
         }

@@ -55,6 +55,28 @@ fn equal_contents_are_one_chunk_until_nobody_refers_to_it() {
 }
 
 #[test]
+fn a_client_may_call_a_chunk_by_the_number_that_it_had_before_it_became_an_equal_one() {
+    let mut index = index(1, &[A, B]);
+    let equal = make(&mut index, A, 7);
+    let own = index.reserve(B, 1).unwrap().unwrap()[0];
+    assert_eq!(index.identify(B, &[(own.chunk, content(7))]).unwrap().0, [equal]);
+    index.rename(B, [(own.chunk, equal.chunk)]);
+    assert_eq!(index.named(B), [(own.chunk, equal)]);
+    assert_eq!(index.share(B, &[ClientId(9), A], &[own.chunk]), Ok(()));
+    assert_eq!((index.references(A, equal.chunk), index.named(A)), (2, index.named(B)));
+    assert_eq!(index.release(B, &[own.chunk]), (vec![], Ok(())));
+    assert_eq!(index.references(B, equal.chunk), 0);
+    assert!(index.named(B).is_empty(), "it refers to nothing of that name");
+    assert_eq!(index.release(A, &[own.chunk, equal.chunk]), (vec![], Ok(())));
+    assert_eq!(index.free_slots(), 4);
+    index.rename(A, [(1, 2), (2, 2)]);
+    assert!(index.has_names(A));
+    index.forget_names(A);
+    assert!(!index.has_names(A));
+    assert_eq!(index.contradictions(), Vec::<String>::new());
+}
+
+#[test]
 fn only_what_no_leaseholder_refers_to_is_spilled_and_the_longest_unused_first() {
     let mut index = index(2, &[A, B, ClientId(3)]);
     let shared = make(&mut index, A, 1);

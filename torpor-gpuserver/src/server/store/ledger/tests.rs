@@ -29,7 +29,9 @@ enum Step {
         client: u64,
         which: usize,
         content: u8,
+        is_named: bool,
     },
+    ForgetNames(u64),
     Lease {
         client: u64,
         granted: bool,
@@ -68,11 +70,10 @@ fn step() -> impl Strategy<Value = Step> {
             other,
             which
         }),
-        (client.clone(), 0..9_usize, 0..4_u8).prop_map(|(client, which, content)| Step::Identify {
-            client,
-            which,
-            content
+        (client.clone(), 0..9_usize, 0..4_u8, flag).prop_map(|(client, which, content, is_named)| {
+            Step::Identify { client, which, content, is_named }
         }),
+        client.clone().prop_map(Step::ForgetNames),
         (client.clone(), flag).prop_map(|(client, granted)| Step::Lease { client, granted }),
         flag.prop_map(|answered| Step::Revoke { answered }),
         (1..4_usize, flag, flag).prop_map(|(most, written, ended)| Step::Spill { most, written, ended }),
@@ -124,10 +125,11 @@ proptest! {
                     let chunks: Vec<_> = chunk(&ledger, which).into_iter().collect();
                     let _ = ledger.share(ClientId(client), &[ClientId(other)], &chunks, asked);
                 }
-                Step::Identify { client, which, content } => {
+                Step::ForgetNames(client) => ledger.forget_names(ClientId(client)),
+                Step::Identify { client, which, content, is_named } => {
                     let contents: Vec<_> =
                         chunk(&ledger, which).map(|chunk| (chunk, [content; 32])).into_iter().collect();
-                    let _ = ledger.identify(ClientId(client), &contents, asked);
+                    let _ = ledger.identify(ClientId(client), (&contents, is_named), asked);
                 }
                 Step::Lease { client, granted } => {
                     let _ = ledger.want_lease(ClientId(client));

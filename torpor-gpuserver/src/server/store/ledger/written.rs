@@ -114,8 +114,9 @@ impl Ledger {
                 }
                 let contents: Vec<_> = its.chunks.iter().copied().zip(hashes.iter().copied()).collect();
                 let asked = its.asked.unwrap_or_default().into();
-                self.identify(ClientId(its.client), &contents, asked).ok()?;
+                self.identify(ClientId(its.client), (&contents, its.is_named), asked).ok()?;
             }
+            deed::Deed::ForgetNames(client) => self.forget_names(ClientId(client)),
             deed::Deed::WantLease(client) => self.want_lease(ClientId(client)).ok()?,
             deed::Deed::DropWish(client) => self.drop_wish(ClientId(client)),
             deed::Deed::Grant(client) => drop(self.grant(ClientId(client)).ok()??),

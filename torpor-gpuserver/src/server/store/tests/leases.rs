@@ -65,7 +65,7 @@ async fn who_waits_for_room_needs_none_for_what_another_one_has_brought_meanwhil
     }
     // All that it lacks has room now, and nobody else has any to give.
     let (chunks, hashes) = (vec![theirs[0].chunk], vec![hash(1).to_vec()]);
-    let same = worker.post(2, store_request::Body::Identify(Identify { chunks, hashes }));
+    let same = worker.post(2, store_request::Body::Identify(Identify { chunks, hashes, is_named: false }));
     let mut answers = HashMap::new();
     while !answers.contains_key(&same) {
         answers.extend(worker.obey().await.map(|answer| (answer.request, answer.result)));

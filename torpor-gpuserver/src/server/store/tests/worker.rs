@@ -138,7 +138,8 @@ impl Worker {
         contents: &[(ChunkId, Hash)],
     ) -> Result<Vec<Place>, String> {
         let (chunks, hashes) = contents.iter().map(|(chunk, hash)| (chunk, hash.to_vec())).unzip();
-        let request = self.post(client, store_request::Body::Identify(Identify { chunks, hashes }));
+        let identify = Identify { chunks, hashes, is_named: false };
+        let request = self.post(client, store_request::Body::Identify(identify));
         self.await_answer(request).await
     }
 

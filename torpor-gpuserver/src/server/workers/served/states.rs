@@ -1,7 +1,7 @@
 //! What clients were when they were idle last, or when they came: from that another worker can go on.
 
 use crate::server::keeper::{Keeper, numbered};
-use crate::state_file;
+use crate::state_file::{self, Void};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -53,6 +53,15 @@ impl States {
     /// What a client is still.
     pub(super) fn that_holds(&self, client: u64) -> Option<&Arc<OwnedFd>> {
         self.states.get(&client).filter(|state| state_file::holds(state))
+    }
+
+    /// Why nothing is left of what a client was; `None` if something is.
+    pub(super) fn why_void(&self, client: u64) -> Option<&'static str> {
+        match self.states.get(&client) {
+            None => Some("it had not been saved since it came"),
+            Some(state) if state_file::holds(state) => None,
+            Some(state) => Some(state_file::void(state).map_or("its state could not be read", Void::because)),
+        }
     }
 
     /// What was known of a client, whether it holds or not; it is known no longer.

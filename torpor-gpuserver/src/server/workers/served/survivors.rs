@@ -1,6 +1,7 @@
 //! Who goes on at the next worker when this one is gone.
 
 use super::Served;
+use crate::server::workers::order::Death;
 use crate::state_file;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -16,6 +17,17 @@ impl Served {
             Some((client, self.states.that_holds(client).filter(|_| survives)?.clone()))
         };
         self.channels.iter().filter_map(survivor).collect()
+    }
+
+    /// Why a client is lost with this worker, which died like that; `None` if it goes anyway.
+    #[must_use]
+    pub fn why_lost(&self, client: u64, death: &Death) -> Option<&'static str> {
+        if self.detaching.contains_key(&client) {
+            return None;
+        }
+        let is_culprit = death.culprit == Some(client);
+        let told = if is_culprit { "its kernels ended the worker" } else { "it had been told of an error" };
+        Some(self.states.why_void(client).filter(|_| !is_culprit).unwrap_or(told))
     }
 
     /// Survivors that have done nothing since they became what they are: they are nobody's here from now on.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::server::workers::order::ClientMemory;
-use crate::state_file::{self, Pledge};
+use crate::state_file::{self, Pledge, Void};
 use torpor_proto::control::migration::Checkpoint;
 use torpor_proto::control::worker::{
     Attach, Attached, ClientFault, ClientUsage, Detached, DeviceFault, NotReleased as NotReleasedMessage,
@@ -140,7 +140,7 @@ fn only_who_has_done_nothing_since_goes_on_before_the_process_is_gone() {
     });
     let [_idle, in_request, void] = states.map(|state| Pledge::of(&state).unwrap());
     in_request.outgrow();
-    void.make_void();
+    void.make_void(Void::Freed);
     let clients =
         |some: Vec<(u64, Arc<OwnedFd>)>| some.into_iter().map(|(client, _)| client).collect::<Vec<_>>();
     assert_eq!(clients(served.take_quiet()), [1]);

@@ -36,6 +36,8 @@ pub(crate) struct Referred {
     pub(crate) place: Place,
     /// How often the client refers to it.
     pub(crate) count: u32,
+    /// What the client's state may call it: the chunk's number, or that of one which was equal to it.
+    pub(crate) name: u64,
 }
 
 /// Where room for new chunks may come from.
@@ -113,20 +115,21 @@ impl Store {
     }
 
     /// Says what chunks contain, by number and BLAKE3. Returns for each where an equal chunk is, which is the same or one
-    /// that the client refers to from now on instead. What is identified is never written again.
+    /// that the client refers to from now on instead. What is identified is never written again. `is_named`: the server has a state
+    /// that may call them by these numbers.
     ///
     /// # Errors
     /// [`StoreError`]; the first ones may have been identified then.
     pub(crate) fn identify(
         &self,
         client: u64,
-        chunks: &[(u64, Hash)],
+        (chunks, is_named): (&[(u64, Hash)], bool),
         interrupted: &dyn Fn() -> bool,
     ) -> Result<Vec<Place>, StoreError> {
         let mut places = Vec::with_capacity(chunks.len());
         for part in chunks.chunks(CHUNKS_PER_MESSAGE) {
             let (chunks, hashes) = part.iter().map(|&(chunk, hash)| (chunk, hash.to_vec())).unzip();
-            let body = store_request::Body::Identify(Identify { chunks, hashes });
+            let body = store_request::Body::Identify(Identify { chunks, hashes, is_named });
             let (answer, _) = self.ask(client, body, interrupted)?;
             if answer.len() != part.len() {
                 return Err(StoreError::Lost);
@@ -136,7 +139,8 @@ impl Store {
         Ok(places)
     }
 
-    /// Takes a lease again. Returns where all of the client's chunks are, each once, in the order of their numbers.
+    /// Takes a lease again. Returns where all of the client's chunks are, each once, in the order of their numbers, and then what its
+    /// state may call by others, of which nothing is counted.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -93,14 +93,15 @@ impl Questions {
         match answer.result {
             Some(store_answer::Result::Places(Places { places, more, lease_lost })) => {
                 waiting.lease_lost = lease_lost;
-                for worker::Place { chunk, slot, references: count } in places {
+                for worker::Place { chunk, slot, references: count, name } in places {
                     if !is_here(slot) {
                         tracing::error!(
                             "the node server names slot {slot} of the host store, which is not here"
                         );
                         waiting.done = Some(Err(StoreError::Lost));
                     }
-                    waiting.referred.push(Referred { place: Place { chunk, slot }, count });
+                    let name = name.unwrap_or(chunk);
+                    waiting.referred.push(Referred { place: Place { chunk, slot }, count, name });
                 }
                 if !more && waiting.done.is_none() {
                     waiting.done = Some(Ok(()));

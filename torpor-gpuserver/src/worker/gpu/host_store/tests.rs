@@ -34,7 +34,7 @@ fn request(server: &OwnedFd) -> StoreRequest {
 fn places(request: u64, slots: &[u32], more: bool) -> StoreAnswer {
     let places = slots
         .iter()
-        .map(|&slot| worker::Place { chunk: u64::from(slot) + 100, slot, references: 1 })
+        .map(|&slot| worker::Place { chunk: u64::from(slot) + 100, slot, references: 1, name: None })
         .collect();
     StoreAnswer {
         request,
@@ -130,7 +130,7 @@ fn many_chunks_are_told_in_several_messages() {
     assert_eq!(told, many);
     let contents: Vec<_> = many.iter().map(|&chunk| (chunk, [7; 32])).collect();
     std::thread::scope(|scope| {
-        let asking = scope.spawn(|| store.identify(3, &contents, &|| false));
+        let asking = scope.spawn(|| store.identify(3, (&contents, false), &|| false));
         for count in [CHUNKS_PER_MESSAGE, 1] {
             let request = request(&server);
             let Some(store_request::Body::Identify(identify)) = request.body else { panic!() };

@@ -3,6 +3,7 @@
 
 use crate::chunk::CHUNK_BYTES;
 use crate::driver::{Box3d, End, Pitched, Place as Side};
+use crate::state_file::Void;
 use crate::worker::gpu::host_store::{Place, Room, StoreError};
 use crate::worker::objects::array::{ClientArray, Here};
 use crate::worker::objects::array_layout::{Piece, pieces};
@@ -53,8 +54,8 @@ impl Session {
         }
         if room == Room::Made {
             // Nobody needs more room than its memory has, so there is one generation alone.
-            self.forget_stored();
-            self.uncover();
+            self.forget_stored(Void::Leaving);
+            self.uncover(Void::Leaving);
         }
         let places = match self.reserve_for_arrays(end.div_ceil(CHUNK_BYTES) as usize, room) {
             Ok(places) => places,
@@ -87,10 +88,10 @@ impl Session {
     }
 
     /// What is stored is given up: what is on the GPU is all that there is.
-    pub(super) fn forget_stored(&mut self) {
+    pub(super) fn forget_stored(&mut self, why: Void) {
         let stored = std::mem::take(&mut self.arrays.stored);
         self.arrays.all().iter().for_each(|(_, array)| array.start.set(None));
-        self.release(&chunks(&stored));
+        self.release(&chunks(&stored), why);
     }
 
     fn reserve_for_arrays(&mut self, count: usize, room: Room) -> Result<Vec<Place>, StoreError> {
@@ -100,7 +101,7 @@ impl Session {
             && !self.residency.superseded.is_empty()
         {
             // There is no room for two generations.
-            self.uncover();
+            self.uncover(Void::NoRoom);
             return self.reserve_places(count, room);
         }
         reserved

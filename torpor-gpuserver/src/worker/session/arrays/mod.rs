@@ -5,6 +5,7 @@ mod coming;
 mod leaving;
 
 use crate::driver::{Array, Box3d, End, Pitched, Place};
+use crate::state_file::Void;
 use crate::worker::gpu::memory::taken::{TakenBytes, ZERO_BYTES};
 use crate::worker::objects::array::{ClientArray, ClientObject, Here, MOST_ARRAYS, MOST_OBJECTS, Recipe};
 use crate::worker::objects::array_shape::{ArrayShape, Extent};
@@ -63,7 +64,7 @@ impl Session {
     /// An array or object is gone: so is what is stored, with the last array.
     pub(crate) fn note_destroyed(&mut self) {
         if self.arrays.all().is_empty() {
-            self.forget_stored();
+            self.forget_stored(Void::Arrays);
             self.arrays.have_changed = false;
         }
         self.note_arrays();

@@ -5,7 +5,7 @@
 //! again by the next worker (`replay`). What cannot be done again makes the state void first, and so does whatever else changes which
 //! chunks of the host store the client refers to.
 
-use crate::state_file::{self, Pledge};
+use crate::state_file::{self, Pledge, Void};
 use crate::worker::session::Session;
 use crate::worker::session::halt::Halt;
 use std::io;
@@ -23,6 +23,12 @@ const MOST_BYTES: u64 = 16 << 20;
 
 /// Saving memory, and writing states, take at most this part of a session's time each.
 const PART: u32 = 20;
+
+/// Between two looks of a client that would be lost now.
+const URGENT_NAP: Duration = Duration::from_millis(10);
+
+/// The same of saving memory, for a client that would be lost now.
+const URGENT_PART: u32 = 4;
 
 /// How long the server's state may be behind the client: then its memory is saved beside the work of others, which until then keeps it from
 /// that. The copies are the bus's, and cost them little.
@@ -101,6 +107,16 @@ impl Session {
         self.link.survives.load(Ordering::Relaxed) && !is_told
     }
 
+    /// Whether the client would be lost now and need not be: that is mended as soon as it is idle, and nobody's turn is in its way.
+    pub(crate) fn is_in_danger(&self) -> bool {
+        !self.link.survives.load(Ordering::Relaxed) && self.can_be_covered()
+    }
+
+    /// How long it keeps its turn, which may last so long otherwise: it is saved without it.
+    pub(crate) fn linger_until_saved(&self, linger: Duration) -> Duration {
+        if self.is_in_danger() { linger.min(IDLE) } else { linger }
+    }
+
     /// The client is about to do something that can be done again. By one load and a branch, if it is not covered.
     #[inline]
     pub(crate) fn outgrow_cover(&mut self) {
@@ -113,19 +129,26 @@ impl Session {
             self.link.usage.covered.store(false, Ordering::Relaxed);
             if !self.shared.tuning.cover {
                 // Nobody wants it to survive more than its move.
-                self.uncover();
+                self.uncover(Void::Unwanted);
             }
         }
     }
 
-    /// The client is about to become what its state does not lead to.
-    pub(crate) fn uncover(&mut self) {
+    /// The client is about to become what its state does not lead to, and why.
+    pub(crate) fn uncover(&mut self, why: Void) {
         self.outgrow_cover();
         if self.link.survives.load(Ordering::Relaxed) {
             if let Some(pledge) = &self.cover.pledge {
-                pledge.make_void();
+                pledge.make_void(why);
             }
+            tracing::debug!(
+                client = self.link.client,
+                "would not survive this worker now: {}",
+                why.because()
+            );
             self.link.survives.store(false, Ordering::Relaxed);
+            // Until it is saved and has another state it would be lost.
+            (self.cover.next, self.cover.next_save) = (None, None);
             self.give_up_superseded();
         }
     }
@@ -152,7 +175,9 @@ impl Session {
                 return Err(io::ErrorKind::FileTooLarge.into());
             }
             self.keep_cover(Pledge::of(&file)?);
-            self.shared.server.tell_covered(self.link.client, &file);
+            // Else it goes on calling chunks as the state does that it came as.
+            let by_numbers = !self.residency.came_as_state;
+            self.shared.server.tell_covered(self.link.client, &file, by_numbers);
             self.give_up_superseded();
             Ok(())
         });
@@ -171,11 +196,6 @@ impl Session {
         Ok(())
     }
 
-    /// A client that was covered need not wait until it is again.
-    pub(crate) fn cover_at_once(&mut self) {
-        self.cover.next = None;
-    }
-
     /// Whether all of its memory is in the host store, where it is brought if it is time for that.
     fn is_saved(&mut self) -> Result<bool, Halt> {
         let is_saved = self.space.resident_bytes() == 0 || !self.residency.has_changed;
@@ -187,7 +207,11 @@ impl Session {
             return Ok(false);
         }
         let saved = self.save_ahead();
-        self.cover.next_save = Some(Instant::now() + began.elapsed() * PART);
+        // Who was disturbed by its own next command tries again behind it.
+        let is_urgent = self.is_in_danger();
+        let part = if is_urgent { URGENT_PART } else { PART };
+        let tries_again = is_urgent && self.is_disturbed();
+        self.cover.next_save = (!tries_again).then(|| Instant::now() + began.elapsed() * part);
         saved
     }
 
@@ -198,17 +222,23 @@ impl Session {
         self.link.survives.store(true, Ordering::Relaxed);
     }
 
-    /// Tells people that the client is covered, once none of its chunks may turn out to be another client's as well: that makes the
-    /// state void for a moment.
+    /// Tells people whether the client is covered.
     pub(crate) fn tell_cover(&self) {
-        let residency = &self.residency;
-        let is_final = residency.lease_lost || !residency.unidentified || residency.is_looked_through;
-        self.link.usage.covered.store(self.is_covered() && is_final, Ordering::Relaxed);
+        self.link.usage.covered.store(self.is_covered(), Ordering::Relaxed);
     }
 
     /// How long an idle session may sleep that is to be covered soon.
     pub(crate) fn nap_until_covered(&self, idle: Duration, nap: Duration) -> Duration {
-        if self.can_be_covered() && idle < IDLE { nap.min(IDLE - idle) } else { nap }
+        match idle.checked_sub(IDLE) {
+            None if self.can_be_covered() => nap.min(IDLE - idle),
+            Some(_) if self.is_in_danger() => nap.min(self.until_next_try().max(URGENT_NAP)),
+            _ => nap,
+        }
+    }
+
+    fn until_next_try(&self) -> Duration {
+        let next = self.cover.next.max(self.cover.next_save);
+        next.map_or(Duration::ZERO, |next| next.saturating_duration_since(Instant::now()))
     }
 
     /// Whether it is not covered and will be, once it is saved.

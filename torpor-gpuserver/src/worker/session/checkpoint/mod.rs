@@ -21,7 +21,7 @@ mod shared_memory;
 
 pub(crate) use cover::Cover;
 
-use crate::state_file::{self, Pledge};
+use crate::state_file::{self, Pledge, Void};
 use crate::worker::gpu::context_limits::ContextLimits;
 use crate::worker::mailbox::{LinkUsage, Wish};
 use crate::worker::memory::address_space::AddressSpace;
@@ -109,7 +109,7 @@ impl Session {
         self.tell_memory();
         if self.residency.shares {
             // Others may have what it has from now on.
-            self.uncover();
+            self.uncover(Void::Shares);
         }
         Ok(command)
     }

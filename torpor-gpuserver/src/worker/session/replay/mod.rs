@@ -13,7 +13,7 @@ use crate::worker::session::{Session, Stop};
 use replayable::{Client, How, Reach, Step, Unrepeatable, plan};
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
-use torpor_proto::command::{Dispatched, dispatch};
+use torpor_proto::command::{Command as _, Copy, CopyStrided, Dispatched, decode, dispatch};
 use torpor_proto::control::migration::{Checkpoint, Chunk, Graph};
 use torpor_proto::error::CudaError;
 use torpor_proto::ring::{Record, Taken, taken_since};
@@ -71,6 +71,7 @@ impl Session {
         if has_objects
             || state.images.iter().any(|image| image.managed_variables.is_some())
             || state.segments.iter().flat_map(|segment| &segment.chunks).any(leads_to_host)
+            || log.iter().any(|taken| self.copies_what_leads_to_host(&taken.record))
         {
             return Err(Unrepeatable::ReachesHost);
         }
@@ -99,6 +100,22 @@ impl Session {
         }
     }
 
+    /// Whether it copies something to the GPU by which kernels may be led to the client's host range, as by what is saved.
+    fn copies_what_leads_to_host(&self, record: &Record) -> bool {
+        let (source, bytes) = match record.header().opcode {
+            Copy::OPCODE => decode::<Copy>(record).map_or((0, 0), |(it, _)| (it.source, it.bytes)),
+            CopyStrided::OPCODE => decode::<CopyStrided>(record).map_or((0, 0), |(it, _)| {
+                let rows = it.source_height.max(it.height).saturating_mul(it.depth);
+                (it.source, it.source_pitch.max(it.width_bytes).saturating_mul(rows))
+            }),
+            _ => return false,
+        };
+        let host = &self.space.host;
+        let end = host.range().address + host.range().bytes;
+        let bytes = bytes.min(end.saturating_sub(source));
+        host.words(source, bytes).is_some_and(|mut words| words.any(|word| host.range().contains(word, 1)))
+    }
+
     /// The next command that is done again. `None` if that was all: once its work is done, the client is what it was, and the server
     /// hears so.
     #[cold]
@@ -120,6 +137,8 @@ impl Session {
 
     /// The server hears that the client is served here.
     pub(super) fn tell_attached(&self) {
+        self.link.trial.end();
+        self.shared.turns.go_on();
         self.link.presence.tell_attached(&self.shared.server, self.link.client);
     }
 

@@ -201,7 +201,7 @@ impl Session {
     /// How long an idle client keeps its turn while nobody wants it: to the end of a request that was told of.
     fn linger(&self) -> Duration {
         match self.residency.origin {
-            Origin::Inferred => self.shared.tuning.linger,
+            Origin::Inferred => self.linger_until_saved(self.shared.tuning.linger),
             Origin::Told if self.link.told.is_any() => Duration::MAX,
             Origin::Told => Duration::ZERO,
         }
