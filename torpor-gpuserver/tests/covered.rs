@@ -4,7 +4,7 @@ mod served;
 mod server_support;
 mod worker_support;
 
-use served::program::{Program, kill_worker, start};
+use served::program::{Program, kill_worker, start, start_with};
 use server_support::follower::Follower;
 use server_support::server::{Server, eventually};
 use std::time::{Duration, Instant};
