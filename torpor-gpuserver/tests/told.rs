@@ -138,6 +138,19 @@ fn a_word_that_says_nothing_is_nobody_s() {
 }
 
 #[test]
+fn a_request_that_finds_its_process_at_work_has_had_that_turn() {
+    let (server, name) = (start(), "f");
+    let mut teller = Teller::new(&server);
+    let (Attached { mut client, lifeline: _lifeline }, address) = away(&server, name, &teller);
+    teller.begins(1, name);
+    eventually("its memory is there", || is_there(&server.listed(name)));
+    teller.begins(2, name);
+    client.download(address, 3);
+    let second = teller.answered(2);
+    assert_eq!((second.turns, second.swaps), (1, 0), "{second:?}");
+}
+
+#[test]
 fn what_a_request_took_is_told_when_it_is_answered() {
     let (server, name) = (start(), "f");
     let mut teller = Teller::new(&server);

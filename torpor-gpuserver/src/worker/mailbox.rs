@@ -242,6 +242,8 @@ impl Link {
     pub(crate) fn cost(&self, request: u64) -> Cost {
         let Counts { turns, swaps, waited_us, swapping_us, gpu_us } =
             self.told.cost(request, self.usage.counts());
+        // It may have the turn that another request was given: that is its own, too.
+        let turns = turns.max(self.turn.is_working().into());
         Cost { client: self.client, request, turns, swaps, waited_us, swapping_us, gpu_us }
     }
 
