@@ -1,7 +1,7 @@
 //! The pool: the slabs that all stores of a node have together. One that has no room, where no more slabs may be made, asks the
 //! others for a slab in which nothing lies.
 
-use super::growth::Outlook;
+use super::growth::{Growth, Outlook};
 use super::{State, Store};
 use crate::server::keeper::numbered;
 use crate::server::size::ByteSize;
@@ -93,7 +93,10 @@ impl Store {
         let Some(index) = state.slabs.len().checked_sub(1) else { return false };
         let usable = state.index.total_slots() / self.slab_slots as usize;
         let index_there = u32::try_from(index).unwrap_or(u32::MAX);
-        let is_settled = usable == state.slabs.len() && state.workers.reach(index_there) == Reach::All;
+        // One that is being made has the next number already.
+        let is_settled = !matches!(state.growth, Growth::Making)
+            && usable == state.slabs.len()
+            && state.workers.reach(index_there) == Reach::All;
         let is_awaited = state.clients.values().any(|owner| owner.queued > 0 || owner.reserving > 0);
         if !is_settled || is_awaited || !state.index.take_slab() {
             return false;

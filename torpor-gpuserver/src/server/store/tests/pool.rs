@@ -59,6 +59,19 @@ async fn a_slab_in_which_nothing_lies_goes_to_the_store_that_needs_it() {
 }
 
 #[tokio::test]
+async fn nothing_is_given_back_while_a_slab_is_made_that_has_the_next_number() {
+    let common = open(3, None);
+    let mut worker = Worker::new(&common);
+    worker.reserve(1, 4).await.unwrap();
+    until(&common, &mut worker, 8).await;
+    let strict = apart(&common);
+    common.state().growth = Growth::Making;
+    assert!(!strict.pool.ask_others(&strict));
+    common.state().growth = Growth::Idle;
+    assert!(strict.pool.ask_others(&strict));
+}
+
+#[tokio::test]
 async fn a_worker_that_dies_holds_no_slab_and_a_store_that_ends_gives_all_back() {
     let common = open(2, None);
     let mut worker = Worker::new(&common);
