@@ -267,6 +267,31 @@ fn who_is_tried_is_not_taken_for_the_culprit_of_a_fault_that_comes_meanwhile() {
 }
 
 #[test]
+fn a_suspect_is_tried_when_the_next_spare_stands_ready() {
+    let (server, _settings) = start("");
+    let mut faulty = Program::start(&server, "faulty");
+    let mut other = Program::start(&server, "other");
+    // It has had most turns, so it is tried first, and costs another worker.
+    for before in 0..3 {
+        faulty.begin_request(1);
+        let slot = faulty.ask();
+        faulty.expect(slot, 1, before);
+        faulty.of.wait_until_covered(&server);
+    }
+    eventually("a spare stands ready", || server.gpus()[0].spare == "ready");
+    other.begin_request(2);
+    other.hold();
+    let slot = other.ask();
+    other.wait_until_executed();
+    faulty.of.client.launch_at(3, NOWHERE, 0);
+    eventually("the culprit is told", || faulty.of.error() == Some(CudaError::ILLEGAL_ADDRESS));
+    other.let_go();
+    other.expect(slot, 2, 0);
+    assert_eq!((restarts(&server), server.times_said("the spare worker has taken over")), (2, 2));
+    assert_eq!(other.of.error(), None);
+}
+
+#[test]
 fn who_cannot_do_it_again_is_told_what_the_fault_was() {
     let (server, _settings) = start("");
     let (mut program, mut faulty) = (Program::start(&server, "f"), Program::start(&server, "faulty"));

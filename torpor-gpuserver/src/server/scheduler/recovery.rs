@@ -18,14 +18,14 @@ use crate::server::settings;
 use crate::server::workers::executor::Executor;
 use crate::server::workers::leaving::Stay;
 use crate::server::workers::order::{Death, NotServed, Order};
-use crate::server::workers::status::State;
+use crate::server::workers::status::{SpareState, State, Status};
 use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use torpor_proto::error::CudaError;
 
 /// How long a client waits for a worker: longer than a busy node with many GPUs takes to start one.
@@ -39,6 +39,9 @@ const MOST_DEATHS: u32 = 3;
 
 /// How long a client may take to do again what it did while others wait for it: then it does it beside them.
 const ALONE: Duration = Duration::from_secs(5);
+
+/// How long a trial waits for the next spare worker: as long as a context takes to make on a busy machine.
+const SPARE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Workers that may be lost while a suspect is tried, if others were at it that may have been it, too.
 const MOST_DOUBTS: u32 = 2;
@@ -107,8 +110,12 @@ pub(super) async fn run(node: Arc<Node>, mut bereaved: UnboundedReceiver<Bereave
 
 /// Holds a trial.
 async fn hold(node: Arc<Node>, mut trial: Trial, suspects: Vec<Orphan>, bench: Arc<Bench>) {
+    let patience = Instant::now() + SPARE_PATIENCE;
     for orphan in suspects {
         let standing = trial.next();
+        if standing == Standing::Suspect {
+            await_spare(&node, orphan.client, patience).await;
+        }
         let tried = tokio::spawn(care(node.clone(), orphan, standing, bench.clone()));
         let outcome = match standing {
             // Nobody need wait for it.
@@ -120,6 +127,17 @@ async fn hold(node: Arc<Node>, mut trial: Trial, suspects: Vec<Orphan>, bench: A
         };
         trial.note(outcome);
     }
+}
+
+/// Waits until the loss of a suspect's next worker costs the others no more than the next spare's taking over.
+async fn await_spare(node: &Node, id: ClientId, deadline: Instant) {
+    let Some(at) = node.clients().get(id).map(|client| client.introduction.at.clone()) else { return };
+    let mut status = at.status.clone();
+    let is_decided = |status: &Status| {
+        status.state == State::Ready && status.spare != SpareState::Starting || matches!(status.state, State::Failed(_))
+    };
+    // It is tried without a spare, too.
+    let _ = timeout_at(deadline, status.wait_for(is_decided)).await;
 }
 
 /// Takes care of one. Returns what that says of it, if it is a suspect.
