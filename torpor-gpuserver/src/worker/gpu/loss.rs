@@ -1,6 +1,7 @@
 //! The end of a context: who is told, who may have been it, and who goes on at the next worker.
 
 use crate::worker::gpu::Shared;
+use crate::worker::mailbox::{Link, Overdue};
 use crate::worker::sync::lock;
 use std::cmp::Reverse;
 use std::sync::atomic::Ordering;
@@ -9,8 +10,8 @@ use torpor_proto::error::CudaError;
 
 impl Shared {
     /// The context is lost: every client fails that does not survive that, the server is told, and the worker ends. `culprit`: whose
-    /// fault it is, where that is known.
-    pub(crate) fn lose(&self, error: CudaError, reason: String, culprit: Option<u64>) {
+    /// fault it is, where that is known, and what that one is told.
+    pub(crate) fn lose(&self, error: CudaError, reason: String, culprit: Option<(u64, CudaError)>) {
         // Others who meet the same error wait here: the end of a client must not be what the server hears first.
         let _one_at_a_time = lock(&self.losing);
         if self.lost().is_some() {
@@ -22,12 +23,12 @@ impl Shared {
         }
         let suspects = self.suspects();
         let culprit = match suspects[..] {
-            [alone] if culprit.is_none() => Some(alone),
+            [alone] if culprit.is_none() => Some((alone, error)),
             _ => culprit,
         };
         // It is told, whatever its state leads to.
-        if let Some(channel) =
-            culprit.and_then(|culprit| self.link(culprit)).as_ref().and_then(|link| link.channel.get())
+        if let Some((culprit, error)) = culprit
+            && let Some(channel) = self.link(culprit).as_ref().and_then(|link| link.channel.get())
         {
             channel.fail(error);
         }
@@ -38,13 +39,27 @@ impl Shared {
             reason,
             ran_ahead,
             suspects,
-            culprit,
+            culprit: culprit.map(|(client, _)| client),
         }));
         // SYNC POINT lost
         self.lost.store(error.0, Ordering::Release);
         // Again, for who came meanwhile.
         self.fail_lost_clients(error);
         self.server.stop_hearing();
+    }
+
+    /// A kernel of the client does not end: the worker does. Where the client is not sure to be the culprit, the server tries all that
+    /// may be.
+    pub(crate) fn condemn(&self, link: &Link, overdue: &Overdue) {
+        let Link { client, function, .. } = link;
+        let Overdue { timeout, is_certain, .. } = overdue;
+        let has = if *is_certain { "has" } else { "may have" };
+        let reason = format!(
+            "a kernel of function {function} (client {client}) {has} run for longer than its kernel_timeout of {timeout:?}, \
+             which only the end of this GPU's worker ends"
+        );
+        let culprit = is_certain.then_some((*client, CudaError::LAUNCH_TIMEOUT));
+        self.lose(CudaError::LAUNCH_FAILED, reason, culprit);
     }
 
     /// Functions with kernels that may have run before all of their memory was there.

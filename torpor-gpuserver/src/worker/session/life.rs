@@ -276,7 +276,7 @@ impl Session {
         let _ = link.channel.set(channel);
         let limit_bytes = attach.memory_limit_bytes.min(shared.memory.limit_bytes());
         shared.memory.enter(link, attach.pinned);
-        let mut streams = Streams::new(shared).map_err(cuda)?;
+        let mut streams = Streams::new(shared, link).map_err(cuda)?;
         streams.watched.limit(attach.kernel_timeout_ms);
         let mut residency = Residency::new(attach.writeback());
         residency.whole = attach.whole;
