@@ -8,10 +8,24 @@ use std::sync::atomic::Ordering;
 use torpor_proto::control::worker::{DeviceFault, from_worker};
 use torpor_proto::error::CudaError;
 
+/// Whose fault the end of a context is.
+#[derive(Clone, Copy)]
+enum Blame {
+    /// This client's, which is told this.
+    On(u64, CudaError),
+    /// That of one of those that have work.
+    OnSomeone,
+    /// That of one of those, or nobody's.
+    OnSomeoneOrNobody,
+}
+
 impl Shared {
-    /// The context is lost: every client fails that does not survive that, the server is told, and the worker ends. `culprit`: whose
-    /// fault it is, where that is known, and what that one is told.
-    pub(crate) fn lose(&self, error: CudaError, reason: String, culprit: Option<(u64, CudaError)>) {
+    /// The context is lost: every client fails that does not survive that, the server is told, and the worker ends.
+    pub(crate) fn lose(&self, error: CudaError, reason: String) {
+        self.end(error, reason, Blame::OnSomeone);
+    }
+
+    fn end(&self, error: CudaError, reason: String, blame: Blame) {
         // Others who meet the same error wait here: the end of a client must not be what the server hears first.
         let _one_at_a_time = lock(&self.losing);
         if self.lost().is_some() {
@@ -22,15 +36,16 @@ impl Shared {
             self.tell_assertions();
         }
         let suspects = self.suspects();
-        let culprit = match suspects[..] {
-            [alone] if culprit.is_none() => Some((alone, error)),
-            _ => culprit,
+        let culprit = match (blame, &suspects[..]) {
+            (Blame::On(client, told), _) => Some((client, told)),
+            (Blame::OnSomeone, &[alone]) => Some((alone, error)),
+            _ => None,
         };
         // It is told, whatever its state leads to.
-        if let Some((culprit, error)) = culprit
+        if let Some((culprit, told)) = culprit
             && let Some(channel) = self.link(culprit).as_ref().and_then(|link| link.channel.get())
         {
-            channel.fail(error);
+            channel.fail(told);
         }
         self.fail_lost_clients(error);
         let ran_ahead = if error == CudaError::ILLEGAL_ADDRESS { self.ran_ahead() } else { Vec::new() };
@@ -40,6 +55,7 @@ impl Shared {
             ran_ahead,
             suspects,
             culprit: culprit.map(|(client, _)| client),
+            is_unsure: matches!(blame, Blame::OnSomeoneOrNobody),
         }));
         // SYNC POINT lost
         self.lost.store(error.0, Ordering::Release);
@@ -58,8 +74,11 @@ impl Shared {
             "a kernel of function {function} (client {client}) {has} run for longer than its kernel_timeout of {timeout:?}, \
              which only the end of this GPU's worker ends"
         );
-        let culprit = is_certain.then_some((*client, CudaError::LAUNCH_TIMEOUT));
-        self.lose(CudaError::LAUNCH_FAILED, reason, culprit);
+        let blame = match is_certain {
+            true => Blame::On(*client, CudaError::LAUNCH_TIMEOUT),
+            false => Blame::OnSomeoneOrNobody,
+        };
+        self.end(CudaError::LAUNCH_FAILED, reason, blame);
     }
 
     /// Functions with kernels that may have run before all of their memory was there.

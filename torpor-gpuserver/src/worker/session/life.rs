@@ -213,7 +213,7 @@ fn refuse(shared: &Shared, link: &Link, reason: String) -> bool {
     let is_lost = |error: &CudaError| matches!(Halt::from(*error), Halt::Lost(_));
     let lost = shared.lost().or_else(|| shared.device.memory_info().err().filter(is_lost));
     match lost {
-        Some(error) => shared.lose(error, format!("client {} comes: {reason}", link.client), None),
+        Some(error) => shared.lose(error, format!("client {} comes: {reason}", link.client)),
         None => link.presence.tell_fault(&shared.server, link.client, reason),
     }
     lost.is_some()
