@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The worker's folders and files, the top first. Each may import what stands below it, and itself.
-const LAYERS: [&str; 15] = [
+const LAYERS: [&str; 17] = [
     "mod",
     "commands",
     "session",
@@ -14,12 +14,14 @@ const LAYERS: [&str; 15] = [
     "memory",
     "usage",
     "ending",
+    "warden",
     "gpu",
     "mailbox",
     "cost",
     "work_time",
     "server_socket",
     "rate_limited",
+    "words",
     "sync",
 ];
 

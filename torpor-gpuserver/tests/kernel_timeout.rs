@@ -7,12 +7,17 @@ mod worker_support;
 use served::{Attached, attach};
 use server_support::server::{Server, eventually};
 use std::io::Write;
-use torpor_proto::command::ContextSynchronize;
+use torpor_proto::command::{ContextSynchronize, KernelResolve, Ping};
 use torpor_proto::error::CudaError;
+use worker_support::kernels::{STATE, STATE_PTX};
 
 const MIB: u64 = 1 << 20;
 
 fn start(settings: &str) -> (Server, tempfile::NamedTempFile) {
+    start_with(settings, &[])
+}
+
+fn start_with(settings: &str, environment: &[(&str, &str)]) -> (Server, tempfile::NamedTempFile) {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(settings.as_bytes()).unwrap();
     let server = served::serve_by(
@@ -21,6 +26,7 @@ fn start(settings: &str) -> (Server, tempfile::NamedTempFile) {
             command.arg("--config").arg(file.path());
             // A kernel takes 50 ms.
             command.env("TORPOR_SIMGPU_TIME", "real").env("TORPOR_SIMGPU_PROFILE", "small:kernel_us=50000");
+            command.envs(environment.iter().copied());
         },
     );
     (server, file)
@@ -48,12 +54,49 @@ fn a_kernel_that_never_ends_is_ended_with_its_worker_and_its_function_is_told_so
 }
 
 #[test]
+fn a_kernel_that_never_ends_is_seen_though_another_session_waits_for_it_and_keeps_its_own_from_the_driver() {
+    // As where the driver finds a kernel for the first time.
+    let jam = ("TORPOR_SIMGPU_FAULTS", "call:cuKernelGetFunction:jam");
+    let (server, _settings) =
+        start_with("[scheduler]\ncover = false\n[functions.endless]\nkernel_timeout = '1s'", &[jam]);
+    let Attached { client: mut comes, lifeline: _comes } = attach(&server, "comes");
+    comes.load_image(STATE, &[STATE_PTX.as_bytes(), b"\0"].concat()).unwrap();
+    let Attached { client: mut endless, lifeline: _endless } = attach(&server, "endless");
+    endless.load_kernels();
+    endless.spin();
+    endless.ask(Ping {}).unwrap();
+    comes.ask_later(KernelResolve { image: STATE, kernel: STATE }, b"tick");
+    eventually("it is told", || endless.channel.sticky_error() == Some(CudaError::LAUNCH_TIMEOUT));
+    eventually("so is the other", || comes.channel.sticky_error() == Some(CudaError::LAUNCH_FAILED));
+    eventually("another worker is there", || server.gpus()[0].worker_restarts == 1);
+    assert!(server.said("kernel of function endless"), "{}", server.log());
+}
+
+#[test]
+fn a_kernel_that_never_ends_is_seen_though_an_older_one_without_a_turn_does_not_end_either() {
+    let (server, _settings) = start("[scheduler]\ncover = false\n[functions.endless]\nkernel_timeout = '1s'");
+    let Attached { client: mut older, lifeline } = attach(&server, "older");
+    older.load_kernels();
+    older.spin();
+    older.ask(Ping {}).unwrap();
+    drop(lifeline);
+    eventually("it overstays", || server.said("its work on the GPU goes on"));
+    let Attached { client: mut endless, lifeline: _endless } = attach(&server, "endless");
+    endless.load_kernels();
+    endless.spin();
+    eventually("another worker is there", || server.gpus()[0].worker_restarts == 1);
+    assert!(server.said("may have run for longer than its kernel_timeout"), "{}", server.log());
+    // It may have waited for the older one.
+    assert_eq!(endless.channel.sticky_error(), Some(CudaError::LAUNCH_FAILED));
+}
+
+#[test]
 fn a_dead_client_s_kernel_is_ended_too() {
     let (server, _settings) = start("[defaults]\nkernel_timeout = '1s'");
     let Attached { client: mut endless, lifeline } = attach(&server, "endless");
     endless.load_kernels();
     endless.spin();
-    endless.ask(torpor_proto::command::Ping {}).unwrap();
+    endless.ask(Ping {}).unwrap();
     drop(lifeline);
     eventually("another worker is there", || server.gpus()[0].worker_restarts == 1);
 }

@@ -1,6 +1,8 @@
 //! What every exported function goes through: counting, faults, sticky errors, panics.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::context;
 use crate::error::{CudaError, Result};
@@ -13,6 +15,7 @@ pub fn call(name: &'static str, body: impl FnOnce(&'static Machine) -> Result) -
         let machine = machine()?;
         let action = machine.config.faults.on_call(name);
         report_faults(machine);
+        machine.wait_while_jammed()?;
         match action {
             None => {}
             Some(Action::Fail(error)) => return Err(error),
@@ -53,8 +56,17 @@ pub fn apply(machine: &Machine, action: Action, what: &str) -> Result {
         }
         Action::Hang => loop {
             machine.health(None)?;
-            std::thread::sleep(std::time::Duration::from_millis(2));
+            std::thread::sleep(Duration::from_millis(2));
         },
+        Action::Jam => {
+            // Two that jam would each wait for the other.
+            if machine.is_jammed.swap(true, Ordering::SeqCst) {
+                return machine.wait_while_jammed();
+            }
+            let waited = context::current(machine).and_then(|context| context.synchronize(machine));
+            machine.is_jammed.store(false, Ordering::SeqCst);
+            waited
+        }
         Action::Abort => std::process::abort(),
         Action::Kill => {
             // A failure leaves the process alive, which the test that asked for the fault will see.

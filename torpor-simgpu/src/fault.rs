@@ -7,6 +7,7 @@
 //!          | "launch" [":" KERNEL] ["@" N] ":" action      the N-th launch (of that kernel)
 //!          | "device" ":" ORDINAL ":" "lost" ["@" N]       from the N-th driver call on
 //! action   = "fail" | "fail=" CODE | "out-of-memory" | "hang" | "abort" | "kill" | a word of `STICKY`
+//!          | "jam"                                         of calls alone
 //! ```
 //! N counts from 1; without it a rule applies every time. Graph launches count as the copies and launches they consist of.
 
@@ -26,6 +27,8 @@ pub enum Action {
     Stick(CudaError),
     /// The operation never ends.
     Hang,
+    /// The call first waits for all work of its device, and everybody else's calls wait for it meanwhile.
+    Jam,
     /// The process aborts (SIGABRT).
     Abort,
     /// The process is killed (SIGKILL).
@@ -106,6 +109,9 @@ impl Faults {
             None => (selector, None),
         };
         let action = parse_action(action).ok_or("there is no such action")?;
+        if action == Action::Jam && kind != "call" {
+            return Err("only a call can `jam`");
+        }
         let target = match kind {
             "call" => Target::Call(name),
             "copy" if name.is_none() => Target::Copy,
@@ -184,6 +190,7 @@ fn parse_action(text: &str) -> Option<Action> {
         "fail" => Action::Fail(CudaError::UNKNOWN),
         "out-of-memory" => Action::Fail(CudaError::OUT_OF_MEMORY),
         "hang" => Action::Hang,
+        "jam" => Action::Jam,
         "abort" => Action::Abort,
         "kill" => Action::Kill,
         word => {

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
 
 use crate::array::{Array, Mipmapped};
 use crate::check::{Clocks, Writers};
@@ -61,6 +62,8 @@ pub struct Machine {
     pub writers: Writers,
     /// Set when the sticky error is: running kernels stop.
     pub cancel: AtomicBool,
+    /// Somebody's call waits for all work of its device, and everybody else's calls wait for that.
+    pub is_jammed: AtomicBool,
     sticky: AtomicI32,
 }
 
@@ -122,6 +125,7 @@ impl Machine {
             host_clocks: Mutex::default(),
             writers: Writers::default(),
             cancel: AtomicBool::new(false),
+            is_jammed: AtomicBool::new(false),
             sticky: AtomicI32::new(0),
         }
     }
@@ -142,6 +146,15 @@ impl Machine {
         for queue in self.streams.all() {
             queue.wake();
         }
+    }
+
+    /// Waits while a call keeps all others waiting.
+    pub fn wait_while_jammed(&self) -> Result {
+        while self.is_jammed.load(Ordering::SeqCst) {
+            self.health(None)?;
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
     }
 
     /// Fails if the process has a sticky error, or if the device is lost.

@@ -3,6 +3,7 @@
 mod common;
 
 use common::*;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 #[test]
 fn a_call_fails_and_the_next_succeeds() {
@@ -82,6 +83,34 @@ fn a_hanging_copy_never_ends() {
         std::thread::sleep(std::time::Duration::from_millis(50));
         assert_eq!(cuStreamQuery(hanging), NOT_READY);
     });
+}
+
+#[test]
+fn a_call_that_jams_waits_for_all_work_and_keeps_others_from_calling() {
+    passes(
+        "a_call_that_jams_waits_for_all_work_and_keeps_others_from_calling",
+        &[("FAULTS", "call:cuEventCreate@1:jam")],
+        || {
+            let context = use_device(0);
+            let (word, busy) = (pinned(64), stream(1));
+            assert_eq!(cuStreamWaitValue32_v2(busy, word, 1, 0), SUCCESS);
+            let call = move |call: fn() -> i32| {
+                std::thread::spawn(move || {
+                    assert_eq!(cuCtxSetCurrent(context), SUCCESS);
+                    assert_eq!(call(), SUCCESS);
+                })
+            };
+            let jamming = call(|| cuEventCreate(&mut 0, 0));
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            let other = call(|| SUCCESS);
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            assert!(!jamming.is_finished() && !other.is_finished());
+            // SAFETY: page-locked memory of this process.
+            unsafe { AtomicU32::from_ptr(std::ptr::with_exposed_provenance_mut(word as usize)) }
+                .store(1, Ordering::Release);
+            assert!(jamming.join().is_ok() && other.join().is_ok());
+        },
+    );
 }
 
 #[test]

@@ -3,11 +3,13 @@
 mod gate;
 mod presence;
 mod trial;
+mod watched;
 mod wish;
 
 pub(crate) use gate::Gate;
 pub(crate) use presence::Presence;
 use trial::Trial;
+pub(crate) use watched::{Overdue, Watched};
 pub(crate) use wish::{Answer, Standing, Wish};
 
 use crate::policy::due::due;
@@ -17,7 +19,7 @@ use crate::worker::work_time::WorkTime;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::Thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use torpor_proto::channel::MappedChannel;
 use torpor_proto::control::worker::{ClientUsage, Cost, Phase, Settings};
 use torpor_proto::image::AssertionTexts;
@@ -64,6 +66,8 @@ pub(crate) struct Link {
     pub(crate) presence: Presence,
     /// Whether it may have ended its last worker, and has this one to itself.
     pub(crate) trial: Trial,
+    /// Its kernels that have to end in time.
+    pub(crate) watched: Mutex<Watched>,
     /// Requests under way that somebody has told of.
     pub(crate) told: ToldRequests,
     /// What it has sought may be here by now.
@@ -154,6 +158,7 @@ impl Link {
             gate: Gate::default(),
             presence: Presence::default(),
             trial: Trial::default(),
+            watched: Mutex::new(Watched::new(Instant::now())),
             told: ToldRequests::default(),
             sought: AtomicBool::new(false),
             work: WorkTime::new(),

@@ -30,6 +30,8 @@ mod session;
 mod streams;
 mod sync;
 mod usage;
+mod warden;
+mod words;
 mod work_time;
 
 pub use gpu::console::Console;
@@ -103,6 +105,9 @@ pub enum WorkerError {
     /// The thread that gives memory up for other workers cannot be.
     #[error("no thread to give memory up by: {0}")]
     Neighbours(io::Error),
+    /// The thread that looks after kernels that do not end cannot be.
+    #[error("no thread to watch kernels by: {0}")]
+    Warden(io::Error),
     /// The conversation with the server broke.
     #[error("the conversation with the node server broke: {0}")]
     Server(#[from] io::Error),
@@ -201,6 +206,7 @@ fn start(options: WorkerOptions) -> Result<Started, (Arc<ServerSocket>, WorkerEr
     }
     gpu::memory::neighbours::start(&shared)
         .map_err(|error| (shared.server.clone(), WorkerError::Neighbours(error)))?;
+    warden::start(&shared).map_err(|error| (shared.server.clone(), WorkerError::Warden(error)))?;
     shared.tell(from_worker::Body::Ready(Ready { device: Some(description) }));
     Ok(Started { shared, pulse, _window: window })
 }

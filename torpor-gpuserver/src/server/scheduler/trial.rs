@@ -42,7 +42,7 @@ impl Trial {
         } else {
             death.suspects.iter().copied().filter(|suspect| survivors.contains(suspect)).collect()
         };
-        let among_them = order.len() == death.suspects.len();
+        let among_them = order.len() == death.suspects.len() && !death.is_unsure;
         (Self { left: order.len(), among_them, convicted: false }, order)
     }
 
@@ -97,6 +97,8 @@ mod tests {
         // Of one suspect nothing is left to be tried.
         let (trial, order) = Trial::of(&death(&[1, 2]), &[1]);
         assert_eq!((trial.next(), &order[..]), (Standing::Suspect, &[1][..]));
+        let unsure = Death { is_unsure: true, ..death(&[1]) };
+        assert_eq!(Trial::of(&unsure, &[1]).0.next(), Standing::Suspect);
         let (mut trial, _) = Trial::of(&death(&[1, 2]), &[1, 2]);
         trial.note(Outcome::Open);
         assert_eq!(trial.next(), Standing::Suspect);

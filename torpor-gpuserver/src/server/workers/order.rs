@@ -45,6 +45,8 @@ pub struct Death {
     pub suspects: Vec<u64>,
     /// Who has lost it, where that is known.
     pub culprit: Option<u64>,
+    /// Perhaps none of the suspects has.
+    pub is_unsure: bool,
 }
 
 impl Death {

@@ -71,7 +71,7 @@ impl Supervisor {
                         self.log(&body);
                         if let from_worker::Body::DeviceFault(fault) = &body {
                             self.lost_context = Some(fault_code(fault.code));
-                            self.accused = (fault.suspects.clone(), fault.culprit);
+                            self.accused = fault.clone();
                             fault.ran_ahead.iter().for_each(|function| self.site.learned.ran_ahead(function));
                             deadline.get_or_insert(Instant::now() + FAULT_GRACE);
                             // It serves no client any more, though it is still there.

@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
-use torpor_proto::control::worker::{Resume, ToWorker, to_worker};
+use torpor_proto::control::worker::{DeviceFault, Resume, ToWorker, to_worker};
 use torpor_proto::error::CudaError;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -45,8 +45,8 @@ pub(super) struct Supervisor {
     pub(super) times: Arc<Mutex<GpuTimes>>,
     pub(super) served: Served,
     pub(super) lost_context: Option<CudaError>,
-    /// Who may have lost it, the most suspicious last, and who has, as the worker says.
-    pub(super) accused: (Vec<u64>, Option<u64>),
+    /// Who may have lost it, the most suspicious last, and who has, as the worker says: nobody, unless it has said so.
+    pub(super) accused: DeviceFault,
     /// Somebody was served by the worker.
     pub(super) has_served: bool,
     pub(super) spare: Spare,
@@ -98,7 +98,7 @@ impl Supervisor {
             inherited: inherited.first,
             earlier: inherited.leaving,
             lost_context: None,
-            accused: (Vec::new(), None),
+            accused: DeviceFault::default(),
             has_served: false,
             spare,
             leaving: None,
@@ -159,7 +159,7 @@ impl Supervisor {
     /// One worker, from its start to its end.
     async fn live(&mut self) -> Result<End, StartError> {
         (self.lost_context, self.has_served) = (None, false);
-        self.accused = (Vec::new(), None);
+        self.accused = DeviceFault::default();
         // Before there is a process that takes memory, and until there is none any more.
         let seat = self.sit_down().await?;
         let inherited = self.inherited.take();
@@ -269,10 +269,10 @@ impl Supervisor {
                 self.served.fail(error);
                 // One whose context is lost has said why.
                 let patience = if self.lost_context.is_some() { Duration::ZERO } else { LAST_WORDS };
-                let (suspects, culprit) = std::mem::take(&mut self.accused);
-                self.has_suspects = suspects.len() > 1 && culprit.is_none();
-                let what = "its GPU's worker died".to_owned();
-                let death = Arc::new(Death { reason: what, fault: self.lost_context, suspects, culprit });
+                let DeviceFault { suspects, culprit, is_unsure, .. } = std::mem::take(&mut self.accused);
+                self.has_suspects = !suspects.is_empty() && culprit.is_none();
+                let (what, fault) = ("its GPU's worker died".to_owned(), self.lost_context);
+                let death = Arc::new(Death { reason: what, fault, suspects, culprit, is_unsure });
                 self.wait_for_leaving().await;
                 let reason = if threads != Threads::Running && self.status.borrow().spare.is_ready() {
                     self.let_leave((worker, threads), patience, death, error);

@@ -116,12 +116,13 @@ impl KernelCommands for Session {
         let loaded = &kernel.loaded;
         let parameters = &self.kernels.scratch[attributes..];
         let config = config(shape, &self.kernels.scratch[..attributes]);
-        let stream = enter(&mut self.streams, &self.arrivals, shape.stream, group)?;
-        // SAFETY: the instance is loaded as long as the client's streams have work; the block is as long as the
-        // kernel's; events in attributes are alive, see `prepare`.
-        unsafe { stream.launch(loaded.kernel, &config, parameters, loaded.block_bytes)? };
-        self.has_said(calls, shape.stream)?;
-        self.streams.watch(shape.stream)
+        self.streams.launch(shape.stream, &self.arrivals, |streams| {
+            let stream = enter(streams, &self.arrivals, shape.stream, group)?;
+            // SAFETY: the instance is loaded as long as the client's streams have work; the block is as long as the
+            // kernel's; events in attributes are alive, see `prepare`.
+            unsafe { stream.launch(loaded.kernel, &config, parameters, loaded.block_bytes) }
+        })?;
+        self.has_said(calls, shape.stream)
     }
 
     fn tensor_map_tiled(

@@ -6,18 +6,12 @@
 use crate::driver::{PinnedWords, Stream};
 use crate::worker::gpu::Shared;
 use crate::worker::sync::lock;
+pub(crate) use crate::worker::words::Fence;
 use std::sync::Arc;
 use torpor_proto::error::CudaError;
 
 /// Streams that a session can have at once, those included that are being destroyed.
 const WORDS: usize = 8192;
-
-/// A point in a stream's work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Fence {
-    word: u32,
-    target: u32,
-}
 
 /// A stream's own word, and how far it was told to count.
 #[derive(Debug)]
@@ -30,8 +24,7 @@ pub(crate) struct Counter {
 #[derive(Debug)]
 pub(crate) struct Fences {
     shared: Arc<Shared>,
-    /// Always there until drop.
-    words: Option<PinnedWords>,
+    words: Arc<PinnedWords>,
     free: Vec<u32>,
     /// Words from here on were never used.
     unused: u32,
@@ -46,9 +39,9 @@ impl Fences {
                 (0..WORDS).for_each(|index| words.store(index, 0));
                 words
             }
-            None => PinnedWords::new(&shared.device, WORDS)?,
+            None => Arc::new(PinnedWords::new(&shared.device, WORDS)?),
         };
-        Ok(Self { shared: shared.clone(), words: Some(words), free: Vec::new(), unused: 0 })
+        Ok(Self { shared: shared.clone(), words, free: Vec::new(), unused: 0 })
     }
 
     /// A word for a new stream.
@@ -72,7 +65,7 @@ impl Fences {
     /// Puts a fence behind the stream's earlier work.
     pub(crate) fn post(&self, stream: &Stream, counter: &mut Counter) -> Result<Fence, CudaError> {
         let target = counter.target.wrapping_add(1);
-        self.words().write_from(stream, counter.word as usize, target)?;
+        self.words.write_from(stream, counter.word as usize, target)?;
         counter.target = target;
         Ok(counter.last())
     }
@@ -80,7 +73,7 @@ impl Fences {
     /// Whether the GPU has come so far.
     #[inline]
     pub(crate) fn is_reached(&self, fence: Fence) -> bool {
-        self.load(fence.word).wrapping_sub(fence.target).cast_signed() >= 0
+        fence.is_reached(&*self.words)
     }
 
     /// Drops the fences that are reached, and tells whether none is left.
@@ -92,12 +85,12 @@ impl Fences {
 
     #[inline]
     fn load(&self, word: u32) -> u32 {
-        self.words().load(word as usize)
+        self.words.load(word as usize)
     }
 
-    #[inline]
-    fn words(&self) -> &PinnedWords {
-        self.words.as_ref().expect("taken only by drop")
+    /// Where they are, for others that look at this session's fences: until these are dropped.
+    pub(crate) fn words(&self) -> Arc<PinnedWords> {
+        self.words.clone()
     }
 }
 
@@ -111,6 +104,6 @@ impl Counter {
 impl Drop for Fences {
     fn drop(&mut self) {
         // A session drops its fences when its streams are idle, so nothing writes the words any more.
-        lock(&self.shared.words).extend(self.words.take());
+        lock(&self.shared.words).push(self.words.clone());
     }
 }

@@ -111,7 +111,7 @@ pub(crate) struct Shared {
     /// Held by the session that saves its memory ahead of time.
     pub(crate) saving: Mutex<()>,
     /// Words of sessions that ended, for the next ones: giving page-locked memory back would wait for the whole GPU.
-    pub(crate) words: Mutex<Vec<PinnedWords>>,
+    pub(crate) words: Mutex<Vec<Arc<PinnedWords>>>,
     /// How often work went on without a turn.
     pub(crate) overstays: AtomicU64,
     /// How often sessions say that they wait for their turns.
@@ -303,10 +303,16 @@ impl Shared {
         CudaError::check(self.lost.load(Ordering::Acquire)).err()
     }
 
-    /// Whether another client's work goes on without a turn, and began to do so before this one's, if this one's does.
-    pub(crate) fn overstays_before(&self, link: &Link) -> bool {
+    /// Whether another client's work goes on without a turn, began to do so before this one's, if this one's does, and was one of so
+    /// many first overstays.
+    pub(crate) fn overstays_before(&self, link: &Link, first: u64) -> bool {
         let number = |link: &Link| link.overstays.load(Ordering::Relaxed).checked_sub(1).unwrap_or(u64::MAX);
-        self.links().values().any(|other| number(other) < number(link))
+        self.links().values().any(|other| number(other) < number(link).min(first))
+    }
+
+    /// All sessions.
+    pub(crate) fn all_links(&self) -> Vec<Arc<Link>> {
+        self.links().values().cloned().collect()
     }
 
     fn links(&self) -> MutexGuard<'_, HashMap<u64, Arc<Link>>> {

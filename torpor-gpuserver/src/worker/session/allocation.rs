@@ -165,11 +165,8 @@ impl Session {
     pub(crate) fn unback(&mut self, address: u64) -> Result<(), Halt> {
         if let Err(halt) = self.wait_for_setup() {
             if halt != Halt::Interrupted {
-                self.shared.lose(
-                    halt.into(),
-                    format!("client {}, taking memory back", self.link.client),
-                    None,
-                );
+                let reason = format!("client {}, taking memory back", self.link.client);
+                self.shared.lose(halt.into(), reason);
             }
             return Err(halt);
         }

@@ -213,7 +213,7 @@ fn refuse(shared: &Shared, link: &Link, reason: String) -> bool {
     let is_lost = |error: &CudaError| matches!(Halt::from(*error), Halt::Lost(_));
     let lost = shared.lost().or_else(|| shared.device.memory_info().err().filter(is_lost));
     match lost {
-        Some(error) => shared.lose(error, format!("client {} comes: {reason}", link.client), None),
+        Some(error) => shared.lose(error, format!("client {} comes: {reason}", link.client)),
         None => link.presence.tell_fault(&shared.server, link.client, reason),
     }
     lost.is_some()
@@ -276,7 +276,7 @@ impl Session {
         let _ = link.channel.set(channel);
         let limit_bytes = attach.memory_limit_bytes.min(shared.memory.limit_bytes());
         shared.memory.enter(link, attach.pinned);
-        let mut streams = Streams::new(shared).map_err(cuda)?;
+        let mut streams = Streams::new(shared, link).map_err(cuda)?;
         streams.watched.limit(attach.kernel_timeout_ms);
         let mut residency = Residency::new(attach.writeback());
         residency.whole = attach.whole;

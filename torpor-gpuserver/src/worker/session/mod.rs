@@ -210,7 +210,7 @@ impl Session {
 
     fn lose(&self, halt: Halt, what: &str) -> Stop {
         let error = halt.into();
-        self.shared.lose(error, format!("client {}, {what}", self.link.client), None);
+        self.shared.lose(error, format!("client {}, {what}", self.link.client));
         Stop::Lost(self.shared.lost().unwrap_or(error))
     }
 

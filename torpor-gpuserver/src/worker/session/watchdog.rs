@@ -1,9 +1,9 @@
 //! Kernels that do not end: nothing ends one but the end of its context, so a function that may have a `kernel_timeout` has
 //! the worker replaced when a kernel of it runs longer.
 //!
-//! A fence is put behind each launch of such a function. As long as fences are reached, kernels end; when none has been for the
-//! timeout while work is left, one does not. Time in which kernels may wait for something else does not count: for memory that
-//! is on its way, or for another client whose work goes on without a turn.
+//! A fence is put behind each launch of such a function ([`Link::watched`]). Time in which kernels may wait for something else does
+//! not count: for memory that is on its way, or, once the timeout, for another client whose work went on without a turn before they
+//! were launched. A session that is stuck in the driver does not look; the warden does.
 
 use crate::worker::gpu::Shared;
 use crate::worker::mailbox::Link;
@@ -11,8 +11,6 @@ use crate::worker::session::Session;
 use crate::worker::session::halt::Halt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
-use torpor_proto::error::CudaError;
 
 /// A client's work goes on without a turn: while this lives, what others post may wait for it.
 #[derive(Debug)]
@@ -40,24 +38,11 @@ impl Session {
     pub(crate) fn check(&mut self) -> Result<bool, Halt> {
         let busy = self.streams.check()?;
         if busy && self.streams.watched.is_limited() {
-            if self.is_arriving() || self.shared.overstays_before(&self.link) {
-                self.streams.watched.excuse();
-            } else if let Some(timeout) = self.streams.watched.overdue(&self.streams.fences) {
-                self.condemn(timeout);
+            let is_arriving = self.is_arriving();
+            if let Some(overdue) = self.streams.watched.look(is_arriving) {
+                self.shared.condemn(&self.link, &overdue);
             }
         }
         Ok(busy)
-    }
-
-    /// A kernel of the client does not end: the worker does.
-    fn condemn(&self, timeout: Duration) {
-        let Link { client, function, .. } = &*self.link;
-        // Before everybody fails with the error of a context that somebody else has lost.
-        self.link.channel.get().into_iter().for_each(|channel| channel.fail(CudaError::LAUNCH_TIMEOUT));
-        let reason = format!(
-            "a kernel of function {function} (client {client}) has run for longer than its kernel_timeout of {timeout:?}, \
-             which only the end of this GPU's worker ends"
-        );
-        self.shared.lose(CudaError::LAUNCH_FAILED, reason, Some(*client));
     }
 }

@@ -14,12 +14,13 @@ pub(crate) mod watched;
 use crate::driver::{Device, Event, Stream};
 use crate::worker::gpu::Shared;
 use crate::worker::gpu::fence::{Fence, Fences};
+use crate::worker::mailbox::Link;
 use crate::worker::objects::table::Table;
 use crate::worker::streams::capture::Capture;
 use crate::worker::streams::congestion::CHECKPOINT;
 use crate::worker::streams::legacy_order::{Legacy, Role};
 use crate::worker::streams::live::Live;
-use crate::worker::streams::watched::Watched;
+use crate::worker::streams::watched::Watching;
 use std::sync::Arc;
 use torpor_proto::command::{ALL_DEVICES, MOST_DEVICES};
 use torpor_proto::error::CudaError;
@@ -63,15 +64,15 @@ pub(crate) struct Streams {
     crowded: Option<u32>,
     /// A graph is being built.
     pub(crate) capture: Option<Capture>,
-    /// Kernels that have to end in time.
-    pub(crate) watched: Watched,
+    /// Kernels that have to end in time. Before the words that they are seen by.
+    pub(crate) watched: Watching,
     /// After the streams: their words may be used again only when the streams are gone.
     pub(crate) fences: Fences,
 }
 
 impl Streams {
     /// The legacy stream alone.
-    pub(crate) fn new(shared: &Arc<Shared>) -> Result<Self, CudaError> {
+    pub(crate) fn new(shared: &Arc<Shared>, link: &Arc<Link>) -> Result<Self, CudaError> {
         let mut table = Table::new(LIMIT);
         table.insert(LEGACY, Entry { role: Role::Legacy, device: 0, priority: 0, live: None })?;
         let mut legacies: [Legacy; MOST_DEVICES as usize] = Default::default();
@@ -86,7 +87,7 @@ impl Streams {
             legacies,
             crowded: None,
             capture: None,
-            watched: Watched::new(),
+            watched: Watching::new(shared, link, fences.words()),
             fences,
         })
     }
@@ -215,18 +216,6 @@ impl Streams {
             Some(live) => live.fence(&self.fences),
             None => Ok(None),
         }
-    }
-
-    /// A kernel was launched.
-    #[inline]
-    pub(crate) fn watch(&mut self, id: u32) -> Result<(), CudaError> {
-        if self.watched.is_limited()
-            && self.capture.is_none()
-            && let Some(fence) = self.fence(id)?
-        {
-            self.watched.push(fence);
-        }
-        Ok(())
     }
 
     /// Fences behind all work of the client.

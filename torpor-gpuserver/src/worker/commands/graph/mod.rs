@@ -73,12 +73,13 @@ impl GraphCommands for Session {
         self.may_say(calls)?;
         let graph = self.graphs.table.get(command.graph)?;
         let executable = graph.executable.as_ref().ok_or(CudaError::INVALID_HANDLE)?;
-        executable.launch(enter(&mut self.streams, &self.arrivals, command.stream, EVERYTHING)?)?;
+        self.streams.launch(command.stream, &self.arrivals, |streams| {
+            executable.launch(enter(streams, &self.arrivals, command.stream, EVERYTHING)?)
+        })?;
         graph.external.iter().filter(|external| external.recorded).for_each(|external| {
             external.event.note_record();
         });
-        self.has_said(calls, command.stream)?;
-        self.streams.watch(command.stream)
+        self.has_said(calls, command.stream)
     }
 
     fn graph_update(&mut self, command: GraphUpdate, _: &[u8]) -> Result<(), CudaError> {
