@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 /// How long memory may be on its way to a client whose session is stuck, and cannot say that it has come.
 const ARRIVAL: Duration = Duration::from_mins(1);
 
+/// How much longer a launch may last than what is launched: most that last so are held back by a neighbour's kernel, which may be long.
+const LAUNCH: Duration = Duration::from_secs(10);
+
 /// The kernels of a client that have not ended.
 #[derive(Debug)]
 pub(crate) struct Watched {
@@ -115,13 +118,13 @@ impl Watched {
     ) -> Option<Overdue> {
         let timeout = self.timeout?;
         let patience = if self.is_arriving { timeout + ARRIVAL } else { timeout };
-        let lasts = |since: Instant| now.saturating_duration_since(since) > patience;
+        let lasts = |since: Instant, patience| now.saturating_duration_since(since) > patience;
         let overdue = self.overdue(now, overstays, excuses);
-        if !lasts(self.looked) {
+        if !lasts(self.looked, patience) {
             return None;
         }
         let may_be = |since| Overdue { timeout, since, is_certain: false };
-        let launching = || self.launching.filter(|&since| lasts(since)).map(may_be);
+        let launching = || self.launching.filter(|&since| lasts(since, patience + LAUNCH)).map(may_be);
         let waiting = || (self.is_arriving && !self.fences.is_empty()).then(|| may_be(self.looked));
         overdue.or_else(launching).or_else(waiting)
     }

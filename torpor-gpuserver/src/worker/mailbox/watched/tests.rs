@@ -136,10 +136,10 @@ fn time_in_which_memory_is_on_its_way_does_not_count() {
 fn a_launch_that_lasts_may_be_of_a_kernel_that_runs() {
     let mut client = Client::new();
     client.watched.begin_launch(client.at(0), false);
-    assert_eq!(client.look_for_stuck(1000), None);
-    assert_eq!(client.look_for_stuck(1001), Some(false));
-    client.watched.end_launch(client.at(1002), None, 0);
-    assert_eq!(client.look_for_stuck(9000), None);
+    assert_eq!(client.look_for_stuck(11_000), None, "a neighbour's kernel may hold it back");
+    assert_eq!(client.look_for_stuck(11_001), Some(false));
+    client.watched.end_launch(client.at(11_002), None, 0);
+    assert_eq!(client.look_for_stuck(90_000), None);
 }
 
 #[test]
