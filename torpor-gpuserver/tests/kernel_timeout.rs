@@ -7,7 +7,7 @@ mod worker_support;
 use served::{Attached, attach};
 use server_support::server::{Server, eventually};
 use std::io::Write;
-use torpor_proto::command::{ContextSynchronize, KernelResolve, Ping};
+use torpor_proto::command::{ContextSynchronize, KernelResolve, MemoryFree, Ping};
 use torpor_proto::error::CudaError;
 use worker_support::kernels::{STATE, STATE_PTX};
 
@@ -51,6 +51,28 @@ fn a_kernel_that_never_ends_is_ended_with_its_worker_and_its_function_is_told_so
     let address = next.allocate(0, 2 * MIB).unwrap();
     next.add_step(address, 1, 0);
     assert_eq!(next.words(address, 1), [3]);
+}
+
+#[test]
+fn who_is_in_the_middle_of_a_command_then_goes_on_without_an_error() {
+    // As long as another one's kernel runs that is ended meanwhile.
+    let slow = ("TORPOR_SIMGPU_PROFILE", "small:kernel_us=2000000");
+    let (server, _settings) = start_with("[functions.endless]\nkernel_timeout = '1s'", &[slow]);
+    let Attached { client: mut neighbour, lifeline: _neighbour } = attach(&server, "neighbour");
+    neighbour.load_kernels();
+    let data = neighbour.allocate(0, 2 * MIB).unwrap();
+    let Attached { client: mut endless, lifeline: _endless } = attach(&server, "endless");
+    endless.load_kernels();
+    eventually("it is covered", || server.listed("neighbour").covered_clients == 1);
+    endless.spin();
+    neighbour.add_step(data, 1, 0);
+    let more = neighbour.allocate(2 * MIB, 2 * MIB).unwrap();
+    // It waits for the kernel.
+    neighbour.post(MemoryFree { address: more }, &[]);
+    eventually("another worker is there", || server.gpus()[0].worker_restarts == 1);
+    assert_eq!(neighbour.words(data, 1), [3]);
+    assert_eq!((neighbour.channel.sticky_error(), neighbour.channel.take_deferred_error()), (None, None));
+    assert_eq!(endless.channel.sticky_error(), Some(CudaError::LAUNCH_TIMEOUT));
 }
 
 #[test]

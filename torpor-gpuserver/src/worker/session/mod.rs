@@ -149,6 +149,11 @@ impl Session {
         if let Some(need) = self.parking.take_need() {
             return Ok(Some(need));
         }
+        if let Dispatched::Posted(_, Err(error)) | Dispatched::Answer(_, _, Err(error)) = &dispatched
+            && let Some(stop) = self.cut_short(*error)
+        {
+            return Err(stop);
+        }
         let (name, result) = match dispatched {
             Dispatched::Posted(name, Err(error)) if self.must_succeed() => {
                 return Err(self.differs(name, error));
@@ -194,6 +199,13 @@ impl Session {
             }
             _ => Ok(None),
         }
+    }
+
+    /// The end of the session in the middle of a command, which is no error of the client's: where it goes on, the command is done again.
+    fn cut_short(&self, error: CudaError) -> Option<Stop> {
+        let is_interruption = error == CudaError::from(Halt::Interrupted);
+        let stop = is_interruption.then(|| self.interrupted()).flatten();
+        stop.filter(|stop| matches!(stop, Stop::Lost(_) | Stop::Detached))
     }
 
     fn log_failure(&mut self, command: &str, error: CudaError) {

@@ -179,9 +179,10 @@ impl Session {
 
     /// A command fails that did not the first time.
     pub(super) fn differs(&self, name: &'static str, error: CudaError) -> Stop {
-        match Halt::from(error) {
-            Halt::Lost(_) => self.lose(error.into(), name),
-            _ => Stop::Unrepeatable(Unrepeatable::Differs(name)),
+        match (self.cut_short(error), Halt::from(error)) {
+            (Some(stop), _) => stop,
+            (None, Halt::Lost(_)) => self.lose(error.into(), name),
+            (None, _) => Stop::Unrepeatable(Unrepeatable::Differs(name)),
         }
     }
 
