@@ -134,7 +134,8 @@ async fn await_spare(node: &Node, id: ClientId, deadline: Instant) {
     let Some(at) = node.clients().get(id).map(|client| client.introduction.at.clone()) else { return };
     let mut status = at.status.clone();
     let is_decided = |status: &Status| {
-        status.state == State::Ready && status.spare != SpareState::Starting || matches!(status.state, State::Failed(_))
+        status.state == State::Ready && status.spare != SpareState::Starting
+            || matches!(status.state, State::Failed(_))
     };
     // It is tried without a spare, too.
     let _ = timeout_at(deadline, status.wait_for(is_decided)).await;
