@@ -5,7 +5,9 @@ mod eventually;
 mod worker_support;
 
 use eventually::eventually;
-use torpor_proto::command::{ImageKernels, ImageLoad, ImageLoadReply, ImageUnload, ImageUpload, Ping};
+use torpor_proto::command::{
+    ImageKernels, ImageLoad, ImageLoadReply, ImageUnload, ImageUpload, KernelResolve, Ping,
+};
 use torpor_proto::control::worker::{Attach, Begin};
 use torpor_proto::error::CudaError;
 use worker_support::Worker;
@@ -119,6 +121,21 @@ fn nobody_waits_for_others_kernels_to_give_an_image_up() {
     other.stop_spinning();
     other.settle().unwrap();
     eventually("they are unloaded", || worker.usage().free_memory_bytes > waiting);
+}
+
+#[test]
+fn nobody_waits_for_an_image_that_the_driver_takes_long_to_load() {
+    // The first is the worker's own.
+    let unlike = [format!("{PTX}// another one").as_bytes(), b"\0"].concat();
+    let mut worker = Worker::start_with(&[("TORPOR_SIMGPU_FAULTS", "call:cuLibraryLoadData@2:hang")]);
+    let [mut client, mut other] = [0, 1].map(|slot| worker.attach(slot));
+    client.load_image(1, &image()).unwrap();
+    client.ask_later(KernelResolve { image: 1, kernel: 1 }, b"add_step");
+    eventually("it is taken", || client.channel.ring().is_drained());
+    assert_eq!(worker.usage().code_bytes, 0, "it is not loaded yet");
+    other.load_image(1, &unlike).unwrap();
+    other.resolve(1, 1, "add_step").unwrap();
+    assert!(worker.usage().code_bytes > 0);
 }
 
 #[test]

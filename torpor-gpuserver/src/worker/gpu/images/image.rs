@@ -23,6 +23,8 @@ pub(crate) struct Image {
     /// Open, since another worker may delete the file.
     contents: File,
     shared: Mutex<Option<Arc<Instance>>>,
+    /// Held while the driver makes that, which may take it a minute: who only wants to know whether it is there does not wait.
+    loading: Mutex<()>,
     has_state: OnceLock<bool>,
     told_immovable: AtomicBool,
     last_used: AtomicU64,
@@ -31,8 +33,8 @@ pub(crate) struct Image {
 impl Image {
     /// Whose bytes are whole, in an open file that may be deleted meanwhile.
     pub(crate) fn new(hash: ImageHash, bytes: u64, file: PathBuf, contents: File) -> Self {
-        let (shared, has_state, told_immovable, last_used) = Default::default();
-        Self { hash, bytes, file, contents, shared, has_state, told_immovable, last_used }
+        let (shared, loading, has_state, told_immovable, last_used) = Default::default();
+        Self { hash, bytes, file, contents, shared, loading, has_state, told_immovable, last_used }
     }
 
     /// BLAKE3 of its bytes.
@@ -84,12 +86,20 @@ impl Image {
 
     /// The instance that all clients share.
     pub(crate) fn shared(&self, loader: &Arc<Loader>) -> Result<Arc<Instance>, CudaError> {
-        let mut shared = lock(&self.shared);
-        if let Some(instance) = &*shared {
-            return Ok(instance.clone());
+        self.loaded().map_or_else(|| self.make_shared(|| self.load(loader)), Ok)
+    }
+
+    /// Loads that instance, unless somebody does so meanwhile.
+    fn make_shared(
+        &self,
+        load: impl FnOnce() -> Result<Arc<Instance>, CudaError>,
+    ) -> Result<Arc<Instance>, CudaError> {
+        let _one_at_a_time = lock(&self.loading);
+        if let Some(instance) = self.loaded() {
+            return Ok(instance);
         }
-        let instance = self.load(loader)?;
-        *shared = Some(instance.clone());
+        let instance = load()?;
+        *lock(&self.shared) = Some(instance.clone());
         Ok(instance)
     }
 
@@ -117,10 +127,9 @@ impl Image {
             // The driver will say so, or choose.
             Err(_) => false,
         };
-        let mut shared = lock(&self.shared);
-        if !has_state && shared.is_none() {
+        if !has_state {
             // SAFETY: as in `load`.
-            *shared = Some(unsafe { Instance::load(loader, &bytes, speech)? });
+            self.make_shared(|| unsafe { Instance::load(loader, &bytes, speech) })?;
         }
         Ok(*self.has_state.get_or_init(|| has_state))
     }
