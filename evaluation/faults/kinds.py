@@ -56,6 +56,15 @@ class Kind:
         """What its function sees, where that is known only when all others have answered."""
 
 
+class Nothing(Kind):
+    """No fault: what all of them at once take anyhow."""
+
+    kernel_timeout = None
+
+    def do(self, server, culprit):
+        return time.monotonic(), "nothing"
+
+
 class Endless(Kind):
     """A kernel that never ends, and its function's `kernel_timeout`."""
 
@@ -203,6 +212,6 @@ class SpillFull(StoreFull):
 
 
 KINDS = {kind.name: kind for kind in [
-    Kind("illegal"), Kind("misaligned"), Kind("assert"), StackOverflow("stack-overflow"), Endless("endless"), OutOfMemory("out-of-memory"),
+    Nothing("none"), Kind("illegal"), Kind("misaligned"), Kind("assert"), StackOverflow("stack-overflow"), Endless("endless"), OutOfMemory("out-of-memory"),
     ClientKilled("client-killed", "begin"), ClientKilled("client-killed-in-copy", "copy"), ClientKilledWaiting("client-killed-waiting", "answer"),
     WorkerKilled("worker-killed"), ServerKilled("server-killed"), StoreFull("store-full"), SpillFull("spill-full")]}

@@ -12,7 +12,8 @@ ready PID; then, for each line:
                   out-of-memory: the same, once it has been refused more memory and given back what it got
   grow MIB        has so much more memory, whose contents nobody else has: grown TIME
   copy            copying TIME; from then on it copies to the GPU without an end
-Times are of the machine's monotonic clock. It is plain CUDA driver API, so that it runs on a simulated GPU too.
+Times are of the machine's monotonic clock; that of an answer is when all of its bytes have arrived, before they are compared. It is plain
+CUDA driver API, so that it runs on a simulated GPU too.
 """
 import array
 import ctypes
@@ -142,6 +143,9 @@ class Function:
             self.flag = allocate(4096)
             self.other_stream = made("cuStreamCreate", 1)
         self.answers, self.graph = 0, None
+        # Its pages are there before anybody waits for an answer.
+        self.found = (ctypes.c_uint * self.words)()
+        ctypes.memset(self.found, 0xFF, ctypes.sizeof(self.found))
         if "graph" in words:
             call("cuStreamBeginCapture_v2", self.stream, 2)
             self.add()
@@ -156,20 +160,20 @@ class Function:
         self.launch("add", self.words // THREADS, THREADS, self.data, ctypes.c_uint(STEP))
 
     def answer(self):
-        """Whether the state is what so many requests make of it, bit by bit."""
+        """When it was there, and whether the state is what so many requests make of it, bit by bit."""
         if self.graph:
             call("cuGraphLaunch", self.graph, self.stream)
         else:
             self.add()
         self.answers += 1
-        return self.is_right()
+        return self.fetch()
 
-    def is_right(self):
-        found = (ctypes.c_uint * self.words)()
-        call("cuMemcpyDtoHAsync_v2", found, self.data, ctypes.c_size_t(self.words * 4), self.stream)
+    def fetch(self):
+        call("cuMemcpyDtoHAsync_v2", self.found, self.data, ctypes.c_size_t(self.words * 4), self.stream)
         call("cuStreamSynchronize", self.stream)
+        arrived = time.monotonic()
         expected = (self.first + STEP * self.answers) & 0xFFFFFFFF
-        return bytes(found) == array.array("I", [expected]).tobytes() * self.words
+        return arrived, bytes(self.found) == array.array("I", [expected]).tobytes() * self.words
 
     def say_in_flag(self, value):
         if self.mapped:
@@ -188,7 +192,7 @@ class Function:
 
     def end(self):
         self.say_in_flag(1)
-        return self.is_right()
+        return self.fetch()
 
     def fault(self, kind):
         """Does it, and returns the code that every later call gives."""
@@ -265,8 +269,8 @@ def main():
                 function.begin()
                 say("begun", time.monotonic())
             else:
-                is_right = function.answer() if verb == "answer" else function.end()
-                say("answer", time.monotonic(), "ok" if is_right else "WRONG")
+                arrived, is_right = function.answer() if verb == "answer" else function.end()
+                say("answer", arrived, "ok" if is_right else "WRONG")
         except Failed as failed:
             say("error", time.monotonic(), failed.code)
 

@@ -95,6 +95,29 @@ fn a_kernel_that_never_ends_is_seen_though_another_session_waits_for_it_and_keep
 }
 
 #[test]
+fn who_is_idle_does_not_wait_for_sessions_that_are_in_the_driver_until_their_process_ends() {
+    let jam = ("TORPOR_SIMGPU_FAULTS", "call:cuKernelGetFunction:jam");
+    let (server, _settings) = start_with("[functions.endless]\nkernel_timeout = '1s'", &[jam]);
+    let Attached { client: mut idle, lifeline: _idle } = attach(&server, "idle");
+    idle.load_kernels();
+    let data = idle.allocate(0, 2 * MIB).unwrap();
+    idle.add_step(data, 1, 0);
+    assert_eq!(idle.words(data, 1), [3]);
+    eventually("it is covered", || server.listed("idle").covered_clients == 1);
+    let Attached { client: mut comes, lifeline: _comes } = attach(&server, "comes");
+    comes.load_image(STATE, &[STATE_PTX.as_bytes(), b"\0"].concat()).unwrap();
+    let Attached { client: mut endless, lifeline: _endless } = attach(&server, "endless");
+    endless.load_kernels();
+    endless.spin();
+    endless.ask(Ping {}).unwrap();
+    comes.ask_later(KernelResolve { image: STATE, kernel: STATE }, b"tick");
+    eventually("another worker is there", || server.gpus()[0].worker_restarts == 1);
+    assert!(server.said("nothing of it reaches what it shares any more"), "{}", server.log());
+    assert_eq!(idle.words(data, 1), [3]);
+    assert_eq!(endless.channel.sticky_error(), Some(CudaError::LAUNCH_TIMEOUT));
+}
+
+#[test]
 fn a_kernel_that_never_ends_is_seen_though_an_older_one_without_a_turn_does_not_end_either() {
     let (server, _settings) = start("[scheduler]\ncover = false\n[functions.endless]\nkernel_timeout = '1s'");
     let Attached { client: mut older, lifeline } = attach(&server, "older");

@@ -59,6 +59,21 @@ fn an_eviction_that_the_driver_refuses_hurts_nobody_and_leaves_nothing_behind() 
 }
 
 #[test]
+fn what_a_program_tries_in_vain_again_and_again_is_told_once() {
+    let server = start("call:cuMemcpyDtoHAsync_v2:fail=1");
+    let Attached { client: mut first, lifeline: _first } = attach(&server, "first");
+    let Attached { client: mut second, lifeline: _second } = attach(&server, "second");
+    let address = first.allocate(0, 18 * MIB).unwrap();
+    first.upload(address, &[7; 5000]);
+    for _ in 0..20 {
+        assert_eq!(second.allocate(0, 4 * MIB), Err(CudaError::OUT_OF_MEMORY));
+    }
+    for what in ["no room on the GPU", "its memory stays on the GPU"] {
+        assert_eq!(server.log().matches(what).count(), 1, "{}", server.log());
+    }
+}
+
+#[test]
 fn a_function_that_cannot_be_unloaded_for_once_is_unloaded_a_little_later() {
     let server = start("call:cuMemcpyDtoHAsync_v2@1:fail=1");
     let (Attached { mut client, lifeline: _lifeline }, address) = with_contents(&server);

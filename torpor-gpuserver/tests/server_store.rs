@@ -103,6 +103,17 @@ fn what_clients_of_a_dead_worker_had_is_free_and_the_next_worker_stores_again() 
 }
 
 #[test]
+fn what_the_disk_for_spilling_has_left_is_told_to_whoever_asks() {
+    let spill = tempfile::tempdir().unwrap();
+    let server = Server::start(PROGRAM, &["--spill-dir", spill.path().to_str().unwrap()]);
+    let told = report(&server).spill_disk.unwrap();
+    let disk = rustix::fs::statvfs(spill.path()).unwrap();
+    assert_eq!(told.directory, spill.path().to_str().unwrap());
+    // Others write to that disk meanwhile.
+    assert!(told.free_bytes.abs_diff(disk.f_bavail * disk.f_frsize) < 1 << 30, "{} are told", told.free_bytes);
+}
+
+#[test]
 fn a_spill_directory_that_cannot_be_written_is_found_at_start() {
     let temporary = tempfile::tempdir().unwrap();
     let file = temporary.path().join("file");

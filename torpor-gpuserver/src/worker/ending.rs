@@ -1,6 +1,7 @@
 //! The end of a worker whose context is lost: its sessions end, and then it waits until the server ends it.
 
 use crate::worker::gpu::Shared;
+use crate::worker::relinquish::relinquish;
 use std::time::{Duration, Instant};
 use torpor_proto::control::worker::{Quiet, from_worker};
 
@@ -8,16 +9,21 @@ use torpor_proto::control::worker::{Quiet, from_worker};
 /// are covered wait for this worker's end.
 const LEAVE_TIMEOUT: Duration = Duration::from_millis(30);
 
-/// How long one whose sessions have ended waits for its end. The server chooses the moment: while the driver takes back what a process had,
-/// it serves nobody else.
+/// How long one that is quiet waits for its end. The server chooses the moment: while the driver takes back what a process had, it serves
+/// nobody else.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// Until the process may end.
 pub(super) fn end(shared: &Shared) {
-    if leave(shared) {
-        shared.tell(from_worker::Body::Quiet(Quiet {}));
-        std::thread::sleep(LINGER);
+    if !leave(shared) {
+        tracing::debug!("sessions are in the driver still; the worker lets go of what it shares");
+        if let Err(error) = relinquish() {
+            tracing::warn!("the worker cannot let go of what it shares, and ends at once: {error}");
+            return;
+        }
     }
+    shared.tell(from_worker::Body::Quiet(Quiet {}));
+    std::thread::sleep(LINGER);
 }
 
 /// Gives the sessions a moment to end. Whether they have.

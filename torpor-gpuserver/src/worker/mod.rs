@@ -25,6 +25,7 @@ mod mailbox;
 mod memory;
 mod objects;
 mod rate_limited;
+mod relinquish;
 mod server_socket;
 mod session;
 mod streams;

@@ -33,7 +33,7 @@ pub(super) enum Threads {
     Running,
     /// Nothing, as its end of the socket is closed: its process is ending.
     Gone,
-    /// Nothing that uses what it shares with others: it waits to be killed.
+    /// Nothing that reaches what it shares with others: it waits to be killed.
     Ended,
 }
 
@@ -148,7 +148,7 @@ impl Supervisor {
                                 let _ = self.site.words.seeking.send((ClientId(seek.client), ClientId(seek.exporter)));
                             }
                             Some(from_worker::Body::Quiet(_)) if self.lost_context.is_some() => {
-                                return self.died("nothing of it runs any more", Threads::Ended);
+                                return self.died("nothing of it reaches what it shares any more", Threads::Ended);
                             }
                             Some(from_worker::Body::Attached(attached)) if attached.is_coming => {
                                 self.await_coming(attached.client);
