@@ -110,7 +110,11 @@ fn what_the_disk_for_spilling_has_left_is_told_to_whoever_asks() {
     let disk = rustix::fs::statvfs(spill.path()).unwrap();
     assert_eq!(told.directory, spill.path().to_str().unwrap());
     // Others write to that disk meanwhile.
-    assert!(told.free_bytes.abs_diff(disk.f_bavail * disk.f_frsize) < 1 << 30, "{} are told", told.free_bytes);
+    assert!(
+        told.free_bytes.abs_diff(disk.f_bavail * disk.f_frsize) < 1 << 30,
+        "{} are told",
+        told.free_bytes
+    );
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! A worker that is over while its process is not gone yet: the driver takes a fifth of a second to take back what it had.
+//! A worker that is over while what it had is still there: the driver takes a fifth of a second to take that back, and serves nobody else
+//! meanwhile. The server chooses the moment, as such a process waits to be killed, or its [driver's files](super::driver_files) are held.
 //!
 //! Nothing that uses what it shares with others runs any more, as its socket is closed or it says so, so what is known of its
 //! clients is final. Those that have done nothing since their states were written go on at the spare at once: nothing on the GPU is
@@ -22,7 +23,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use torpor_proto::error::CudaError;
 
-/// How long one that waits for its end is left alone at most, for the sake of those that go on at once: they are made anew meanwhile, which
+/// How long it is left alone at most, for the sake of those that go on at once: they are made anew meanwhile, which
 /// the driver does not do while it takes back what a process had (0.7 s for 31 clients on an H200). 75 ms for five clients on an H100, 350 for
 /// twenty on an H200.
 const MOST_LINGER: Duration = Duration::from_millis(500);
@@ -73,7 +74,8 @@ impl Supervisor {
         let (stay, mut stays) = mpsc::channel(1);
         self.orphan(quiet, &death, error, Some(Stay { _held: stay }));
         let gone = tokio::spawn(async move {
-            if threads == Threads::Ended {
+            // What it had the driver has not begun to take back.
+            if threads == Threads::Ended || worker.is_held() {
                 // Nobody sends anything: it is over when all have gone on.
                 let _ = timeout(MOST_LINGER, stays.recv()).await;
                 sleep(REPLY).await;

@@ -1,6 +1,7 @@
 //! The worker processes: of each GPU one for those that share it, its spare, and one for each strict function that is there; kept
 //! running, asked, and heard.
 
+mod driver_files;
 pub(crate) mod enclosures;
 mod ending;
 pub(crate) mod executor;

@@ -7,6 +7,7 @@ use crate::server::options::ServerOptions;
 use crate::server::settings::declare::text;
 use crate::server::size::ByteSize;
 use crate::server::store::WorkerId;
+use crate::server::workers::driver_files::DriverFiles;
 use crate::server::workers::ending::Process;
 use crate::server::workers::socket::PacketSocket;
 use std::io;
@@ -119,6 +120,8 @@ pub struct WorkerProcess {
     /// Its end of the conversation.
     pub socket: PacketSocket,
     process: Process,
+    /// What it has open of the driver's, from when it serves on.
+    driver_files: DriverFiles,
     keeper: Keeper,
     /// What the keeper is told of it.
     words: keeper::Worker,
@@ -157,7 +160,13 @@ impl WorkerProcess {
             device: None,
             is_enclosed: recipe.begin.enclosed,
         };
-        let worker = Self { socket, process: Process::Child(child), keeper, words };
+        let worker = Self {
+            socket,
+            process: Process::Child(child),
+            driver_files: DriverFiles::default(),
+            keeper,
+            words,
+        };
         worker.keep();
         Ok(worker)
     }
@@ -173,7 +182,8 @@ impl WorkerProcess {
         process: OwnedFd,
     ) -> io::Result<Self> {
         let (socket, keeper) = (PacketSocket::of(socket)?, keeper.clone());
-        Ok(Self { socket, process: Process::inherit(words.pid, process)?, keeper, words })
+        let process = Process::inherit(words.pid, process)?;
+        Ok(Self { socket, process, driver_files: DriverFiles::default(), keeper, words })
     }
 
     /// Its process.
@@ -200,6 +210,21 @@ impl WorkerProcess {
             self.words.is_spare = false;
             self.keep();
         }
+    }
+
+    /// Has the driver keep what is the worker's beyond its end, until that is waited for: its context is made.
+    pub fn hold(&mut self) {
+        let Some(pid) = self.pid() else { return };
+        match self.process.descriptor().and_then(|process| DriverFiles::of(process, pid)) {
+            Ok(files) => self.driver_files = files,
+            Err(error) => tracing::debug!(pid, "its driver's files cannot be held: {error}"),
+        }
+    }
+
+    /// Whether the driver keeps what is the worker's beyond its end.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        !self.driver_files.is_empty()
     }
 
     /// Whether it is gone.
@@ -238,6 +263,8 @@ impl WorkerProcess {
     pub async fn dismiss(mut self) {
         self.socket.close();
         let pid = self.pid();
+        // What it gives back in order it need not wait for.
+        self.driver_files.close().await;
         if self.process.ends_within(LEAVE_TIMEOUT).await.is_none() {
             tracing::warn!(pid, "a worker does not leave; killing it");
             self.process.kill();
@@ -255,12 +282,16 @@ impl WorkerProcess {
 
     /// Kills it if it does not end by itself within `patience`, and says how it ended. What it held is free afterwards.
     pub async fn epitaph(&mut self, patience: Duration) -> String {
-        if let Some(how) = self.process.ends_within(patience).await {
-            return how;
-        }
-        self.process.kill();
-        self.process.ends().await;
-        "killed by the server".to_owned()
+        let how = match self.process.ends_within(patience).await {
+            Some(how) => how,
+            None => {
+                self.process.kill();
+                self.process.ends().await;
+                "killed by the server".to_owned()
+            }
+        };
+        self.driver_files.close().await;
+        how
     }
 
     /// Tells the keeper what is known of it.

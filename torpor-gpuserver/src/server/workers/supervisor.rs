@@ -197,6 +197,7 @@ impl Supervisor {
                 return Err(error);
             }
         };
+        worker.hold();
         tracing::info!(gpu = self.site.index, pid = worker.pid(), "{}: {}", device.name, self.name(what));
         let name = device.name.clone();
         let (limit, total) = (self.site.recipe.begin.gpu_limit_bytes, device.total_memory_bytes);
