@@ -10,6 +10,7 @@ use crate::signals::Signals;
 use rustix::process::{Pid, kill_process};
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -168,17 +169,34 @@ fn exit_code(status: ExitStatus) -> ExitCode {
     ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
 
+/// Folders above a program's file, at most: as many steps up as lead from any to the root.
+const DEPTH: usize = 40;
+
 /// `LD_PRELOAD` with the library in front of what is there. Source: ld.so(8).
 pub fn preload(library: &Path, existing: Option<OsString>) -> Result<OsString, CliError> {
     if library.as_os_str().as_bytes().iter().any(|byte| b" :\t\n".contains(byte)) {
         return Err(CliError::Unpreloadable(library.to_owned()));
     }
-    let mut value = library.as_os_str().to_owned();
+    let mut value = entry(library, fs::read_link("/proc/self/exe").is_ok());
     if let Some(existing) = existing.filter(|existing| !existing.is_empty()) {
         value.push(OsStr::new(":"));
         value.push(existing);
     }
     Ok(value)
+}
+
+/// The library, called so that glibc's loader finds it and musl's does not, which could not relocate it and would end the program: glibc puts
+/// the folder of the program's file, which it has of `/proc`, in the place of `$ORIGIN`, from where steps up lead to the root; for musl it
+/// is a name like any other, and it goes on without what is not there.
+fn entry(library: &Path, has_proc: bool) -> OsString {
+    match library.strip_prefix("/") {
+        Ok(below) if has_proc => {
+            let mut entry = OsString::from(format!("$ORIGIN/{}", "../".repeat(DEPTH)));
+            entry.push(below);
+            entry
+        }
+        _ => library.as_os_str().to_owned(),
+    }
 }
 
 /// A function's name, as an argument.
@@ -194,12 +212,20 @@ mod tests {
     #[test]
     fn what_is_preloaded_already_stays_behind_ours() {
         let library = PathBuf::from("/opt/libtorpor_intercept.so");
-        assert_eq!(preload(&library, None).unwrap(), library);
-        assert_eq!(preload(&library, Some("".into())).unwrap(), library);
-        assert_eq!(
-            preload(&library, Some("a.so b.so".into())).unwrap(),
-            "/opt/libtorpor_intercept.so:a.so b.so"
-        );
+        let ours = entry(&library, true);
+        assert_eq!(preload(&library, None).unwrap(), ours);
+        assert_eq!(preload(&library, Some("".into())).unwrap(), ours);
+        let value = preload(&library, Some("a.so b.so".into())).unwrap();
+        assert_eq!(value.to_str().unwrap(), format!("{}:a.so b.so", ours.display()));
         assert!(matches!(preload(Path::new("/my tools/x.so"), None), Err(CliError::Unpreloadable(_))));
+    }
+
+    #[test]
+    fn the_library_is_called_by_the_way_from_any_program_to_it() {
+        let library = Path::new("/opt/libtorpor_intercept.so");
+        let called = entry(library, true).into_string().unwrap();
+        assert!(called.starts_with("$ORIGIN/../../") && called.ends_with("/../opt/libtorpor_intercept.so"));
+        assert_eq!(entry(library, false), library);
+        assert_eq!(entry(Path::new("here.so"), true), "here.so");
     }
 }

@@ -17,7 +17,7 @@ const PRELOAD: &[u8] = b"LD_PRELOAD=";
 
 /// What this process was started with.
 struct Inheritance {
-    /// `LD_PRELOAD=` with this library alone.
+    /// `LD_PRELOAD=` with this library alone, called as it was for this process.
     preload: CString,
     /// Other entries that a program must have, unless it has its own.
     others: Vec<CString>,
@@ -41,12 +41,11 @@ impl Inheritance {
         variable: impl Fn(&str) -> Option<std::ffi::OsString>,
         exists: impl Fn(&Path) -> bool,
     ) -> Option<Self> {
-        let own = own.to_bytes();
-        if variable("TORPOR_CHILDREN").is_some_and(|value| value == "off")
-            || !lists(variable("LD_PRELOAD")?.as_bytes(), own)
-        {
+        if variable("TORPOR_CHILDREN").is_some_and(|value| value == "off") {
             return None;
         }
+        let preload = variable("LD_PRELOAD")?;
+        let own = libraries(preload.as_bytes()).find(|one| is(one, own.to_bytes()))?;
         let entry =
             |name: &str, value: &OsStr| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok();
         // The folder in which other names lead to this library.
@@ -74,9 +73,22 @@ fn own_file() -> Option<&'static CStr> {
     (status != 0 && !found.dli_fname.is_null()).then(|| unsafe { CStr::from_ptr(found.dli_fname) })
 }
 
-/// Whether a value of `LD_PRELOAD` has a library in it. Source: ld.so(8).
+/// The libraries of a value of `LD_PRELOAD`. Source: ld.so(8).
+fn libraries(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| b": ".contains(byte))
+}
+
+/// Whether a value of `LD_PRELOAD` has a library in it, called so.
 fn lists(value: &[u8], library: &[u8]) -> bool {
-    value.split(|byte| b": ".contains(byte)).any(|one| one == library)
+    libraries(value).any(|one| one == library)
+}
+
+/// Whether a library that is called so has this file: its loader puts a folder in the place of `$ORIGIN`. Source: ld.so(8).
+fn is(called: &[u8], file: &[u8]) -> bool {
+    match called.strip_prefix(b"$ORIGIN") {
+        Some(below) => below.starts_with(b"/") && file.ends_with(below),
+        None => called == file,
+    }
 }
 
 /// Calls with an environment that has what it must; with the given one if it does, or has too many entries.
@@ -195,6 +207,16 @@ mod tests {
             // SAFETY: the list ends with a null.
             unsafe { entries(list) }.iter().map(text).collect()
         })
+    }
+
+    #[test]
+    fn who_was_called_by_the_way_from_its_program_is_passed_on_so() {
+        let called = "$ORIGIN/../../opt/libtorpor_intercept.so";
+        let variable = |name: &str| (name == "LD_PRELOAD").then(|| format!("a.so:{called}").into());
+        let found =
+            Inheritance::new(c"/usr/bin/../../opt/libtorpor_intercept.so", variable, |_| false).unwrap();
+        assert_eq!(found.own(), called.as_bytes());
+        assert!(Inheritance::new(c"/opt/libtorpor_intercept.so", variable, |_| false).is_none());
     }
 
     #[test]
