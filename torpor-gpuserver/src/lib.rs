@@ -6,6 +6,7 @@ pub mod driver;
 mod fault_in;
 pub mod gpu_limit;
 pub mod policy;
+mod rate_limited;
 pub mod server;
 pub mod standard_input;
 mod state_file;

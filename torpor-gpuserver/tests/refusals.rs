@@ -74,6 +74,27 @@ fn what_a_program_tries_in_vain_again_and_again_is_told_once() {
 }
 
 #[test]
+fn a_full_host_pool_is_told_once_however_often_room_in_it_is_wanted() {
+    let options = "--gpus 0 --gpu-limit 20MiB --pinned-limit 8MiB --staging 4MiB --host-pool 8MiB --host-slab 8MiB --log debug";
+    let server = served::serve_by(options, |command| _ = command.args(["--cover", "false"]));
+    let Attached { client: mut first, lifeline: _first } = attach(&server, "first");
+    let Attached { client: mut second, lifeline: _second } = attach(&server, "second");
+    let address = first.allocate(0, 18 * MIB).unwrap();
+    for (chunk, offset) in (1..).zip((0..18 * MIB).step_by(2 << 20)) {
+        first.upload(address + offset, &[chunk; 5000]);
+    }
+    // What does not leave is left alone for a while.
+    eventually("room is wanted again", || {
+        assert_eq!(second.allocate(0, 4 * MIB), Err(CudaError::OUT_OF_MEMORY));
+        server.said("once more: function first needs 18 MiB of host memory")
+    });
+    let told =
+        |line: &&str| line.contains("ERROR") && line.contains("function first needs 18 MiB of host memory");
+    // By the store, and by the worker.
+    assert_eq!(server.log().lines().filter(told).count(), 2, "{}", server.log());
+}
+
+#[test]
 fn a_function_that_cannot_be_unloaded_for_once_is_unloaded_a_little_later() {
     let server = start("call:cuMemcpyDtoHAsync_v2@1:fail=1");
     let (Attached { mut client, lifeline: _lifeline }, address) = with_contents(&server);

@@ -24,7 +24,6 @@ mod gpu;
 mod mailbox;
 mod memory;
 mod objects;
-mod rate_limited;
 mod relinquish;
 mod server_socket;
 mod session;

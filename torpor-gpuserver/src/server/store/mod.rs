@@ -47,6 +47,7 @@ pub use spill::SpillDirectoryError;
 pub use workers::WorkerId;
 
 use crate::chunk::CHUNK_BYTES;
+use crate::rate_limited::Seldom;
 use crate::server::clients::ClientId;
 use crate::server::keeper::Keeper;
 use crate::server::store::error::StoreError;
@@ -146,6 +147,8 @@ struct Owner {
     open: BTreeSet<Asked>,
     /// The last one that was.
     answered: Option<Asked>,
+    /// Telling people of those that were refused.
+    refusals: Seldom,
 }
 
 impl Store {
@@ -350,7 +353,15 @@ fn slab_slots(options: &StoreOptions) -> u32 {
 
 impl Owner {
     fn new(function: Arc<str>) -> Self {
-        Self { function, worker: None, queued: 0, reserving: 0, open: BTreeSet::new(), answered: None }
+        Self {
+            function,
+            worker: None,
+            queued: 0,
+            reserving: 0,
+            open: BTreeSet::new(),
+            answered: None,
+            refusals: Seldom::default(),
+        }
     }
 
     /// A request that makes new chunks is over.

@@ -153,7 +153,11 @@ impl Store {
             }
             Err(error) => {
                 if !matches!(error, StoreError::NothingSpare { .. }) {
-                    tracing::error!(client = client.0, "{error}");
+                    let refusals = state.clients.get_mut(&client).map(|owner| &mut owner.refusals);
+                    match refusals.map_or(Some(0), |refusals| refusals.tell(Instant::now().into_std())) {
+                        Some(untold) => tracing::error!(client = client.0, untold, "{error}"),
+                        None => tracing::debug!(client = client.0, "once more: {error}"),
+                    }
                 }
                 state.say(asked, store_answer::Result::Refusal(error.to_string()));
             }

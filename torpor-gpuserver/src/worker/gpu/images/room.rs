@@ -3,8 +3,8 @@
 //! The workers of a node share the directory. One deletes a file if none of its own clients uses it; another worker that has
 //! such an image keeps the file open, and reads on.
 
+use crate::rate_limited::Seldom;
 use crate::worker::gpu::images::{Image, ImageHash, ImageStore, Instance};
-use crate::worker::rate_limited::Seldom;
 use crate::worker::sync::lock;
 use std::collections::HashMap;
 use std::fs;

@@ -1,6 +1,6 @@
 //! What a session knows of its client's residency.
 
-use crate::worker::rate_limited::Seldom;
+use crate::rate_limited::Seldom;
 use crate::worker::session::pull::Former;
 use crate::worker::session::swap_in::SwapIn;
 use crate::worker::session::tenure::Tenure;
