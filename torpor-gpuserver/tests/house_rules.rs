@@ -20,7 +20,7 @@ const LAYERS: [&str; 17] = [
     "cost",
     "work_time",
     "server_socket",
-    "rate_limited",
+    "relinquish",
     "words",
     "sync",
 ];
