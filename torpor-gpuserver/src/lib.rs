@@ -5,6 +5,7 @@ mod chunk;
 pub mod driver;
 mod fault_in;
 pub mod gpu_limit;
+mod open_files;
 pub mod policy;
 mod rate_limited;
 pub mod server;

@@ -8,11 +8,12 @@
 //!
 //! Limits: what the GPU itself still writes reaches page-locked memory all the same, until the process is gone.
 
+use crate::open_files::open_files;
 use rustix::fs::{Mode, OFlags, fstat, open};
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 /// What the kernel calls shared memory without a name in a file system, in `/proc/self`. Source: memfd_create(2).
@@ -38,16 +39,7 @@ pub(super) fn relinquish() -> io::Result<()> {
 /// Makes every descriptor of shared memory one of `nothing`. Returns how many those were.
 fn close_files(nothing: &OwnedFd, own: Option<(u64, u64)>) -> io::Result<usize> {
     let mut count = 0;
-    for entry in fs::read_dir("/proc/self/fd")? {
-        let entry = entry?;
-        let number = entry.file_name().to_str().and_then(|number| number.parse::<RawFd>().ok());
-        let Some(number) = number else { continue };
-        // A thread may have closed it just now.
-        let is_shared = fs::read_link(entry.path())
-            .is_ok_and(|file| file.as_os_str().as_encoded_bytes().starts_with(SHARED_MEMORY.as_bytes()));
-        if !is_shared {
-            continue;
-        }
+    for number in open_files("self", SHARED_MEMORY)? {
         // SAFETY: looked at in this call alone; if it has been closed meanwhile, the kernel says so.
         let file = unsafe { BorrowedFd::borrow_raw(number) };
         if fstat(file).is_ok_and(|file| Some((file.st_dev, file.st_ino)) == own) {

@@ -7,14 +7,12 @@
 //! Limits: only what is open when the context has just been made, which is all that matters of it. Where the kernel does not let the
 //! server have them (pidfd_getfd(2): Linux 5.6, and the right to trace the worker), the driver takes everything back at once.
 
-use rustix::process::{ForeignRawFd, PidfdGetfdFlags, pidfd_getfd};
-use std::ffi::OsStr;
-use std::fs;
+use crate::open_files::open_files;
+use rustix::io::Errno;
+use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 /// What the names of the driver's files begin with.
 const DRIVER: &str = "/dev/nvidia";
@@ -29,19 +27,18 @@ impl DriverFiles {
     /// # Errors
     /// The kernel's.
     pub(super) fn of(process: impl AsFd, pid: u32) -> io::Result<Self> {
-        Self::called(process, pid, |name| name.as_bytes().starts_with(DRIVER.as_bytes()))
+        Self::called(process, pid, DRIVER)
     }
 
-    /// Those of a process whose names are of this kind.
-    fn called(process: impl AsFd, pid: u32, is_driver_s: impl Fn(&OsStr) -> bool) -> io::Result<Self> {
+    /// Those of a process whose names begin so.
+    fn called(process: impl AsFd, pid: u32, beginning: &str) -> io::Result<Self> {
         let mut files = Vec::new();
-        for entry in fs::read_dir(Path::new("/proc").join(pid.to_string()).join("fd"))? {
-            let entry = entry?;
-            let number = entry.file_name().to_str().and_then(|number| number.parse::<ForeignRawFd>().ok());
-            // The worker may have closed it just now.
-            let name = fs::read_link(entry.path()).unwrap_or_default();
-            if let Some(number) = number.filter(|_| is_driver_s(name.as_os_str())) {
-                files.push(pidfd_getfd(&process, number, PidfdGetfdFlags::empty())?);
+        for number in open_files(pid, beginning)? {
+            match pidfd_getfd(&process, number, PidfdGetfdFlags::empty()) {
+                Ok(file) => files.push(file),
+                // The worker has closed it just now.
+                Err(Errno::BADF) => {}
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(Self(files))
@@ -84,8 +81,7 @@ mod tests {
         // It has the other end, too.
         drop(command);
         let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
-        let mut files =
-            DriverFiles::called(&process, child.id(), |name| name.as_bytes().starts_with(b"pipe:")).unwrap();
+        let mut files = DriverFiles::called(&process, child.id(), "pipe:").unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(!files.is_empty() && !is_over(&reading));
