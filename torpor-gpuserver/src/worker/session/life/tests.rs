@@ -98,6 +98,7 @@ fn scene(number: u64, images: &Path, state: Option<OwnedFd>) -> Scene {
         memory_limit_bytes: 64 << 20,
         pinned_limit_bytes: u64::MAX,
         image_limit_bytes: u64::MAX,
+        resumed: state.is_some(),
         ..Attach::default()
     };
     let (channel, channel_file) = MappedChannel::create().expect("a channel");
@@ -139,6 +140,22 @@ fn nothing_is_done_again_while_another_client_is_made() {
     client.await_slot(slot).expect("it is answered");
     shared.stop(1);
     session.join().expect("it ends in order");
+}
+
+#[test]
+fn who_comes_with_a_state_is_told_nothing_of_a_context_that_is_lost_before_it_is_served() {
+    let images = tempfile::tempdir().expect("a directory");
+    let told = |number, state| {
+        let Scene { shared, link, attach, brought, client, _window, _server } =
+            scene(number, images.path(), state);
+        let made = Session::open(&shared, &link, &attach, brought.channel, brought.host);
+        let _session = made.expect("the GPU takes it");
+        shared.lose(CudaError::ILLEGAL_ADDRESS, "a neighbour's kernel".to_owned());
+        client.channel.sticky_error()
+    };
+    assert_eq!(told(2, None), Some(CudaError::ILLEGAL_ADDRESS));
+    let state = state_file::write(&Checkpoint::default()).expect("memory");
+    assert_eq!(told(3, Some(state)), None, "the server has its state");
 }
 
 #[test]
