@@ -1,0 +1,145 @@
+//! The compiler's process: it is made ready once, and makes a child for each job.
+
+use crate::compiler::{filter, job};
+use crate::driver::{Device, Driver, DriverError, compile};
+use crate::open_files::open_files;
+use crate::replaced;
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, accept_with};
+use rustix::process::{Resource, Rlimit};
+use seccompiler::BpfProgram;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use torpor_proto::error::CudaError;
+
+/// What has the driver load its compiler: for any GPU that is served.
+const KERNEL: &[u8] =
+    b".version 6.0\n.target sm_70\n.address_size 64\n.visible .entry nothing() { ret; }\n\0";
+
+/// The driver's files, by their names' beginning.
+const DRIVER: &str = "/dev/nvidia";
+
+/// CPU time of a job, in seconds: natively the largest kernels take minutes.
+const JOB_CPU_SECONDS: u64 = 600;
+
+/// Memory of a job, in bytes.
+const JOB_BYTES: u64 = 16 << 30;
+
+/// Where a job has its connection, and nothing else.
+const CONNECTION: i32 = 0;
+
+/// Why there is no compiler.
+#[derive(Debug, thiserror::Error)]
+pub enum CompilerError {
+    /// The driver or the GPU cannot be used.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    /// The driver has no compiler.
+    #[error("the driver does not compile PTX: {0}; is libnvidia-ptxjitcompiler.so.1 beside it?")]
+    Compile(CudaError),
+    /// The kernel refuses something.
+    #[error("jobs cannot be kept apart: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Runs a compiler as this process, which has no other thread of its own, until it is killed; connections come by the listening socket.
+///
+/// # Errors
+/// [`CompilerError`].
+pub fn run(driver: &Path, device: u32, listener: &OwnedFd) -> Result<(), CompilerError> {
+    // What is compiled is kept by workers, in files that no job can reach.
+    // SAFETY: no thread has been started yet.
+    unsafe { std::env::set_var("CUDA_CACHE_DISABLE", "1") };
+    let device = Device::open(Driver::load(driver)?, device)?;
+    compile(&device, KERNEL).map_err(CompilerError::Compile)?;
+    let filter = filter::program()?;
+    let room = Room::of_jobs()?;
+    let_go(listener)?;
+    // Nobody waits for jobs: the kernel forgets those that have ended.
+    // SAFETY: sets no handler.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+    loop {
+        let connection = match accept_with(listener, SocketFlags::CLOEXEC) {
+            Ok(connection) => connection,
+            Err(Errno::INTR | Errno::CONNABORTED) => continue,
+            Err(error) => return Err(io::Error::from(error).into()),
+        };
+        match fork() {
+            0 => do_job(connection, &device, &filter, room),
+            // Whoever asks sees the connection end.
+            ..0 => eprintln!("torpor-gpuserver: no process for a job: {}", io::Error::last_os_error()),
+            _ => {}
+        }
+    }
+}
+
+/// Lets go of the GPU and of every descriptor but the standard ones and the socket. The driver's are replaced, not closed: it may use
+/// their numbers.
+fn let_go(listener: &OwnedFd) -> io::Result<()> {
+    let nothing = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    let is_spared = |number| number <= 2 || number == listener.as_raw_fd() || number == nothing.as_raw_fd();
+    for number in open_files("self", "")?.into_iter().filter(|&number| !is_spared(number)) {
+        replaced::file(number, &nothing)?;
+    }
+    replaced::mappings(DRIVER)?;
+    Ok(())
+}
+
+/// Address space of a job, in bytes.
+#[derive(Clone, Copy)]
+struct Room(u64);
+
+impl Room {
+    /// What this process has, and what a job may take.
+    fn of_jobs() -> io::Result<Self> {
+        let said = fs::read_to_string("/proc/self/statm")?;
+        let pages: u64 = said.split_whitespace().next().and_then(|pages| pages.parse().ok()).unwrap_or(0);
+        Ok(Self((pages * rustix::param::page_size() as u64).saturating_add(JOB_BYTES)))
+    }
+}
+
+/// A copy of this process: 0 there, its number here, or less.
+///
+/// By the system call, not by fork(3): that calls what the driver has registered (pthread_atfork(3)), after which it refuses everything in
+/// the copy (`CUDA_ERROR_NOT_INITIALIZED`). It need not know, since the copy has nothing of the GPU.
+fn fork() -> libc::c_long {
+    // SAFETY: the copy has this thread alone, with its stack. What other threads, which are the driver's, may hold in it stays held: they
+    // have slept since this process let go of what they wait for, and use arenas of the allocator of their own.
+    unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) }
+}
+
+/// Does a job, as a process of its own.
+fn do_job(connection: OwnedFd, device: &Device, filter: &BpfProgram, room: Room) -> ! {
+    let work = || -> io::Result<()> {
+        // SAFETY: both are numbers of this process, in which nobody uses the other descriptors any more.
+        let mut connection = unsafe {
+            if libc::dup2(connection.as_raw_fd(), CONNECTION) < 0
+                || libc::syscall(libc::SYS_close_range, CONNECTION + 1, libc::c_uint::MAX, 0) < 0
+            {
+                return Err(io::Error::last_os_error());
+            }
+            std::mem::forget(connection);
+            File::from_raw_fd(CONNECTION)
+        };
+        // Rust's handlers cannot end the process behind the filter, and would try again for ever.
+        for signal in [libc::SIGSEGV, libc::SIGBUS] {
+            // SAFETY: sets no handler.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+        for (resource, most) in
+            [(Resource::Cpu, JOB_CPU_SECONDS), (Resource::As, room.0), (Resource::Core, 0)]
+        {
+            rustix::process::setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })?;
+        }
+        filter::apply(filter)?;
+        job::answer(&mut connection, device)
+    };
+    let done = catch_unwind(AssertUnwindSafe(work));
+    let status = i32::from(!matches!(done, Ok(Ok(()))));
+    // SAFETY: ends the process; nothing of it is used afterwards.
+    unsafe { libc::_exit(status) }
+}
