@@ -1,6 +1,7 @@
 """What the programs beside this one have in common: calls whose results can be compared between processes.
 
     PROGRAM [--first N] [--samples N]        prints one line of JSON for each group of calls and each type
+    PROGRAM --first N --times M              of that group alone, M times over, what its calls ever gave
 
 Of each result the line has the digest of its bits and its norm; a call that fails gives its error instead. Prints "next N NAME"
 before group N, so that whoever reads knows which one ended the process. It ends with 3 itself when the device is lost.
@@ -72,11 +73,18 @@ def main(groups, description):
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--samples", type=int, default=4)
+    parser.add_argument("--times", type=int)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.zeros(1).cuda()
     for number, (name, types) in itertools.islice(enumerate(groups(arguments.samples)), arguments.first, None):
         print("next", number, name, flush=True)
+        if arguments.times:
+            for dtype, results in types.items():
+                runs = [[json.dumps(outcome) for outcome in results()] for _ in range(arguments.times)]
+                ever = [[json.loads(outcome) for outcome in sorted(set(sample))] for sample in zip(*runs)]
+                print(json.dumps({"operator": name, "dtype": dtype, "ever": ever}), flush=True)
+            return
         for dtype, results in types.items():
             print(json.dumps({"operator": name, "dtype": dtype, "results": results()}), flush=True)
             if is_lost():
