@@ -6,7 +6,7 @@
 //! CPU, for a context of which nothing needs to be left. Seen on an H200 (driver 580.159): with its files closed and its
 //! mappings replaced the process has no memory on the GPU, and compiles as before.
 //!
-//! Each job is done by a child, which is a copy of that process, has one descriptor, the connection to whoever asks, may make
+//! Each job is done by a child, which is a copy of that process, has the connection to whoever asks and no other file, may make
 //! some twenty system calls, of which none opens, makes or signals anything, and ends with its answer. Whatever takes it over has one function's
 //! code, and can answer with other code for the one that asked. Its siblings come from the same untouched original.
 //!

@@ -8,6 +8,7 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
 use rustix::process::{Resource, Rlimit};
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use seccompiler::BpfProgram;
 use std::fs::{self, File};
 use std::io;
@@ -29,8 +30,9 @@ const JOB_CPU_SECONDS: u64 = 600;
 /// Memory of a job, in bytes.
 const JOB_BYTES: u64 = 16 << 30;
 
-/// Where a job has its connection, and nothing else.
+/// Where a job has its connection; the other two of the standard descriptors lead nowhere, and there are no more.
 const CONNECTION: i32 = 0;
+const STANDARD: i32 = 3;
 
 /// Why there is no compiler.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +60,7 @@ pub fn run(driver: &Path, device: u32, listener: &OwnedFd) -> Result<(), Compile
     compile(&device, KERNEL).map_err(CompilerError::Compile)?;
     let filter = filter::program()?;
     let room = Room::of_jobs()?;
-    let_go(listener)?;
+    let nothing = let_go(listener)?;
     // Nobody waits for jobs: the kernel forgets those that have ended.
     // SAFETY: sets no handler.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
@@ -69,7 +71,7 @@ pub fn run(driver: &Path, device: u32, listener: &OwnedFd) -> Result<(), Compile
             Err(error) => return Err(io::Error::from(error).into()),
         };
         match fork() {
-            0 => do_job(connection, &device, &filter, room),
+            0 => do_job(connection, &nothing, &device, &filter, room),
             // Whoever asks sees the connection end.
             ..0 => eprintln!("torpor-gpuserver: no process for a job: {}", io::Error::last_os_error()),
             _ => {}
@@ -78,15 +80,15 @@ pub fn run(driver: &Path, device: u32, listener: &OwnedFd) -> Result<(), Compile
 }
 
 /// Lets go of the GPU and of every descriptor but the standard ones and the socket. The driver's are replaced, not closed: it may use
-/// their numbers.
-fn let_go(listener: &OwnedFd) -> io::Result<()> {
+/// their numbers. Returns what they are replaced by.
+fn let_go(listener: &OwnedFd) -> io::Result<OwnedFd> {
     let nothing = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     let is_spared = |number| number <= 2 || number == listener.as_raw_fd() || number == nothing.as_raw_fd();
     for number in open_files("self", "")?.into_iter().filter(|&number| !is_spared(number)) {
         replaced::file(number, &nothing)?;
     }
     replaced::mappings(DRIVER)?;
-    Ok(())
+    Ok(nothing)
 }
 
 /// Address space of a job, in bytes.
@@ -113,18 +115,18 @@ fn fork() -> libc::c_long {
 }
 
 /// Does a job, as a process of its own.
-fn do_job(connection: OwnedFd, device: &Device, filter: &BpfProgram, room: Room) -> ! {
+fn do_job(connection: OwnedFd, nothing: &OwnedFd, device: &Device, filter: &BpfProgram, room: Room) -> ! {
     let work = || -> io::Result<()> {
-        // SAFETY: both are numbers of this process, in which nobody uses the other descriptors any more.
-        let mut connection = unsafe {
-            if libc::dup2(connection.as_raw_fd(), CONNECTION) < 0
-                || libc::syscall(libc::SYS_close_range, CONNECTION + 1, libc::c_uint::MAX, 0) < 0
-            {
-                return Err(io::Error::last_os_error());
-            }
-            std::mem::forget(connection);
-            File::from_raw_fd(CONNECTION)
-        };
+        dup2_stdin(&connection)?;
+        dup2_stdout(nothing)?;
+        dup2_stderr(nothing)?;
+        // SAFETY: nobody uses the other descriptors in this process any more.
+        if unsafe { libc::syscall(libc::SYS_close_range, STANDARD, libc::c_uint::MAX, 0) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        std::mem::forget(connection);
+        // SAFETY: the descriptor is open, and this is its only owner.
+        let mut connection = unsafe { File::from_raw_fd(CONNECTION) };
         // Rust's handlers cannot end the process behind the filter, and would try again for ever.
         for signal in [libc::SIGSEGV, libc::SIGBUS] {
             // SAFETY: sets no handler.
