@@ -1,23 +1,35 @@
 //! The compiler's process and its jobs, as the kernel sees them, and what a worker does without one.
 
-#[path = "server_support/eventually.rs"]
-mod eventually;
+mod served;
+mod server_support;
 mod worker_support;
 
-use eventually::eventually;
+use rustix::process::Signal;
+use server_support::process::{is_alive, signal};
+use server_support::server::{Server, eventually};
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use torpor_proto::error::CudaError;
 use torpor_proto::image::fatbin::EntryKind;
 use torpor_proto::image::synthetic::{container, zstd_entry};
-use worker_support::kernels::image;
+use worker_support::kernels::{PTX, image};
 use worker_support::{Compiler, Worker};
 
 /// What a question begins with: its job, the compute capability, and how many bytes follow (`compiler::wire`).
 fn question(job: u32, bytes: u64) -> Vec<u8> {
     [&job.to_le_bytes()[..], &90_u32.to_le_bytes(), &bytes.to_le_bytes()].concat()
+}
+
+/// The server's compiler.
+fn of_server(server: &Server) -> Option<u32> {
+    let is_compiler = |&child: &u32| {
+        fs::read(format!("/proc/{child}/cmdline"))
+            .is_ok_and(|line| line.split(|&byte| byte == 0).nth(1) == Some(b"compiler"))
+    };
+    children(server.pid()).into_iter().find(is_compiler)
 }
 
 /// What is answered, if anything is.
@@ -130,4 +142,25 @@ fn what_is_compressed_reaches_the_driver_plain_and_what_is_compiled_is_kept() {
     let for_others = container(&[zstd_entry(EntryKind::CUBIN, 50, 0x40, b"\x7fELF")]);
     client.load_image(4, &for_others).unwrap();
     assert_eq!(client.resolve(4, 4, "add_step"), Err(CudaError::NO_BINARY_FOR_GPU));
+}
+
+#[test]
+fn a_compiler_that_is_killed_is_replaced_and_whoever_asks_waits_for_that() {
+    let mut server =
+        served::serve("--gpus 0 --pinned-limit 8MiB --staging 4MiB --host-pool 64MiB --host-slab 16MiB");
+    let socket = server.directory.compiler_socket(0);
+    assert_eq!(fs::metadata(&socket).unwrap().mode() & 0o777, 0o600);
+    let served::Attached { mut client, lifeline: _alive } = served::attach(&server, "f");
+    for round in 0..2 {
+        let compiler = of_server(&server).expect("it is there");
+        signal(compiler, Signal::KILL);
+        eventually("it is gone", || !is_alive(compiler));
+        let text = [format!("{PTX}// {round}").as_bytes(), b"\0"].concat();
+        client.load_image(round, &text).unwrap();
+        client.resolve(round, round, "add_step").unwrap();
+        assert!(of_server(&server).is_some_and(|next| next != compiler));
+    }
+    server.shut_down();
+    server.wait();
+    assert!(!socket.exists());
 }
