@@ -12,7 +12,7 @@ use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use seccompiler::BpfProgram;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use torpor_proto::error::CudaError;
@@ -31,8 +31,10 @@ const JOB_CPU_SECONDS: u64 = 600;
 const JOB_BYTES: u64 = 16 << 30;
 
 /// Where a job has its connection; the other two of the standard descriptors lead nowhere, and there are no more.
-const CONNECTION: i32 = 0;
-const STANDARD: i32 = 3;
+const CONNECTION: RawFd = 0;
+
+/// The last of the standard descriptors.
+const STANDARD: RawFd = 2;
 
 /// Why there is no compiler.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +62,7 @@ pub fn run(driver: &Path, device: u32, listener: &OwnedFd) -> Result<(), Compile
     compile(&device, KERNEL).map_err(CompilerError::Compile)?;
     let filter = filter::program()?;
     let room = Room::of_jobs()?;
-    let nothing = let_go(listener)?;
+    let held = let_go(listener)?;
     // Nobody waits for jobs: the kernel forgets those that have ended.
     // SAFETY: sets no handler.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
@@ -71,7 +73,7 @@ pub fn run(driver: &Path, device: u32, listener: &OwnedFd) -> Result<(), Compile
             Err(error) => return Err(io::Error::from(error).into()),
         };
         match fork() {
-            0 => do_job(connection, &nothing, &device, &filter, room),
+            0 => do_job(connection, &held, &device, &filter, room),
             // Whoever asks sees the connection end.
             ..0 => eprintln!("torpor-gpuserver: no process for a job: {}", io::Error::last_os_error()),
             _ => {}
@@ -79,16 +81,25 @@ pub fn run(driver: &Path, device: u32, listener: &OwnedFd) -> Result<(), Compile
     }
 }
 
+/// What the process has open beside the standard descriptors, and a job has not.
+struct Held {
+    numbers: Vec<RawFd>,
+    /// One of them: `/dev/null`.
+    nothing: OwnedFd,
+}
+
 /// Lets go of the GPU and of every descriptor but the standard ones and the socket. The driver's are replaced, not closed: it may use
-/// their numbers. Returns what they are replaced by.
-fn let_go(listener: &OwnedFd) -> io::Result<OwnedFd> {
+/// their numbers.
+fn let_go(listener: &OwnedFd) -> io::Result<Held> {
     let nothing = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-    let is_spared = |number| number <= 2 || number == listener.as_raw_fd() || number == nothing.as_raw_fd();
-    for number in open_files("self", "")?.into_iter().filter(|&number| !is_spared(number)) {
-        replaced::file(number, &nothing)?;
+    let numbers = open_files("self", "")?.into_iter().filter(|&number| number > STANDARD);
+    let held = Held { numbers: numbers.collect(), nothing };
+    let is_spared = |number| number == listener.as_raw_fd() || number == held.nothing.as_raw_fd();
+    for &number in held.numbers.iter().filter(|&&number| !is_spared(number)) {
+        replaced::file(number, &held.nothing)?;
     }
     replaced::mappings(DRIVER)?;
-    Ok(nothing)
+    Ok(held)
 }
 
 /// Address space of a job, in bytes.
@@ -115,16 +126,16 @@ fn fork() -> libc::c_long {
 }
 
 /// Does a job, as a process of its own.
-fn do_job(connection: OwnedFd, nothing: &OwnedFd, device: &Device, filter: &BpfProgram, room: Room) -> ! {
+fn do_job(connection: OwnedFd, held: &Held, device: &Device, filter: &BpfProgram, room: Room) -> ! {
     let work = || -> io::Result<()> {
         dup2_stdin(&connection)?;
-        dup2_stdout(nothing)?;
-        dup2_stderr(nothing)?;
-        // SAFETY: nobody uses the other descriptors in this process any more.
-        if unsafe { libc::syscall(libc::SYS_close_range, STANDARD, libc::c_uint::MAX, 0) } < 0 {
-            return Err(io::Error::last_os_error());
+        dup2_stdout(&held.nothing)?;
+        dup2_stderr(&held.nothing)?;
+        drop(connection);
+        for &number in &held.numbers {
+            // SAFETY: nobody uses them in this process any more, and what owns them is never dropped here.
+            let _ = unsafe { libc::close(number) };
         }
-        std::mem::forget(connection);
         // SAFETY: the descriptor is open, and this is its only owner.
         let mut connection = unsafe { File::from_raw_fd(CONNECTION) };
         // Rust's handlers cannot end the process behind the filter, and would try again for ever.
