@@ -164,3 +164,19 @@ fn a_compiler_that_is_killed_is_replaced_and_whoever_asks_waits_for_that() {
     server.wait();
     assert!(!socket.exists());
 }
+
+#[test]
+fn a_compiler_without_a_driver_unpacks_and_says_why_it_does_not_compile() {
+    let compiler =
+        Compiler::start_with(&[("TORPOR_SIMGPU_FAULTS", "call:cuDevicePrimaryCtxRetain:out-of-memory")]);
+    let ask = |question: &[u8], bytes: &[u8]| {
+        let mut connection = UnixStream::connect(compiler.socket()).unwrap();
+        connection.write_all(&[question, bytes].concat()).unwrap();
+        answer(&mut connection)
+    };
+    let text = image();
+    let refused = ask(&question(2, text.len() as u64), &text);
+    assert_eq!(refused[..8], [6_u32.to_le_bytes(), 2_u32.to_le_bytes()].concat(), "refused: out of memory");
+    let compressed = container(&[zstd_entry(EntryKind::PTX, 70, 0x40, &text)]);
+    assert_eq!(ask(&question(1, compressed.len() as u64), &compressed)[..4], 2_u32.to_le_bytes(), "text");
+}

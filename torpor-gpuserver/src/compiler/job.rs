@@ -3,20 +3,26 @@
 use crate::compiler::wire::{self, Answer, Job};
 use crate::driver::{Device, compile};
 use std::io::{self, Read, Write};
+use torpor_proto::error::CudaError;
 use torpor_proto::image::relocate::Immovable;
 use torpor_proto::image::{Code, choice_for, code_for};
 
-/// Answers the one question that comes over a connection.
+/// Answers the one question that comes over a connection. What cannot be compiled without a device is refused by that error.
 ///
 /// # Errors
 /// The connection's, or it is no question.
-pub(crate) fn answer(connection: &mut (impl Read + Write), device: &Device) -> io::Result<()> {
+pub(crate) fn answer(
+    connection: &mut (impl Read + Write),
+    device: Result<&Device, CudaError>,
+) -> io::Result<()> {
     let (job, sm, bytes) = wire::hear(connection)?;
     let answer = match job {
         Job::Unpack => unpack(&bytes, sm),
         // The driver reads text as far as its NUL.
         Job::Compile if bytes.last() != Some(&0) => Answer::Damaged,
-        Job::Compile => compile(device, &bytes).map_or_else(Answer::Refused, Answer::Cubin),
+        Job::Compile => {
+            device.and_then(|device| compile(device, &bytes)).map_or_else(Answer::Refused, Answer::Cubin)
+        }
     };
     answer.send(connection)
 }

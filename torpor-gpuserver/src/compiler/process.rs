@@ -4,6 +4,7 @@ use crate::compiler::{filter, job};
 use crate::driver::{Device, Driver, DriverError, compile};
 use crate::open_files::open_files;
 use crate::replaced;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
@@ -15,6 +16,8 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 use torpor_proto::error::CudaError;
 
 /// What has the driver load its compiler: for any GPU that is served.
@@ -29,6 +32,9 @@ const JOB_CPU_SECONDS: u64 = 600;
 
 /// Memory of a job, in bytes.
 const JOB_BYTES: u64 = 16 << 30;
+
+/// How long a process serves without its driver, before another one tries to have it.
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// Where a job has its connection; the other two of the standard descriptors lead nowhere, and there are no more.
 const CONNECTION: RawFd = 0;
@@ -50,33 +56,68 @@ pub enum CompilerError {
     System(#[from] io::Error),
 }
 
+impl CompilerError {
+    /// What those are told whose code is not compiled.
+    fn code(&self) -> CudaError {
+        match self {
+            Self::Driver(DriverError::Cuda { error, .. }) | Self::Compile(error) => *error,
+            Self::Driver(_) | Self::System(_) => CudaError::SYSTEM_NOT_READY,
+        }
+    }
+}
+
 /// Runs a compiler as this process, which has no other thread of its own, until it is killed; connections come by the listening socket.
 ///
 /// # Errors
-/// [`CompilerError`].
+/// [`CompilerError`]. If the driver or the GPU cannot be used, that is some seconds later, and until then there are jobs that need neither.
 pub fn run(driver: &Path, device: u32, listener: &OwnedFd) -> Result<(), CompilerError> {
     // What is compiled is kept by workers, in files that no job can reach.
     // SAFETY: no thread has been started yet.
     unsafe { std::env::set_var("CUDA_CACHE_DISABLE", "1") };
-    let device = Device::open(Driver::load(driver)?, device)?;
-    compile(&device, KERNEL).map_err(CompilerError::Compile)?;
+    let device = open_device(driver, device);
+    // What is only to be unpacked needs no driver; and memory of the GPU may be free later.
+    let until = device.is_err().then(|| Instant::now() + AGAIN);
+    if let Err(error) = &device {
+        eprintln!("torpor-gpuserver: PTX is not compiled: {error}");
+    }
     let filter = filter::program()?;
     let room = Room::of_jobs()?;
     let held = let_go(listener)?;
     // Nobody waits for jobs: the kernel forgets those that have ended.
     // SAFETY: sets no handler.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
-    loop {
+    while is_there_another(listener, until)? {
         let connection = match accept_with(listener, SocketFlags::CLOEXEC) {
             Ok(connection) => connection,
             Err(Errno::INTR | Errno::CONNABORTED) => continue,
             Err(error) => return Err(io::Error::from(error).into()),
         };
         match fork() {
-            0 => do_job(connection, &held, &device, &filter, room),
+            0 => do_job(connection, &held, device.as_ref(), &filter, room),
             // Whoever asks sees the connection end.
             ..0 => eprintln!("torpor-gpuserver: no process for a job: {}", io::Error::last_os_error()),
             _ => {}
+        }
+    }
+    device.map(drop)
+}
+
+/// A device whose driver has its compiler loaded.
+fn open_device(driver: &Path, device: u32) -> Result<Arc<Device>, CompilerError> {
+    let device = Device::open(Driver::load(driver)?, device)?;
+    compile(&device, KERNEL).map_err(CompilerError::Compile)?;
+    Ok(device)
+}
+
+/// Waits for the next connection. False if there is none until then.
+fn is_there_another(listener: &OwnedFd, until: Option<Instant>) -> io::Result<bool> {
+    loop {
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let left =
+            left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
+        match poll(&mut [PollFd::new(listener, PollFlags::IN)], left.as_ref()) {
+            Err(Errno::INTR) => {}
+            done => return Ok(done? > 0),
         }
     }
 }
@@ -126,7 +167,13 @@ fn fork() -> libc::c_long {
 }
 
 /// Does a job, as a process of its own.
-fn do_job(connection: OwnedFd, held: &Held, device: &Device, filter: &BpfProgram, room: Room) -> ! {
+fn do_job(
+    connection: OwnedFd,
+    held: &Held,
+    device: Result<&Arc<Device>, &CompilerError>,
+    filter: &BpfProgram,
+    room: Room,
+) -> ! {
     let work = || -> io::Result<()> {
         dup2_stdin(&connection)?;
         dup2_stdout(&held.nothing)?;
@@ -149,7 +196,7 @@ fn do_job(connection: OwnedFd, held: &Held, device: &Device, filter: &BpfProgram
             rustix::process::setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })?;
         }
         filter::apply(filter)?;
-        job::answer(&mut connection, device)
+        job::answer(&mut connection, device.map(Arc::as_ref).map_err(CompilerError::code))
     };
     let done = catch_unwind(AssertUnwindSafe(work));
     let status = i32::from(!matches!(done, Ok(Ok(()))));

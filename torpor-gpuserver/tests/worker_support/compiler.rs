@@ -15,11 +15,17 @@ pub struct Compiler {
 impl Compiler {
     /// Starts one for the driver's first device.
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same, with environment variables.
+    pub fn start_with(variables: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(directory.path().join("compiler.sock")).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_torpor-gpuserver"))
             .args(["compiler", "--device", "0", "--driver"])
             .arg(driver())
+            .envs(variables.iter().copied())
             .stdin(Stdio::from(OwnedFd::from(listener)))
             .stdout(Stdio::null())
             .spawn()

@@ -175,17 +175,15 @@ impl Image {
 
 fn load_plain(loader: &Arc<Loader>, plain: Plain) -> Result<Arc<Instance>, CudaError> {
     let (code, speech) = match plain {
-        Plain::Cubin(cubin) => {
-            let speech = Speech::of_cubin(&cubin);
-            (cubin, speech)
-        }
-        Plain::Ptx(text) => {
-            let cubin = loader.compile(&text)?;
-            let speech = Speech::of_cubin(&cubin);
-            (cubin, speech)
-        }
+        Plain::Cubin(cubin) => of_cubin(cubin),
+        Plain::Ptx(text) => of_cubin(loader.compile(&text)?),
         Plain::Choice(_, container) => (container, Speech::default()),
     };
     // SAFETY: a cubin that is an image was found whole, and so is what the compiler answers: no part of it lies outside of these bytes.
     unsafe { Instance::load(loader, &code, speech) }
+}
+
+fn of_cubin(cubin: Vec<u8>) -> (Vec<u8>, Speech) {
+    let speech = Speech::of_cubin(&cubin);
+    (cubin, speech)
 }

@@ -51,7 +51,7 @@ fn compiler(directory: &Path, device: &Arc<Device>) -> Compiler {
     thread::spawn(move || {
         device.make_current().expect("the context is fine");
         for mut connection in listener.incoming().flatten() {
-            answer(&mut connection, &device).expect("whoever asks waits for the answer");
+            answer(&mut connection, Ok(&device)).expect("whoever asks waits for the answer");
         }
     });
     Compiler::new(socket, directory.to_owned(), "driver".to_owned())
