@@ -156,8 +156,11 @@ mod tests {
         cubin(&CubinSource { kernels: vec![kernel], ..CubinSource::default() })
     }
 
+    /// What is believed of an answer to either question.
+    type Believed = (Result<Plain, CudaError>, Result<Vec<u8>, CudaError>);
+
     /// What a worker believes of these answers, each to a question of its own; `None` ends the connection.
-    fn believed(answers: Vec<Option<Answer>>) -> Vec<(Result<Plain, CudaError>, Result<Vec<u8>, CudaError>)> {
+    fn believed(answers: Vec<Option<Answer>>) -> Vec<Believed> {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("compiler.sock");
         let listener = UnixListener::bind(&socket).unwrap();
