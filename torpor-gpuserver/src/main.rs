@@ -2,9 +2,10 @@
 
 use clap::{Parser, Subcommand};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use torpor_gpuserver::compiler;
 use torpor_gpuserver::server::{self, ServeArgs, keeper, logging};
 use torpor_gpuserver::standard_input;
 use torpor_gpuserver::worker::{self, Console, WorkerOptions};
@@ -30,6 +31,14 @@ enum Verb {
         #[arg(long)]
         kept: bool,
     },
+    /// Unpack and compile what functions bring as code, for one GPU; standard input is the socket to listen at
+    #[command(hide = true)]
+    Compiler {
+        #[arg(long)]
+        driver: PathBuf,
+        #[arg(long)]
+        device: u32,
+    },
     /// Count the GPUs of a driver
     #[command(hide = true)]
     Probe {
@@ -45,6 +54,7 @@ fn main() -> ExitCode {
             Err(reason) => Err(reason),
         },
         Verb::Worker { device, kept } => work(device, kept),
+        Verb::Compiler { driver, device } => compile(&driver, device),
         Verb::Probe { driver } => server::probe(&driver).map(|devices| println!("{devices}")),
     };
     match done {
@@ -80,6 +90,12 @@ fn work(device: u32, kept: bool) -> Result<(), String> {
         unsafe { libc::_exit(1) }
     }
     Ok(())
+}
+
+fn compile(driver: &Path, device: u32) -> Result<(), String> {
+    worker::die_with_server(false).map_err(|error| error.to_string())?;
+    let listener = standard_input::take().map_err(|error| error.to_string())?;
+    compiler::run(driver, device, &listener).map_err(|error| format!("the compiler of GPU {device}: {error}"))
 }
 
 fn tell(reason: &str) {

@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use served::{Attached, attach};
 use server_support::client::connect;
 use server_support::fake_worker::{self, COVERED, DIES};
-use server_support::process::is_alive;
+use server_support::process::{children_that_are, is_alive};
 use server_support::server::{self, Server, eventually};
 use torpor_proto::error::CudaError;
 
@@ -155,11 +155,8 @@ fn without_a_spare_a_gpu_has_one_worker_and_functions_have_the_spare_s_memory() 
     assert_eq!((without.gpus()[0].spare.as_str(), without.gpus()[0].spare_pid), ("off", 0));
     assert!(with.gpus()[0].limit_bytes < without.gpus()[0].limit_bytes);
     wait_for_spare(&with);
-    let children = |server: &Server| {
-        let path = format!("/proc/{0}/task/{0}/children", server.pid());
-        std::fs::read_to_string(path).unwrap().split_whitespace().count()
-    };
-    assert_eq!((children(&with), children(&without)), (2, 1));
+    let workers = |server: &Server| children_that_are(server.pid(), "worker").len();
+    assert_eq!((workers(&with), workers(&without)), (2, 1));
 }
 
 #[test]

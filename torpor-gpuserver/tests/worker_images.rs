@@ -5,6 +5,7 @@ mod eventually;
 mod worker_support;
 
 use eventually::eventually;
+use std::path::{Path, PathBuf};
 use torpor_proto::command::{
     ImageKernels, ImageLoad, ImageLoadReply, ImageUnload, ImageUpload, KernelResolve, Ping,
 };
@@ -16,12 +17,18 @@ use worker_support::kernels::{PTX, image};
 
 const MIB: u64 = 1 << 20;
 
+/// The files of images in a directory, beside which lies what was compiled of them.
+fn images_in(directory: &Path) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    files.filter(|file| file.extension().is_none()).collect()
+}
+
 #[test]
 fn a_kernel_runs_for_two_clients_and_is_uploaded_once() {
     let mut worker = Worker::start();
     let mut first = worker.attach(0);
     first.load_kernels();
-    assert_eq!(std::fs::read_dir(worker.images()).unwrap().count(), 1);
+    assert_eq!(images_in(worker.images()).len(), 1);
     let mut second = worker.attach(1);
     let contents = image();
     let load = ImageLoad { image: 1, reserved: 0, bytes: contents.len() as u64, hash: hash(&contents) };
@@ -63,9 +70,9 @@ fn a_kernel_runs_for_two_clients_and_is_uploaded_once() {
 fn another_worker_finds_the_image_in_its_file() {
     let mut worker = Worker::start();
     worker.attach(0).load_kernels();
-    let name = std::fs::read_dir(worker.images()).unwrap().next().unwrap().unwrap();
+    let file = images_in(worker.images()).remove(0);
     let mut other = Worker::start();
-    std::fs::copy(name.path(), other.images().join(name.file_name())).unwrap();
+    std::fs::copy(&file, other.images().join(file.file_name().unwrap())).unwrap();
     let mut client = other.attach(0);
     let contents = image();
     let load = ImageLoad { image: 1, reserved: 0, bytes: contents.len() as u64, hash: hash(&contents) };

@@ -4,6 +4,7 @@
 //! $XDG_RUNTIME_DIR/torpor or /run/torpor
 //! ├── lock                        held by the server; has its process's number
 //! ├── admin.sock                  admin API (gRPC)
+//! ├── compiler-N.sock             where GPU N's code is unpacked and compiled, for the workers alone
 //! ├── images/                     code images by content hash, for the workers alone
 //! ├── enclosures/                the same of each strict function, as long as it has a worker
 //! ├── terms/                      what was said of functions when they were made
@@ -78,6 +79,12 @@ impl ServerDirectory {
     #[must_use]
     pub fn lock_file(&self) -> PathBuf {
         self.0.join("lock")
+    }
+
+    /// The socket of a GPU's compiler; GPUs are counted as the driver counts.
+    #[must_use]
+    pub fn compiler_socket(&self, gpu: u32) -> PathBuf {
+        self.0.join(format!("compiler-{gpu}.sock"))
     }
 
     /// The image store.

@@ -7,14 +7,28 @@ use torpor_proto::error::CudaError;
 /// `CU_JIT_INPUT_PTX`.
 const INPUT_PTX: u32 = 1;
 
-/// What the driver makes of PTX text (with its NUL) for the GPU of the calling thread's context.
+/// Where the compiler says what, and how long that may be: `CU_JIT_INFO_LOG_BUFFER`, `CU_JIT_INFO_LOG_BUFFER_SIZE_BYTES`,
+/// `CU_JIT_ERROR_LOG_BUFFER`, `CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES`.
+const LOG_OPTIONS: [u32; 4] = [3, 4, 5, 6];
+
+/// Bytes of each.
+const LOG_BYTES: usize = 4096;
+
+/// What the driver makes of PTX text (with its NUL) for the GPU of the calling thread's context. What it says of it nobody reads; without
+/// room for that it would write to standard error, and fail where there is none (a call of a function elsewhere, driver 580).
 ///
 /// # Errors
 /// The driver's.
 pub fn compile(device: &Device, ptx: &[u8]) -> Result<Vec<u8>, CudaError> {
     let (table, mut state) = (device.table(), 0);
-    // SAFETY: no options are passed; writes one handle.
-    CudaError::check(unsafe { (table.cuLinkCreate_v2)(0, ptr::null_mut(), ptr::null_mut(), &mut state) })?;
+    let mut logs = [[0_u8; LOG_BYTES]; 2];
+    let [informs, errors] = logs.each_mut().map(|log| log.as_mut_ptr().cast());
+    let length = ptr::without_provenance_mut(LOG_BYTES);
+    let (mut options, mut values) = (LOG_OPTIONS, [informs, length, errors, length]);
+    // SAFETY: as many options as values, which are as each option takes them; the logs stay until the state is destroyed. Writes one handle.
+    CudaError::check(unsafe {
+        (table.cuLinkCreate_v2)(options.len() as u32, options.as_mut_ptr(), values.as_mut_ptr(), &mut state)
+    })?;
     let cubin = link(device, state, ptx);
     // SAFETY: made above, and destroyed once; the cubin has been copied.
     let _ = unsafe { (table.cuLinkDestroy)(state) };

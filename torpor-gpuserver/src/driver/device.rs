@@ -4,8 +4,11 @@ use super::table::Table;
 use super::{DriverError, Handle};
 use libloading::Library;
 use std::collections::HashMap;
-use std::ffi::CStr;
-use std::path::Path;
+use std::ffi::{CStr, OsStr};
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use torpor_proto::control::client::Device as Description;
 use torpor_proto::error::CudaError;
@@ -51,6 +54,23 @@ impl Driver {
         // SAFETY: takes a number; 0 is the only value that cuda.h allows.
         CudaError::check(unsafe { (table.cuInit)(0) }).map_err(DriverError::during("starting the driver"))?;
         Ok(Arc::new(Self { table, _library: library }))
+    }
+
+    /// What tells it from other drivers: its file, by name, length and time of its last change.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        // SAFETY: the structure is of integers and pointers, for which zero is a value.
+        let mut found: libc::Dl_info = unsafe { std::mem::zeroed() };
+        // SAFETY: the address is a function's of the library, which stays loaded; writes one structure.
+        let known = unsafe { libc::dladdr(self.table.cuInit as *const _, &mut found) };
+        if known == 0 || found.dli_fname.is_null() {
+            return String::new();
+        }
+        // SAFETY: the dynamic linker's text, which stays as long as the library does.
+        let file = PathBuf::from(OsStr::from_bytes(unsafe { CStr::from_ptr(found.dli_fname) }.to_bytes()));
+        let file = fs::canonicalize(&file).unwrap_or(file);
+        let about = fs::metadata(&file).map(|about| (about.len(), about.mtime(), about.mtime_nsec()));
+        format!("{} {about:?}", file.display())
     }
 
     /// `cuDriverGetVersion`.

@@ -17,6 +17,7 @@ use crate::server::sensors::SensorReader;
 use crate::server::settings::{self, LimitAboveGpu};
 use crate::server::size::ByteSize;
 use crate::server::store::{SpillDirectoryError, Store};
+use crate::server::workers::compiler::Compiler;
 use crate::server::workers::gpu::{Gpu, stopped};
 use crate::server::workers::inherited::Inherited;
 use crate::server::workers::kind::Site;
@@ -100,6 +101,14 @@ pub enum ServerError {
     /// No worker could be started.
     #[error("no GPU can be used: {0}")]
     NoGpu(String),
+    /// A GPU's compiler has no socket.
+    #[error("the compiler of GPU {gpu} cannot listen in the server's directory: {error}")]
+    Compiler {
+        /// Whose.
+        gpu: u32,
+        /// Why not.
+        error: io::Error,
+    },
     /// The default function cannot be made.
     #[error(transparent)]
     Function(#[from] FunctionError),
@@ -179,9 +188,13 @@ pub fn run(
     if limits != 1 && limits != gpus {
         return Err(ServerError::GpuLimits { limits, gpus });
     }
-    let recipe = |(gpu, index)| (index, Recipe::new(&options, &driver.library, gpu, &keeper));
+    let recipe = |(gpu, index)| (index, Recipe::new(&options, &driver.library, (gpu, index), &keeper));
     let gpus_by_driver = indices.clone();
     let recipes: Vec<_> = indices.into_iter().enumerate().map(recipe).collect();
+    let listen = |&gpu| {
+        Compiler::listen(&options, &driver.library, gpu).map_err(|error| ServerError::Compiler { gpu, error })
+    };
+    let compilers = gpus_by_driver.iter().map(listen).collect::<Result<Vec<_>, ServerError>>()?;
     let peers = Arc::new(Peers::new(options.memory.peer_buffer().0, &keeper, &mut heritage));
     predecessor::keep(&keeper, &options, &tree, &driver, &store, gpus_by_driver.clone());
     gpus_before.resize_with(recipes.len(), Inherited::default);
@@ -189,6 +202,8 @@ pub fn run(
     let served = runtime.block_on(async {
         let (stop, stopping) = watch::channel(false);
         store.start();
+        let keep = |compiler: Compiler| compiler.keep(stopping.clone());
+        let compilers: Vec<_> = compilers.into_iter().map(keep).collect();
         let (words, ear) = scheduler::channel(gpus_by_driver);
         let learned = Arc::new(Learned::default());
         let realms = Realms::new(store.clone(), &options.directory.enclosures());
@@ -207,7 +222,7 @@ pub fn run(
         store.end();
         stop.send_replace(true);
         let enclosed = enclosures.iter().flat_map(|enclosures| enclosures.take_tasks());
-        for supervisor in enclosed.chain(supervisors) {
+        for supervisor in enclosed.chain(supervisors).chain(compilers) {
             // One that panicked has been reported; one whose worker hangs in the kernel is not waited for.
             let _ = timeout(WORKER_PATIENCE, supervisor).await;
         }

@@ -37,6 +37,7 @@ mod work_time;
 pub use gpu::console::Console;
 pub use server_socket::die_with_server;
 
+use crate::compiler::Compiler;
 use crate::driver::{Device, Driver, DriverError, Reservation};
 use crate::worker::gpu::Shared;
 use crate::worker::gpu::digest::Digests;
@@ -184,23 +185,25 @@ fn start(options: WorkerOptions) -> Result<Started, (Arc<ServerSocket>, WorkerEr
         return Err((server, error.into()));
     }
     let prepare = || {
-        let device = Device::open(Driver::load(path(&begin.driver))?, device)?;
+        let driver = Driver::load(path(&begin.driver))?;
+        let (compiler, images) = (path(&begin.compiler).to_owned(), path(&begin.images).to_owned());
+        let compiler = Compiler::new(compiler, images.clone(), driver.identity());
+        let device = Device::open(driver, device)?;
         let window = reserve_window(&device)?;
         let description = device.describe().map_err(WorkerError::Describe)?;
         let tuning = Tuning::new(&begin, description.total_memory_bytes).map_err(WorkerError::Begin)?;
         let image_limits =
             ImageLimits { disk_bytes: begin.image_limit_bytes, code_bytes: begin.code_limit_bytes };
-        let images =
-            ImageStore::open(path(&begin.images).to_owned(), image_limits).map_err(WorkerError::Images)?;
+        let images = ImageStore::open(images, image_limits).map_err(WorkerError::Images)?;
         let digests = Digests::load(&device).map_err(WorkerError::Digests)?;
         let pulse = Pulse::start(&device).map_err(WorkerError::Pulse)?;
-        Ok((device, window, description, tuning, images, digests, pulse))
+        Ok((device, window, description, tuning, (images, compiler), digests, pulse))
     };
-    let (device, window, description, tuning, images, digests, pulse) = match prepare() {
+    let (device, window, description, tuning, (images, compiler), digests, pulse) = match prepare() {
         Ok(prepared) => prepared,
         Err(error) => return Err((server, error)),
     };
-    let shared = Arc::new(Shared::new(device, server, images, digests, console, tuning));
+    let shared = Arc::new(Shared::new(device, server, images, compiler, digests, console, tuning));
     if let Err(error) = shared.limits.begin(&shared.device) {
         tracing::warn!("programs whose kernels allocate memory may find less than they set: {error}");
     }

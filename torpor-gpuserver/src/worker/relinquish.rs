@@ -9,11 +9,10 @@
 //! Limits: what the GPU itself still writes reaches page-locked memory all the same, until the process is gone.
 
 use crate::open_files::open_files;
+use crate::replaced;
 use rustix::fs::{Mode, OFlags, fstat, open};
-use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
-use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 /// What the kernel calls shared memory without a name in a file system, in `/proc/self`. Source: memfd_create(2).
@@ -30,7 +29,12 @@ pub(super) fn relinquish() -> io::Result<()> {
     let nothing = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     let own = fstat(io::stdout()).map(|output| (output.st_dev, output.st_ino)).ok();
     // A thread may have been about to map what it had a descriptor of.
-    while close_files(&nothing, own)? + replace_mappings()? > 0 {
+    loop {
+        let (files, mappings) = (close_files(&nothing, own)?, replaced::shared_mappings(SHARED_MEMORY)?);
+        if files + mappings.len() == 0 {
+            break;
+        }
+        replaced::mappings(&mappings)?;
         std::thread::sleep(CALLS);
     }
     Ok(())
@@ -45,41 +49,10 @@ fn close_files(nothing: &OwnedFd, own: Option<(u64, u64)>) -> io::Result<usize> 
         if fstat(file).is_ok_and(|file| Some((file.st_dev, file.st_ino)) == own) {
             continue;
         }
-        // SAFETY: its owner keeps a descriptor of this number, which is all that it owns. One that was closed meanwhile comes into
-        // being again and stays until the process ends, which is about to.
-        if unsafe { libc::dup3(nothing.as_raw_fd(), number, libc::O_CLOEXEC) } < 0 {
-            return Err(io::Error::last_os_error());
-        }
+        replaced::file(number, nothing)?;
         count += 1;
     }
     Ok(count)
-}
-
-/// Puts memory of the process's own in the place of every mapping of shared memory. Returns how many those were.
-fn replace_mappings() -> io::Result<usize> {
-    let maps = fs::read_to_string("/proc/self/maps")?;
-    let shared: Vec<_> = maps.lines().filter_map(shared_mapping).collect();
-    for &(begin, bytes) in &shared {
-        let place = std::ptr::with_exposed_provenance_mut(begin);
-        let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
-        // SAFETY: whoever uses these addresses shares them with other processes, and so relies on nothing that it reads there. One
-        // that unmaps them just now leaves memory of this process's own there, which nobody uses.
-        unsafe { mmap_anonymous(place, bytes, ProtFlags::READ | ProtFlags::WRITE, flags)? };
-    }
-    Ok(shared.len())
-}
-
-/// Begin and length of what a line of `/proc/self/maps` describes, if it is shared memory. Source: proc_pid_maps(5).
-fn shared_mapping(line: &str) -> Option<(usize, usize)> {
-    let mut fields = line.split_whitespace();
-    let (range, access) = (fields.next()?, fields.next()?);
-    let file = fields.nth(3)?;
-    if !access.ends_with('s') || !file.starts_with(SHARED_MEMORY) {
-        return None;
-    }
-    let (begin, end) = range.split_once('-')?;
-    let [begin, end] = [begin, end].map(|address| usize::from_str_radix(address, 16).ok());
-    Some((begin?, end?.checked_sub(begin?)?))
 }
 
 #[cfg(test)]
@@ -90,23 +63,6 @@ mod tests {
     use torpor_proto::mapping::{Mapping, create_sealed};
 
     const BYTES: u64 = 8192;
-
-    #[test]
-    fn the_kernel_s_lines_are_read() {
-        let lines = [
-            (
-                "7f00000000-7f00002000 rw-s 00001000 00:01 42 /memfd:torpor-slab (deleted)",
-                Some((0x7f_0000_0000, 0x2000)),
-            ),
-            ("7f00000000-7f00002000 rw-p 00000000 00:01 42 /memfd:torpor-slab (deleted)", None),
-            ("7f00000000-7f00002000 rw-s 00000000 00:05 7 /dev/nvidia0", None),
-            ("7f00000000-7f00002000 rw-p 00000000 00:00 0", None),
-            ("", None),
-        ];
-        for (line, expected) in lines {
-            assert_eq!(shared_mapping(line), expected, "{line}");
-        }
-    }
 
     #[test]
     fn nothing_that_is_written_afterwards_reaches_what_was_shared() {

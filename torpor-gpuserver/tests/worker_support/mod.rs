@@ -4,10 +4,12 @@
 #![allow(dead_code, reason = "each test program uses its own part of this module")]
 
 pub mod client;
+pub mod compiler;
 pub mod contents;
 pub mod kernels;
 
 pub use client::Client;
+pub use compiler::Compiler;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::os::fd::{AsFd, OwnedFd};
@@ -41,6 +43,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A worker process, and the server's end of its socket.
 pub struct Worker {
     child: Child,
+    /// Where its code is compiled.
+    _compiler: Compiler,
     socket: OwnedFd,
     /// What it said of its device.
     pub device: Device,
@@ -94,7 +98,7 @@ impl Worker {
     }
 
     fn spawn(variables: &[(&str, &str)], begin: Begin) -> Self {
-        let images = tempfile::tempdir().unwrap();
+        let (images, compiler) = (tempfile::tempdir().unwrap(), Compiler::start());
         let (socket, theirs) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .unwrap();
@@ -105,13 +109,14 @@ impl Worker {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        let begin = Begin { images: images.path().as_os_str().as_bytes().to_vec(), ..begin };
-        let worker = Self { child, socket, device: Device::default(), images };
+        let path = |path: &Path| path.as_os_str().as_bytes().to_vec();
+        let begin = Begin { images: path(images.path()), compiler: path(&compiler.socket()), ..begin };
+        let worker = Self { child, _compiler: compiler, socket, device: Device::default(), images };
         worker.tell(To::Begin(begin), &[]);
         worker
     }
 
-    /// What a worker is told first, but for the directory of its images.
+    /// What a worker is told first, but for the directory of its images and its compiler.
     pub fn begin_message() -> Begin {
         Begin {
             driver: driver().into_os_string().into_vec(),

@@ -23,6 +23,9 @@ pub(super) const CONTAINER_HEADER_BYTES: u64 = 16;
 /// The shortest entry header that says how long the entry is and which GPU it is for.
 const ENTRY_HEADER_MIN_BYTES: usize = 0x20;
 
+/// To what the length of a payload is padded.
+const PAYLOAD_ALIGN_BYTES: usize = 8;
+
 /// Flag of an entry: its payload is an LZ4 block.
 pub const FLAG_LZ4: u64 = 0x2000;
 /// Flag of an entry: its payload is a zstd frame.
@@ -82,6 +85,45 @@ impl<'a> Entry<'a> {
         let compressed = self.stored.bytes("compressed payload", 0, u64::from(self.compressed_bytes))?;
         payload::decompress(compression, compressed, self.plain_bytes).map(Cow::Owned)
     }
+
+    /// The whole entry with its payload as it is, not compressed.
+    ///
+    /// # Errors
+    /// As [`Self::payload`]; or the payload is longer than an entry can say.
+    pub(super) fn plain(&self) -> Result<Vec<u8>, ImageError> {
+        let payload = self.payload()?;
+        let stored_bytes = payload.len().next_multiple_of(PAYLOAD_ALIGN_BYTES);
+        let length = u32::try_from(stored_bytes).map_err(|_| ImageError::TooLarge {
+            what: "fatbin entry payload",
+            bytes: stored_bytes as u64,
+            maximum: u32::MAX.into(),
+        })?;
+        let mut entry = self.header.to_vec();
+        let mut put = |at: usize, field: &[u8]| {
+            if let Some(place) = entry.get_mut(at..at + field.len()) {
+                place.copy_from_slice(field);
+            }
+        };
+        put(8, &length.to_le_bytes());
+        put(16, &0_u32.to_le_bytes());
+        put(40, &(self.flags & !(FLAG_LZ4 | FLAG_ZSTD)).to_le_bytes());
+        put(56, &0_u64.to_le_bytes());
+        entry.extend_from_slice(&payload);
+        entry.resize(self.header.len() + stored_bytes, 0);
+        Ok(entry)
+    }
+}
+
+/// A container of whole entries, which may come in parts.
+pub(super) fn container_of<'a>(parts: impl Iterator<Item = &'a [u8]> + Clone) -> Vec<u8> {
+    let body_bytes: usize = parts.clone().map(<[u8]>::len).sum();
+    let mut container = Vec::with_capacity(CONTAINER_HEADER_BYTES as usize + body_bytes);
+    container.extend(CONTAINER_MAGIC.to_le_bytes());
+    container.extend(1_u16.to_le_bytes());
+    container.extend((CONTAINER_HEADER_BYTES as u16).to_le_bytes());
+    container.extend((body_bytes as u64).to_le_bytes());
+    parts.for_each(|part| container.extend_from_slice(part));
+    container
 }
 
 /// The container at the start of `source`, with its header.

@@ -33,7 +33,7 @@ pub use calls::DriverCalls;
 pub use error::ImageError;
 pub use narrow::for_gpu;
 pub use payload::MAX_PAYLOAD_BYTES;
-pub use select::{Code, code_for};
+pub use select::{Code, choice_for, code_for};
 pub use wrapper::{WRAPPER_MAGIC, Wrapper};
 
 use source::{Source, Unbounded, u32_at};

@@ -3,7 +3,7 @@
 //! Libraries bring code for every GPU there is; PyTorch 2.11's containers have it for six. Leaving the rest out before anything
 //! is hashed or sent saves that much, and pages of libraries that are never read are never faulted in.
 
-use super::fatbin::{self, CONTAINER_HEADER_BYTES, CONTAINER_MAGIC, Entry, EntryKind};
+use super::fatbin::{self, Entry, EntryKind, container_of};
 
 /// The container at the start of `bytes` with those entries only that a GPU of compute capability `sm` (90 for 9.0) may use:
 /// cubins of its major and at most its minor version, PTX for at most its version (CUDA C++ programming guide, *Binary
@@ -18,17 +18,7 @@ pub fn for_gpu(bytes: &[u8], sm: u32) -> Option<Vec<u8>> {
     if others.is_empty() || !kept.iter().any(|entry| is_code(entry.kind)) {
         return None;
     }
-    let body_bytes: usize = kept.iter().map(|entry| entry.header.len() + entry.stored.len()).sum();
-    let mut container = Vec::with_capacity(CONTAINER_HEADER_BYTES as usize + body_bytes);
-    container.extend(CONTAINER_MAGIC.to_le_bytes());
-    container.extend(1_u16.to_le_bytes());
-    container.extend((CONTAINER_HEADER_BYTES as u16).to_le_bytes());
-    container.extend((body_bytes as u64).to_le_bytes());
-    for entry in kept {
-        container.extend(entry.header);
-        container.extend(entry.stored);
-    }
-    Some(container)
+    Some(container_of(kept.iter().flat_map(|entry| [entry.header, entry.stored])))
 }
 
 fn is_code(kind: EntryKind) -> bool {

@@ -26,15 +26,7 @@ pub fn code_for(bytes: &[u8], sm: u32) -> Result<Code, Immovable> {
         ImageKind::Container => {}
     }
     let entries = fatbin::entries(image.bytes)?.collect::<Result<Vec<Entry<'_>>, ImageError>>()?;
-    // A cubin's rank; none if it does not run here.
-    let rank = |entry: &Entry<'_>| {
-        let is_for_one = entry.flags & FLAG_ONE_GPU != 0;
-        let runs = entry.sm / 10 == sm / 10 && entry.sm <= sm && (!is_for_one || entry.sm == sm);
-        (entry.kind == EntryKind::CUBIN && runs).then_some((entry.sm, is_for_one))
-    };
-    let best = entries.iter().filter_map(rank).max();
-    let cubins: Vec<_> =
-        entries.iter().filter(|entry| rank(entry).is_some() && rank(entry) == best).collect();
+    let cubins = best_cubins(&entries, sm);
     match cubins[..] {
         [cubin] => Ok(Code::Cubin(cubin.payload()?.into_owned())),
         [] => {
@@ -49,9 +41,33 @@ pub fn code_for(bytes: &[u8], sm: u32) -> Result<Code, Immovable> {
     }
 }
 
+/// How many cubins are equally good for a GPU of compute capability `sm` in the container at the start of `bytes`, and a container of these
+/// alone, none of them compressed: for a driver, which chooses by what is not known here.
+///
+/// # Errors
+/// If the container is damaged.
+pub fn choice_for(bytes: &[u8], sm: u32) -> Result<(u32, Vec<u8>), ImageError> {
+    let entries = fatbin::entries(bytes)?.collect::<Result<Vec<Entry<'_>>, ImageError>>()?;
+    let cubins = best_cubins(&entries, sm);
+    let plain = cubins.iter().map(|entry| entry.plain()).collect::<Result<Vec<_>, ImageError>>()?;
+    Ok((cubins.len() as u32, fatbin::container_of(plain.iter().map(Vec::as_slice))))
+}
+
+/// The cubins of the highest rank for a GPU.
+fn best_cubins<'a, 'b>(entries: &'b [Entry<'a>], sm: u32) -> Vec<&'b Entry<'a>> {
+    // None if it does not run there.
+    let rank = |entry: &Entry<'_>| {
+        let is_for_one = entry.flags & FLAG_ONE_GPU != 0;
+        let runs = entry.sm / 10 == sm / 10 && entry.sm <= sm && (!is_for_one || entry.sm == sm);
+        (entry.kind == EntryKind::CUBIN && runs).then_some((entry.sm, is_for_one))
+    };
+    let best = entries.iter().filter_map(rank).max();
+    entries.iter().filter(|entry| rank(entry).is_some() && rank(entry) == best).collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::synthetic::{container, plain_entry};
+    use super::super::synthetic::{container, lz4_entry, plain_entry, zstd_entry};
     use super::*;
 
     fn with(entries: &[(EntryKind, u32)]) -> Vec<u8> {
@@ -83,5 +99,25 @@ mod tests {
         assert_eq!(code_for(&all, 80), Ok(Code::Cubin(b"80a.80a.".to_vec())));
         assert_eq!(code_for(&all, 86), Ok(Code::Cubin(b"80..80..".to_vec())));
         assert_eq!(code_for(&container(&[for_one(b"80a.80a.")]), 86), Err(Immovable::Code(0)));
+    }
+
+    #[test]
+    fn what_the_driver_chooses_among_is_not_compressed() {
+        let cubins = [b"\x7fELF one".repeat(9), b"\x7fELF two".repeat(8)];
+        let compressed = container(&[
+            lz4_entry(EntryKind::CUBIN, 90, 0x40, &cubins[0]),
+            plain_entry(EntryKind::PTX, 90, 0x40, b"text"),
+            zstd_entry(EntryKind::CUBIN, 90, 0x70, &cubins[1]),
+            zstd_entry(EntryKind::CUBIN, 80, 0x40, &cubins[1]),
+        ]);
+        let (count, plain) = choice_for(&compressed, 90).unwrap();
+        let entries: Vec<_> = fatbin::entries(&plain).unwrap().map(Result::unwrap).collect();
+        assert_eq!((count, entries.len()), (2, 2));
+        for (entry, cubin) in entries.iter().zip(&cubins) {
+            assert_eq!((entry.kind, entry.sm, entry.compressed_bytes), (EntryKind::CUBIN, 90, 0));
+            assert!(entry.stored.starts_with(cubin) && entry.stored.len() % 8 == 0);
+            assert_eq!(entry.flags & (fatbin::FLAG_LZ4 | fatbin::FLAG_ZSTD), 0);
+        }
+        assert_eq!(code_for(&plain, 90), Err(Immovable::Code(2)));
     }
 }

@@ -1,6 +1,7 @@
-//! The worker processes: of each GPU one for those that share it, its spare, and one for each strict function that is there; kept
-//! running, asked, and heard.
+//! The worker processes: of each GPU one for those that share it, its spare, and one for each strict function that is there; and its
+//! compiler. They are kept running, asked, and heard.
 
+pub(crate) mod compiler;
 mod driver_files;
 pub(crate) mod enclosures;
 mod ending;

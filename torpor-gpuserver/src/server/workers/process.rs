@@ -51,13 +51,14 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// For the GPU at this place among those that serve.
+    /// For the GPU at this place among those that serve, which is `device` as the driver counts.
     #[must_use]
-    pub fn new(options: &ServerOptions, driver: &Path, gpu: usize, keeper: &Keeper) -> Self {
+    pub fn new(options: &ServerOptions, driver: &Path, (gpu, device): (usize, u32), keeper: &Keeper) -> Self {
         let ServerOptions { flags, memory, scheduler, .. } = options;
         let begin = Begin {
             driver: driver.as_os_str().as_bytes().to_vec(),
             images: options.directory.images().into_os_string().into_vec(),
+            compiler: options.directory.compiler_socket(device).into_os_string().into_vec(),
             log: options.log.clone(),
             spin_us: flags.spin_us().into(),
             linger_us: u64::try_from(scheduler.linger().0.as_micros()).unwrap_or(u64::MAX),

@@ -24,6 +24,7 @@ pub(crate) mod run_queue;
 pub(crate) mod throttle;
 pub(crate) mod tuning;
 
+use crate::compiler::Compiler;
 use crate::driver::{Device, PinnedWords};
 use crate::worker::gpu::anteroom::Anteroom;
 use crate::worker::gpu::aside::Aside;
@@ -131,6 +132,7 @@ impl Shared {
         device: Arc<Device>,
         server: Arc<ServerSocket>,
         images: ImageStore,
+        compiler: Compiler,
         digests: Digests,
         console: Option<Arc<Console>>,
         tuning: Tuning,
@@ -151,7 +153,7 @@ impl Shared {
             pinned: PinnedBudget::new(tuning.pinned_limit_bytes),
             anteroom: Anteroom::new(tuning.pinned_limit_bytes, &aside),
             peers: Peers::default(),
-            loader: Loader::new(&device, &aside, images.limits.code_bytes),
+            loader: Loader::new(&device, compiler, &aside, images.limits.code_bytes),
             aside,
             device,
             images,

@@ -84,7 +84,7 @@ impl Session {
     fn layout_of(&mut self, image: &Arc<Image>) -> Result<Result<Relocatable, Immovable>, CudaError> {
         match self.images.parked_layout.take() {
             Some((parked, layout)) if Arc::ptr_eq(&parked, image) => Ok(Ok(layout)),
-            _ => image.relocatable(&self.shared.device),
+            _ => image.relocatable(&self.shared.loader),
         }
     }
 
@@ -168,7 +168,7 @@ impl Session {
         address: u64,
         managed: Option<u64>,
     ) -> Result<Placed, CudaError> {
-        let layout = image.relocatable(&self.shared.device)?.map_err(|_| CudaError::INVALID_IMAGE)?;
+        let layout = image.relocatable(&self.shared.loader)?.map_err(|_| CudaError::INVALID_IMAGE)?;
         let block = AddressRange { address, bytes: block_bytes(&layout) };
         if !self.variables.take_at(address, block.bytes) {
             return Err(CudaError::INVALID_VALUE);

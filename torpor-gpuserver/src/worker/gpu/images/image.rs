@@ -1,6 +1,6 @@
 //! An image that the node knows: its file, and the instance that clients share.
 
-use crate::driver::{Device, compile};
+use crate::compiler::Plain;
 use crate::worker::gpu::images::instance::Instance;
 use crate::worker::gpu::images::loader::Loader;
 use crate::worker::gpu::images::speech::Speech;
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use torpor_proto::error::CudaError;
 use torpor_proto::image::relocate::{Bases, Immovable, Relocatable};
-use torpor_proto::image::{Code, code_for, ptx};
+use torpor_proto::image::{Image as Parsed, ImageKind, ptx};
 
 /// An image that the node knows.
 #[derive(Debug)]
@@ -105,42 +105,49 @@ impl Image {
 
     /// An instance of its own.
     pub(crate) fn load(&self, loader: &Arc<Loader>) -> Result<Arc<Instance>, CudaError> {
-        let bytes = self.read()?;
-        let speech = code_for(&bytes, loader.device.sm()?)
-            .map_or_else(|_| Speech::default(), |code| Speech::of(&code));
-        // SAFETY: only images that `is_whole` found complete are known, and the bytes have the same hash.
-        unsafe { Instance::load(loader, &bytes, speech) }
+        load_plain(loader, self.plain(loader)?)
     }
 
     /// Whether kernels may write into its variables, as far as can be told. An image that has no state is loaded, since its
-    /// bytes are at hand.
+    /// code is at hand.
     pub(crate) fn has_state(&self, loader: &Arc<Loader>) -> Result<bool, CudaError> {
         if let Some(&known) = self.has_state.get() {
             return Ok(known);
         }
-        let bytes = self.read()?;
-        let code = code_for(&bytes, loader.device.sm()?);
-        let speech = code.as_ref().map_or_else(|_| Speech::default(), Speech::of);
-        let has_state = match code {
-            Ok(Code::Cubin(cubin)) => Relocatable::read(cubin).is_ok_and(|code| code.has_state()),
-            Ok(Code::Ptx(text)) => ptx::text(&text).is_some_and(ptx::has_state),
-            // The driver will say so, or choose.
-            Err(_) => false,
+        let plain = self.plain(loader)?;
+        let has_state = match &plain {
+            Plain::Cubin(cubin) => Relocatable::read(cubin.clone()).is_ok_and(|code| code.has_state()),
+            Plain::Ptx(text) => ptx::text(text).is_some_and(ptx::has_state),
+            // The driver will choose.
+            Plain::Choice(..) => false,
         };
         if !has_state {
-            // SAFETY: as in `load`.
-            self.make_shared(|| unsafe { Instance::load(loader, &bytes, speech) })?;
+            self.make_shared(|| load_plain(loader, plain))?;
         }
         Ok(*self.has_state.get_or_init(|| has_state))
     }
 
-    /// Its code for a device, to be loaded with variables elsewhere; the inner error says why they cannot be.
-    pub(crate) fn relocatable(&self, device: &Device) -> Result<Result<Relocatable, Immovable>, CudaError> {
-        let cubin = code_for(&self.read()?, device.sm()?).and_then(|code| match code {
-            Code::Cubin(cubin) => Ok(cubin),
-            Code::Ptx(text) => compile(device, &text).map_err(|error| Immovable::Ptx(error.0)),
-        });
+    /// Its code for a GPU, to be loaded with variables elsewhere; the inner error says why they cannot be.
+    pub(crate) fn relocatable(
+        &self,
+        loader: &Arc<Loader>,
+    ) -> Result<Result<Relocatable, Immovable>, CudaError> {
+        let cubin = match self.plain(loader)? {
+            Plain::Cubin(cubin) => Ok(cubin),
+            Plain::Ptx(text) => loader.compile(&text).map_err(|error| Immovable::Ptx(error.0)),
+            Plain::Choice(cubins, _) => Err(Immovable::Code(cubins)),
+        };
         Ok(cubin.and_then(Relocatable::read))
+    }
+
+    /// What is in it for a GPU.
+    fn plain(&self, loader: &Loader) -> Result<Plain, CudaError> {
+        let bytes = self.read()?;
+        match Parsed::parse(&bytes).map_err(|_| CudaError::INVALID_IMAGE)?.kind {
+            ImageKind::Elf => Ok(Plain::Cubin(bytes)),
+            ImageKind::Ptx => Ok(Plain::Ptx(bytes)),
+            ImageKind::Container => loader.unpack(&bytes),
+        }
     }
 
     /// An instance whose variables are in blocks at these addresses.
@@ -164,4 +171,19 @@ impl Image {
     pub(crate) fn read(&self) -> Result<Vec<u8>, CudaError> {
         read_checked(&self.contents, self.hash, self.bytes).ok_or(CudaError::FILE_NOT_FOUND)
     }
+}
+
+fn load_plain(loader: &Arc<Loader>, plain: Plain) -> Result<Arc<Instance>, CudaError> {
+    let (code, speech) = match plain {
+        Plain::Cubin(cubin) => of_cubin(cubin),
+        Plain::Ptx(text) => of_cubin(loader.compile(&text)?),
+        Plain::Choice(_, container) => (container, Speech::default()),
+    };
+    // SAFETY: a cubin that is an image was found whole, and so is what the compiler answers: no part of it lies outside of these bytes.
+    unsafe { Instance::load(loader, &code, speech) }
+}
+
+fn of_cubin(cubin: Vec<u8>) -> (Vec<u8>, Speech) {
+    let speech = Speech::of_cubin(&cubin);
+    (cubin, speech)
 }

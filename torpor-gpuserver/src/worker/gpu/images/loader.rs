@@ -3,6 +3,7 @@
 //! To unload one waits for the kernels of all clients, so it is done [aside](crate::worker::gpu::aside): by whoever drops its last
 //! instance only where more than may be loaded waits for that already.
 
+use crate::compiler::{Compiler, Plain};
 use crate::driver::{CodeLibrary, Device};
 use crate::worker::gpu::aside::Aside;
 use std::sync::Arc;
@@ -16,7 +17,8 @@ const LEAST_BYTES: u64 = 1 << 20;
 #[derive(Debug)]
 pub(crate) struct Loader {
     /// Onto which GPU.
-    pub(crate) device: Arc<Device>,
+    device: Arc<Device>,
+    compiler: Compiler,
     aside: Arc<Aside>,
     /// What may wait for being unloaded.
     limit_bytes: u64,
@@ -41,9 +43,24 @@ impl Drop for Counted {
 
 impl Loader {
     /// Of images for a GPU, of which as much may wait for being unloaded.
-    pub(crate) fn new(device: &Arc<Device>, aside: &Arc<Aside>, limit_bytes: u64) -> Arc<Self> {
+    pub(crate) fn new(
+        device: &Arc<Device>,
+        compiler: Compiler,
+        aside: &Arc<Aside>,
+        limit_bytes: u64,
+    ) -> Arc<Self> {
         let (device, aside, waiting_bytes) = (device.clone(), aside.clone(), Arc::default());
-        Arc::new(Self { device, aside, limit_bytes, waiting_bytes })
+        Arc::new(Self { device, compiler, aside, limit_bytes, waiting_bytes })
+    }
+
+    /// What is in a container for this GPU.
+    pub(super) fn unpack(&self, container: &[u8]) -> Result<Plain, CudaError> {
+        self.compiler.unpack(container, self.device.sm()?)
+    }
+
+    /// A cubin for this GPU of PTX text with its NUL.
+    pub(super) fn compile(&self, text: &[u8]) -> Result<Vec<u8>, CudaError> {
+        self.compiler.compile(text, self.device.sm()?)
     }
 
     /// # Safety

@@ -8,6 +8,7 @@ mod client;
 mod kernels;
 
 use super::*;
+use crate::compiler::{Compiler, answer};
 use crate::driver::{Device, Driver, Reservation};
 use crate::policy::eviction::Eviction;
 use crate::policy::sharing::ActiveLimit;
@@ -19,6 +20,7 @@ use crate::worker::gpu::tuning::Tuning;
 use crate::worker::server_socket::ServerSocket;
 use client::Client;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::thread;
 use torpor_proto::command::Ping;
@@ -42,6 +44,19 @@ fn driver() -> PathBuf {
     found.expect("no simulated driver beside the tests: run `cargo build -p torpor-simgpu` first")
 }
 
+/// A compiler whose jobs are done by a thread of this process.
+fn compiler(directory: &Path, device: &Arc<Device>) -> Compiler {
+    let (socket, device) = (directory.join("compiler.sock"), device.clone());
+    let listener = UnixListener::bind(&socket).expect("a socket");
+    thread::spawn(move || {
+        device.make_current().expect("the context is fine");
+        for mut connection in listener.incoming().flatten() {
+            answer(&mut connection, Ok(&device)).expect("whoever asks waits for the answer");
+        }
+    });
+    Compiler::new(socket, directory.to_owned(), "driver".to_owned())
+}
+
 /// A worker without its main thread, and the server's end of its socket.
 fn worker(images: PathBuf, arena: AddressRange) -> (Arc<Shared>, Reservation, OwnedFd) {
     let device = Device::open(Driver::load(&driver()).expect("the driver loads"), 0).expect("a device");
@@ -63,10 +78,19 @@ fn worker(images: PathBuf, arena: AddressRange) -> (Arc<Shared>, Reservation, Ow
         enclosed: false,
     };
     let limits = ImageLimits { disk_bytes: u64::MAX, code_bytes: u64::MAX };
+    let compiler = compiler(&images, &device);
     let images = ImageStore::open(images, limits).expect("a directory");
     let digests = Digests::load(&device).expect("the kernel loads");
     (
-        Arc::new(Shared::new(device, Arc::new(ServerSocket::new(theirs)), images, digests, None, tuning)),
+        Arc::new(Shared::new(
+            device,
+            Arc::new(ServerSocket::new(theirs)),
+            images,
+            compiler,
+            digests,
+            None,
+            tuning,
+        )),
         window,
         ours,
     )

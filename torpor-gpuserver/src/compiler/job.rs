@@ -1,0 +1,40 @@
+//! One job, from its question to its answer.
+
+use crate::compiler::wire::{self, Answer, Job};
+use crate::driver::{Device, compile};
+use std::io::{self, Read, Write};
+use torpor_proto::error::CudaError;
+use torpor_proto::image::relocate::Immovable;
+use torpor_proto::image::{Code, choice_for, code_for};
+
+/// Answers the one question that comes over a connection. Without a device nothing can be compiled, for that reason.
+///
+/// # Errors
+/// The connection's, or it is no question.
+pub(crate) fn answer(
+    connection: &mut (impl Read + Write),
+    device: Result<&Device, CudaError>,
+) -> io::Result<()> {
+    let (job, sm, bytes) = wire::hear(connection)?;
+    let answer = match job {
+        Job::Unpack => unpack(&bytes, sm),
+        // The driver reads text as far as its NUL.
+        Job::Compile if bytes.last() != Some(&0) => Answer::Damaged,
+        Job::Compile => match device {
+            Ok(device) => compile(device, &bytes).map_or_else(Answer::Refused, Answer::Cubin),
+            Err(reason) => Answer::Unready(reason),
+        },
+    };
+    answer.send(connection)
+}
+
+fn unpack(container: &[u8], sm: u32) -> Answer {
+    match code_for(container, sm) {
+        Ok(Code::Cubin(cubin)) => Answer::Cubin(cubin),
+        Ok(Code::Ptx(text)) => Answer::Ptx(text),
+        Err(Immovable::Code(0)) => Answer::Nothing,
+        Err(Immovable::Code(_)) => choice_for(container, sm)
+            .map_or(Answer::Damaged, |(cubins, container)| Answer::Choice(cubins, container)),
+        Err(_) => Answer::Damaged,
+    }
+}
