@@ -3,7 +3,7 @@
 //!
 //! Each GPU has one such process (`torpor-gpuserver compiler`), which reads nothing of functions itself. A child of it loads the driver, makes
 //! a context, and has a kernel of its own compiled, so that the driver's compiler is loaded. A copy of that child, without the driver's threads,
-//! files and mappings, is the [original]; the child ends, and with it what it has of the GPU: the driver compiles on the CPU, for a context of
+//! files and mappings, is the *original*; the child ends, and with it what it has of the GPU: the driver compiles on the CPU, for a context of
 //! which nothing needs to be left. Seen on an H200 (driver 580.159): the original has no memory on the GPU.
 //!
 //! Each job is done by a copy of the original, which has the connection to whoever asks and no other file, may make
