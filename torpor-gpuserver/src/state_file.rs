@@ -19,6 +19,9 @@ use torpor_proto::control::migration::Checkpoint;
 use torpor_proto::control::{CHECKPOINT_FORM, Message};
 use torpor_proto::mapping::{Mapping, check_sealed, create_sealed};
 
+/// What such files are called, for whoever looks at what a process shares.
+pub(crate) const NAME: &str = "torpor-client";
+
 /// The longest state: more than the records of all graphs and the chunks of all memory that a client can have.
 const MAX_BYTES: u64 = 2 << 30;
 
@@ -54,7 +57,7 @@ const HOLDS: u64 = u64::from_le_bytes(*b"it holds");
 pub(crate) fn write(state: &Checkpoint) -> io::Result<OwnedFd> {
     let bytes = state.encode_to_vec();
     // What is not written is 0: nobody was answered.
-    let file = File::from(create_sealed("torpor-client", HEAD_BYTES + bytes.len() as u64)?);
+    let file = File::from(create_sealed(NAME, HEAD_BYTES + bytes.len() as u64)?);
     file.write_all_at(&bytes, HEAD_BYTES)?;
     file.write_all_at(&CHECKPOINT_FORM.to_ne_bytes(), FORM_AT)?;
     file.write_all_at(&HOLDS.to_ne_bytes(), 0)?;

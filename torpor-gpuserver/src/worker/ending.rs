@@ -15,14 +15,18 @@ const LINGER: Duration = Duration::from_secs(2);
 
 /// Until the process may end.
 pub(super) fn end(shared: &Shared) {
-    if !leave(shared) {
+    let has_left = leave(shared);
+    // What sessions say later nobody hears: it may be of what has never happened outside of this process.
+    let last_word = shared.server.last_word();
+    if !has_left {
         tracing::debug!("sessions are in the driver still; the worker lets go of what it shares");
+        shared.all_links().iter().for_each(|link| link.stop_answering());
         if let Err(error) = relinquish() {
             tracing::warn!("the worker cannot let go of what it shares, and ends at once: {error}");
             return;
         }
     }
-    shared.tell(from_worker::Body::Quiet(Quiet {}));
+    last_word.say(from_worker::Body::Quiet(Quiet {}));
     std::thread::sleep(LINGER);
 }
 

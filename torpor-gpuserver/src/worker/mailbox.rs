@@ -17,7 +17,7 @@ use crate::worker::cost::{Counts, ToldRequests};
 use crate::worker::sync::lock;
 use crate::worker::work_time::WorkTime;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 use torpor_proto::channel::MappedChannel;
@@ -49,6 +49,8 @@ pub(crate) struct Link {
     pub(crate) usage: LinkUsage,
     /// The server has what leads to all that the client is: it survives this worker.
     pub(crate) survives: AtomicBool,
+    /// Held while the client is answered and its state says so.
+    answering: Mutex<()>,
     /// The swap-in during which a kernel was launched that waited for a part of the memory alone, while that kernel may not
     /// have ended; 0 for none.
     pub(crate) ran_ahead: AtomicU64,
@@ -150,6 +152,7 @@ impl Link {
             slo_ms: AtomicU32::new(0),
             usage: LinkUsage::default(),
             survives: AtomicBool::new(false),
+            answering: Mutex::default(),
             ran_ahead: AtomicU64::new(0),
             may_assert: AtomicBool::new(false),
             assertions: Mutex::default(),
@@ -286,6 +289,16 @@ impl Link {
     pub(crate) fn turn_takes(&self) -> Duration {
         let turns = u32::try_from(self.usage.requests.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
         self.work.total().checked_div(turns).unwrap_or_default()
+    }
+
+    /// What is held while the client is answered and the state that the server has says so: to another process both are, or neither.
+    pub(crate) fn answering(&self) -> MutexGuard<'_, ()> {
+        lock(&self.answering)
+    }
+
+    /// Has the client not answered any more. One that is just being answered has its answer, and its state says so, when this returns.
+    pub(crate) fn stop_answering(&self) {
+        std::mem::forget(self.answering());
     }
 
     /// Whether kernels of it may run: it has work, and its turn, or goes on without one. Who waits for its turn or for memory has none.

@@ -4,12 +4,15 @@
 //! What it shares with its client (the channel, the host range, state files) and with other workers (the host store) is the next
 //! worker's as soon as the server hears that nothing of this one reaches it any more. So each such descriptor is made one of
 //! `/dev/null`, and in the place of each such mapping comes memory of the process's own: whoever returns from the driver reads
-//! zeros, and what it writes nobody sees.
+//! zeros, and what it writes nobody sees. Before that nobody is [answered](crate::worker::mailbox::Link::stop_answering) any more: a state that told of
+//! an answer which went into such memory would leave its client waiting for ever. States are let go of last: one that is void for what nobody sees any more ends
+//! a client that could go on, but one that is not void for what was seen would be wrong.
 //!
 //! Limits: what the GPU itself still writes reaches page-locked memory all the same, until the process is gone.
 
 use crate::open_files::open_files;
 use crate::replaced;
+use crate::state_file;
 use rustix::fs::{Mode, OFlags, fstat, open};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -34,7 +37,10 @@ pub(super) fn relinquish() -> io::Result<()> {
         if files + mappings.len() == 0 {
             break;
         }
-        replaced::mappings(&mappings)?;
+        let states = replaced::shared_mappings(&format!("{SHARED_MEMORY}{}", state_file::NAME))?;
+        let others: Vec<_> = mappings.into_iter().filter(|mapping| !states.contains(mapping)).collect();
+        replaced::mappings(&others)?;
+        replaced::mappings(&states)?;
         std::thread::sleep(CALLS);
     }
     Ok(())

@@ -4,8 +4,9 @@ use crate::worker::sync::lock;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use torpor_proto::control::Message;
 use torpor_proto::control::worker::{Covered, FromWorker, Lent, Released, from_worker};
@@ -56,6 +57,11 @@ impl ServerSocket {
         self.tell_with(from_worker::Body::Lent(Lent { link, failure: String::new() }), &descriptors);
     }
 
+    /// Keeps everybody else from telling the server anything any more, for good.
+    pub(crate) fn last_word(&self) -> LastWord<'_> {
+        LastWord { socket: self, sent: ManuallyDrop::new(lock(&self.sent)) }
+    }
+
     /// Waits for the next message, with its descriptors. An empty one is the end of the conversation.
     ///
     /// # Errors
@@ -84,11 +90,34 @@ impl ServerSocket {
     }
 
     fn send_with(&self, body: from_worker::Body, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let mut sent = lock(&self.sent);
+        self.send_as_next(&mut lock(&self.sent), body, descriptors)
+    }
+
+    fn send_as_next(
+        &self,
+        sent: &mut u64,
+        body: from_worker::Body,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> io::Result<()> {
         let message = FromWorker { body: Some(body), number: *sent + 1 };
         handover::send(&self.socket, &message.encode_to_vec(), descriptors)?;
         *sent += 1;
         Ok(())
+    }
+}
+
+/// The right to tell the server one thing more, which nobody else has from then on.
+pub(crate) struct LastWord<'a> {
+    socket: &'a ServerSocket,
+    sent: ManuallyDrop<MutexGuard<'a, u64>>,
+}
+
+impl LastWord<'_> {
+    /// Tells it, unless the server is gone.
+    pub(crate) fn say(mut self, body: from_worker::Body) {
+        if let Err(error) = self.socket.send_as_next(&mut self.sent, body, &[]) {
+            tracing::debug!("the node server cannot be told: {error}");
+        }
     }
 }
 

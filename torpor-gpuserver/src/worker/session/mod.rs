@@ -174,7 +174,8 @@ impl Session {
                 let slot = &channel.slots[usize::from(ticket.0)];
                 let result = match answer {
                     Ok((words, tail)) => {
-                        self.cover.answer(channel, ticket.0, || slot.complete(Ok(()), &words, &tail));
+                        self.cover
+                            .answer(&self.link, channel, ticket.0, || slot.complete(Ok(()), &words, &tail));
                         Ok(())
                     }
                     // Who does not survive this worker is answered when the session ends.
@@ -183,7 +184,8 @@ impl Session {
                         if error != CudaError::NOT_READY {
                             self.uncover(Void::Error);
                         }
-                        self.cover.answer(channel, ticket.0, || slot.complete(Err(error), &[], &[]));
+                        self.cover
+                            .answer(&self.link, channel, ticket.0, || slot.complete(Err(error), &[], &[]));
                         Err(error)
                     }
                 };

@@ -32,7 +32,8 @@ impl Session {
                 self.uncover(Void::Error);
             }
             let channel = self.link.channel.get().expect("set when the session was opened");
-            self.pending.give_answers(channel, |slot, answer| self.cover.answer(channel, slot, answer));
+            let (cover, link) = (&self.cover, &self.link);
+            self.pending.give_answers(channel, |slot, answer| cover.answer(link, channel, slot, answer));
         }
         if self.pending.take_done_again() {
             self.tell_attached();

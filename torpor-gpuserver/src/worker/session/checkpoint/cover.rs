@@ -6,6 +6,7 @@
 //! chunks of the host store the client refers to.
 
 use crate::state_file::{self, Pledge, Void};
+use crate::worker::mailbox::Link;
 use crate::worker::session::Session;
 use crate::worker::session::halt::Halt;
 use std::io;
@@ -82,8 +83,10 @@ impl Cover {
         !self.is_current && self.behind_since.elapsed() >= OVERDUE
     }
 
-    /// Answers the last command of a completion slot, by `answer`; the next worker knows that it was.
-    pub(crate) fn answer(&self, channel: &Channel, slot: u16, answer: impl FnOnce()) {
+    /// Answers the last command of a completion slot, by `answer`; the next worker knows that it was. Does not return if the worker has
+    /// [let go](crate::worker::relinquish) of what it shares.
+    pub(crate) fn answer(&self, link: &Link, channel: &Channel, slot: u16, answer: impl FnOnce()) {
+        let _both = link.answering();
         match (&self.pledge, self.ends.0.get(usize::from(slot))) {
             (Some(pledge), Some(&end)) => {
                 let taken = Consumer::resume(channel.ring()).words_taken();
@@ -249,5 +252,77 @@ impl Session {
             && !self.residency.shares
             && self.images.fixed() == 0
             && !self.keeps_arrays()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker::relinquish::relinquish;
+    use rustix::io::{FdFlags, fcntl_setfd};
+    use std::os::fd::{AsRawFd, BorrowedFd};
+    use std::process::{Command, Stdio};
+    use torpor_proto::channel::MappedChannel;
+    use torpor_proto::control::migration::Checkpoint;
+    use torpor_proto::layout::AddressRange;
+
+    /// The variable that has the numbers of the descriptors.
+    const FILES: &str = "TORPOR_ANSWERS";
+
+    #[test]
+    fn who_is_answered_while_the_worker_lets_go_has_the_answer_and_nobody_is_afterwards() {
+        let (channel, channel_file) = MappedChannel::create().unwrap();
+        let state = state_file::write(&Checkpoint::default()).unwrap();
+        for file in [&channel_file, &state] {
+            fcntl_setfd(file, FdFlags::empty()).unwrap();
+        }
+        let ended = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "worker::session::checkpoint::cover::tests::the_one_that_answers",
+                "--nocapture",
+            ])
+            .env(FILES, format!("{} {}", channel_file.as_raw_fd(), state.as_raw_fd()))
+            .stdout(Stdio::null())
+            .status()
+            .unwrap();
+        assert!(ended.success());
+        let answers = Pledge::of(&state).unwrap().answers();
+        assert_eq!((channel.slots[0].is_done(), answers.given(0, 10)), (true, Some(true)));
+        assert_eq!((channel.slots[1].is_done(), answers.given(1, 20)), (false, Some(false)));
+    }
+
+    /// The process of the test above.
+    #[test]
+    fn the_one_that_answers() {
+        let Some(files) = std::env::var_os(FILES) else { return };
+        let files = files.into_string().unwrap();
+        // SAFETY: inherited, and open as long as the process is.
+        let mut files =
+            files.split(' ').map(|number| unsafe { BorrowedFd::borrow_raw(number.parse().unwrap()) });
+        let channel = MappedChannel::open(files.next().unwrap()).unwrap();
+        let mut cover =
+            Cover { pledge: Some(Pledge::of(files.next().unwrap()).unwrap()), ..Cover::default() };
+        cover.note_slot(0, 10);
+        cover.note_slot(1, 20);
+        let link = Link::new(1, "f", AddressRange { address: 0, bytes: 0 });
+        std::thread::scope(|scope| {
+            cover.answer(&link, &channel, 0, || {
+                scope.spawn(|| {
+                    link.stop_answering();
+                    relinquish().unwrap();
+                    scope.spawn(|| {
+                        cover.answer(&link, &channel, 1, || channel.slots[1].complete(Ok(()), &[], &[]))
+                    });
+                    // Long enough for an answer that nothing keeps back.
+                    std::thread::sleep(IDLE);
+                    // SAFETY: ends the process.
+                    unsafe { libc::_exit(0) }
+                });
+                // Long enough to let go, if nothing kept that back.
+                std::thread::sleep(5 * IDLE);
+                channel.slots[0].complete(Ok(()), &[], &[]);
+            });
+        });
     }
 }
