@@ -3,6 +3,7 @@
 //! One task has the picture of the node and decides: it hears what everybody [tells](Teller), asks the workers when the
 //! [decider](Decider) wants to know more, and carries out what that decides, unless the client is not as it was in the picture.
 
+mod bench;
 mod chronicle;
 mod events;
 mod figures;

@@ -12,6 +12,7 @@
 use crate::policy::event::{What, Why};
 use crate::server::clients::{Client, ClientId};
 use crate::server::node::Node;
+use crate::server::scheduler::bench::Bench;
 use crate::server::scheduler::moves;
 use crate::server::scheduler::trial::{Outcome, Standing, Trial};
 use crate::server::settings;
@@ -23,7 +24,6 @@ use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Mutex;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use torpor_proto::error::CudaError;
@@ -45,9 +45,6 @@ const SPARE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Workers that may be lost while a suspect is tried, if others were at it that may have been it, too.
 const MOST_DOUBTS: u32 = 2;
-
-/// Held while a client is made anew alone.
-type Bench = Mutex<()>;
 
 /// Those of a worker's clients that survive it.
 #[derive(Debug)]
@@ -92,7 +89,7 @@ enum LostError {
 
 /// Takes care of orphans until nobody tells of any.
 pub(super) async fn run(node: Arc<Node>, mut bereaved: UnboundedReceiver<Bereaved>) {
-    let bench = Arc::<Bench>::default();
+    let bench = Bench::default();
     while let Some(Bereaved { orphans, death }) = bereaved.recv().await {
         let clients: Vec<u64> = orphans.iter().map(|orphan| orphan.client.0).collect();
         let (trial, order) = Trial::of(&death, &clients);
@@ -100,7 +97,8 @@ pub(super) async fn run(node: Arc<Node>, mut bereaved: UnboundedReceiver<Bereave
             orphans.into_iter().partition(|orphan| order.contains(&orphan.client.0));
         suspects.sort_by_key(|orphan| order.iter().position(|&client| client == orphan.client.0));
         for orphan in others {
-            tokio::spawn(care(node.clone(), orphan, Standing::Innocent, bench.clone()));
+            let innocent = (Standing::Innocent, Instant::now());
+            tokio::spawn(care(node.clone(), orphan, innocent, bench.clone()));
         }
         if !suspects.is_empty() {
             tokio::spawn(hold(node.clone(), trial, suspects, bench.clone()));
@@ -109,14 +107,15 @@ pub(super) async fn run(node: Arc<Node>, mut bereaved: UnboundedReceiver<Bereave
 }
 
 /// Holds a trial.
-async fn hold(node: Arc<Node>, mut trial: Trial, suspects: Vec<Orphan>, bench: Arc<Bench>) {
-    let patience = Instant::now() + SPARE_PATIENCE;
+async fn hold(node: Arc<Node>, mut trial: Trial, suspects: Vec<Orphan>, bench: Bench) {
+    let began = Instant::now();
+    let patience = began + SPARE_PATIENCE;
     for orphan in suspects {
         let standing = trial.next();
         if standing == Standing::Suspect {
             await_spare(&node, orphan.client, patience).await;
         }
-        let tried = tokio::spawn(care(node.clone(), orphan, standing, bench.clone()));
+        let tried = tokio::spawn(care(node.clone(), orphan, (standing, began), bench.clone()));
         let outcome = match standing {
             // Nobody need wait for it.
             Standing::Innocent => Outcome::Cleared,
@@ -141,8 +140,13 @@ async fn await_spare(node: &Node, id: ClientId, deadline: Instant) {
     let _ = timeout_at(deadline, status.wait_for(is_decided)).await;
 }
 
-/// Takes care of one. Returns what that says of it, if it is a suspect.
-async fn care(node: Arc<Node>, orphan: Orphan, standing: Standing, bench: Arc<Bench>) -> Outcome {
+/// Takes care of one that waits since then. Returns what that says of it, if it is a suspect.
+async fn care(
+    node: Arc<Node>,
+    orphan: Orphan,
+    (standing, since): (Standing, Instant),
+    bench: Bench,
+) -> Outcome {
     let Orphan { client: id, state, error, lets_go, stay } = orphan;
     let began = Instant::now();
     let Some(at) = claim(&node, id).await else { return Outcome::Open };
@@ -154,7 +158,7 @@ async fn care(node: Arc<Node>, orphan: Orphan, standing: Standing, bench: Arc<Be
     let restored = match standing {
         Standing::Guilty => Err(LostError::Culprit(error)),
         Standing::Innocent | Standing::Suspect => {
-            restore(&node, id, (&at, &state), standing == Standing::Suspect, &bench).await
+            restore(&node, id, (&at, &state), standing == Standing::Suspect, (&bench, since)).await
         }
     };
     drop(stay);
@@ -220,11 +224,11 @@ async fn restore(
     id: ClientId,
     (was_at, state): (&Arc<Executor>, &Arc<OwnedFd>),
     mut is_suspect: bool,
-    bench: &Bench,
+    (bench, since): (&Bench, Instant),
 ) -> Result<usize, LostError> {
     let (deadline, mut deaths, mut doubts) = (Instant::now() + PATIENCE, 0, 0);
     loop {
-        let one_at_a_time = if is_suspect || deaths > 0 { Some(bench.lock().await) } else { None };
+        let one_at_a_time = if is_suspect || deaths > 0 { Some(bench.take(since).await) } else { None };
         let at = ready_executor(node, id, was_at, deadline).await?;
         let terms = moves::Terms { is_tried: is_suspect, ..moves::Terms::default() };
         let mut attaching = pin!(moves::attach(node, id, &at, state, terms));

@@ -9,7 +9,7 @@ use crate::server::workers::process::{LAST_WORDS, Recipe, StartError, WorkerProc
 use crate::server::workers::status::{SpareState, Status};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use torpor_proto::control::client::Device;
@@ -45,7 +45,7 @@ pub(super) enum Spare {
     /// There is none until the first worker is ready.
     Due(Box<Keeper>),
     /// It is looked after, until it is wanted.
-    Kept { wanted: oneshot::Sender<()>, task: JoinHandle<(Keeper, Option<Standby>)> },
+    Kept { hurry: Arc<Notify>, wanted: oneshot::Sender<()>, task: JoinHandle<(Keeper, Option<Standby>)> },
 }
 
 impl Spare {
@@ -62,8 +62,8 @@ impl Spare {
         }
         let (recipe, status, stop) = (recipe.clone(), status.clone(), stop.clone());
         let is_there = inherited.is_some();
-        let keeper =
-            Keeper { index, recipe, status, stop, failures: 0, has_told: false, is_urgent: false, inherited };
+        let (hurry, failures, has_told, is_urgent) = (Arc::default(), 0, false, false);
+        let keeper = Keeper { index, recipe, status, stop, failures, has_told, is_urgent, hurry, inherited };
         let mut spare = Self::Due(Box::new(keeper));
         if is_there {
             spare.keep(false);
@@ -76,18 +76,28 @@ impl Spare {
         *self = match std::mem::replace(self, Self::Off) {
             Self::Due(mut keeper) => {
                 keeper.is_urgent = at_once;
+                // What the last one was told is not for this one.
+                keeper.hurry = Arc::default();
                 keeper.publish(SpareState::Starting);
                 let (wanted, heard) = oneshot::channel();
-                Self::Kept { wanted, task: tokio::spawn(keeper.keep(heard)) }
+                let hurry = keeper.hurry.clone();
+                Self::Kept { hurry, wanted, task: tokio::spawn(keeper.keep(heard)) }
             }
             other => other,
         };
     }
 
+    /// The first worker is over: if the spare has not been begun yet, it is now, while that one's process ends.
+    pub(super) fn hurry(&self) {
+        if let Self::Kept { hurry, .. } = self {
+            hurry.notify_one();
+        }
+    }
+
     /// The spare, ready or being started, if there is one. There is none from then on.
     pub(super) async fn take(&mut self) -> Option<Standby> {
         match std::mem::replace(self, Self::Off) {
-            Self::Kept { wanted, task } => {
+            Self::Kept { wanted, task, .. } => {
                 // The task is over already if the server is ending.
                 let _ = wanted.send(());
                 // One that panicked keeps no spare any more.
@@ -119,6 +129,8 @@ pub(super) struct Keeper {
     has_told: bool,
     /// The next one is made as soon as those that go on at once have done so.
     is_urgent: bool,
+    /// Told when the next one is to be made at once.
+    hurry: Arc<Notify>,
     /// The spare of the server before.
     inherited: Option<WorkerProcess>,
 }
@@ -154,6 +166,8 @@ impl Keeper {
                     if std::mem::take(&mut self.is_urgent) { SHORT_SETTLE } else { pause(self.failures) };
                 tokio::select! {
                     () = sleep(pause) => {}
+                    // What cannot be made is not tried more often for that.
+                    () = self.hurry.notified(), if self.failures == 0 => {}
                     _ = &mut *wanted => return Ok(None),
                     () = stopped(&mut self.stop) => return Ok(None),
                 }

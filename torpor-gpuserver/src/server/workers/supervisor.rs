@@ -52,8 +52,8 @@ pub(super) struct Supervisor {
     pub(super) spare: Spare,
     /// The worker before, if its process is not gone yet.
     pub(super) leaving: Option<Leaving>,
-    /// The last one left several suspects: who it was costs another one its context.
-    pub(super) has_suspects: bool,
+    /// The last one lost its context. So may the next one: who it was is tried there, and who did that once does it again.
+    pub(super) follows_a_fault: bool,
     /// The worker of the server before.
     pub(super) inherited: Option<WorkerProcess>,
     /// Those before that one.
@@ -102,7 +102,7 @@ impl Supervisor {
             has_served: false,
             spare,
             leaving: None,
-            has_suspects: false,
+            follows_a_fault: false,
         };
         (Arc::new(executor), supervisor)
     }
@@ -224,7 +224,7 @@ impl Supervisor {
             status.device = Some(device);
             status.state = State::Ready;
         });
-        self.spare.keep(std::mem::take(&mut self.has_suspects));
+        self.spare.keep(std::mem::take(&mut self.follows_a_fault));
         let at_store = worker.id();
         match resumes {
             true => self.store.reconnect(at_store, self.site.index, outbox.clone(), self.served.clients()),
@@ -271,7 +271,7 @@ impl Supervisor {
                 // One whose context is lost has said why.
                 let patience = if self.lost_context.is_some() { Duration::ZERO } else { LAST_WORDS };
                 let DeviceFault { suspects, culprit, is_unsure, .. } = std::mem::take(&mut self.accused);
-                self.has_suspects = !suspects.is_empty() && culprit.is_none();
+                self.follows_a_fault = self.lost_context.is_some();
                 let (what, fault) = ("its GPU's worker died".to_owned(), self.lost_context);
                 let death = Arc::new(Death { reason: what, fault, suspects, culprit, is_unsure });
                 self.wait_for_leaving().await;
@@ -279,6 +279,7 @@ impl Supervisor {
                     self.let_leave((worker, threads), patience, death, error);
                     reason
                 } else {
+                    self.spare.hurry();
                     let reason = format!("{reason}; {}", worker.epitaph(patience).await);
                     let mut served = self.take_served();
                     self.bereave(&mut served, death, error);
