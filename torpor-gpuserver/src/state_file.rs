@@ -14,7 +14,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use torpor_proto::completion::SLOTS;
+use torpor_proto::completion::{SLOTS, Sleeper};
 use torpor_proto::control::migration::Checkpoint;
 use torpor_proto::control::{CHECKPOINT_FORM, Message};
 use torpor_proto::mapping::{Mapping, check_sealed, create_sealed};
@@ -194,16 +194,23 @@ impl Pledge {
         self.head().outgrown.load(Ordering::SeqCst) != 0
     }
 
-    /// Answers the command that ends there in the ring, by `answer`.
+    /// Answers the command that ends there in the ring, by `answer`. Whoever sleeps for it is woken when the state says so: that may take the
+    /// processor from this thread.
     #[inline]
-    pub(crate) fn answer(&self, slot: u16, (end, taken): (u64, u64), answer: impl FnOnce()) {
+    pub(crate) fn answer<'a>(
+        &self,
+        slot: u16,
+        (end, taken): (u64, u64),
+        answer: impl FnOnce() -> Sleeper<'a>,
+    ) {
         let (head, slot) = (self.head(), usize::from(slot));
         if slot < SLOTS {
             // SYNC POINT answered: who reads them waits for this process's end first. If that comes in between, nobody knows.
             head.begun[slot].store(end, Ordering::SeqCst);
             head.taken[slot].store(taken, Ordering::SeqCst);
-            answer();
+            let sleeper = answer();
             head.given[slot].store(end, Ordering::SeqCst);
+            sleeper.wake();
         }
     }
 
@@ -264,7 +271,10 @@ mod tests {
         let file = write(&Checkpoint::default()).unwrap();
         let (ours, theirs) = (Pledge::of(&file).unwrap(), Pledge::of(&file).unwrap());
         assert_eq!(theirs.answers().given(3, 10), Some(false));
-        ours.answer(3, (10, 12), || assert_eq!(theirs.answers().given(3, 10), None));
+        ours.answer(3, (10, 12), || {
+            assert_eq!(theirs.answers().given(3, 10), None);
+            Sleeper::NONE
+        });
         let answers = theirs.answers();
         assert_eq!([7, 10, 11].map(|end| answers.given(3, end)), [Some(true), Some(true), Some(false)]);
         assert_eq!([7, 10, 11].map(|end| answers.taken(3, end)), [None, Some(12), None]);

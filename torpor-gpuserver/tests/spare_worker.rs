@@ -103,6 +103,28 @@ fn the_spare_serves_after_a_fault_and_the_culprit_is_told() {
 }
 
 #[test]
+fn a_newcomer_that_has_never_been_idle_goes_on_at_the_spare() {
+    let server = start(&[]);
+    // What it loads the node has.
+    let Attached { client: mut other, lifeline: _lives } = attach(&server, "other");
+    other.load_kernels();
+    wait_for_spare(&server);
+    let worker = server.gpus()[0].worker_pid;
+    let Attached { mut client, lifeline: _alive } = attach(&server, "f");
+    client.load_kernels();
+    let data = client.allocate(0, 2 * MIB).unwrap();
+    for step in 1..=200 {
+        client.add_step(data, 10, 0);
+        assert_eq!(client.settle(), Ok(()), "{}", server.log());
+        if step == 20 {
+            kill(worker);
+        }
+    }
+    assert_eq!(client.words(data, 11), [vec![600; 10], vec![0]].concat());
+    assert_eq!((server.gpus()[0].worker_restarts, client.channel.sticky_error()), (1, None));
+}
+
+#[test]
 fn a_spare_that_is_killed_is_made_again_and_no_client_notices() {
     let server = start(&[]);
     let Attached { mut client, lifeline: _alive } = attach(&server, "f");

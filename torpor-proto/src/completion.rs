@@ -88,6 +88,11 @@ impl<const WORDS: usize> Slot<WORDS> {
 
     /// Worker: gives the answer: a fixed part (whole words) and a variable part, cut at [`PAYLOAD_BYTES`].
     pub fn complete(&self, status: Result<(), CudaError>, body: &[u64], tail: &[u8]) {
+        self.publish(status, body, tail).wake();
+    }
+
+    /// Worker: as [`Self::complete`], but whoever sleeps for the answer is woken by the caller. One that never is wakes by itself in the end.
+    pub fn publish(&self, status: Result<(), CudaError>, body: &[u64], tail: &[u8]) -> Sleeper<'_> {
         let (fixed, variable) = self.payload.split_at(body.len().min(WORDS));
         for (word, value) in fixed.iter().zip(body) {
             word.store(*value, Ordering::Relaxed);
@@ -101,9 +106,23 @@ impl<const WORDS: usize> Slot<WORDS> {
         self.bytes.store(bytes as u32, Ordering::Relaxed);
         self.status.store(status.err().map_or(0, |error| error.0), Ordering::Relaxed);
         // SYNC POINT answer
-        if self.state.swap(DONE, Ordering::AcqRel) == SLEEPING {
-            futex_wake(&self.state);
-        }
+        let sleeps = self.state.swap(DONE, Ordering::AcqRel) == SLEEPING;
+        Sleeper(sleeps.then_some(&self.state))
+    }
+}
+
+/// Whoever sleeps for an answer that is there.
+#[derive(Debug)]
+#[must_use = "it is to be woken"]
+pub struct Sleeper<'a>(Option<&'a AtomicU32>);
+
+impl Sleeper<'_> {
+    /// Nobody sleeps.
+    pub const NONE: Self = Self(None);
+
+    /// Wakes it.
+    pub fn wake(self) {
+        self.0.into_iter().for_each(futex_wake);
     }
 }
 

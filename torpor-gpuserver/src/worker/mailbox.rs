@@ -1,12 +1,14 @@
 //! How a session is reached from outside its thread: what others want of it, and what it tells of itself.
 
 mod gate;
+mod link_usage;
 mod presence;
 mod trial;
 mod watched;
 mod wish;
 
 pub(crate) use gate::Gate;
+pub(crate) use link_usage::LinkUsage;
 pub(crate) use presence::Presence;
 use trial::Trial;
 pub(crate) use watched::{Overdue, Watched};
@@ -16,7 +18,7 @@ use crate::policy::due::due;
 use crate::worker::cost::{Counts, ToldRequests};
 use crate::worker::sync::lock;
 use crate::worker::work_time::WorkTime;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
@@ -83,59 +85,6 @@ pub(crate) struct Link {
     /// The settings of its function, if they have changed.
     settings: Mutex<Option<Settings>>,
     stop: AtomicBool,
-}
-
-/// What a session tells of itself.
-#[derive(Debug, Default)]
-pub(crate) struct LinkUsage {
-    /// Physical device memory.
-    pub(crate) memory_bytes: AtomicU64,
-    /// Page-locked host memory.
-    pub(crate) pinned_bytes: AtomicU64,
-    /// Commands executed.
-    pub(crate) commands: AtomicU64,
-    /// Device memory allocated, wherever it is.
-    pub(crate) allocated_bytes: AtomicU64,
-    /// Host store referred to.
-    pub(crate) host_bytes: AtomicU64,
-    /// Times that it was given the GPU.
-    pub(crate) requests: AtomicU64,
-    /// Of those, how often all its memory was there.
-    pub(crate) hits: AtomicU64,
-    /// Of those, how often it was not.
-    pub(crate) swaps: AtomicU64,
-    /// How long it waited for its turns, in microseconds.
-    pub(crate) waited_us: AtomicU64,
-    /// How long others took to make room for it and its memory to come.
-    pub(crate) swapping_us: AtomicU64,
-    /// How long it used the GPU, in nanoseconds, as far as that is shared out.
-    pub(crate) gpu_ns: AtomicU64,
-    /// It is covered, and nothing but a command changes that.
-    pub(crate) covered: AtomicBool,
-    /// A [`Phase`].
-    pub(crate) phase: AtomicI32,
-    /// Images whose variables keep it on its GPU.
-    pub(crate) fixed_images: AtomicU32,
-    /// Arrays, texture and surface objects.
-    pub(crate) arrays: AtomicU32,
-    /// Device memory of the arrays, wherever they are.
-    pub(crate) array_bytes: AtomicU64,
-    /// Texture and surface objects that keep it on its GPU.
-    pub(crate) fixed_objects: AtomicU32,
-}
-
-impl LinkUsage {
-    /// What requests cost is a difference of.
-    pub(crate) fn counts(&self) -> Counts {
-        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        Counts {
-            turns: read(&self.requests),
-            swaps: read(&self.swaps),
-            waited_us: read(&self.waited_us),
-            swapping_us: read(&self.swapping_us),
-            gpu_us: read(&self.gpu_ns) / 1000,
-        }
-    }
 }
 
 impl Link {

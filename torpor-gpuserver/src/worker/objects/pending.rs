@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use torpor_proto::channel::Channel;
 use torpor_proto::command::Ticket;
-use torpor_proto::completion::SLOTS;
+use torpor_proto::completion::{SLOTS, Sleeper};
 use torpor_proto::error::CudaError;
 
 /// Between two looks at events.
@@ -215,7 +215,11 @@ impl PendingWork {
     }
 
     /// Gives the answers that are due, each by `giving`, which knows its slot.
-    pub(crate) fn give_answers(&mut self, channel: &Channel, giving: impl Fn(u16, &dyn Fn())) {
+    pub(crate) fn give_answers<'a>(
+        &mut self,
+        channel: &'a Channel,
+        giving: impl Fn(u16, &dyn Fn() -> Sleeper<'a>),
+    ) {
         for (ticket, status) in self.answers.drain(..) {
             self.due &= !bit(ticket.0);
             if self.hushed & bit(ticket.0) == 0 {
@@ -241,8 +245,7 @@ fn bit(slot: u16) -> u64 {
 }
 
 /// Answers a command without words. [`torpor_proto::command::dispatch`] has checked that the slot exists.
-fn answer(channel: &Channel, ticket: Ticket, status: Result<(), CudaError>) {
-    if let Some(slot) = channel.slots.get(usize::from(ticket.0)) {
-        slot.complete(status, &[], &[]);
-    }
+fn answer(channel: &Channel, ticket: Ticket, status: Result<(), CudaError>) -> Sleeper<'_> {
+    let slot = channel.slots.get(usize::from(ticket.0));
+    slot.map_or(Sleeper::NONE, |slot| slot.publish(status, &[], &[]))
 }

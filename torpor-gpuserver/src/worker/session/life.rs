@@ -1,5 +1,7 @@
 //! The beginning and the end of a session: its thread, what it is made of, and how everything is given back.
 
+mod brought;
+
 use crate::worker::gpu::Shared;
 use crate::worker::mailbox::Link;
 use crate::worker::memory::address_space::AddressSpace;
@@ -23,6 +25,7 @@ use crate::worker::session::watchdog::Overstay;
 use crate::worker::session::{Session, Stop};
 use crate::worker::streams::Streams;
 use crate::worker::work_time::micros;
+use brought::{Brought, check};
 use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,7 +35,7 @@ use std::time::{Duration, Instant};
 use torpor_proto::channel::{Channel, MappedChannel};
 use torpor_proto::control::worker::{Attach, Detached, from_worker};
 use torpor_proto::error::CudaError;
-use torpor_proto::layout::{AddressRange, DEVICE_WINDOW, HOST_WINDOW, PAGE_BYTES, SEGMENT_GRANULE_BYTES};
+use torpor_proto::layout::AddressRange;
 use torpor_proto::mapping::check_sealed;
 use torpor_proto::ring::Record;
 
@@ -64,16 +67,7 @@ enum End {
 /// # Errors
 /// Why the client cannot be served, for people.
 pub(crate) fn start(shared: &Arc<Shared>, attach: Attach, descriptors: Vec<OwnedFd>) -> Result<(), String> {
-    let mut descriptors = descriptors.into_iter();
-    let (Some(channel), Some(host), state, None) =
-        (descriptors.next(), descriptors.next(), descriptors.next(), descriptors.next())
-    else {
-        return Err("two descriptors must come with a client: its channel and its host range".to_owned());
-    };
-    if state.is_some() != attach.resumed {
-        return Err("a third descriptor, its state, must come with a client that is resumed alone".to_owned());
-    }
-    let brought = Brought { channel, host, state };
+    let brought = Brought::with(&attach, descriptors)?;
     let arena = AddressRange { address: attach.arena_address, bytes: attach.arena_bytes };
     check(&attach, arena)?;
     let client = attach.client;
@@ -108,35 +102,6 @@ pub(crate) fn start(shared: &Arc<Shared>, attach: Attach, descriptors: Vec<Owned
     }
 }
 
-fn check(attach: &Attach, arena: AddressRange) -> Result<(), String> {
-    let granules = [arena.address, arena.bytes];
-    let pages = [attach.host_address, attach.host_bytes, attach.staging_bytes];
-    if !DEVICE_WINDOW.contains(arena.address, arena.bytes)
-        || granules.iter().any(|number| !number.is_multiple_of(SEGMENT_GRANULE_BYTES))
-    {
-        return Err(format!(
-            "an arena of {:#x} bytes at {:#x} is not made of granules of the device window",
-            arena.bytes, arena.address
-        ));
-    }
-    if !HOST_WINDOW.contains(attach.host_address, attach.host_bytes)
-        || attach.staging_bytes > attach.host_bytes
-        || attach.host_bytes == 0
-        || pages.iter().any(|number| !number.is_multiple_of(PAGE_BYTES))
-    {
-        return Err("its host range is not made of pages of the host window".to_owned());
-    }
-    Ok(())
-}
-
-/// The descriptors that come with a client.
-struct Brought {
-    channel: OwnedFd,
-    host: OwnedFd,
-    /// What it was at another worker.
-    state: Option<OwnedFd>,
-}
-
 /// A session's whole life; `serve` is how it spends it.
 fn live(
     shared: &Arc<Shared>,
@@ -163,6 +128,10 @@ fn live(
             match session.replay {
                 None => session.tell_attached(),
                 Some(_) => session.let_others_be_made(),
+            }
+            if !attach.resumed {
+                // A context that is lost is found at the next look.
+                let _ = session.cover_newcomer();
             }
             loop {
                 let served = unless_panicking(&mut session, |session| serve(session, command.take()));

@@ -175,7 +175,7 @@ impl Session {
                 let result = match answer {
                     Ok((words, tail)) => {
                         self.cover
-                            .answer(&self.link, channel, ticket.0, || slot.complete(Ok(()), &words, &tail));
+                            .answer(&self.link, channel, ticket.0, || slot.publish(Ok(()), &words, &tail));
                         Ok(())
                     }
                     // Who does not survive this worker is answered when the session ends.
@@ -185,7 +185,7 @@ impl Session {
                             self.uncover(Void::Error);
                         }
                         self.cover
-                            .answer(&self.link, channel, ticket.0, || slot.complete(Err(error), &[], &[]));
+                            .answer(&self.link, channel, ticket.0, || slot.publish(Err(error), &[], &[]));
                         Err(error)
                     }
                 };

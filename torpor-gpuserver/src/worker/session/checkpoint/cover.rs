@@ -13,7 +13,7 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use torpor_proto::channel::Channel;
-use torpor_proto::completion::SLOTS;
+use torpor_proto::completion::{SLOTS, Sleeper};
 use torpor_proto::ring::Consumer;
 
 /// How long a client has been idle before its state is written: a request may be about to come.
@@ -85,14 +85,20 @@ impl Cover {
 
     /// Answers the last command of a completion slot, by `answer`; the next worker knows that it was. Does not return if the worker has
     /// [let go](crate::worker::relinquish) of what it shares.
-    pub(crate) fn answer(&self, link: &Link, channel: &Channel, slot: u16, answer: impl FnOnce()) {
+    pub(crate) fn answer<'a>(
+        &self,
+        link: &Link,
+        channel: &Channel,
+        slot: u16,
+        answer: impl FnOnce() -> Sleeper<'a>,
+    ) {
         let _both = link.answering();
         match (&self.pledge, self.ends.0.get(usize::from(slot))) {
             (Some(pledge), Some(&end)) => {
                 let taken = Consumer::resume(channel.ring()).words_taken();
                 pledge.answer(slot, (end, taken), answer);
             }
-            _ => answer(),
+            _ => answer().wake(),
         }
     }
 }
@@ -197,6 +203,14 @@ impl Session {
         }
         self.cover.next = Some(Instant::now() + now.elapsed() * PART);
         Ok(())
+    }
+
+    /// The same of a client that has just come and has nothing: from then on it is what it does, which may be done again.
+    ///
+    /// # Errors
+    /// As [`Self::cover`].
+    pub(crate) fn cover_newcomer(&mut self) -> Result<(), Halt> {
+        self.cover(IDLE)
     }
 
     /// Whether all of its memory is in the host store, where it is brought if it is time for that.
@@ -312,7 +326,7 @@ mod tests {
                     link.stop_answering();
                     relinquish().unwrap();
                     scope.spawn(|| {
-                        cover.answer(&link, &channel, 1, || channel.slots[1].complete(Ok(()), &[], &[]))
+                        cover.answer(&link, &channel, 1, || channel.slots[1].publish(Ok(()), &[], &[]))
                     });
                     // Long enough for an answer that nothing keeps back.
                     std::thread::sleep(IDLE);
@@ -321,7 +335,7 @@ mod tests {
                 });
                 // Long enough to let go, if nothing kept that back.
                 std::thread::sleep(5 * IDLE);
-                channel.slots[0].complete(Ok(()), &[], &[]);
+                channel.slots[0].publish(Ok(()), &[], &[])
             });
         });
     }
