@@ -169,18 +169,32 @@ fn a_compiler_that_is_killed_is_replaced_and_whoever_asks_waits_for_that() {
     assert!(!socket.exists());
 }
 
-#[test]
-fn a_compiler_without_a_driver_unpacks_and_says_why_it_does_not_compile() {
-    let compiler =
-        Compiler::start_with(&[("TORPOR_SIMGPU_FAULTS", "call:cuDevicePrimaryCtxRetain:out-of-memory")]);
+/// What a compiler whose driver fails like this answers to text, and to a container of text: kind and number of the one, kind of the other.
+fn answers(fault: &str) -> (Vec<u8>, Vec<u8>) {
+    let compiler = Compiler::start_with(&[("TORPOR_SIMGPU_FAULTS", fault)]);
     let ask = |question: &[u8], bytes: &[u8]| {
         let mut connection = UnixStream::connect(compiler.socket()).unwrap();
         connection.write_all(&[question, bytes].concat()).unwrap();
         answer(&mut connection)
     };
     let text = image();
-    let refused = ask(&question(2, text.len() as u64), &text);
-    assert_eq!(refused[..8], [7_u32.to_le_bytes(), 2_u32.to_le_bytes()].concat(), "not ready: out of memory");
     let compressed = container(&[zstd_entry(EntryKind::PTX, 70, 0x40, &text)]);
-    assert_eq!(ask(&question(1, compressed.len() as u64), &compressed)[..4], 2_u32.to_le_bytes(), "text");
+    let compiled = ask(&question(2, text.len() as u64), &text);
+    (compiled[..8].to_vec(), ask(&question(1, compressed.len() as u64), &compressed)[..4].to_vec())
+}
+
+#[test]
+fn a_compiler_without_a_driver_unpacks_and_says_why_it_does_not_compile() {
+    const TEXT: u32 = 2;
+    const REFUSED: u32 = 6;
+    const UNREADY: u32 = 7;
+    for (fault, kind, code) in [
+        ("call:cuDevicePrimaryCtxRetain:out-of-memory", UNREADY, 2),
+        ("call:cuLinkCreate_v2:fail=999", UNREADY, 999),
+        // There is no compiler, and there will be none.
+        ("call:cuLinkCreate_v2:fail=221", REFUSED, 221_u32),
+    ] {
+        let expected = [kind, code].map(u32::to_le_bytes).concat();
+        assert_eq!(answers(fault), (expected, TEXT.to_le_bytes().to_vec()), "{fault}");
+    }
 }

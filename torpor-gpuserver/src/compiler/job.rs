@@ -3,17 +3,16 @@
 use crate::compiler::wire::{self, Answer, Job};
 use crate::driver::{Device, compile};
 use std::io::{self, Read, Write};
-use torpor_proto::error::CudaError;
 use torpor_proto::image::relocate::Immovable;
 use torpor_proto::image::{Code, choice_for, code_for};
 
-/// Answers the one question that comes over a connection. Without a device nothing can be compiled, for that reason.
+/// Answers the one question that comes over a connection. Without a device nothing is compiled, and that is the answer.
 ///
 /// # Errors
 /// The connection's, or it is no question.
 pub(crate) fn answer(
     connection: &mut (impl Read + Write),
-    device: Result<&Device, CudaError>,
+    device: Result<&Device, Answer>,
 ) -> io::Result<()> {
     let (job, sm, bytes) = wire::hear(connection)?;
     let answer = match job {
@@ -22,7 +21,7 @@ pub(crate) fn answer(
         Job::Compile if bytes.last() != Some(&0) => Answer::Damaged,
         Job::Compile => match device {
             Ok(device) => compile(device, &bytes).map_or_else(Answer::Refused, Answer::Cubin),
-            Err(reason) => Answer::Unready(reason),
+            Err(reason) => reason,
         },
     };
     answer.send(connection)

@@ -133,7 +133,7 @@ impl<'a> Original<'a> {
                 setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })?;
             }
             filter::apply(&self.filter)?;
-            job::answer(&mut connection, self.device.as_ref().map(Arc::as_ref).map_err(CompilerError::code))
+            job::answer(&mut connection, self.device.as_ref().map(Arc::as_ref).map_err(CompilerError::answer))
         };
         let done = catch_unwind(AssertUnwindSafe(work));
         let status = i32::from(!matches!(done, Ok(Ok(()))));

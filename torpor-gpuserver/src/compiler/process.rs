@@ -1,6 +1,7 @@
 //! The compiler's process and its first child, which makes the original of all jobs.
 
 use crate::compiler::original::{Original, copy};
+use crate::compiler::wire::Answer;
 use crate::driver::{Device, Driver, DriverError, compile};
 use crate::replaced;
 use rustix::io::Errno;
@@ -25,6 +26,9 @@ const DRIVER: &str = "/dev/nvidia";
 /// How long a process serves without its driver, before another one tries to have it.
 const AGAIN: Duration = Duration::from_secs(10);
 
+/// What a driver says that has no compiler: `CUDA_ERROR_JIT_COMPILER_NOT_FOUND`, `CUDA_ERROR_JIT_COMPILATION_DISABLED`. Source: `cuda.h`.
+const NO_COMPILER: [CudaError; 2] = [CudaError(221), CudaError(223)];
+
 /// Why there is no compiler.
 #[derive(Debug, thiserror::Error)]
 pub enum CompilerError {
@@ -46,11 +50,13 @@ pub enum CompilerError {
 }
 
 impl CompilerError {
-    /// What those are told whose code is not compiled.
-    pub(super) fn code(&self) -> CudaError {
+    /// What those are told whose text is not compiled.
+    pub(super) fn answer(&self) -> Answer {
         match self {
-            Self::Driver(DriverError::Cuda { error, .. }) | Self::Compile(error) => *error,
-            _ => CudaError::SYSTEM_NOT_READY,
+            // That does not change by itself.
+            Self::Compile(error) if NO_COMPILER.contains(error) => Answer::Refused(*error),
+            Self::Driver(DriverError::Cuda { error, .. }) | Self::Compile(error) => Answer::Unready(*error),
+            _ => Answer::Unready(CudaError::SYSTEM_NOT_READY),
         }
     }
 }

@@ -17,7 +17,7 @@ pub(super) enum Job {
 
 /// What comes of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// A cubin.
     Cubin(Vec<u8>),
     /// PTX text with its NUL.

@@ -30,7 +30,7 @@ pub(crate) struct LinkUsage {
     pub(crate) gpu_ns: AtomicU64,
     /// It is covered, and nothing but a command changes that.
     pub(crate) covered: AtomicBool,
-    /// A [`Phase`].
+    /// A [`Phase`](torpor_proto::control::worker::Phase).
     pub(crate) phase: AtomicI32,
     /// Images whose variables keep it on its GPU.
     pub(crate) fixed_images: AtomicU32,
