@@ -17,6 +17,7 @@
 mod admin;
 mod clients;
 pub mod entrance;
+mod error;
 pub mod installation;
 pub mod keeper;
 pub mod logging;
@@ -37,6 +38,7 @@ pub mod time;
 mod topology;
 mod workers;
 
+pub use error::ServerError;
 pub use options::{ServeArgs, ServerOptions, TuningArgs};
 pub use probe::probe;
-pub use run::{ServerError, Serving, run};
+pub use run::{Serving, run};
