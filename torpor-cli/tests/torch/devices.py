@@ -370,6 +370,49 @@ def streams():
     thread.join()
     ok(rt.cudaSetDevice(1))
     assert done == [0] and read(target, 64) == b"\3" * 64
+    synchronous(spin, arguments, word, streams)
+
+
+def synchronous(spin, arguments, word, streams):
+    """What is copied or filled without a stream comes behind what the other device was told, and before what it is told next."""
+    ok(rt.cudaSetDevice(0))
+    own = allocate(64)
+    ok(rt.cudaSetDevice(1))
+    other = allocate(64)
+
+    def behind_the_other(value, call):
+        # The second device is busy until the flag is set, and then fills its memory.
+        word.value = 0
+        ok(rt.cudaSetDevice(1))
+        ok(cu.cuLaunchKernel(ptr(spin), 1, 1, 1, 1, 1, 1, 0, ptr(0), arguments, None))
+        ok(cu.cuMemsetD8Async(u64(other), value, size(64), ptr(streams[1])))
+        ok(rt.cudaSetDevice(0))
+        timer = threading.Timer(0.05, lambda: setattr(word, "value", 1))
+        timer.start()
+        told = call()
+        timer.join()
+        return told
+
+    assert behind_the_other(4, lambda: read(other, 64)) == b"\4" * 64
+    ok(behind_the_other(5, lambda: rt.cudaMemcpyPeer(ptr(own), 0, ptr(other), 1, size(64))))
+    assert read(own, 64) == b"\5" * 64
+    ok(behind_the_other(6, lambda: rt.cudaMemcpy(ptr(other), ptr(own), size(64), 4)))
+    assert read(other, 64) == b"\5" * 64
+    ok(behind_the_other(7, lambda: rt.cudaMemset(ptr(other), 8, size(64))))
+    assert read(other, 64) == b"\10" * 64
+    ok(behind_the_other(9, lambda: rt.cudaMemcpy2D(ptr(own), size(8), ptr(other), size(8), size(8), size(8), 4)))
+    assert read(own, 64) == b"\11" * 64
+    # Before what it is told next, as the first device is busy.
+    word.value = 0
+    ok(cu.cuMemsetD8Async(u64(own), 1, size(64), ptr(streams[0])))
+    ok(cu.cuLaunchKernel(ptr(spin), 1, 1, 1, 1, 1, 1, 0, ptr(0), arguments, None))
+    timer = threading.Timer(0.05, lambda: setattr(word, "value", 1))
+    timer.start()
+    ok(rt.cudaMemcpyPeer(ptr(other), 1, ptr(own), 0, size(64)))
+    ok(rt.cudaSetDevice(1))
+    ok(cu.cuMemsetD8Async(u64(other), 2, size(32), ptr(streams[1])))
+    timer.join()
+    assert read(other, 64) == b"\2" * 32 + b"\1" * 32
 
 
 def code():

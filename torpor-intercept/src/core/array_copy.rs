@@ -117,6 +117,7 @@ impl Client {
         let bytes = copy.lengths.iter().fold(1, |product: u64, &length| product.saturating_mul(length));
         let [to, from] = places;
         let work = || Work::Copy { from: side(from), to: side(to), bytes };
+        let is_between_devices = waits && self.wait_for_owners(stream, places.into_iter().flatten())?;
         let is_pageable = |place| matches!(place, Some(Location::Pageable(_)));
         if is_pageable(to) {
             // SAFETY: the caller's promise.
@@ -129,7 +130,11 @@ impl Client {
             bracketed(WorkKind::Copies, stream, work, || stream.post(self, &command, &[]))?;
         }
         let is_host = |place| matches!(place, Some(Location::Pageable(_) | Location::Pinned(_)));
-        if waits && (is_host(to) || is_host(from)) { stream.synchronize_posted(self) } else { Ok(()) }
+        if is_between_devices || (waits && (is_host(to) || is_host(from))) {
+            stream.synchronize_posted(self)
+        } else {
+            Ok(())
+        }
     }
 
     /// From pageable memory into an array.

@@ -130,6 +130,7 @@ impl Client {
         }
         let (to, from) = (self.locate(destination, bytes), self.locate(source, bytes));
         direction.check(to, from)?;
+        let is_between_devices = waits && self.wait_for_owners(stream, [to, from])?;
         if to.reachable().is_none() || from.reachable().is_none() {
             if stream.is_capturing() && !waits {
                 // SAFETY: the caller's promise, which holds for every launch of what is captured.
@@ -152,8 +153,8 @@ impl Client {
             (Some(destination), Some(source)) => {
                 let copy = Copy { destination, source, bytes, stream: stream.number, reserved: 0 };
                 bracketed(WorkKind::Copies, stream, work, || stream.post(self, &copy, &[]))?;
-                // From device to device even the synchronous copies return at once.
-                if waits && !(to.is_device() && from.is_device()) {
+                // Within a device even the synchronous copies return at once.
+                if is_between_devices || (waits && !(to.is_device() && from.is_device())) {
                     stream.synchronize_posted(self)
                 } else {
                     Ok(())
@@ -201,6 +202,10 @@ impl Client {
             return self.check();
         }
         if let Some(command) = self.strided_command(copy, stream.number)? {
+            if waits {
+                let sides = [copy.destination, copy.source].map(|(address, _, _)| self.locate(address, 1));
+                self.wait_for_owners(stream, sides)?;
+            }
             let work = || self.profiled_copy(copy);
             bracketed(WorkKind::Copies, stream, work, || stream.post(self, &command, &[]))?;
             return if waits { stream.synchronize_posted(self) } else { Ok(()) };
@@ -301,10 +306,12 @@ impl Client {
             return self.check();
         }
         let command = self.fill_command(address, pitch, (width, height), value, stream.number)?;
+        let is_on_another = waits && self.wait_for_owners(stream, [self.locate(command.address, 1)])?;
         let bytes = width.saturating_mul(height).saturating_mul(command.element_bytes.into());
         let work = || Work::Fill { bytes, value: command.value };
         bracketed(WorkKind::Fills, stream, work, || stream.post(self, &command, &[]))?;
-        if waits && self.host.contains(command.address, 1) { stream.synchronize_posted(self) } else { Ok(()) }
+        let is_seen = is_on_another || (waits && self.host.contains(command.address, 1));
+        if is_seen { stream.synchronize_posted(self) } else { Ok(()) }
     }
 
     /// The command for a fill that is not empty.

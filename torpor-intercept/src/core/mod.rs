@@ -33,6 +33,7 @@ mod managed;
 mod memory;
 mod occupancy;
 mod owners;
+mod owners_order;
 pub mod peers;
 mod pinned;
 pub mod pool;

@@ -68,17 +68,16 @@ stream_functions! {
 }
 
 cuda_functions! {
-    /// Not awaited, as copies within the device are not (cuda.h, "API synchronization behavior").
     fn cuMemcpyPeer(
         destination: u64, destination_context: *mut c_void, source: u64, source_context: *mut c_void, bytes: usize,
     ) {
-        copy_between((destination, destination_context), (source, source_context), bytes, LEGACY, false)
+        copy_between((destination, destination_context), (source, source_context), bytes, LEGACY, true)
     }
 
     fn cuMemcpyPeer_ptds(
         destination: u64, destination_context: *mut c_void, source: u64, source_context: *mut c_void, bytes: usize,
     ) {
-        copy_between((destination, destination_context), (source, source_context), bytes, PER_THREAD, false)
+        copy_between((destination, destination_context), (source, source_context), bytes, PER_THREAD, true)
     }
 
     fn cuMemcpy3DPeer(description: In<Copy3D>) {

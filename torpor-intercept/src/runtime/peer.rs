@@ -70,7 +70,7 @@ runtime_functions! {
     fn cudaMemcpyPeer(destination: u64, destination_device: i32, source: u64, source_device: i32, bytes: usize) {
         device(destination_device)?;
         device(source_device)?;
-        copy(destination, source, bytes, ON_DEVICE, LEGACY, false)
+        copy(destination, source, bytes, ON_DEVICE, LEGACY, true)
     }
 
     fn cudaDeviceCanAccessPeer(can: Out<i32>, device: i32, peer: i32) {
