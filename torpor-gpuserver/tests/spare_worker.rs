@@ -105,9 +105,7 @@ fn the_spare_serves_after_a_fault_and_the_culprit_is_told() {
 #[test]
 fn a_newcomer_that_has_never_been_idle_goes_on_at_the_spare() {
     let server = start(&[]);
-    // What it loads the node has.
-    let Attached { client: mut other, lifeline: _lives } = attach(&server, "other");
-    other.load_kernels();
+    // Its images the node does not have.
     wait_for_spare(&server);
     let worker = server.gpus()[0].worker_pid;
     let Attached { mut client, lifeline: _alive } = attach(&server, "f");

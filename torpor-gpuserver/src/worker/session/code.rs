@@ -13,13 +13,17 @@ use std::time::Instant;
 use torpor_proto::error::CudaError;
 
 impl Session {
-    /// Gives an image a number. False if the node does not have it. `limit_bytes`: what its function may use.
+    /// Gives an image a number. False if the node does not have it. `limit_bytes`: what its function may use. It may have that
+    /// number already, where commands are done again: the node did not have it the first time.
     pub(crate) fn know_image(
         &mut self,
         id: u32,
         (hash, bytes): (ImageHash, u64),
         limit_bytes: u64,
     ) -> Result<bool, CudaError> {
+        if self.images.table.get(id).is_ok_and(|known| known.image.is(hash, bytes)) {
+            return Ok(true);
+        }
         self.images.table.check_free(id)?;
         let begun = self.shared.images.quota.begin(&self.link.function, limit_bytes, (hash, bytes));
         let _use = begun.map_err(|refusal| {

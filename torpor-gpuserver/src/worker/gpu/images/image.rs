@@ -42,6 +42,11 @@ impl Image {
         self.hash
     }
 
+    /// Whether it is the one with so many bytes of this hash.
+    pub(crate) fn is(&self, hash: ImageHash, bytes: u64) -> bool {
+        (self.hash, self.bytes) == (hash, bytes)
+    }
+
     /// The beginning of its hash, for people.
     pub(crate) fn short_name(&self) -> String {
         blake3::Hash::from_bytes(self.hash).to_hex()[..12].to_owned()

@@ -20,8 +20,8 @@ use torpor_proto::command::{
     ALL, ALL_DEVICES, Command as _, ContextSynchronize, Copy, CopyStrided, EventCreate, EventDestroy,
     EventElapsed, EventQuery, EventRecord, EventSynchronize, Fill, GraphAppend, GraphDestroy,
     GraphInstantiate, GraphLaunch, GraphUpdate, Home, HostLock, ImageKernels, ImageLoad, ImageUnload,
-    KernelResolve, KernelSetAttribute, Launch, LimitRaise, MemoryAllocate, MemoryFree, MemoryInfo,
-    ObjectCreate, ObjectMap, ObjectRelease, ObjectUnmap, OccupancyBlocks, OccupancyClusterSize,
+    ImageUpload, KernelResolve, KernelSetAttribute, Launch, LimitRaise, MemoryAllocate, MemoryFree,
+    MemoryInfo, ObjectCreate, ObjectMap, ObjectRelease, ObjectUnmap, OccupancyBlocks, OccupancyClusterSize,
     OccupancyClusters, OccupancyShared, Ping, StagingMark, StreamCreate, StreamDestroy, StreamQuery,
     StreamSynchronize, StreamWaitEvent, TensorMapIm2col, TensorMapTiled, decode,
 };
@@ -257,6 +257,13 @@ fn role(record: &Record, client: &mut Client<'_>) -> Result<Role, Unrepeatable> 
             _ => Role::Looks,
         },
         StreamQuery::OPCODE | EventQuery::OPCODE | EventSynchronize::OPCODE => Role::Looks,
+        // Else it may have been changed meanwhile.
+        ImageUpload::OPCODE
+            if decode::<ImageUpload>(record)
+                .is_ok_and(|(it, _)| upload_area(client.staging).contains(it.source, it.bytes)) =>
+        {
+            Role::Again
+        }
         Copy::OPCODE => {
             let (Copy { destination, source, bytes, stream, .. }, _) = decode(record)?;
             let is_staged = upload_area(client.staging).contains(source, bytes);

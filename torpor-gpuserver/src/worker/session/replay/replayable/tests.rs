@@ -1,7 +1,5 @@
 use super::*;
-use torpor_proto::command::{
-    Command, EventExport, HostUnlock, ImageGlobal, ImageUpload, LaunchShape, TextTake,
-};
+use torpor_proto::command::{Command, EventExport, HostUnlock, ImageGlobal, LaunchShape, TextTake};
 use torpor_proto::ring::encode_record;
 
 const MIB: u64 = 1 << 20;
@@ -181,6 +179,13 @@ fn page_locked_memory_is_not_written_again_once_it_is_the_program_s() {
 }
 
 #[test]
+fn an_image_is_uploaded_again_from_what_is_staged() {
+    let upload = ImageUpload { source: STAGING.address, bytes: 8, ..ImageUpload::default() };
+    let load = ImageLoad::default();
+    assert_eq!(Log::new().hears(load).posts(upload).hears(load).plan(), Ok(vec![Quietly, Afresh, Quietly]));
+}
+
+#[test]
 fn a_box_of_rows_is_no_staged_piece() {
     let rows = |destination, source| {
         let copy = CopyStrided {
@@ -230,7 +235,8 @@ fn what_one_worker_alone_could_give_is_not_done_twice() {
         other => panic!("{other:?}"),
     };
     assert_eq!(name(Log::new().hears(ImageGlobal { image: 1, reserved: 0 })), "ImageGlobal");
-    assert_eq!(name(Log::new().posts(ImageUpload::default())), "ImageUpload");
+    let elsewhere = ImageUpload { source: PINNED, bytes: 8, ..ImageUpload::default() };
+    assert_eq!(name(Log::new().posts(elsewhere)), "ImageUpload");
     assert_eq!(name(Log::new().hears(TextTake {})), "TextTake");
     assert_eq!(name(Log::new().asks(HostUnlock { address: PINNED })), "HostUnlock");
     assert_eq!(name(Log::new().asks(EventExport { event: 1, reserved: 0 })), "EventExport");
