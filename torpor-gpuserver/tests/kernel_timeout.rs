@@ -77,8 +77,8 @@ fn who_is_in_the_middle_of_a_command_then_goes_on_without_an_error() {
 
 #[test]
 fn a_kernel_that_never_ends_is_seen_though_another_session_waits_for_it_and_keeps_its_own_from_the_driver() {
-    // As where the driver finds a kernel for the first time.
-    let jam = ("TORPOR_SIMGPU_FAULTS", "call:cuKernelGetFunction:jam");
+    // As over what the driver waits for kernels, and nobody waits for quiet before.
+    let jam = ("TORPOR_SIMGPU_FAULTS", "call:cuLibraryLoadData:jam");
     let (server, _settings) =
         start_with("[scheduler]\ncover = false\n[functions.endless]\nkernel_timeout = '1s'", &[jam]);
     let Attached { client: mut comes, lifeline: _comes } = attach(&server, "comes");
@@ -96,7 +96,7 @@ fn a_kernel_that_never_ends_is_seen_though_another_session_waits_for_it_and_keep
 
 #[test]
 fn who_is_idle_does_not_wait_for_sessions_that_are_in_the_driver_until_their_process_ends() {
-    let jam = ("TORPOR_SIMGPU_FAULTS", "call:cuKernelGetFunction:jam");
+    let jam = ("TORPOR_SIMGPU_FAULTS", "call:cuLibraryLoadData:jam");
     let (server, _settings) = start_with("[functions.endless]\nkernel_timeout = '1s'", &[jam]);
     let Attached { client: mut idle, lifeline: _idle } = attach(&server, "idle");
     idle.load_kernels();

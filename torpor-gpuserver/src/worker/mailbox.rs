@@ -70,6 +70,8 @@ pub(crate) struct Link {
     pub(crate) presence: Presence,
     /// Whether it may have ended its last worker, and has this one to itself.
     pub(crate) trial: Trial,
+    /// In which [window](crate::worker::gpu::quiet) it has said last that no kernel of it runs.
+    pub(crate) hushed: AtomicU64,
     /// Its kernels that have to end in time.
     pub(crate) watched: Mutex<Watched>,
     /// Requests under way that somebody has told of.
@@ -110,6 +112,7 @@ impl Link {
             gate: Gate::default(),
             presence: Presence::default(),
             trial: Trial::default(),
+            hushed: AtomicU64::new(0),
             watched: Mutex::new(Watched::new(Instant::now())),
             told: ToldRequests::default(),
             sought: AtomicBool::new(false),

@@ -38,6 +38,10 @@ impl ControlCommands for Session {
     fn limit_raise(&mut self, command: LimitRaise, _: &[u8], _: Ticket) -> Result<Outcome<()>, CudaError> {
         let LimitRaise { limit, value, .. } = command;
         let (shared, client) = (self.shared.clone(), self.link.client);
+        let _silence = match shared.limits.is_short(&shared.device, (client, limit, value))? {
+            true => Some(self.silence()?),
+            false => None,
+        };
         let reserve = |bytes| {
             self.space.check_limit(bytes)?;
             self.activate_with(bytes)

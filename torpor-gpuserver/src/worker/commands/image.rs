@@ -43,6 +43,7 @@ impl ImageCommands for Session {
             Own::Nothing => image.image.loaded(),
             Own::Placed(placed) => {
                 self.drain()?;
+                let _silence = if placed.managed.is_some() { self.wait_for_silence()? } else { None };
                 self.release_block(placed.block.address)?;
                 self.release_managed(placed.managed)?;
                 placed.instance

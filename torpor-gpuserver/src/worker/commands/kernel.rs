@@ -24,6 +24,10 @@ impl KernelCommands for Session {
         let name = str::from_utf8(tail).map_err(|_| CudaError::NOT_FOUND)?;
         self.kernels.table.check_free(command.kernel)?;
         self.separate_state(command.image)?;
+        let _silence = match self.is_new_kernel(command.image, name)? {
+            true => Some(self.silence()?),
+            false => None,
+        };
         let loaded = self.take_kernel(command.image, command.kernel, name)?;
         let reply = KernelResolveReply { attributes: loaded.attributes };
         Ok(Outcome::Done(reply, bytemuck::cast_slice(&loaded.parameters).to_vec()))

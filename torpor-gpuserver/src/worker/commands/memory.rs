@@ -56,6 +56,7 @@ impl MemoryCommands for Session {
             return Err(CudaError::HOST_MEMORY_NOT_REGISTERED);
         }
         self.drain()?;
+        let _silence = self.silence()?;
         self.unlock_host(command.address)?;
         Ok(Outcome::done(()))
     }

@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn who_comes_back_finds_what_it_left_and_others_nothing() {
-        let anteroom = Anteroom::new(80, &Aside::new(|_| {}));
+        let anteroom = Anteroom::new(80, &Aside::new(|_| None));
         let (first, _told, go_first) = left(1);
         let (second, _told, go) = left(2);
         anteroom.keep(first);
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn the_longest_away_makes_room() {
-        let anteroom = Anteroom::new(80, &Aside::new(|_| {}));
+        let anteroom = Anteroom::new(80, &Aside::new(|_| None));
         let lefts: Vec<_> = (1..=3).map(left).collect();
         for (left, _told, _go) in lefts {
             anteroom.keep(left);
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn what_goes_counts_no_more_and_is_in_the_way_until_it_is_gone() {
-        let anteroom = Anteroom::new(80, &Aside::new(|_| {}));
+        let anteroom = Anteroom::new(80, &Aside::new(|_| None));
         let (left, told, go) = left(1);
         anteroom.keep(left);
         assert!(anteroom.clear());

@@ -4,6 +4,10 @@
 //! One thread gives it back, each thing at a [calm](crate::worker::gpu::calm) moment, and is there as long as there is something. Nobody
 //! waits for it: the process ends without it.
 
+use crate::driver::Device;
+use crate::worker::gpu::Links;
+use crate::worker::gpu::calm::wait_for_calm;
+use crate::worker::gpu::quiet::{NO_CLIENT, Quiet, Silence, Windows};
 use crate::worker::sync::lock;
 use std::any::Any;
 use std::collections::VecDeque;
@@ -13,6 +17,9 @@ use std::time::{Duration, Instant};
 
 /// How long such a moment is waited for: beside a training loop, whose kernels are short, there is none.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Between two looks whether it is quiet.
+const NAP: Duration = Duration::from_millis(1);
 
 /// What is to be dropped, and until when that may wait.
 type Waiting = (Instant, Box<dyn Any + Send>);
@@ -26,8 +33,8 @@ struct Queue {
 
 /// What waits for being given back.
 pub(crate) struct Aside {
-    /// Waits for a moment in which that can be done, not beyond this one.
-    enter: Box<dyn Fn(Instant) + Send + Sync>,
+    /// Waits for a moment in which that can be done: until then at most for one in which nobody has worked for long.
+    enter: Box<dyn Fn(Instant) -> Option<Silence> + Send + Sync>,
     queue: Mutex<Queue>,
 }
 
@@ -39,8 +46,25 @@ impl fmt::Debug for Aside {
 }
 
 impl Aside {
-    /// `enter` waits for a calm moment, until then at most, and lets the thread call the driver.
-    pub(crate) fn new(enter: impl Fn(Instant) + Send + Sync + 'static) -> Arc<Self> {
+    /// Of what is on a GPU.
+    pub(crate) fn of(device: &Arc<Device>, links: &Arc<Links>, quiet: &Arc<Quiet>) -> Arc<Self> {
+        let (device, links, quiet) = (device.clone(), links.clone(), quiet.clone());
+        Self::new(move |deadline| {
+            wait_for_calm(&links, deadline);
+            // Without its context the driver gives nothing back, and the process is about to end.
+            let _ = device.make_current();
+            let mut windows = Windows::at_leisure();
+            loop {
+                match windows.look(&quiet, &links, NO_CLIENT) {
+                    None => std::thread::sleep(NAP),
+                    silence => return silence,
+                }
+            }
+        })
+    }
+
+    /// `enter` waits for a calm moment, until then at most, and for quiet, and lets the thread call the driver.
+    pub(crate) fn new(enter: impl Fn(Instant) -> Option<Silence> + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self { enter: Box::new(enter), queue: Mutex::default() })
     }
 
@@ -63,8 +87,9 @@ impl Aside {
 
     fn serve(&self) {
         while let Some((deadline, thing)) = self.next() {
-            (self.enter)(deadline);
+            let silence = (self.enter)(deadline);
             drop(thing);
+            drop(silence);
         }
     }
 
@@ -95,7 +120,10 @@ mod tests {
         let (calm, is_calm) = channel();
         let (gone, has_gone) = channel();
         let is_calm = Mutex::new(is_calm);
-        let aside = Aside::new(move |_| lock(&is_calm).recv().expect("the test waits"));
+        let aside = Aside::new(move |_| {
+            lock(&is_calm).recv().expect("the test waits");
+            None
+        });
         for round in 0..2 {
             (0..3).for_each(|number| aside.give_back(Told(number, gone.clone())));
             for number in 0..3 {

@@ -45,6 +45,19 @@ struct State {
     taken_bytes: u64,
 }
 
+impl State {
+    /// What the context must have when a client wants so much of a limit.
+    fn needed(&self, (client, limit, value): (u64, u32, u64)) -> Result<u64, CudaError> {
+        let others = self.wanted.iter().filter(|((other, known), _)| *known == limit && *other != client);
+        let others = others.map(|(_, &value)| value);
+        match limit {
+            HEAP => Ok(others.fold(value, u64::saturating_add)),
+            STACK | PRINTED | PENDING_LAUNCHES => Ok(others.fold(value, u64::max)),
+            _ => Err(CudaError::UNSUPPORTED_LIMIT),
+        }
+    }
+}
+
 impl ContextLimits {
     /// Limits that take so much of the GPU's memory beyond what the context began with before functions have less for it.
     pub(crate) fn new(free_bytes: u64) -> Self {
@@ -62,6 +75,15 @@ impl ContextLimits {
         if heap_bytes > first[HEAP as usize] { device.set_context_limit(HEAP, heap_bytes) } else { Ok(()) }
     }
 
+    /// Whether the context has less than that: then the driver waits for every kernel that runs.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR_UNSUPPORTED_LIMIT`, or the driver's.
+    pub(crate) fn is_short(&self, device: &Device, wanted: (u64, u32, u64)) -> Result<bool, CudaError> {
+        let needed = lock(&self.state).needed(wanted)?;
+        Ok(needed > device.context_limit(wanted.1)?)
+    }
+
     /// Sees to it that the context has what a client wants. What that takes of the functions' memory, if anything, `reserve` reserves
     /// for the client.
     ///
@@ -75,16 +97,7 @@ impl ContextLimits {
         reserve: impl FnOnce(u64) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut state = lock(&self.state);
-        let others = || {
-            let others =
-                state.wanted.iter().filter(|((other, known), _)| *known == limit && *other != client);
-            others.map(|(_, &value)| value)
-        };
-        let needed = match limit {
-            HEAP => others().fold(value, u64::saturating_add),
-            STACK | PRINTED | PENDING_LAUNCHES => others().fold(value, u64::max),
-            _ => return Err(CudaError::UNSUPPORTED_LIMIT.into()),
-        };
+        let needed = state.needed((client, limit, value))?;
         let now = values(device)?;
         let place = limit as usize;
         if limit == PENDING_LAUNCHES {

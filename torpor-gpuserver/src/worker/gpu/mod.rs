@@ -20,6 +20,7 @@ pub(crate) mod peer;
 pub(crate) mod pen;
 pub(crate) mod pinned_budget;
 pub(crate) mod pulse;
+pub(crate) mod quiet;
 pub(crate) mod run_queue;
 pub(crate) mod throttle;
 pub(crate) mod tuning;
@@ -28,7 +29,6 @@ use crate::compiler::Compiler;
 use crate::driver::{Device, PinnedWords};
 use crate::worker::gpu::anteroom::Anteroom;
 use crate::worker::gpu::aside::Aside;
-use crate::worker::gpu::calm::wait_for_calm;
 use crate::worker::gpu::console::Console;
 use crate::worker::gpu::context_limits::ContextLimits;
 use crate::worker::gpu::cpu::CpuLine;
@@ -43,6 +43,7 @@ use crate::worker::gpu::memory::GpuMemory;
 use crate::worker::gpu::peer::Peers;
 use crate::worker::gpu::pen::Pen;
 use crate::worker::gpu::pinned_budget::{PinnedBudget, PinnedRefusal, PinnedShare};
+use crate::worker::gpu::quiet::{Quiet, Silence, Windows};
 use crate::worker::gpu::run_queue::Turns;
 use crate::worker::gpu::throttle::Throttle;
 use crate::worker::gpu::tuning::Tuning;
@@ -52,7 +53,7 @@ use crate::worker::sync::lock;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use torpor_proto::control::worker::{ClientUsage, Detached, Happened, Resumed, from_worker, happened};
 use torpor_proto::error::CudaError;
 use torpor_proto::layout::AddressRange;
@@ -91,6 +92,8 @@ pub(crate) struct Shared {
     pub(crate) limits: ContextLimits,
     /// Who prints.
     pub(crate) pen: Pen,
+    /// Who has all others launch nothing.
+    pub(crate) quiet: Arc<Quiet>,
     /// Where the driver writes what kernels say; none if that is left alone.
     pub(crate) console: Option<Arc<Console>>,
     /// Page-locked host memory of clients.
@@ -139,8 +142,10 @@ impl Shared {
     ) -> Self {
         let memory = Arc::new(GpuMemory::new(&device, &server, &tuning));
         let links = Arc::<Links>::default();
-        let aside = Aside::new(entering(&device, &links));
+        let quiet = Arc::<Quiet>::default();
+        let aside = Aside::of(&device, &links, &quiet);
         Self {
+            quiet,
             handles: Handles::new(&device, &memory),
             memory,
             ipc: Ipc::default(),
@@ -317,17 +322,12 @@ impl Shared {
         self.links().values().cloned().collect()
     }
 
+    /// Whether it is quiet now for a client that waits for that.
+    pub(crate) fn look_for_quiet(&self, windows: &mut Windows, client: u64) -> Option<Silence> {
+        windows.look(&self.quiet, &self.links, client)
+    }
+
     fn links(&self) -> MutexGuard<'_, HashMap<u64, Arc<Link>>> {
         lock(&self.links)
-    }
-}
-
-/// What a thread does before it may give something back that the driver waits for kernels over.
-fn entering(device: &Arc<Device>, links: &Arc<Links>) -> impl Fn(Instant) + use<> {
-    let (device, links) = (device.clone(), links.clone());
-    move |deadline| {
-        wait_for_calm(&links, deadline);
-        // Without its context the driver gives nothing back, and the process is about to end.
-        let _ = device.make_current();
     }
 }

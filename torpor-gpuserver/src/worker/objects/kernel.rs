@@ -78,6 +78,11 @@ impl Kernels {
         self.table.remove_if(|kernel| kernel.image == image);
     }
 
+    /// Whether there are any of an image.
+    pub(crate) fn has_of(&self, image: u32) -> bool {
+        self.table.iter().any(|(_, kernel)| kernel.image == image)
+    }
+
     /// From now on the kernels of an image are those of the client's own instance, if it has one.
     pub(crate) fn switch_image(&mut self, image: u32, own: &Own) -> Result<(), CudaError> {
         let Some(instance) = own.instance() else { return Ok(()) };

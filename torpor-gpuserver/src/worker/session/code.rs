@@ -41,7 +41,9 @@ impl Session {
     pub(crate) fn give_variables(&mut self, id: u32, wanted: Option<&str>) -> Result<(), Halt> {
         let image = self.images.table.get(id)?.image.clone();
         let own = self.own_variables(&image, wanted)?;
+        let silence = if self.kernels.has_of(id) { self.wait_for_silence()? } else { None };
         self.kernels.switch_image(id, &own)?;
+        drop(silence);
         self.images.table.get_mut(id)?.own = own;
         self.link.usage.fixed_images.store(self.images.fixed() as u32, Ordering::Relaxed);
         Ok(())
@@ -65,6 +67,11 @@ impl Session {
             Some(instance) => Ok(instance.clone()),
             None => self.shared.images.shared(&image.image, &self.shared.loader),
         }
+    }
+
+    /// Whether nobody has used a kernel of an image yet: the driver, which is asked for it then, waits for every kernel that runs.
+    pub(crate) fn is_new_kernel(&self, image: u32, name: &str) -> Result<bool, CudaError> {
+        Ok(!self.image_instance(image)?.knows(name))
     }
 
     /// Gives a kernel of an image a number.

@@ -7,9 +7,12 @@ use crate::worker::mailbox::{Standing, Wish};
 use crate::worker::memory::arrivals::EVERYTHING;
 use crate::worker::session::Session;
 use crate::worker::session::halt::Halt;
+use crate::worker::session::hush::Hushing;
 use crate::worker::session::missing::Missing;
 use crate::worker::session::parking::{Met, Need};
+use crate::worker::session::pause::WATCH_NAP;
 use crate::worker::session::residency::Origin;
+use crate::worker::session::shortage::Room;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use torpor_proto::control::worker::{Phase, Waiting, from_worker};
@@ -55,6 +58,8 @@ enum Stage {
     Beside,
     /// The server looks for what another client has exported.
     Seeking,
+    /// Others' kernels are to end.
+    Hushing(Hushing),
     /// Others are given a moment.
     Aside {
         /// It is over with the next try.
@@ -78,18 +83,6 @@ struct Arriving {
     /// A part of it was not there.
     missed: bool,
     missing: Option<Missing>,
-}
-
-/// What became of a try to get memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Room {
-    /// It is there.
-    Granted,
-    /// Others make room, or are about to.
-    Later,
-    /// Others that are active wait for memory, too, and this client has to [step back](Session::step_back) for one of them to get
-    /// some.
-    StepBack,
 }
 
 /// What became of a step.
@@ -182,6 +175,13 @@ impl Session {
                 }
                 Stage::Seeking if self.has_sought()? => Step::Done(Some(Met::Export)),
                 Stage::Seeking => Step::Again(WAITING_NAP),
+                Stage::Hushing(hushing) => match self.come_to_quiet(hushing)? {
+                    true => Step::Done(None),
+                    false => {
+                        self.stand_aside()?;
+                        Step::Again(WATCH_NAP)
+                    }
+                },
                 Stage::Aside { waited: true } => Step::Done(None),
                 Stage::Aside { waited } => {
                     *waited = true;
@@ -202,6 +202,7 @@ impl Session {
                 self.seek(exporter)?;
                 Ok(Step::On(Stage::Seeking))
             }
+            Errand::Command(Need::Quiet) => Ok(Step::On(Stage::Hushing(self.parking.take_hushing()))),
             Errand::Command(Need::Others) => Ok(Step::On(Stage::Aside { waited: false })),
             Errand::Command(_) if self.is_active() => Ok(Step::On(Stage::Beside)),
             errand => {
@@ -296,40 +297,9 @@ impl Session {
 
     fn get_beside(&mut self, need: Need) -> Result<Room, Halt> {
         match need {
-            Need::Turn | Need::Export(_) | Need::Others => Ok(Room::Granted),
+            Need::Turn | Need::Export(_) | Need::Others | Need::Quiet => Ok(Room::Granted),
             Need::Room(bytes) => self.try_reserve(bytes),
             Need::Segment(home) => self.enter_segment(home),
-        }
-    }
-
-    /// Does what follows from a try to get memory: looks around before the next one, or gives the turn up.
-    fn follow(&mut self, room: Result<Room, Halt>, short: &mut Option<Instant>) -> Result<Room, Halt> {
-        if room == Ok(Room::Later) {
-            short.get_or_insert_with(Instant::now);
-            let Err(halt) = self.look_around() else { return room };
-            self.shared.memory.wait_no_longer(self.link.client);
-            self.end_shortage(short);
-            self.give_up_turn();
-            return Err(halt);
-        }
-        self.end_shortage(short);
-        if room == Ok(Room::StepBack) {
-            self.step_back()?;
-        }
-        room
-    }
-
-    /// What a client that waits for memory does meanwhile: it brings what has its memory already and may be left of a swap-in, and
-    /// then lends its slots, which those that are to leave for it may need.
-    fn look_around(&mut self) -> Result<(), Halt> {
-        self.bring_up_to(EVERYTHING)?;
-        self.lend_lease()?;
-        self.attend(Standing::Active)
-    }
-
-    fn end_shortage(&self, short: &mut Option<Instant>) {
-        if short.take().is_some() {
-            self.shared.turns.want_no_memory(self.link.client);
         }
     }
 

@@ -4,8 +4,8 @@
 
 use crate::worker::gpu::memory::joining::Crowd;
 use crate::worker::session::Session;
-use crate::worker::session::coming::Room;
 use crate::worker::session::halt::Halt;
+use crate::worker::session::shortage::Room;
 use std::time::{Duration, Instant};
 use torpor_proto::error::CudaError;
 

@@ -16,6 +16,7 @@ use crate::worker::objects::table::Table;
 use crate::worker::session::checkpoint::Cover;
 use crate::worker::session::dedup::Identified;
 use crate::worker::session::halt::Halt;
+use crate::worker::session::hush::Hush;
 use crate::worker::session::leaving::host_memory;
 use crate::worker::session::parking::Parking;
 use crate::worker::session::pause::{BUSY_NAP, IDLE_NAP, WATCH_NAP};
@@ -266,6 +267,7 @@ impl Session {
             parking: Parking::default(),
             arrivals: Arrivals::new(),
             hashed: Identified::new(),
+            hush: Hush::default(),
             cover: Cover::default(),
             replay: None,
             variables: VariableRoom::new(link.arena.for_variables()),

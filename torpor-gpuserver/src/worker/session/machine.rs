@@ -15,7 +15,7 @@ use crate::worker::mailbox::Wish;
 use crate::worker::session::coming::{Coming, Errand, Progress};
 use crate::worker::session::halt::Halt;
 use crate::worker::session::parking::Met;
-use crate::worker::session::pause::{IDLE_NAP, Pause, Quiet, holding_nap, pause};
+use crate::worker::session::pause::{IDLE_NAP, Pause, Quiet, WATCH_NAP, holding_nap, pause};
 use crate::worker::session::replay::replayable::How;
 use crate::worker::session::residency::{Origin, Rest};
 use crate::worker::session::sleep::Sleep;
@@ -127,12 +127,17 @@ impl Session {
             }
             match self.share_the_gpu() {
                 // It may have become data: nothing more is taken from the ring.
-                Err(Halt::Interrupted) => {}
-                shared => break self.go_on(shared, "waiting for its work to end")?,
+                Err(Halt::Interrupted) => continue,
+                shared => self.go_on(shared, "waiting for its work to end")?,
+            }
+            let brought = self.keep_bringing(commands_follow);
+            self.go_on(brought, "bringing its memory")?;
+            match self.is_hushed() {
+                Ok(false) => break,
+                Ok(true) => std::thread::sleep(WATCH_NAP),
+                Err(halt) => return Err(self.lose(halt, "waiting for quiet")),
             }
         }
-        let brought = self.keep_bringing(commands_follow);
-        self.go_on(brought, "bringing its memory")?;
         if self.replay.is_some()
             && let Some((taken, how)) = self.next_again()?
         {
@@ -221,13 +226,14 @@ impl Session {
         since: Option<Instant>,
     ) -> Result<State, Stop> {
         let errand = coming.errand();
-        let came = match self.come(&mut coming) {
+        let came = match self.is_hushed().and_then(|_| self.come(&mut coming)) {
             Ok(Progress::After(nap)) => {
                 // What it waits for wakes it; its client cannot.
                 std::thread::park_timeout(nap);
                 return Ok(State::Coming(coming, since));
             }
-            Ok(Progress::Arrived(met)) => Ok(met),
+            // What it came for may launch something.
+            Ok(Progress::Arrived(met)) => self.stay_hushed().map(|()| met),
             Err(halt) => Err(halt),
         };
         self.residency.loading = false;

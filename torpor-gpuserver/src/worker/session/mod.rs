@@ -14,6 +14,7 @@ mod generations;
 mod giving;
 pub(crate) mod halt;
 mod home;
+mod hush;
 mod lease;
 pub(crate) mod leaving;
 pub(crate) mod life;
@@ -32,6 +33,7 @@ mod save_ahead;
 mod seeking;
 mod shared_event;
 pub(crate) mod shared_memory;
+mod shortage;
 pub(crate) mod sleep;
 pub(crate) mod snapshot;
 pub(crate) mod swap_in;
@@ -57,6 +59,7 @@ use crate::worker::objects::table::Table;
 use crate::worker::session::checkpoint::Cover;
 use crate::worker::session::dedup::Identified;
 use crate::worker::session::halt::Halt;
+use crate::worker::session::hush::Hush;
 use crate::worker::session::parking::{Need, Parking};
 use crate::worker::session::printing::Printing;
 use crate::worker::session::replay::Replay;
@@ -104,6 +107,7 @@ pub(crate) struct Session {
     pub(crate) parking: Parking,
     pub(crate) arrivals: Arrivals,
     pub(crate) hashed: Identified,
+    pub(crate) hush: Hush,
     pub(crate) cover: Cover,
     /// What is to be done again before anything new.
     pub(crate) replay: Option<Replay>,

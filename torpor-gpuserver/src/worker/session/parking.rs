@@ -1,8 +1,10 @@
 //! A parked command: one that needs what is not there says so before it has done anything, and is executed again once the loop of
 //! the session (`machine.rs`) has got that, or knows that it cannot be had.
 
+use crate::worker::gpu::quiet::Silence;
 use crate::worker::session::Session;
 use crate::worker::session::halt::Halt;
+use crate::worker::session::hush::Hushing;
 
 /// What a command needs beside the client's turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +19,8 @@ pub(crate) enum Need {
     Export(u64),
     /// Another session to be done with a segment that the client has together with others; that needs no turn either.
     Others,
+    /// That nobody's kernels run; that needs no turn either.
+    Quiet,
 }
 
 /// What became of a need, for the command that is executed again.
@@ -35,6 +39,8 @@ pub(crate) enum Met {
 pub(crate) struct Parking {
     need: Option<Need>,
     met: Option<Met>,
+    hushing: Option<Hushing>,
+    silence: Option<Silence>,
 }
 
 impl Parking {
@@ -80,6 +86,30 @@ impl Parking {
         self.met.take_if(|met| *met == Met::Room(bytes)).is_some()
     }
 
+    /// As [`Self::park`], until it is quiet, for which the command has waited like this so far.
+    pub(crate) fn park_until_quiet(&mut self, hushing: Hushing) -> Halt {
+        let halt = self.park(Need::Quiet);
+        if halt == Halt::Parked {
+            self.hushing = Some(hushing);
+        }
+        halt
+    }
+
+    /// How the command that is parked has waited for quiet so far.
+    pub(crate) fn take_hushing(&mut self) -> Hushing {
+        self.hushing.take().unwrap_or_else(Hushing::new)
+    }
+
+    /// It is quiet, before the command is executed again.
+    pub(crate) fn keep_silence(&mut self, silence: Silence) {
+        self.silence = Some(silence);
+    }
+
+    /// The quiet that the command has waited for.
+    pub(crate) fn take_silence(&mut self) -> Option<Silence> {
+        self.silence.take()
+    }
+
     /// Whether the command has sought what it needs.
     pub(crate) fn has_sought(&self) -> bool {
         self.met == Some(Met::Export)
@@ -89,6 +119,7 @@ impl Parking {
 impl Session {
     /// The command has been executed again: what it did not want after all is given back.
     pub(crate) fn leave_parking(&mut self) {
+        drop(self.parking.take_silence());
         if let Some(Met::Room(bytes)) = self.parking.met.take() {
             self.shared.memory.unreserve(self.link.client, bytes);
         }

@@ -8,11 +8,11 @@
 
 use crate::worker::memory::arrivals::EVERYTHING;
 use crate::worker::session::Session;
-use crate::worker::session::coming::Room;
 use crate::worker::session::halt::Halt;
 use crate::worker::session::missing::Missing;
 use crate::worker::session::pace::Pace;
 use crate::worker::session::pull::Pull;
+use crate::worker::session::shortage::Room;
 use crate::worker::work_time::micros;
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;

@@ -223,6 +223,11 @@ impl Streams {
         self.fence_those(|_| true)
     }
 
+    /// Fences behind all work of the client, but not the worker's own.
+    pub(crate) fn fence_clients(&mut self) -> Result<Vec<Fence>, CudaError> {
+        self.fence_those(|live| live.device != ALL_DEVICES)
+    }
+
     /// Fences behind all work of the client on a device of the program's, and the worker's own.
     pub(crate) fn fence_device(&mut self, device: u32) -> Result<Vec<Fence>, CudaError> {
         self.fence_those(|live| live.device == device || live.device == ALL_DEVICES)

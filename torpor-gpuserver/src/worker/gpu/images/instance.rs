@@ -59,7 +59,12 @@ impl Instance {
         Ok(Arc::new(Self { library, bytes, loader, speech, kernels, names }))
     }
 
-    /// A kernel by its name, which the driver is asked for once.
+    /// Whether the driver has been asked for a kernel.
+    pub(crate) fn knows(&self, name: &str) -> bool {
+        lock(&self.kernels).contains_key(name)
+    }
+
+    /// A kernel by its name, which the driver is asked for once, when it is [quiet](crate::worker::gpu::quiet).
     pub(crate) fn kernel(&self, name: &str) -> Result<Arc<LoadedKernel>, CudaError> {
         let mut kernels = lock(&self.kernels);
         if let Some(known) = kernels.get(name) {

@@ -96,14 +96,20 @@ impl Saved for ContextLimits {
     }
 
     fn restore(session: &mut Session, state: Self::State) -> Result<(), Halt> {
-        let (shared, client) = (&session.shared, session.link.client);
+        let (shared, client) = (session.shared.clone(), session.link.client);
         // Others are asked to leave, but nobody waits for them here: a client that is moved stays where it is.
         let reserve = |bytes| match shared.memory.reserve(client, bytes, &shared.turns) {
             Reserved::Granted => Ok(()),
             _ => Err(Halt::Refused(CudaError::OUT_OF_MEMORY)),
         };
-        state.into_iter().try_for_each(|migration::Limit { limit, value }| {
-            shared.limits.raise((&shared.device, &shared.memory), (client, limit, value), reserve)
-        })
+        for migration::Limit { limit, value } in state {
+            let wanted = (client, limit, value);
+            let _silence = match shared.limits.is_short(&shared.device, wanted)? {
+                true => session.wait_for_silence()?,
+                false => None,
+            };
+            shared.limits.raise((&shared.device, &shared.memory), wanted, reserve)?;
+        }
+        Ok(())
     }
 }

@@ -89,6 +89,10 @@ impl Saved for Kernels {
 
     fn restore(session: &mut Session, state: Self::State) -> Result<(), Halt> {
         for migration::Kernel { id, image, name, settings } in state {
+            let _silence = match session.is_new_kernel(image, &name)? {
+                true => session.wait_for_silence()?,
+                false => None,
+            };
             session.take_kernel(image, id, &name)?;
             for migration::KernelSetting { attribute, value } in settings {
                 session.kernels.set(id, attribute, value)?;

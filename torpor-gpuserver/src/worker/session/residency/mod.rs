@@ -18,9 +18,10 @@ pub(crate) use state::Residency;
 
 use crate::worker::mailbox::{Standing, Wish};
 use crate::worker::session::Session;
-use crate::worker::session::coming::{Errand, Room};
+use crate::worker::session::coming::Errand;
 use crate::worker::session::halt::Halt;
 use crate::worker::session::parking::Need;
+use crate::worker::session::shortage::Room;
 use crate::worker::session::tenure::GRACE;
 use crate::worker::session::watchdog::Overstay;
 use std::sync::atomic::Ordering;
