@@ -83,4 +83,17 @@ mod tests {
         assert_eq!(of("580").find(b"text\0", 90), Some(b"cubin".to_vec()));
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing unfinished is left");
     }
+
+    #[test]
+    fn on_a_full_disk_nothing_is_kept_and_nothing_is_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let kept = KeptCubins::new(directory.path().to_owned(), "580".to_owned());
+        let unfinished = kept.file(b"text\0", 90).with_extension(format!("{}-0.tmp", std::process::id()));
+        std::os::unix::fs::symlink("/dev/full", unfinished).unwrap();
+        kept.keep(b"text\0", 90, b"cubin");
+        assert_eq!(kept.find(b"text\0", 90), None);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+        kept.keep(b"text\0", 90, b"cubin");
+        assert_eq!(kept.find(b"text\0", 90), Some(b"cubin".to_vec()), "there is room again");
+    }
 }

@@ -8,7 +8,7 @@
 
 use crate::worker::gpu::Links;
 use crate::worker::sync::lock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -17,8 +17,9 @@ const FIRST_WINDOW: Duration = Duration::from_millis(10);
 /// The longest one: as long as somebody who launches without a pause may be ahead of the GPU.
 const LONGEST_WINDOW: Duration = Duration::from_secs(8);
 
-/// How long others go on between two windows at most. Who waits for a further launch gets it then.
-const LONGEST_REST: Duration = Duration::from_secs(1);
+/// How long others go on between two windows: as long as the last one was, in these bounds. Who waits for a further launch gets it then. They look
+/// for the end of a window now and then alone.
+const REST: [Duration; 2] = [Duration::from_micros(200), Duration::from_secs(1)];
 /// As many times as long as a window that was too short they go on where nobody waits for the quiet.
 const LEISURE: u32 = 20;
 
@@ -32,6 +33,8 @@ pub(crate) struct Quiet {
     keeper: AtomicU64,
     /// How many windows there have been.
     windows: AtomicU64,
+    /// Somebody has a command and waits with it.
+    disturbs: AtomicBool,
     /// Until when nobody begins the next one.
     rest: Mutex<Option<Instant>>,
 }
@@ -43,8 +46,6 @@ pub(crate) struct Silence {
     client: u64,
     window: u64,
     began: Instant,
-    /// Others have work.
-    disturbs: bool,
 }
 
 /// Somebody's wait for quiet.
@@ -64,6 +65,11 @@ impl Quiet {
         (keeper != 0 && keeper != client + 1).then(|| self.windows.load(Ordering::Acquire))
     }
 
+    /// Somebody that is kept quiet has a command.
+    pub(crate) fn note_disturbed(&self) {
+        self.disturbs.store(true, Ordering::Relaxed);
+    }
+
     fn begin(self: &Arc<Self>, client: u64) -> Option<Silence> {
         let began = Instant::now();
         if lock(&self.rest).is_some_and(|rest| began < rest) {
@@ -72,7 +78,7 @@ impl Quiet {
         self.keeper.compare_exchange(0, client + 1, Ordering::AcqRel, Ordering::Relaxed).ok()?;
         // Who reads the number before this looks again: what is said of an earlier window does not count.
         let window = self.windows.fetch_add(1, Ordering::AcqRel) + 1;
-        Some(Silence { quiet: self.clone(), client, window, began, disturbs: false })
+        Some(Silence { quiet: self.clone(), client, window, began })
     }
 }
 
@@ -85,9 +91,9 @@ impl Silence {
     }
 
     /// Those hear of it that sleep beside their kernels.
-    fn tell(&mut self, links: &Links) {
+    fn tell(&self, links: &Links) {
         for link in lock(links).values().filter(|link| link.client != self.client && link.may_run()) {
-            self.disturbs = true;
+            self.quiet.note_disturbed();
             link.wake();
         }
     }
@@ -95,9 +101,9 @@ impl Silence {
 
 impl Drop for Silence {
     fn drop(&mut self) {
-        if self.disturbs {
-            let now = Instant::now();
-            *lock(&self.quiet.rest) = Some(now + (now - self.began).min(LONGEST_REST));
+        if self.quiet.disturbs.swap(false, Ordering::Relaxed) {
+            let (now, [least, most]) = (Instant::now(), REST);
+            *lock(&self.quiet.rest) = Some(now + (now - self.began).clamp(least, most));
         }
         self.quiet.keeper.store(0, Ordering::Release);
     }
@@ -122,7 +128,7 @@ impl Windows {
             None if now < self.next => return None,
             // Somebody else may have one.
             None => {
-                let mut silence = quiet.begin(client)?;
+                let silence = quiet.begin(client)?;
                 silence.tell(links);
                 (silence, now + self.length)
             }
@@ -183,6 +189,23 @@ mod tests {
     }
 
     #[test]
+    fn who_has_a_command_gets_as_long_as_the_window_was() {
+        let (quiet, (links, _served)) = (Arc::<Quiet>::default(), served([1, 2]));
+        drop(Windows::new().look(&quiet, &links, 1));
+        assert_eq!(*lock(&quiet.rest), None, "nobody waited");
+        let silence = Windows::new().look(&quiet, &links, 1).expect("there is no rest");
+        quiet.note_disturbed();
+        std::thread::sleep(FIRST_WINDOW);
+        let ended = Instant::now();
+        drop(silence);
+        assert!(lock(&quiet.rest).is_some_and(|rest| rest >= ended + FIRST_WINDOW));
+        *lock(&quiet.rest) = Some(ended + 1000 * FIRST_WINDOW);
+        assert!(Windows::new().look(&quiet, &links, 1).is_none(), "its own next one waits, too");
+        *lock(&quiet.rest) = Some(ended);
+        assert!(Windows::new().look(&quiet, &links, 1).is_some());
+    }
+
+    #[test]
     fn who_runs_is_waited_for_until_it_has_said_of_this_window_that_it_runs_no_more() {
         let (quiet, (links, [_own, other])) = (Arc::<Quiet>::default(), served([1, 2]));
         run(&other);
@@ -199,11 +222,11 @@ mod tests {
         let (quiet, (links, [_own, other])) = (Arc::<Quiet>::default(), served([1, 2]));
         run(&other);
         let mut windows = Windows::new();
+        let began = Instant::now();
         assert!(until_over(&mut windows, &quiet, &links).is_none());
         assert_eq!(quiet.kept_by_other(2), None);
-        assert!(windows.look(&quiet, &links, 1).is_none(), "not at once");
-        assert!(Windows::new().look(&quiet, &links, 3).is_none(), "nor anybody else");
-        assert_eq!((windows.length, windows.now.is_none()), (2 * FIRST_WINDOW, true));
+        assert!(lock(&quiet.rest).is_some_and(|rest| rest >= began + 2 * FIRST_WINDOW));
+        assert_eq!(windows.length, 2 * FIRST_WINDOW);
         other.work.end();
         while windows.look(&quiet, &links, 1).is_none() {
             std::thread::yield_now();

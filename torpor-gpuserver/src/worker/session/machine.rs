@@ -134,7 +134,12 @@ impl Session {
             self.go_on(brought, "bringing its memory")?;
             match self.is_hushed() {
                 Ok(false) => break,
-                Ok(true) => std::thread::sleep(WATCH_NAP),
+                Ok(true) => {
+                    if !commands.channel.ring().is_drained() {
+                        self.shared.quiet.note_disturbed();
+                    }
+                    std::thread::sleep(WATCH_NAP);
+                }
                 Err(halt) => return Err(self.lose(halt, "waiting for quiet")),
             }
         }
