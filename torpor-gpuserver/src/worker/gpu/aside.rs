@@ -1,8 +1,8 @@
 //! What is given back aside, because the driver waits for every kernel of the context over it, and keeps others' launches waiting
 //! meanwhile: page-locked memory of who is gone, slabs of the host store, and images.
 //!
-//! One thread gives it back, each thing at a [calm](crate::worker::gpu::calm) moment, and is there as long as there is something. Nobody
-//! waits for it: the process ends without it.
+//! One thread gives it back at [calm](crate::worker::gpu::calm) moments, several things in one that is kept [quiet](crate::worker::gpu::quiet), and is there
+//! as long as there is something. Nobody waits for it: the process ends without it.
 
 use crate::driver::Device;
 use crate::worker::gpu::Links;
@@ -17,6 +17,9 @@ use std::time::{Duration, Instant};
 
 /// How long such a moment is waited for: beside a training loop, whose kernels are short, there is none.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long others are kept from launching at most for more than one thing.
+const TOGETHER: Duration = Duration::from_millis(5);
 
 /// Between two looks whether it is quiet.
 const NAP: Duration = Duration::from_millis(1);
@@ -89,7 +92,12 @@ impl Aside {
         while let Some((deadline, thing)) = self.next() {
             let silence = (self.enter)(deadline);
             drop(thing);
-            drop(silence);
+            let began = Instant::now();
+            while silence.is_some() && began.elapsed() < TOGETHER {
+                let next = lock(&self.queue).waiting.pop_front();
+                let Some((_, thing)) = next else { break };
+                drop(thing);
+            }
         }
     }
 
@@ -104,6 +112,7 @@ impl Aside {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
     use std::sync::mpsc::{Sender, channel};
 
     /// Tells which it is when it is dropped.
@@ -116,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn each_thing_waits_for_a_moment_of_its_own_and_nobody_for_the_things() {
+    fn things_wait_for_moments_and_nobody_for_the_things() {
         let (calm, is_calm) = channel();
         let (gone, has_gone) = channel();
         let is_calm = Mutex::new(is_calm);
@@ -126,11 +135,32 @@ mod tests {
         });
         for round in 0..2 {
             (0..3).for_each(|number| aside.give_back(Told(number, gone.clone())));
+            // Nobody keeps these quiet, so each has its own.
             for number in 0..3 {
                 assert!(has_gone.try_recv().is_err(), "no moment was calm in round {round}");
                 calm.send(()).unwrap();
                 assert_eq!(has_gone.recv(), Ok(number));
             }
         }
+    }
+
+    #[test]
+    fn in_one_quiet_moment_several_things_go() {
+        const THINGS: u32 = 500;
+        let (quiet, links) = (Arc::<Quiet>::default(), Arc::<Links>::default());
+        let ((gone, has_gone), moments) = (channel(), Arc::new(AtomicU32::new(0)));
+        let entered = moments.clone();
+        let aside = Aside::new(move |_| {
+            // Until all are brought.
+            while entered.load(Ordering::Relaxed) == 0 {
+                std::thread::yield_now();
+            }
+            entered.fetch_add(1, Ordering::Relaxed);
+            Windows::at_leisure().look(&quiet, &links, NO_CLIENT)
+        });
+        (0..THINGS).for_each(|number| aside.give_back(Told(number, gone.clone())));
+        moments.store(1, Ordering::Relaxed);
+        assert!((0..THINGS).all(|number| has_gone.recv() == Ok(number)));
+        assert!(moments.load(Ordering::Relaxed) < THINGS / 2);
     }
 }
