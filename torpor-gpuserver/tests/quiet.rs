@@ -33,11 +33,18 @@ fn with_memory(server: &Server, name: &str) -> (Program, u64) {
     (program, data)
 }
 
-/// A kernel of its own, launched later, ends the one that spins.
-fn end_by_a_later_kernel(pair: &mut Program) {
+/// What a client asks for beside a kernel that spins until a later one of its own is launched: it is answered behind both.
+fn is_answered_behind_a_pair(server: &Server, client: &mut Client, ask: impl FnOnce(&mut Client) -> u16) {
+    let (mut pair, _) = with_memory(server, "pair");
+    pair.client.spin();
+    eventually("it spins", || server.listed("pair").state == "active");
+    let slot = ask(client);
+    sleep(WHILE);
+    assert!(!client.is_answered(slot), "the kernel still runs");
     // `poke`
     pair.client.launch_at(3, pair.client.host.address, 1);
     pair.client.ask(ContextSynchronize::ALL).unwrap();
+    client.await_slot(slot).unwrap();
 }
 
 /// A client with an image whose kernel nobody has looked for yet.
@@ -55,15 +62,8 @@ fn seek_kernel(client: &mut Client) -> u16 {
 #[test]
 fn a_kernel_that_waits_for_a_later_one_ends_though_a_neighbour_looks_for_a_kernel() {
     let (server, _settings) = start("cuKernelGetFunction");
-    let (mut pair, _) = with_memory(&server, "pair");
     let mut comes = with_image(&server, "comes");
-    pair.client.spin();
-    eventually("it spins", || server.listed("pair").state == "active");
-    let sought = seek_kernel(&mut comes.client);
-    sleep(WHILE);
-    assert!(!comes.client.is_answered(sought), "the kernel still runs");
-    end_by_a_later_kernel(&mut pair);
-    comes.client.await_slot(sought).unwrap();
+    is_answered_behind_a_pair(&server, &mut comes.client, seek_kernel);
 }
 
 #[test]
@@ -86,18 +86,12 @@ fn others_go_on_while_one_waits_for_a_long_kernel() {
 #[test]
 fn a_kernel_that_waits_for_a_later_one_ends_though_a_neighbour_unlocks_memory() {
     let (server, _settings) = start("cuMemHostUnregister");
-    let (mut pair, _) = with_memory(&server, "pair");
     let mut comes = Program::start(&server, "comes");
     // Behind its staging area.
     let address = comes.client.host.address + 4 * MIB;
     comes.client.ask(HostLock { address, bytes: MIB }).unwrap();
-    pair.client.spin();
-    eventually("it spins", || server.listed("pair").state == "active");
-    let unlocked = comes.client.ask_later(HostUnlock { address }, &[]);
-    sleep(WHILE);
-    assert!(!comes.client.is_answered(unlocked), "the kernel still runs");
-    end_by_a_later_kernel(&mut pair);
-    comes.client.await_slot(unlocked).unwrap();
+    let unlock = |client: &mut Client| client.ask_later(HostUnlock { address }, &[]);
+    is_answered_behind_a_pair(&server, &mut comes.client, unlock);
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! A synchronous copy or fill of what another device owns comes behind all that this device was told before, and before all that it is told
-//! next: "serialized with respect to all pending and future asynchronous work into the current device, the source, and the destination"
-//! (cuda_runtime_api.h, `cudaMemcpyPeer`). Programs rely on the same where they read what another device has written without making it the
-//! current one. With one device nobody looks.
+//! next: cuda_runtime_api.h says that `cudaMemcpyPeer` is serialised with all pending and future work of the current device and of both ends.
+//! Programs rely on the same where they read what another device has written without making it the current one. With one device nobody looks.
 
 use super::copy::Location;
 use super::stream::Stream;
