@@ -39,8 +39,10 @@ fn original(compiler: &Compiler) -> u32 {
     original
 }
 
-/// What is answered, if anything is.
+/// What is answered, if anything is, behind whose job it is.
 fn answer(connection: &mut UnixStream) -> Vec<u8> {
+    let mut life = [0; 4];
+    connection.read_exact(&mut life).unwrap();
     let mut answer = Vec::new();
     // One whose job has ended is at its end, or is reset.
     let _ = connection.read_to_end(&mut answer);

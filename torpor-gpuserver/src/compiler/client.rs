@@ -1,28 +1,18 @@
 //! A worker's side: it asks, and believes of an answer what it can check.
 
+use crate::compiler::jobs::{ABSENCE, Jobs};
 use crate::compiler::kept::KeptCubins;
-use crate::compiler::wire::{self, Answer, Job};
+use crate::compiler::wire::{Answer, Job};
 use crate::rate_limited::Seldom;
 use std::fmt;
-use std::io;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use torpor_proto::error::CudaError;
 use torpor_proto::image::{Image, ImageKind, fatbin, ptx};
 
-/// How long a compiler may not be there: a server that is replaced starts another one.
-const ABSENCE: Duration = Duration::from_secs(30);
-
-/// Between two tries to reach it.
-const RETRY: Duration = Duration::from_millis(5);
-
 /// Between two questions to one that has no driver yet.
 const UNREADY_RETRY: Duration = Duration::from_millis(100);
-
-/// How long an answer may take: more than a job may compute.
-const PATIENCE: Duration = Duration::from_secs(900);
 
 /// What is in an image for a GPU, not compressed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,8 +28,7 @@ pub(crate) enum Plain {
 /// The compiler of a worker's GPU.
 #[derive(Debug)]
 pub(crate) struct Compiler {
-    /// Where it listens.
-    socket: PathBuf,
+    jobs: Jobs,
     kept: KeptCubins,
     failures: Mutex<Seldom>,
 }
@@ -47,7 +36,7 @@ pub(crate) struct Compiler {
 impl Compiler {
     /// That which listens at `socket`. What it compiles is kept in `directory`, for workers with the same `driver`.
     pub(crate) fn new(socket: PathBuf, directory: PathBuf, driver: String) -> Self {
-        Self { socket, kept: KeptCubins::new(directory, driver), failures: Mutex::default() }
+        Self { jobs: Jobs::at(socket), kept: KeptCubins::new(directory, driver), failures: Mutex::default() }
     }
 
     /// What is in a container for a GPU of compute capability `sm`.
@@ -114,15 +103,8 @@ impl Compiler {
     }
 
     fn ask(&self, job: Job, sm: u32, bytes: &[u8]) -> Result<Answer, CudaError> {
-        let ask = || {
-            let mut connection = self.connect()?;
-            connection.set_read_timeout(Some(PATIENCE))?;
-            connection.set_write_timeout(Some(PATIENCE))?;
-            wire::ask(&mut connection, job, sm, bytes)?;
-            Answer::receive(&mut connection)
-        };
-        ask().map_err(|error| {
-            self.tell(job, bytes, format_args!("has no answer: {error}; the code may have ended it"));
+        self.jobs.ask(job, sm, bytes).map_err(|unanswered| {
+            self.tell(job, bytes, format_args!("has no answer: {unanswered}"));
             CudaError::OPERATING_SYSTEM
         })
     }
@@ -137,21 +119,8 @@ impl Compiler {
                 "{job:?} of code that a function brought ({} bytes, BLAKE3 {}) by the compiler at {} {what}",
                 bytes.len(),
                 &hash[..12],
-                self.socket.display()
+                self.jobs.socket().display()
             );
-        }
-    }
-
-    fn connect(&self) -> io::Result<UnixStream> {
-        let deadline = Instant::now() + ABSENCE;
-        let is_absence = |error: &io::Error| {
-            matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
-        };
-        loop {
-            match UnixStream::connect(&self.socket) {
-                Err(error) if is_absence(&error) && Instant::now() < deadline => std::thread::sleep(RETRY),
-                done => return done,
-            }
         }
     }
 }
@@ -185,6 +154,7 @@ fn is_plain_choice(bytes: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compiler::wire::{self, Life};
     use std::io::Read;
     use std::os::unix::net::UnixListener;
     use torpor_proto::image::synthetic::{
@@ -205,17 +175,48 @@ mod tests {
     /// What is believed of an answer to either question.
     type Believed = (Result<Plain, CudaError>, Result<Vec<u8>, CudaError>);
 
-    /// Asks a compiler that gives these answers, one to each question; `None` ends the connection.
-    fn asking<R>(answers: Vec<Option<Answer>>, ask: impl FnOnce(Compiler) -> R) -> R {
+    /// What a job does.
+    #[derive(Clone)]
+    enum Does {
+        Answers(Answer),
+        /// Ends without an answer, and its compiler goes on.
+        Ends,
+        /// Is taken along by the end of its compiler, when it has heard the question, or before it has said whose it is.
+        IsTakenAlong {
+            when_asked: bool,
+        },
+    }
+    use Does::{Answers, Ends, IsTakenAlong};
+
+    /// Asks a compiler whose jobs do this.
+    fn asking<R>(jobs: Vec<Does>, ask: impl FnOnce(Compiler) -> R) -> R {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("compiler.sock");
         let listener = UnixListener::bind(&socket).unwrap();
         let answering = std::thread::spawn(move || {
-            for answer in answers {
+            let mut life = 1;
+            for does in jobs {
                 let (mut connection, _) = listener.accept().unwrap();
+                if matches!(does, IsTakenAlong { when_asked: false }) {
+                    life += 1;
+                    continue;
+                }
+                Life::numbered(life).send(&mut connection).unwrap();
                 wire::hear(&mut connection).unwrap();
-                if let Some(answer) = answer {
-                    answer.send(&mut connection).unwrap();
+                match does {
+                    Answers(answer) => answer.send(&mut connection).unwrap(),
+                    Ends => {
+                        drop(connection);
+                        // Whoever asked looks whose the next job is, and asks nothing.
+                        let (mut next, _) = listener.accept().unwrap();
+                        Life::numbered(life).send(&mut next).unwrap();
+                        wire::hear(&mut next).unwrap_err();
+                        continue;
+                    }
+                    IsTakenAlong { .. } => {
+                        life += 1;
+                        continue;
+                    }
                 }
                 let _ = connection.shutdown(std::net::Shutdown::Write);
                 let _ = connection.read(&mut [0]);
@@ -226,10 +227,10 @@ mod tests {
         found
     }
 
-    /// What a worker believes of these answers, each to a question of either kind.
-    fn believed(answers: Vec<Option<Answer>>) -> Vec<Believed> {
-        let questions = answers.len();
-        let twice = answers.into_iter().flat_map(|answer| [answer.clone(), answer]).collect();
+    /// What a worker believes of what these jobs do, each asked a question of either kind.
+    fn believed(jobs: Vec<Does>) -> Vec<Believed> {
+        let questions = jobs.len();
+        let twice = jobs.into_iter().flat_map(|does| [does.clone(), does]).collect();
         asking(twice, |compiler| {
             let ask = |number: usize| {
                 let text = format!("text {number}\0");
@@ -241,21 +242,30 @@ mod tests {
 
     #[test]
     fn who_brings_text_waits_until_the_compiler_has_its_driver() {
-        let unready = Some(Answer::Unready(CudaError::OUT_OF_MEMORY));
-        let answers = vec![unready.clone(), unready, Some(Answer::Cubin(a_cubin()))];
-        assert_eq!(asking(answers, |compiler| compiler.compile(b"text\0", 90)), Ok(a_cubin()));
+        let unready = Answers(Answer::Unready(CudaError::OUT_OF_MEMORY));
+        let jobs = vec![unready.clone(), unready, Answers(Answer::Cubin(a_cubin()))];
+        assert_eq!(asking(jobs, |compiler| compiler.compile(b"text\0", 90)), Ok(a_cubin()));
+    }
+
+    #[test]
+    fn a_job_that_the_end_of_its_compiler_takes_along_is_done_again_by_the_next() {
+        let taken_along = [false, true, true, false].map(|when_asked| IsTakenAlong { when_asked });
+        let then = |last: Does| [&taken_along[..], &[last]].concat();
+        let compile = |compiler: Compiler| compiler.compile(b"text\0", 90);
+        assert_eq!(asking(then(Answers(Answer::Cubin(a_cubin()))), compile), Ok(a_cubin()));
+        assert_eq!(asking(then(Ends), compile), Err(CudaError::OPERATING_SYSTEM));
     }
 
     #[test]
     fn no_state_of_the_compiler_s_is_taken_for_an_error_in_the_text() {
         for state in [0, 3, 4, 46, 201, 700, 719, 802] {
-            let answers = vec![Some(Answer::Refused(CudaError(state)))];
-            let found = asking(answers, |compiler| compiler.compile(b"text\0", 90));
+            let jobs = vec![Answers(Answer::Refused(CudaError(state)))];
+            let found = asking(jobs, |compiler| compiler.compile(b"text\0", 90));
             assert_eq!(found, Err(CudaError::OPERATING_SYSTEM), "{state}");
         }
         for of_text in [200, 209, 218, 222] {
-            let answers = vec![Some(Answer::Refused(CudaError(of_text)))];
-            let found = asking(answers, |compiler| compiler.compile(b"text\0", 90));
+            let jobs = vec![Answers(Answer::Refused(CudaError(of_text)))];
+            let found = asking(jobs, |compiler| compiler.compile(b"text\0", 90));
             assert_eq!(found, Err(CudaError(of_text)));
         }
     }
@@ -264,26 +274,26 @@ mod tests {
     fn what_a_worker_hands_to_its_driver_is_whole_and_not_compressed() {
         let (sound, cut) = (a_cubin(), a_cubin()[..100].to_vec());
         let refused = (Err(CudaError::INVALID_IMAGE), Err(CudaError::OPERATING_SYSTEM));
-        let choice = |entries: &[Vec<u8>]| Some(Answer::Choice(2, container(entries)));
+        let choice = |entries: &[Vec<u8>]| Answers(Answer::Choice(2, container(entries)));
         let plain = plain_entry(fatbin::EntryKind::CUBIN, 90, 0x40, &sound);
         let not_whole = plain_entry(fatbin::EntryKind::CUBIN, 90, 0x40, &cut);
         let compressed = zstd_entry(fatbin::EntryKind::CUBIN, 90, 0x40, &sound);
         let text = plain_entry(fatbin::EntryKind::PTX, 90, 0x40, b".version 8.0\0\0\0\0");
         let twice = container(&[plain.clone(), plain.clone()]);
         let found = believed(vec![
-            Some(Answer::Cubin(sound.clone())),
-            Some(Answer::Cubin(cut)),
+            Answers(Answer::Cubin(sound.clone())),
+            Answers(Answer::Cubin(cut)),
             choice(&[plain.clone(), plain.clone()]),
             choice(&[plain.clone(), not_whole]),
             choice(&[plain.clone(), compressed]),
             choice(&[plain, text]),
-            Some(Answer::Ptx(b"no NUL".to_vec())),
-            Some(Answer::Damaged),
-            Some(Answer::Nothing),
-            Some(Answer::Refused(CudaError(218))),
-            Some(Answer::Refused(CudaError(0))),
-            Some(Answer::Refused(CudaError::ILLEGAL_ADDRESS)),
-            None,
+            Answers(Answer::Ptx(b"no NUL".to_vec())),
+            Answers(Answer::Damaged),
+            Answers(Answer::Nothing),
+            Answers(Answer::Refused(CudaError(218))),
+            Answers(Answer::Refused(CudaError(0))),
+            Answers(Answer::Refused(CudaError::ILLEGAL_ADDRESS)),
+            Ends,
         ]);
         assert_eq!(found[0], (Ok(Plain::Cubin(sound.clone())), Ok(sound)));
         assert_eq!(found[2], (Ok(Plain::Choice(2, twice)), Err(CudaError::OPERATING_SYSTEM)));

@@ -1,19 +1,22 @@
 //! One job, from its question to its answer.
 
-use crate::compiler::wire::{self, Answer, Job};
+use crate::compiler::wire::{self, Answer, Job, Life};
 use crate::driver::{Device, compile};
 use std::io::{self, Read, Write};
 use torpor_proto::image::relocate::Immovable;
 use torpor_proto::image::{Code, choice_for, code_for};
 
-/// Answers the one question that comes over a connection. Without a device nothing is compiled, and that is the answer.
+/// Says whose job this is, and answers the one question that comes over a connection. Without a device nothing is compiled, and that is the
+/// answer.
 ///
 /// # Errors
 /// The connection's, or it is no question.
 pub(crate) fn answer(
     connection: &mut (impl Read + Write),
+    life: Life,
     device: Result<&Device, Answer>,
 ) -> io::Result<()> {
+    life.send(connection)?;
     let (job, sm, bytes) = wire::hear(connection)?;
     let answer = match job {
         Job::Unpack => unpack(&bytes, sm),

@@ -15,6 +15,7 @@
 mod client;
 mod filter;
 mod job;
+mod jobs;
 mod kept;
 mod original;
 mod process;
@@ -24,3 +25,5 @@ pub(crate) use client::{Compiler, Plain};
 #[cfg(test)]
 pub(crate) use job::answer;
 pub use process::{CompilerError, run};
+#[cfg(test)]
+pub(crate) use wire::Life;

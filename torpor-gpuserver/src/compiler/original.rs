@@ -1,7 +1,7 @@
 //! The process of which each job is a copy, and these copies.
 
 use crate::compiler::process::{CompilerError, KERNEL};
-use crate::compiler::wire::{self, Answer, Job};
+use crate::compiler::wire::{self, Answer, Job, Life};
 use crate::compiler::{filter, job};
 use crate::driver::Device;
 use crate::open_files::open_files;
@@ -41,6 +41,7 @@ const STANDARD: RawFd = 2;
 /// with the driver itself: what one job finds in it all of them do.
 pub(super) struct Original<'a> {
     device: Result<Arc<Device>, CompilerError>,
+    life: Life,
     filter: BpfProgram,
     listener: &'a OwnedFd,
     nothing: OwnedFd,
@@ -66,7 +67,8 @@ impl<'a> Original<'a> {
         // Nobody waits for jobs: the kernel forgets those that have ended.
         // SAFETY: sets no handler.
         unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
-        Ok(Self { device, filter: filter::program()?, listener, nothing, room: Room::of_jobs()? })
+        let (life, filter, room) = (Life::of_this_process(), filter::program()?, Room::of_jobs()?);
+        Ok(Self { device, life, filter, listener, nothing, room })
     }
 
     /// Has a copy do the job of each connection that comes until then, or until this process is killed.
@@ -93,6 +95,7 @@ impl<'a> Original<'a> {
         self.begin(theirs.into())?;
         connection.set_read_timeout(Some(TRIAL))?;
         wire::ask(&mut connection, Job::Compile, 0, KERNEL)?;
+        Life::receive(&mut connection).map_err(CompilerError::Trial)?;
         match Answer::receive(&mut connection).map_err(CompilerError::Trial)? {
             Answer::Cubin(_) => Ok(()),
             Answer::Refused(error) => Err(CompilerError::Compile(error)),
@@ -133,7 +136,8 @@ impl<'a> Original<'a> {
                 setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })?;
             }
             filter::apply(&self.filter)?;
-            job::answer(&mut connection, self.device.as_ref().map(Arc::as_ref).map_err(CompilerError::answer))
+            let device = self.device.as_ref().map(Arc::as_ref).map_err(CompilerError::answer);
+            job::answer(&mut connection, self.life, device)
         };
         let done = catch_unwind(AssertUnwindSafe(work));
         let status = i32::from(!matches!(done, Ok(Ok(()))));

@@ -1,9 +1,44 @@
-//! What is asked of a compiler over a connection, once, and what it answers.
+//! What is asked of a compiler over a connection, once, and what it answers. Before that a job says which process it is a copy of.
 
 use bytemuck::{Pod, Zeroable};
 use std::io::{self, Read, Write};
 use torpor_proto::error::CudaError;
 use torpor_proto::image::MAX_IMAGE_BYTES;
+
+/// Which process a job is a copy of: another one has another number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Life(u32);
+
+impl Life {
+    /// Of a job that is a copy of this process.
+    pub(crate) fn of_this_process() -> Self {
+        Self(std::process::id())
+    }
+
+    /// One of this number.
+    #[cfg(test)]
+    pub(super) fn numbered(number: u32) -> Self {
+        Self(number)
+    }
+
+    /// Says it.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub(super) fn send(self, connection: &mut impl Write) -> io::Result<()> {
+        connection.write_all(&self.0.to_le_bytes())
+    }
+
+    /// What is said.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub(super) fn receive(connection: &mut impl Read) -> io::Result<Self> {
+        let mut number = [0; 4];
+        connection.read_exact(&mut number)?;
+        Ok(Self(u32::from_le_bytes(number)))
+    }
+}
 
 /// What is to be done with bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

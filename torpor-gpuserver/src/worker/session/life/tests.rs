@@ -8,7 +8,7 @@ mod client;
 mod kernels;
 
 use super::*;
-use crate::compiler::{Compiler, answer};
+use crate::compiler::{Compiler, Life, answer};
 use crate::driver::{Device, Driver, Reservation};
 use crate::policy::eviction::Eviction;
 use crate::policy::sharing::ActiveLimit;
@@ -51,7 +51,8 @@ fn compiler(directory: &Path, device: &Arc<Device>) -> Compiler {
     thread::spawn(move || {
         device.make_current().expect("the context is fine");
         for mut connection in listener.incoming().flatten() {
-            answer(&mut connection, Ok(&device)).expect("whoever asks waits for the answer");
+            let life = Life::of_this_process();
+            answer(&mut connection, life, Ok(&device)).expect("whoever asks waits for the answer");
         }
     });
     Compiler::new(socket, directory.to_owned(), "driver".to_owned())
