@@ -1,6 +1,7 @@
 """What ./run saw: tables, CSV files, and which promises hold."""
 
 import machine
+import offline
 from measuring import Bars, percentile, print_table
 from results import cell, mib, write_csv
 
@@ -31,6 +32,7 @@ def tell(asked, members, clients, watch, server, limit_bytes, seconds, output):
     equal = sum(member.native == member.first for member in compared)
     print(f"       {len(ready) - len(untouched)} functions had requests; the first outputs of {equal} of {len(compared)} "
           "are those of a native process")
+    _swaps(requests, swaps, server, limit_bytes)
     _gpu_memory(watch, limit_bytes, bars)
     _host_memory(ready, watch, server, bars)
     write_csv(output / "requests.csv", ("at_s", "function", "model", "ms", "swaps", "wrong"),
@@ -52,6 +54,22 @@ def _latencies(requests, swaps, seconds):
         rows.append((label, str(len(ms)), cell(len(ms) / seconds if seconds else None, 1),
                      *(cell(percentile(ms, percent) if ms else None) for percent in (50, 99)), cell(max(ms, default=None))))
     print_table(rows)
+
+
+def _swaps(requests, swaps, server, limit_bytes):
+    """How many there were, and how many there would be of these requests in this order, one after the other."""
+    try:
+        bytes_of = {row["name"]: row["allocated_bytes"] for row in server.ask("functions")}
+    except RuntimeError as error:
+        print(f"       how many swaps there must be is not known: {error}")
+        return
+    order = [request.name for request in sorted(requests, key=lambda one: one.began_us) if request.name in bytes_of]
+    if not order:
+        return
+    bounds, seen = offline.bounds(order, bytes_of, limit_bytes), sum(count > 0 for count in swaps)
+    print(f"       swaps: {seen} of {len(order)} requests. With the future known {bounds.foreseen} ({seen / max(1, bounds.foreseen):.2f} times "
+          f"that); by who was used longest ago {bounds.lru}; without knowing the future at least {bounds.unforeseen}, as each request "
+          "is drawn by itself")
 
 
 def _gpu_memory(watch, limit_bytes, bars):

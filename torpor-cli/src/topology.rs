@@ -50,7 +50,7 @@ impl ShowTopology {
 }
 
 /// As the server's answer has it.
-fn topology(answer: ReportTopologyResponse) -> Topology {
+pub fn topology(answer: ReportTopologyResponse) -> Topology {
     let gbps = |bytes: Option<u64>| bytes.map(|bytes| (bytes as f64 / 1e8).round() / 10.0);
     let path = |gpu: TopologyGpu| Path {
         host_gbps: gbps(gpu.bytes_per_second),

@@ -114,6 +114,7 @@ impl Calibrate {
             native_overhead: self.native_overhead,
             native_start_ms: 1e3 * self.native_start.0.as_secs_f64(),
             topology,
+            peer_gbps: None,
             models,
             source: format!(
                 "torpor calibrate, {} GPU(s): {}. native_overhead and native_start_ms were told, not measured.",
@@ -160,7 +161,7 @@ fn topology(node: &mut Node, mut functions: Vec<(String, u64)>) -> Result<Topolo
         for (function, bytes) in &functions {
             let moved = node.load(function, Some(gpu as u32))?;
             if gpu > 0 {
-                moves.push((*bytes, moved));
+                moves.push((gpu, *bytes, moved));
             }
             for _ in 0..LOADS {
                 node.unload(function)?;
@@ -186,8 +187,14 @@ fn topology(node: &mut Node, mut functions: Vec<(String, u64)>) -> Result<Topolo
         }
     }
     let rates: Vec<f64> = alone.iter().map(|(gbps, _)| *gbps).collect();
-    let beside = moves.iter().map(|(bytes, ms)| (ms - *bytes as f64 / 1e6 / rates[0]).max(0.0));
-    let beside: Vec<f64> = beside.collect();
-    let moving_ms = (!beside.is_empty()).then(|| median(&beside));
-    Ok(Topology { gpus: paths(&rates, &together), moving_ms, ..Topology::default() })
+    let mut topology =
+        Topology { gpus: paths(&rates, &together), moving_ms: None, peers: node.topology()?.peers };
+    // Each move was from the GPU before, where all of the memory was.
+    let way_ms = |gpu: usize, bytes: u64| {
+        let peer = topology.peer_bytes_per_second(gpu - 1, gpu);
+        1e3 * bytes as f64 / peer.unwrap_or(1e9 * rates[gpu])
+    };
+    let beside: Vec<f64> = moves.iter().map(|&(gpu, bytes, ms)| (ms - way_ms(gpu, bytes)).max(0.0)).collect();
+    topology.moving_ms = (!beside.is_empty()).then(|| median(&beside));
+    Ok(topology)
 }

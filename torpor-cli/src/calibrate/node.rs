@@ -3,6 +3,7 @@
 use crate::admin::Admin;
 use crate::calibrate::CalibrationError;
 use crate::error::CliError;
+use crate::topology::topology;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::{Request, Uri};
@@ -11,8 +12,10 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use std::time::Instant;
 use tokio::runtime::{Builder, Runtime};
+use torpor_gpuserver::policy::topology::Topology;
 use torpor_proto::control::admin::{
-    Function, Gpu, ListFunctionsRequest, ListGpusRequest, LoadFunctionRequest, UnloadFunctionRequest,
+    Function, Gpu, ListFunctionsRequest, ListGpusRequest, LoadFunctionRequest, ReportTopologyRequest,
+    UnloadFunctionRequest,
 };
 use torpor_proto::directory::ServerDirectory;
 use torpor_router::client::ClientError;
@@ -103,6 +106,11 @@ impl Node {
         let all = self.admin.call(async |api| api.list_functions(ListFunctionsRequest {}).await)?.functions;
         let of_it = |row: &Function| row.name == function;
         Ok(all.into_iter().find(of_it).map_or(0, |row| row.resident_bytes))
+    }
+
+    /// What the server knows of the paths between GPUs.
+    pub fn topology(&mut self) -> Result<Topology, CliError> {
+        self.admin.call(async |api| api.report_topology(ReportTopologyRequest {}).await).map(topology)
     }
 
     pub fn gpus(&mut self) -> Result<Vec<Gpu>, CliError> {

@@ -2,16 +2,19 @@
 //!
 //! A request passes the gate in the order of the router's policy, and its function's client waits at the GPU where it is. When it has
 //! waited for a while, the decider hears of it, as in the server, and may move it. A client that has its turn brings what is missing,
-//! which may drive others out, and works meanwhile; the turn ends with the request. One client at a time has a GPU.
+//! which may drive others out, and works meanwhile; the turn ends with the request. One client at a time has a GPU. What a client had on
+//! the GPU that it came from is brought from there, where the two are joined.
 
 mod gate;
 mod gpus;
+mod left;
 mod server;
 
 use crate::load_test::record::Record;
 use crate::simulate::link::Links;
 use crate::simulate::profile::Model;
 use crate::simulate::work::{Function, Request, Tally, Work};
+use left::Left;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use std::cmp::Reverse;
@@ -66,6 +69,7 @@ struct Client<'a> {
     model: &'a Model,
     gpu: usize,
     resident_bytes: u64,
+    left: Option<Left>,
     last_used: u64,
     /// What it works at or waits for, beyond the gate.
     request: Option<usize>,
@@ -158,6 +162,7 @@ impl<'a> Node<'a> {
                 model: function.model,
                 gpu,
                 resident_bytes: 0,
+                left: None,
                 last_used: 0,
                 request: None,
                 passed_at: Duration::ZERO,

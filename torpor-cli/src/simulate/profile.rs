@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use torpor_gpuserver::policy::topology::Topology;
+use torpor_gpuserver::policy::topology::{Peer, Topology};
 use torpor_gpuserver::server::size::ByteSize;
 
 /// Those that come along.
@@ -32,6 +32,9 @@ pub struct Profile {
     pub native_start_ms: f64,
     /// Over which paths memory comes.
     pub topology: Topology,
+    /// 10⁹ bytes a second from each GPU to each other one, where all pairs are joined alike; otherwise the topology has the pairs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer_gbps: Option<f64>,
     /// By name.
     pub models: BTreeMap<String, Model>,
     /// Where the numbers of the node come from.
@@ -76,7 +79,8 @@ pub enum ProfileError {
     },
     /// There is nothing to run.
     #[error(
-        "the profile {0} must have at least one GPU in [topology] and one model in [models], with positive numbers"
+        "the profile {0} must have at least one GPU in [topology] and one model in [models], with positive numbers and no peers that are \
+         none of its GPUs"
     )]
     Empty(PathBuf),
     /// It has no such model.
@@ -102,9 +106,7 @@ impl Profile {
         match (BUILT_IN.iter().find(|(known, _)| *known == base), count) {
             (Some((_, text)), count) => {
                 let mut profile = Self::parse(text, Path::new(name))?;
-                if let Some(count) = count {
-                    profile.resize(count);
-                }
+                profile.resize(count.unwrap_or(profile.topology.gpus.len()));
                 Ok(profile)
             }
             (None, _) => {
@@ -123,19 +125,24 @@ impl Profile {
 
     fn parse(text: &str, path: &Path) -> Result<Self, ProfileError> {
         let wrong = |error| ProfileError::Wrong { path: path.to_owned(), error: Box::new(error) };
-        let profile: Self = toml::from_str(text).map_err(wrong)?;
+        let mut profile: Self = toml::from_str(text).map_err(wrong)?;
+        profile.join_all();
         let numbers =
             |model: &Model| [model.bytes as f64, model.warm_ms].into_iter().chain(model.spread.clone());
         let mut numbers = profile.models.values().flat_map(numbers);
+        let is_path = |peer: &Peer| {
+            peer.from.max(peer.to) < profile.topology.gpus.len() && peer.gbps.is_none_or(|gbps| gbps > 0.0)
+        };
         let is_right = !profile.topology.gpus.is_empty()
+            && profile.topology.peers.iter().all(is_path)
             && !profile.models.is_empty()
             && numbers.all(|number| number > 0.0 && number < 1e15);
         if is_right { Ok(profile) } else { Err(ProfileError::Empty(path.to_owned())) }
     }
 
-    /// As many GPUs of the same kind. Links are numbered on.
+    /// As many GPUs of the same kind. Links are numbered on; pairs are joined as they are among those that are given.
     fn resize(&mut self, count: usize) {
-        let given = self.topology.gpus.clone();
+        let Topology { gpus: given, peers, .. } = self.topology.clone();
         let links = given.iter().filter_map(|path| path.switch).max().map_or(0, |most| most + 1);
         self.topology.gpus = (0..count)
             .map(|gpu| {
@@ -145,6 +152,21 @@ impl Profile {
                 path
             })
             .collect();
+        let of_round = |first: usize| {
+            let of_round = move |peer: &Peer| Peer { from: first + peer.from, to: first + peer.to, ..*peer };
+            peers.iter().map(of_round).filter(|peer| peer.from.max(peer.to) < count)
+        };
+        self.topology.peers = (0..count).step_by(given.len()).flat_map(of_round).collect();
+        self.join_all();
+    }
+
+    /// Each GPU with each other one, if they are joined alike.
+    fn join_all(&mut self) {
+        let Some(gbps) = self.peer_gbps else { return };
+        let gpus = 0..self.topology.gpus.len();
+        let pairs = gpus.clone().flat_map(|from| gpus.clone().map(move |to| (from, to)));
+        let pairs = pairs.filter(|(from, to)| from != to);
+        self.topology.peers = pairs.map(|(from, to)| Peer { from, to, gbps: Some(gbps) }).collect();
     }
 
     /// A model by its name.
@@ -208,6 +230,12 @@ mod tests {
         let eight = Profile::find("v100x8").unwrap().topology;
         let links: Vec<_> = eight.gpus.iter().map(|path| path.switch).collect();
         assert_eq!(links, [0, 0, 1, 1, 2, 2, 3, 3].map(Some));
+        let joined = |topology: &Topology, from, to| topology.peer_bytes_per_second(from, to);
+        assert_eq!(joined(&eight, 0, 3), joined(&eight, 4, 7));
+        assert_eq!((joined(&eight, 0, 1), joined(&eight, 3, 4)), (Some(24e9), None));
+        assert_eq!(joined(&Profile::find("v100x2").unwrap().topology, 1, 2), None);
+        let switched = Profile::find("h200x3").unwrap().topology;
+        assert!(switched.peers.len() == 6 && joined(&switched, 2, 0).is_some());
         assert_eq!(Profile::find("h200x1").unwrap().topology.gpus.len(), 1);
     }
 
@@ -237,6 +265,8 @@ mod tests {
     fn what_is_no_profile_is_refused_with_its_name() {
         assert!(matches!(Profile::find("/nonexistent.toml"), Err(ProfileError::Unreadable { .. })));
         let text = BUILT_IN[0].1.replace("warm_ms = 19", "warm_ms = -19");
+        assert!(matches!(Profile::parse(&text, Path::new("p")), Err(ProfileError::Empty(_))));
+        let text = BUILT_IN[0].1.replace("to = 3,", "to = 4,");
         assert!(matches!(Profile::parse(&text, Path::new("p")), Err(ProfileError::Empty(_))));
         let error = Profile::parse("gpus = 4", Path::new("p.toml")).unwrap_err();
         assert!(error.to_string().contains("p.toml"), "{error}");

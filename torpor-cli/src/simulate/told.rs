@@ -25,6 +25,8 @@ struct Totals {
     gpus: usize,
     swaps: u64,
     swapped_bytes: u64,
+    /// Of the swaps those that began at another GPU.
+    swaps_from_peers: u64,
     evictions: u64,
     moves: u64,
     process_starts: u64,
@@ -65,6 +67,7 @@ impl Told<'_> {
             gpus: profile.topology.gpus.len() * nodes as usize,
             swaps: tally.swaps,
             swapped_bytes: tally.swapped_bytes,
+            swaps_from_peers: tally.swaps_from_peers,
             evictions: tally.evictions,
             moves: tally.moves,
             process_starts: tally.starts,
@@ -92,13 +95,14 @@ impl Told<'_> {
         }
         println!(
             "\nsimulated, not measured: {} of {} functions ({part:.1} %) had {} % of their requests in time; {:.2} of {} GPUs at \
-             work; {} swaps, {} evictions, {} moves, {} processes started",
+             work; {} swaps, {} of them from another GPU, {} evictions, {} moves, {} processes started",
             totals.functions_in_objective,
             totals.functions,
             100.0 * work.percentile,
             totals.busy_gpus,
             totals.gpus,
             totals.swaps,
+            totals.swaps_from_peers,
             totals.evictions,
             totals.moves,
             totals.process_starts,

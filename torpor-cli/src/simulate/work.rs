@@ -45,6 +45,8 @@ pub struct Tally {
     pub swaps: u64,
     /// Bytes of those.
     pub swapped_bytes: u64,
+    /// Turns whose memory began to come from another GPU.
+    pub swaps_from_peers: u64,
     /// Clients that had to leave for others.
     pub evictions: u64,
     /// Clients that went to another GPU.
@@ -62,6 +64,7 @@ impl Tally {
     pub fn add(&mut self, other: Self) {
         self.swaps += other.swaps;
         self.swapped_bytes += other.swapped_bytes;
+        self.swaps_from_peers += other.swaps_from_peers;
         self.evictions += other.evictions;
         self.moves += other.moves;
         self.starts += other.starts;

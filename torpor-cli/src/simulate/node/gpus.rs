@@ -1,7 +1,8 @@
 //! On the GPUs, as a worker does it: who waits for a turn, what is brought, and who leaves for it.
 
 use crate::load_test::record::{Outcome, Record};
-use crate::simulate::node::{Client, FIRST_WORD, Node, Step, Turn};
+use crate::simulate::node::left::Held;
+use crate::simulate::node::{FIRST_WORD, Node, Step, Turn};
 use crate::simulate::work::record;
 use rand::Rng;
 use torpor_gpuserver::policy::due::due;
@@ -40,33 +41,34 @@ impl Node<'_> {
             return self.at(self.now + works, Step::Finish { gpu });
         }
         self.make_room(gpu, client, missing);
+        let source = self.source(client);
         self.clients[client].resident_bytes += missing;
         self.tally.swaps += 1;
         self.tally.swapped_bytes += missing;
-        self.links.begin(self.now, gpu, missing);
+        self.links.begin(self.now, gpu, missing, source);
         self.next_load();
     }
 
     /// Whoever the worker's own policy says leaves. What cannot be has no room at all, and is told at the start.
     pub(super) fn make_room(&mut self, gpu: usize, client: usize, missing: u64) {
-        let here = |it: &Client<'_>| it.gpu == gpu && it.resident_bytes > 0 && !it.moving;
-        let used: u64 = self.clients.iter().filter(|it| here(it)).map(|it| it.resident_bytes).sum();
+        let held = self.held(gpu);
+        let used: u64 = held.iter().map(|of_it| of_it.bytes).sum();
         let needed = (used + missing).saturating_sub(self.limit_bytes);
         if needed == 0 {
             return;
         }
         let line = &self.gpus[gpu].line;
-        let residents = self.clients.iter().enumerate().filter(|(_, it)| here(it)).map(|(id, it)| Resident {
+        let residents = held.iter().map(|&Held { client: id, bytes, last_used }| Resident {
             client: id as u64,
-            bytes: it.resident_bytes,
-            last_used: it.last_used,
+            bytes,
+            last_used,
             next_turn: line.iter().position(|&(_, waiting)| waiting == id),
-            heavy: it.model.is_heavy(self.topology),
+            heavy: self.clients[id].model.is_heavy(self.topology),
             evictable: id != client,
         });
         let residents: Vec<Resident> = residents.collect();
         for victim in victims(&residents, needed, self.policies.eviction).unwrap_or_default() {
-            self.clients[victim as usize].resident_bytes = 0;
+            self.evict(gpu, victim as usize);
             self.tally.evictions += 1;
         }
     }
@@ -82,6 +84,7 @@ impl Node<'_> {
         for gpu in self.links.ended(self.now) {
             let Some(turn) = &mut self.gpus[gpu].active else { continue };
             turn.loading = false;
+            self.clients[turn.client].left = None;
             let model = self.clients[turn.client].model;
             let done = self.now.max(turn.began + turn.works) + model.swap_overhead(self.topology);
             self.at(done, Step::Finish { gpu });

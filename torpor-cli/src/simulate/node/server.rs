@@ -60,8 +60,9 @@ impl Node<'_> {
             return;
         }
         self.gpus[from].line.retain(|&(_, waiting)| waiting != id);
+        self.leave(id, to);
         let it = &mut self.clients[id];
-        (it.moving, it.resident_bytes, it.generation) = (true, 0, it.generation + 1);
+        (it.moving, it.generation) = (true, it.generation + 1);
         let generation = it.generation;
         self.hear(What::MoveBegan { client, to, why, generation });
         self.tally.moves += 1;

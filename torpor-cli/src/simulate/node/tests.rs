@@ -68,6 +68,36 @@ fn two_over_one_link_slow_each_other_unless_the_policy_knows_links() {
 }
 
 #[test]
+fn a_client_that_moves_brings_its_memory_from_the_gpu_that_it_was_on() {
+    let profile = Profile::find("v100x2").unwrap();
+    // Functions 0 and 2 are both on the first GPU; BERT-large takes 26.5 ms, 136 from the host, 56 from the other GPU.
+    let work = work(&profile, &["bert_large_qa"; 3], &[(0, 0), (300, 2), (600, 0), (600, 2)]);
+    let (latencies, tally) = run(&profile, &work, Placement::MostFree);
+    assert_eq!(latencies, [136.0, 136.0, 27.0, 56.0]);
+    assert_eq!((tally.moves, tally.swaps), (1, 3));
+    let mut apart = profile.clone();
+    apart.topology.peers.clear();
+    assert_eq!(run(&apart, &work, Placement::MostFree).0[3], 137.0);
+}
+
+#[test]
+fn what_a_client_left_goes_like_that_of_any_other() {
+    let mut profile = Profile::find("v100x2").unwrap();
+    profile.gpu_limit.0 = 5 * profile.model("bert_large_qa").unwrap().bytes / 2;
+    profile.topology.gpus.iter_mut().for_each(|path| path.switch = None);
+    // Functions 0, 2 and 4 are on the first GPU. The last one comes while the second one's memory is on its way to the other GPU, and that
+    // was used longest ago.
+    let requests = [(0, 0), (300, 2), (600, 0), (600, 2), (601, 4)];
+    let work = work(&profile, &["bert_large_qa"; 5], &requests);
+    let policies = Policies { max_running: 3, ..policies(Placement::MostFree, 2) };
+    let (records, tally) = Node::new(&work, &profile.topology, profile.gpu_limit.0, policies).run();
+    assert_eq!((tally.moves, tally.evictions), (1, 1));
+    let second = records[3].latency_ms;
+    // 26 ms of its 56 from the other GPU, and the rest from the host.
+    assert!((90.0..110.0).contains(&second), "{second}");
+}
+
+#[test]
 fn who_was_used_longest_ago_leaves_for_others() {
     let mut profile = Profile::find("v100x1").unwrap();
     profile.gpu_limit.0 = 2 * profile.model("resnet152").unwrap().bytes;

@@ -1,0 +1,70 @@
+"""How often a sequence of requests has to bring functions to a GPU: by who was used longest ago, with the future known, and at least."""
+
+import bisect
+import collections
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Bounds:
+    """Requests that have to bring their function's memory."""
+
+    lru: int
+    # The future is known. The best way with functions of several sizes is not computable; this is the better of two that are near it.
+    foreseen: int
+    # What is kept is not chosen by the future, and each request is drawn as all others are: nothing that is kept is better on average than
+    # the functions that are asked most for their size. A part of a function counts as a part of its requests.
+    unforeseen: int
+
+
+def bounds(requests, bytes_of, limit_bytes):
+    """Of functions' names in the order in which they were asked, and each one's memory."""
+    return Bounds(
+        lru=_swaps(requests, bytes_of, limit_bytes, lambda name, at, seen: -seen),
+        foreseen=min(_swaps(requests, bytes_of, limit_bytes, rank) for rank in _by_the_future(requests, bytes_of)),
+        unforeseen=_unforeseen(requests, bytes_of, limit_bytes))
+
+
+def _by_the_future(requests, bytes_of):
+    """Who leaves first: whoever is asked last, and whoever takes most room for longest."""
+    asked = collections.defaultdict(list)
+    for at, name in enumerate(requests):
+        asked[name].append(at)
+
+    def rests(name, at):
+        times = asked[name]
+        later = bisect.bisect_right(times, at)
+        return times[later] - at if later < len(times) else len(requests)
+
+    yield lambda name, at, seen: rests(name, at)
+    yield lambda name, at, seen: rests(name, at) * bytes_of[name]
+
+
+def _swaps(requests, bytes_of, limit_bytes, rank):
+    """Requests whose function is not there, if those of the highest rank leave for it, and nobody in vain."""
+    there, swaps = {}, 0
+    for at, name in enumerate(requests):
+        if name not in there:
+            swaps += 1
+            freed, leaving = limit_bytes - sum(bytes_of[other] for other in there), []
+            for other in sorted(there, key=lambda other: rank(other, at, there[other]), reverse=True):
+                if freed >= bytes_of[name]:
+                    break
+                freed += bytes_of[other]
+                leaving.append(other)
+            for other in leaving:
+                if freed - bytes_of[other] >= bytes_of[name]:
+                    freed -= bytes_of[other]
+                else:
+                    del there[other]
+        there[name] = at
+    return swaps
+
+
+def _unforeseen(requests, bytes_of, limit_bytes):
+    asked = collections.Counter(requests)
+    hits, left = 0.0, limit_bytes
+    for name in sorted(asked, key=lambda name: asked[name] / max(1, bytes_of[name]), reverse=True):
+        part = min(1.0, left / max(1, bytes_of[name]))
+        hits, left = hits + part * asked[name], left - part * bytes_of[name]
+    return round(len(requests) - hits)
