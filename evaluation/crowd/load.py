@@ -8,6 +8,7 @@ import threading
 import time
 
 import machine
+import offline
 from functions.process import ProgramError
 
 
@@ -34,9 +35,7 @@ class Clients:
         self.requests = []
         self.failures = []
         self.begin = time.monotonic()
-        order = list(range(1, len(members) + 1))
-        random.Random(seed).shuffle(order)
-        self.weights = [1 / rank ** zipf for rank in order]
+        self.weights = offline.popularity(len(members), seed, zipf)
         self.threads = [threading.Thread(target=self._ask_again_and_again, args=(random.Random(seed * 1000 + number),),
                                          daemon=True) for number in range(in_flight)]
         for thread in self.threads:

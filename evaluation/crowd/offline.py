@@ -1,8 +1,22 @@
-"""How often a sequence of requests has to bring functions to a GPU: by who was used longest ago, with the future known, and at least."""
+#!/usr/bin/env python3
+"""How often a sequence of requests has to bring functions to a GPU: by who was used longest ago, with the future known, and at least.
 
+    evaluation/crowd/offline.py MODEL=N:SIZE... [--gpu-limit SIZE] [--requests N] [--zipf S] [--seed N]
+
+./run says so of what it has seen. By itself this draws requests as ./run does, one after the other, for so many functions of each model
+with so much memory each, and prints three numbers of swaps. No GPU, some seconds.
+"""
+
+import argparse
 import bisect
 import collections
 import dataclasses
+import pathlib
+import random
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+import machine  # noqa: E402
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,3 +82,33 @@ def _unforeseen(requests, bytes_of, limit_bytes):
         part = min(1.0, left / max(1, bytes_of[name]))
         hits, left = hits + part * asked[name], left - part * bytes_of[name]
     return round(len(requests) - hits)
+
+
+def popularity(count, seed, zipf):
+    """How often each of so many functions is asked, by Zipf's law, in an order that is drawn."""
+    order = list(range(1, count + 1))
+    random.Random(seed).shuffle(order)
+    return [1 / rank ** zipf for rank in order]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("functions", nargs="+", metavar="MODEL=N:SIZE")
+    parser.add_argument("--gpu-limit", default="4GiB", metavar="SIZE")
+    parser.add_argument("--requests", type=int, default=20_000, metavar="N")
+    parser.add_argument("--zipf", type=float, default=0, metavar="S", help="0: all functions are asked equally often")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    bytes_of = {}
+    for word in given.functions:
+        model, count, size = word.replace(":", "=").split("=")
+        bytes_of |= {f"{model}-{number}": machine.size(size) for number in range(int(count))}
+    names = list(bytes_of)
+    requests = random.Random(given.seed).choices(names, popularity(len(names), given.seed, given.zipf), k=given.requests)
+    found = bounds(requests, bytes_of, machine.size(given.gpu_limit))
+    print(f"swaps in {given.requests} requests of {len(names)} functions: by who was used longest ago {found.lru}; with the future known "
+          f"{found.foreseen}; without at least {found.unforeseen}, {found.unforeseen / max(1, found.foreseen):.2f} times that")
+
+
+if __name__ == "__main__":
+    main()

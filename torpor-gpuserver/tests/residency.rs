@@ -197,6 +197,50 @@ fn a_client_that_needs_room_while_its_memory_comes_lets_who_leaves_for_it_have_i
     assert_eq!(other.download(theirs + 2 * MIB, 101), [[9; 100].as_slice(), &[0]].concat());
 }
 
+/// Has a function asked often, and one after a while again, and then a third one that needs the room of one of them; who left for it.
+fn who_left(
+    often: &mut Attached,
+    seldom: &mut Attached,
+    third: &mut Attached,
+    server: &Server,
+) -> &'static str {
+    const HELD: u64 = 4 * MIB;
+    // The memory comes back, whoever lost it.
+    let ask = |asked: &mut Attached| {
+        let held = asked.client.arena.address;
+        assert_eq!(asked.client.download(held, 100), [1; 100]);
+    };
+    ask(seldom);
+    for _ in 0..8 {
+        ask(often);
+        // Its turn is over.
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    ask(seldom);
+    let theirs = third.client.allocate(0, HELD).unwrap();
+    let left = ["often", "seldom"].into_iter().find(|name| function(server, name).resident_bytes == 0);
+    third.client.post(MemoryFree { address: theirs }, &[]);
+    third.client.settle().unwrap();
+    left.unwrap()
+}
+
+#[test]
+fn who_is_asked_often_stays_though_another_one_was_asked_last() {
+    for (eviction, leaves) in [("lru", "often"), ("predicted", "seldom")] {
+        let settings = format!("[scheduler]\nlinger = \"1ms\"\neviction = \"{eviction}\"");
+        let pool = ["--gpu-limit", "10MiB", "--host-pool", "64MiB", "--host-slab", "16MiB"];
+        let (server, _settings) = start_with(&settings, "", &pool);
+        let mut clients = ["often", "seldom", "third"].map(|name| attach(&server, name));
+        let [often, seldom, third] = &mut clients;
+        for held in [&mut *often, &mut *seldom] {
+            let address = held.client.allocate(0, 4 * MIB).unwrap();
+            held.client.upload(address, &[1; 100]);
+        }
+        // Where the machine stands still for longer than the one rests, it looks as if both did.
+        eventually(leaves, || who_left(often, seldom, third, &server) == leaves);
+    }
+}
+
 #[test]
 fn a_function_that_never_writes_back_begins_every_request_with_what_it_had_when_it_was_first_unloaded() {
     let (server, _settings) = start("[functions.f]\nwriteback = 'never'");

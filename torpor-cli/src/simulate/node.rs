@@ -24,6 +24,7 @@ use torpor_gpuserver::policy::decider::{Decider, Decision};
 use torpor_gpuserver::policy::event::{Event, Figures, Rules, What};
 use torpor_gpuserver::policy::eviction::Eviction;
 use torpor_gpuserver::policy::placement::Placement;
+use torpor_gpuserver::policy::reuse::Reuse;
 use torpor_gpuserver::policy::topology::Topology;
 use torpor_gpuserver::policy::view::NodeView;
 use torpor_gpuserver::server::settings::Policy;
@@ -71,6 +72,7 @@ struct Client<'a> {
     resident_bytes: u64,
     left: Option<Left>,
     last_used: u64,
+    reuse: Reuse,
     /// What it works at or waits for, beyond the gate.
     request: Option<usize>,
     passed_at: Duration,
@@ -164,6 +166,7 @@ impl<'a> Node<'a> {
                 resident_bytes: 0,
                 left: None,
                 last_used: 0,
+                reuse: Reuse::default(),
                 request: None,
                 passed_at: Duration::ZERO,
                 generation: 0,

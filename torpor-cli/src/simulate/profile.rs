@@ -210,9 +210,10 @@ impl Model {
         Duration::from_secs_f64(overhead_ms.max(0.0) / 1e3)
     }
 
-    /// Whether its way is longer than its work, which then cannot hide it.
-    pub fn is_heavy(&self, topology: &Topology) -> bool {
-        1e3 * self.bytes as f64 / topology.bytes_per_second(0, 1) > self.warm_ms
+    /// By how much its way is longer than its work, which cannot hide that.
+    pub fn shows(&self, topology: &Topology) -> Duration {
+        let way = Duration::from_secs_f64(self.bytes as f64 / topology.bytes_per_second(0, 1));
+        way.saturating_sub(self.warm())
     }
 }
 

@@ -1,6 +1,11 @@
 //! Eviction: whose memory leaves a GPU when somebody else needs room.
 
 use std::cmp::Reverse;
+use std::time::Duration;
+
+/// What bringing a client's memory back costs its request at least: some 1.2 ms were measured where the way is shorter than the work
+/// (docs/benchmarks/swapping.md).
+const SWAP: Duration = Duration::from_millis(1);
 
 /// Of those that wait for nothing, who leaves first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
@@ -10,6 +15,8 @@ pub enum Eviction {
     Lru,
     /// The same, but last those whose memory takes longer to come back than their work takes
     HeavyLast,
+    /// Whoever is likely to need most memory latest, by the time between its uses so far and what bringing it back costs
+    Predicted,
 }
 
 /// A client with memory on the GPU.
@@ -21,23 +28,28 @@ pub struct Resident {
     pub bytes: u64,
     /// Grows with every use: the smallest was used longest ago.
     pub last_used: u64,
+    /// How long it is likely to be until it uses its memory again (see [`reuse`](crate::policy::reuse)).
+    pub until_used: Duration,
     /// Its place among those that wait for their turn, if it does: it uses its memory again then.
     pub next_turn: Option<usize>,
-    /// Whether its memory takes longer to come back than its work takes, which then cannot hide that.
-    pub heavy: bool,
+    /// By how much its memory takes longer to come back than its work takes, which cannot hide that.
+    pub shows: Duration,
     /// Whether it may be evicted now: it is idle, and not pinned.
     pub evictable: bool,
 }
 
-/// Clients that together free at least `needed_bytes`: first those that wait for nothing, the longest unused (or lightest) first, then
+/// Clients that together free at least `needed_bytes`: first those that wait for nothing, the longest unused first (or as [`Eviction`] says), then
 /// those that wait for their turn, the last in line first, since it is longest until they use what they have. Fewer if one of
 /// them turns out to be enough alone. `None` if all that may be evicted is not enough.
 ///
 /// ```
+/// use std::time::Duration;
 /// use torpor_gpuserver::policy::eviction::{Eviction, Resident, victims};
 ///
 /// let resident = |client, bytes, last_used, next_turn| {
-///     Resident { client, bytes, last_used, next_turn, heavy: client == 2, evictable: true }
+///     let until_used = Duration::from_secs(if client == 1 { 60 } else { 1 });
+///     let shows = Duration::from_millis(if client == 2 { 9 } else { 0 });
+///     Resident { client, bytes, last_used, until_used, next_turn, shows, evictable: true }
 /// };
 /// let victims = |residents: &[_], needed| victims(residents, needed, Eviction::Lru);
 /// let residents = [resident(1, 10, 7, None), resident(2, 10, 3, None), resident(3, 50, 5, None)];
@@ -51,12 +63,24 @@ pub struct Resident {
 ///
 /// // Used longest ago, but slow to come back.
 /// assert_eq!(torpor_gpuserver::policy::eviction::victims(&residents, 5, Eviction::HeavyLast), Some(vec![3]));
+///
+/// // Used a moment ago, and not again for a while.
+/// assert_eq!(torpor_gpuserver::policy::eviction::victims(&residents, 5, Eviction::Predicted), Some(vec![1]));
 /// ```
 #[must_use]
 pub fn victims(residents: &[Resident], needed_bytes: u64, eviction: Eviction) -> Option<Vec<u64>> {
     let mut candidates: Vec<_> = residents.iter().filter(|one| one.evictable && one.bytes > 0).collect();
-    let stays = |one: &Resident| eviction == Eviction::HeavyLast && one.heavy;
-    candidates.sort_by_key(|one| (one.next_turn.map(Reverse), stays(one), one.last_used));
+    let stays = |one: &Resident| eviction == Eviction::HeavyLast && !one.shows.is_zero();
+    // Room for so long, by what it costs to have had it.
+    let rests = |one: &Resident| match eviction {
+        Eviction::Predicted => {
+            one.until_used.as_micros().saturating_mul(one.bytes.into())
+                / SWAP.saturating_add(one.shows).as_micros()
+        }
+        Eviction::Lru | Eviction::HeavyLast => 0,
+    };
+    candidates
+        .sort_by_key(|one| (one.next_turn.map(Reverse), stays(one), Reverse(rests(one)), one.last_used));
     let (mut chosen, mut freed) = (Vec::new(), 0_u64);
     for candidate in candidates {
         if freed >= needed_bytes {
@@ -90,7 +114,7 @@ mod tests {
         #[test]
         fn victims_are_enough_none_is_superfluous_and_all_may_be_evicted(
             clients in prop::collection::vec(
-                (0..100_u64, 0..1000_u64, prop::option::of(0..20_usize), any::<[bool; 2]>()),
+                (0..100_u64, 0..1000_u64, prop::option::of(0..20_usize), any::<bool>(), any::<[Duration; 2]>()),
                 0..20,
             ),
             needed in 0..1000_u64,
@@ -99,8 +123,8 @@ mod tests {
             let residents: Vec<_> = clients
                 .iter()
                 .zip(1..)
-                .map(|(&(bytes, last_used, next_turn, [heavy, evictable]), client)| {
-                    Resident { client, bytes, last_used, next_turn, heavy, evictable }
+                .map(|(&(bytes, last_used, next_turn, evictable, [shows, until_used]), client)| {
+                    Resident { client, bytes, last_used, until_used, next_turn, shows, evictable }
                 })
                 .collect();
             let all: u64 = residents.iter().filter(|one| one.evictable).map(|one| one.bytes).sum();

@@ -10,6 +10,7 @@ pub mod event;
 pub mod eviction;
 pub mod gangs;
 pub mod placement;
+pub mod reuse;
 pub mod sharing;
 pub mod spreading;
 pub mod topology;

@@ -34,6 +34,7 @@ impl Node<'_> {
         self.counter += 1;
         let it = &mut self.clients[client];
         (it.last_used, it.turns) = (self.counter, it.turns + 1);
+        it.reuse.used(self.now);
         let works = it.model.warm().mul_f64(it.model.factor(self.random.next_u64()));
         self.gpus[gpu].active =
             Some(Turn { client, began: self.now, loading: missing > 0, swaps: missing > 0, works });
@@ -62,8 +63,9 @@ impl Node<'_> {
             client: id as u64,
             bytes,
             last_used,
+            until_used: self.clients[id].reuse.until_next(self.now),
             next_turn: line.iter().position(|&(_, waiting)| waiting == id),
-            heavy: self.clients[id].model.is_heavy(self.topology),
+            shows: self.clients[id].model.shows(self.topology),
             evictable: id != client,
         });
         let residents: Vec<Resident> = residents.collect();

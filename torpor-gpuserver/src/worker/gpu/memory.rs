@@ -48,6 +48,8 @@ struct State {
     pool_bytes: u64,
     clients: HashMap<u64, Client>,
     uses: u64,
+    /// Since when uses are counted.
+    began: Instant,
     neighbours: Neighbours,
     /// Functions whose ranks were found to have no room together.
     crowds: BTreeSet<String>,
@@ -81,6 +83,7 @@ impl GpuMemory {
             pool_bytes: 0,
             clients: HashMap::new(),
             uses: 0,
+            began: Instant::now(),
             neighbours: Neighbours::new(if tuning.enclosed { 0 } else { limit_bytes }),
             crowds: BTreeSet::new(),
         };
@@ -255,18 +258,23 @@ impl State {
             client.active = active;
             client.last_used = self.uses;
             client.idle_since = Instant::now();
+            if active {
+                client.reuse.used(client.idle_since - self.began);
+            }
             client.stuck = None;
         }
     }
 
     fn residents(&self, except: u64, line: &[u64]) -> Vec<Resident> {
         let others = self.clients.values().filter(|client| client.link.client != except);
+        let now = self.began.elapsed();
         let resident = |client: &Client| Resident {
             client: client.link.client,
             bytes: client.evictable_bytes(),
             last_used: client.last_used,
+            until_used: client.reuse.until_next(now),
             next_turn: line.iter().position(|&waiting| waiting == client.link.client),
-            heavy: client.is_heavy(),
+            shows: client.shows(),
             evictable: !client.active && !client.pinned && client.stuck.is_none(),
         };
         others.map(resident).collect()

@@ -1,5 +1,6 @@
 //! A client with memory on the GPU: whether it may leave, and whether it had better not.
 
+use crate::policy::reuse::Reuse;
 use crate::policy::topology::Topology;
 use crate::worker::mailbox::Link;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ pub(super) struct Client {
     /// How much of it stays on the GPU while the client is there: arrays that cannot leave.
     pub(super) kept_bytes: u64,
     pub(super) last_used: u64,
+    pub(super) reuse: Reuse,
     /// Since when it has been idle, if it is.
     pub(super) idle_since: Instant,
     pub(super) active: bool,
@@ -35,6 +37,7 @@ impl Client {
             bytes: 0,
             kept_bytes: 0,
             last_used: 0,
+            reuse: Reuse::default(),
             idle_since: Instant::now(),
             active: false,
             pinned,
@@ -68,10 +71,10 @@ impl Client {
         self.bytes.saturating_sub(self.kept_bytes)
     }
 
-    /// Whether its memory takes longer to come back than its work takes.
-    pub(super) fn is_heavy(&self) -> bool {
-        let seconds = self.needed_bytes() as f64 / Topology::default().bytes_per_second(0, 1);
-        seconds > self.link.turn_takes().as_secs_f64()
+    /// By how much its memory takes longer to come back than its work takes.
+    pub(super) fn shows(&self) -> Duration {
+        let way = self.needed_bytes() as f64 / Topology::default().bytes_per_second(0, 1);
+        Duration::from_secs_f64(way).saturating_sub(self.link.turn_takes())
     }
 
     /// Whether it may be asked to leave now.
