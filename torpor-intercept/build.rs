@@ -123,8 +123,8 @@ fn generate(rows: &[Row<'_>]) -> Result<String, std::fmt::Error> {
         let disposition = row.disposition.code();
         writeln!(
             code,
-            "    Entry {{ name: {name:?}, since: {since}, streams: Streams::{streams}, symbol: {symbol:?}, \
-             address: symbols::{symbol}, disposition: {disposition}, note: {note:?} }},"
+            "    Entry {{ name: {name:?}, since: {since}, streams: Streams::{streams}, address: symbols::{symbol}, \
+             #[cfg(test)] symbol: {symbol:?}, #[cfg(test)] disposition: {disposition}, #[cfg(test)] note: {note:?} }},"
         )?;
     }
     writeln!(code, "];")?;
@@ -167,7 +167,7 @@ impl<'a> RuntimeRow<'a> {
         let Self { function, note, .. } = self;
         let disposition = self.disposition.code();
         format!(
-            "Answer {{ own: Address({function} as *const ()), disposition: {disposition}, note: {note:?} }}"
+            "Answer {{ own: Address({function} as *const ()), #[cfg(test)] disposition: {disposition}, #[cfg(test)] note: {note:?} }}"
         )
     }
 }
@@ -202,7 +202,7 @@ fn generate_runtime(text: &str) -> Result<String, String> {
         };
         exported += &format!("    {symbol} {index}\n");
         entries += &format!(
-            "    Entry {{ symbol: c{symbol:?}, is_only_cuda_12: {}, cuda_12: {}, cuda_13: {} }},\n",
+            "    Entry {{ symbol: c{symbol:?}, #[cfg(test)] is_only_cuda_12: {}, cuda_12: {}, cuda_13: {} }},\n",
             every.is_none(),
             code(cuda_12, every),
             code(every, cuda_12),

@@ -9,6 +9,7 @@ mod array;
 pub(crate) mod context;
 mod copy;
 pub(crate) mod copy_batch;
+#[cfg(test)]
 pub mod coverage;
 pub(crate) mod device;
 pub(crate) mod entry_point;
@@ -36,6 +37,7 @@ mod pointer;
 pub(crate) mod pool;
 mod profiler;
 mod refused;
+#[cfg(test)]
 mod refused_families;
 pub(crate) mod stream;
 mod stream_attribute;

@@ -1,7 +1,8 @@
 //! The names of the driver surface: every symbol this library exports, what `cuGetProcAddress` calls it, and what becomes of it.
 //!
 //! Generated from `driver-names.tsv` by `build.rs`; the table comes from NVIDIA's public headers by
-//! `scripts/generate-driver-names`.
+//! `scripts/generate-driver-names`. What becomes of calls is for tests and the page that these write: each pointer of a table costs every
+//! program that starts with this library preloaded.
 
 use std::sync::atomic::AtomicBool;
 
@@ -17,6 +18,7 @@ pub enum Streams {
 }
 
 /// What becomes of a call.
+#[cfg(test)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disposition {
     /// Answered in the process.
@@ -38,13 +40,16 @@ pub struct Entry {
     pub since: u32,
     /// Which default stream it uses.
     pub streams: Streams,
-    /// The exported symbol.
-    pub symbol: &'static str,
     /// The function. Its signature is not this one: callers cast it.
     pub address: unsafe extern "C" fn(),
+    /// The exported symbol.
+    #[cfg(test)]
+    pub symbol: &'static str,
     /// What becomes of a call.
+    #[cfg(test)]
     pub disposition: Disposition,
     /// A remark for the coverage page.
+    #[cfg(test)]
     pub note: &'static str,
 }
 

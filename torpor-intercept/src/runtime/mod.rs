@@ -14,6 +14,7 @@ mod array;
 mod array_copy;
 mod copy;
 mod copy_batch;
+#[cfg(test)]
 pub(crate) mod coverage;
 mod device;
 mod entry_point;

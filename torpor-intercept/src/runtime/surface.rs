@@ -8,6 +8,7 @@
 
 use super::selection;
 use super::version::Version;
+#[cfg(test)]
 use crate::driver::surface::Disposition;
 use std::arch::naked_asm;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -18,6 +19,7 @@ pub struct Entry {
     /// The exported symbol, with a NUL at its end.
     pub(super) symbol: &'static std::ffi::CStr,
     /// Whether libcudart.so.13 has it no longer.
+    #[cfg(test)]
     pub(super) is_only_cuda_12: bool,
     /// As CUDA 12 has it: where it differs, the line `@12` of the table.
     pub(super) cuda_12: Answer,
@@ -31,8 +33,10 @@ pub(super) struct Answer {
     /// This library's function.
     pub(super) own: Address,
     /// What becomes of a call.
+    #[cfg(test)]
     pub(super) disposition: Disposition,
     /// A remark for the coverage page.
+    #[cfg(test)]
     pub(super) note: &'static str,
 }
 
