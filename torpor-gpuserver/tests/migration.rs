@@ -57,10 +57,12 @@ fn everything_a_client_has_survives_being_moved_to_and_fro() {
     // Only now is it certain that the first record was made.
     program.client.settle().unwrap();
     std::thread::sleep(Duration::from_millis(30));
+    let before_record = Instant::now();
     program.record(2, 1);
     program.record(3, 2);
-    let recorded = Instant::now();
     program.client.settle().unwrap();
+    program.client.ask(EventSynchronize { event: 2, reserved: 0 }).unwrap();
+    let recorded = Instant::now();
     let between = program.milliseconds(1, 2);
     assert!((29.0..5000.0).contains(&between), "{between} ms");
 
@@ -89,12 +91,17 @@ fn everything_a_client_has_survives_being_moved_to_and_fro() {
         if event != 5 {
             client.post(EventCreate { event, flags: 0 }, &[]);
         }
+        let ms = |since: Instant| since.elapsed().as_secs_f32() * 1e3;
+        let least = ms(recorded);
         program.record(event, 2);
         program.client.ask(StreamSynchronize { stream: 2, reserved: 0 }).unwrap();
+        let most = ms(before_record);
         let same = program.milliseconds(1, 2);
         assert!((same - between).abs() < 0.1, "{same} ms, once {between} ms");
-        let (since, told) = (recorded.elapsed().as_secs_f32() * 1e3, program.milliseconds(2, event));
-        assert!((told - since).abs() < 20.0 + since / 4.0, "{told} ms, {since} ms by the clock");
+        let told = program.milliseconds(2, event);
+        // Where no CPU is free, a worker does not know better when it was that the GPU did something.
+        let doubt = 20.0 + most / 4.0;
+        assert!((least - doubt..most + doubt).contains(&told), "{told} ms, {least} to {most} by the clock");
         assert!((program.milliseconds(event, 2) + told).abs() < 0.1);
         // Kernels with what was set of them, and the graph.
         let client = &mut program.client;

@@ -2,7 +2,7 @@
 //!
 //! What was recorded at another worker is past here: the GPU had done with everything when the client was moved, so there is
 //! nothing to wait for. What is left of such a record is its time, on the clock that all processes of the node share; time
-//! between a past record and one made here goes through a point in time that is known on both clocks. It is as exact as
+//! between a past record and one made here goes through a point in time that is known on both clocks. It is as exact as that, and as
 //! single precision allows over the time since then: 2⁻²⁴ of it, a quarter of a millisecond in an hour.
 
 use crate::driver::{DISABLE_TIMING, Device, Event};
@@ -167,19 +167,32 @@ impl ClientEvent {
     }
 }
 
+/// Now, in nanoseconds of CLOCK_MONOTONIC.
+pub(crate) fn clock() -> i64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec)
+}
+
 /// A point in time as the GPU and the node know it.
 #[derive(Debug)]
 pub(crate) struct Epoch {
     event: Event,
     /// Of CLOCK_MONOTONIC.
     nanoseconds: i64,
+    /// By how much that may be wrong.
+    doubt_ns: i64,
 }
 
 impl Epoch {
-    /// An event that was reached just now.
-    pub(crate) fn now(event: Event) -> Self {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-        Self { event, nanoseconds: now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec) }
+    /// An event that was recorded and reached between two times of [`clock`].
+    pub(crate) fn between(event: Event, before: i64, behind: i64) -> Self {
+        let doubt_ns = behind.saturating_sub(before) / 2;
+        Self { event, nanoseconds: before.saturating_add(doubt_ns), doubt_ns }
+    }
+
+    /// By how many nanoseconds the node's time of it may be wrong.
+    pub(crate) fn doubt_ns(&self) -> i64 {
+        self.doubt_ns
     }
 
     /// When an event was reached that was recorded before, in nanoseconds of CLOCK_MONOTONIC.

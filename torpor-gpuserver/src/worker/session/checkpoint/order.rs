@@ -3,13 +3,19 @@
 use super::saved::Saved;
 use crate::driver::Event;
 use crate::worker::gpu::ipc::Secret;
-use crate::worker::objects::event::{ClientEvent, Epoch};
+use crate::worker::objects::event::{ClientEvent, Epoch, clock};
 use crate::worker::session::Session;
 use crate::worker::session::halt::Halt;
 use crate::worker::streams::legacy_order::Role;
 use crate::worker::streams::{Declared, Streams};
 use std::rc::Rc;
 use torpor_proto::control::migration;
+
+/// By how much the node's time of an event may be wrong.
+const EXACT_NS: i64 = 100_000;
+
+/// How often the time is taken where the thread is taken off its CPU meanwhile.
+const TRIES: u32 = 8;
 
 impl Saved for Streams {
     const NAME: &'static str = "streams";
@@ -65,10 +71,26 @@ impl Saved for ClientEvent {
 impl Session {
     /// Takes the time. Waits until the setup stream is idle.
     fn take_time(&mut self) -> Result<Epoch, Halt> {
+        let mut best = self.take_time_once()?;
+        for _ in 1..TRIES {
+            if best.doubt_ns() <= EXACT_NS {
+                break;
+            }
+            let next = self.take_time_once()?;
+            if next.doubt_ns() < best.doubt_ns() {
+                best = next;
+            }
+        }
+        Ok(best)
+    }
+
+    fn take_time_once(&mut self) -> Result<Epoch, Halt> {
         let event = Event::new(&self.shared.device, 0)?;
-        event.record(self.streams.enter_setup(), 0)?;
+        let stream = self.streams.enter_setup();
+        let before = clock();
+        event.record(stream, 0)?;
         let fence = self.streams.fence_setup()?;
         self.wait_for(Vec::from_iter(fence))?;
-        Ok(Epoch::now(event))
+        Ok(Epoch::between(event, before, clock()))
     }
 }
