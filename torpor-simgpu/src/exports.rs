@@ -272,6 +272,7 @@ exports! {
     call cuModuleEnumerateFunctions = "cuModuleEnumerateFunctions" 12040 (functions: Out<u64>, room: u32, handle: u64) |m| module::enumerate(m, functions, room, handle);
     call cuFuncGetAttribute = "cuFuncGetAttribute" 2020 (value: Out<i32>, attribute: u32, handle: u64) |m| function::attribute(m, value, attribute, handle);
     call cuFuncSetAttribute = "cuFuncSetAttribute" 9000 (handle: u64, attribute: u32, value: i32) |m| function::set_attribute(m, handle, attribute, value);
+    call cuFuncLoad = "cuFuncLoad" 12040 (handle: u64) |m| function::load(m, handle);
     call cuFuncGetParamInfo = "cuFuncGetParamInfo" 12040 (handle: u64, index: usize, offset: Out<usize>, bytes: Out<usize>) |m| function::parameter_info(m, handle, index, offset, bytes);
     call cuFuncGetName = "cuFuncGetName" 12030 (name: Out<*const c_char>, handle: u64) |m| function::name(m, name, handle);
     call cuFuncGetModule = "cuFuncGetModule" 11000 (found: Out<u64>, handle: u64) |m| function::module(m, found, handle);

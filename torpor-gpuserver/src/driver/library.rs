@@ -50,7 +50,8 @@ impl CodeLibrary {
         Ok(Self { device: device.clone(), handle })
     }
 
-    /// Finds a kernel by its (mangled) name, and loads its code.
+    /// Finds a kernel by its (mangled) name, and loads its code, and makes room for its stack, for which its first launch would wait until no
+    /// kernel runs.
     ///
     /// # Errors
     /// The driver's.
@@ -63,6 +64,9 @@ impl CodeLibrary {
         })?;
         // SAFETY: the kernel was just found; writes one handle.
         CudaError::check(unsafe { (self.device.table().cuKernelGetFunction)(&mut function, handle) })?;
+        // What it cannot make, the launch will say.
+        // SAFETY: the function was just found.
+        let _ = unsafe { (self.device.table().cuFuncLoad)(function) };
         Ok(Kernel { handle, function })
     }
 

@@ -216,6 +216,7 @@ table! {
     cuLibraryGetKernelCount(*mut u32, Handle);
     cuLibraryEnumerateKernels(*mut Handle, u32, Handle);
     cuKernelGetFunction(*mut Handle, Handle);
+    cuFuncLoad(Handle);
     cuKernelGetAttribute(*mut i32, u32, Handle, i32);
     cuKernelSetAttribute(u32, i32, Handle, i32);
     cuKernelGetParamInfo(Handle, usize, *mut usize, *mut usize);
