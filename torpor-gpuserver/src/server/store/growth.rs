@@ -56,6 +56,7 @@ impl Store {
                     let total = u64::from(usable + 1) * self.slab_bytes;
                     tracing::info!("the host pool has {} now", ByteSize(total));
                     self.wake();
+                    self.pool.arrived();
                 }
                 Reach::Soon => return Outlook::Good,
                 Reach::Never(reason) => return Outlook::Blocked(reason),

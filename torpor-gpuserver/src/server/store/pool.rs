@@ -55,9 +55,19 @@ impl Pool {
         self.stores().iter().for_each(|store| store.wake());
     }
 
-    /// Asks the other stores for a slab. True if one is on its way. Call it without a store's state.
+    /// Asks the other stores for a slab. True if one is on its way, or is about to be where nobody waits for it. Call it without a store's
+    /// state.
     pub(super) fn ask_others(&self, asker: &Arc<Store>) -> bool {
-        self.stores().iter().any(|store| !Arc::ptr_eq(store, asker) && store.return_slab())
+        let mut others = self.stores();
+        others.retain(|store| !Arc::ptr_eq(store, asker));
+        others.iter().any(|store| store.return_slab()) || others.iter().any(|store| store.makes_ahead())
+    }
+
+    /// A slab has come to a store: whoever waits for one asks again.
+    pub(super) fn arrived(&self) {
+        if self.is_wanted() {
+            self.stores().iter().for_each(|store| store.wake());
+        }
     }
 
     /// A request waits for that.
@@ -97,8 +107,7 @@ impl Store {
         let is_settled = !matches!(state.growth, Growth::Making)
             && usable == state.slabs.len()
             && state.workers.reach(index_there) == Reach::All;
-        let is_awaited = state.clients.values().any(|owner| owner.queued > 0 || owner.reserving > 0);
-        if !is_settled || is_awaited || !state.index.take_slab() {
+        if !is_settled || state.is_room_awaited() || !state.index.take_slab() {
             return false;
         }
         state.slabs.pop();
@@ -107,6 +116,15 @@ impl Store {
         tracing::info!("the host pool gives {} to another store", ByteSize(self.slab_bytes));
         self.finish_return(&mut state);
         true
+    }
+
+    /// Whether a slab is being made here, or page-locked, for which nobody waits.
+    fn makes_ahead(&self) -> bool {
+        let state = self.state();
+        let usable = state.index.total_slots() / self.slab_slots as usize;
+        let reach = || state.workers.reach(u32::try_from(usable).unwrap_or(u32::MAX));
+        let is_locked = usable < state.slabs.len() && !matches!(reach(), Reach::Never(_));
+        (is_locked || matches!(state.growth, Growth::Making)) && !state.is_room_awaited()
     }
 
     /// What can be said of growth while a slab is being given back. The slab is gone when no worker has it any more.
@@ -119,5 +137,12 @@ impl Store {
         self.keeper.forget(&numbered(SLAB, index.into()));
         self.pool.give_back(1);
         None
+    }
+}
+
+impl State {
+    /// Whether anybody looks for room here.
+    fn is_room_awaited(&self) -> bool {
+        self.clients.values().any(|owner| owner.queued > 0 || owner.reserving > 0)
     }
 }

@@ -66,9 +66,35 @@ async fn nothing_is_given_back_while_a_slab_is_made_that_has_the_next_number() {
     until(&common, &mut worker, 8).await;
     let strict = apart(&common);
     common.state().growth = Growth::Making;
-    assert!(!strict.pool.ask_others(&strict));
+    assert!(strict.pool.ask_others(&strict), "it comes");
+    assert!(common.state().returning.is_none());
     common.state().growth = Growth::Idle;
     assert!(strict.pool.ask_others(&strict));
+    assert!(common.state().returning.is_some());
+}
+
+#[tokio::test]
+async fn a_slab_that_another_store_is_about_to_have_is_waited_for() {
+    let common = open(3, None);
+    let mut worker = Worker::new(&common);
+    worker.reserve(1, 4).await.unwrap();
+    // Made ahead of need, and not page-locked yet.
+    while common.state().slabs.len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(common.usage().index.total_slots, 4);
+    let strict = apart(&common);
+    let mut its = Worker::new(&strict);
+    until(&strict, &mut its, 4).await;
+    let request = its.post(1, reserve(8));
+    let answer = timeout(Duration::from_millis(50), its.await_answer(request)).await;
+    assert!(answer.is_err(), "it is not there yet");
+    while worker.returned.is_empty() {
+        assert_eq!(worker.obey().await, None);
+    }
+    assert_eq!(its.await_answer(request).await.unwrap().len(), 8);
+    assert_sound(&common).await;
+    assert_sound(&strict).await;
 }
 
 #[tokio::test]
