@@ -41,10 +41,9 @@ fn original(compiler: &Compiler) -> u32 {
 
 /// What is answered, if anything is, behind whose job it is.
 fn answer(connection: &mut UnixStream) -> Vec<u8> {
-    let mut life = [0; 4];
-    connection.read_exact(&mut life).unwrap();
-    let mut answer = Vec::new();
-    // One whose job has ended is at its end, or is reset.
+    let (mut life, mut answer) = ([0; 4], Vec::new());
+    // One whose job has ended is at its end, or is reset, before that too.
+    let _ = connection.read_exact(&mut life);
     let _ = connection.read_to_end(&mut answer);
     answer
 }
