@@ -38,8 +38,9 @@ pub const KEEPER_FORM: u64 =
 
 const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
 
-/// FNV-1a.
-const fn hash(mut hash: u64, bytes: &[u8]) -> u64 {
+/// FNV-1a, going on from another hash.
+#[must_use]
+pub const fn hash(mut hash: u64, bytes: &[u8]) -> u64 {
     let mut at = 0;
     while at < bytes.len() {
         hash = (hash ^ bytes[at] as u64).wrapping_mul(0x0100_0000_01b3);

@@ -16,7 +16,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
 use torpor_proto::channel::MappedChannel;
-use torpor_proto::control::{KEEPER_FORM, keeper};
+use torpor_proto::control::{KEEPER_FORM, hash, keeper};
+
+/// What form all that has which a server leaves, what workers say to compilers included: workers go on and ask the next server's.
+const FORM: u64 = hash(KEEPER_FORM, include_bytes!("../compiler/wire.rs"));
 
 /// Under what name the server itself is kept.
 const NODE: &str = "node";
@@ -63,7 +66,7 @@ impl Predecessor {
             return Ok(None);
         }
         let (node, locks) = heritage.take::<keeper::Node>(NODE).ok_or(NoSuccession::Torn("itself"))?;
-        if node.form != KEEPER_FORM {
+        if node.form != FORM {
             return Err(NoSuccession::Release);
         }
         let gpus = options.flags.gpus.clone().unwrap_or_else(|| (0..node.devices).collect());
@@ -142,7 +145,7 @@ pub(super) fn keep(
 ) {
     let spill = options.store.spill.as_ref();
     let words = keeper::Node {
-        form: KEEPER_FORM,
+        form: FORM,
         driver: driver.library.as_os_str().as_bytes().to_vec(),
         devices: driver.devices,
         simulated: driver.simulated,
