@@ -82,6 +82,8 @@ pub(crate) struct Link {
     pub(crate) work: WorkTime,
     /// How long it has had turns.
     pub(crate) turn: WorkTime,
+    /// When the last of them ended, in nanoseconds since the [turns](crate::worker::gpu::run_queue) began; 0 before that.
+    pub(crate) turn_ended_ns: AtomicU64,
     /// What others want of the session.
     wishes: AtomicU32,
     /// The settings of its function, if they have changed.
@@ -118,6 +120,7 @@ impl Link {
             sought: AtomicBool::new(false),
             work: WorkTime::new(),
             turn: WorkTime::new(),
+            turn_ended_ns: AtomicU64::new(0),
             wishes: AtomicU32::new(0),
             settings: Mutex::default(),
             stop: AtomicBool::new(false),

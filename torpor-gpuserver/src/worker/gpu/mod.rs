@@ -19,6 +19,7 @@ pub(crate) mod memory;
 pub(crate) mod peer;
 pub(crate) mod pen;
 pub(crate) mod pinned_budget;
+mod pressure;
 pub(crate) mod pulse;
 pub(crate) mod quiet;
 pub(crate) mod run_queue;

@@ -2,18 +2,20 @@
 //! [policy](crate::policy::sharing) lets the first of them join those that are active.
 //!
 //! A session takes a turn with its first GPU command after idleness and gives it up when it is idle: soon if somebody
-//! waits, for a turn or for an active client's memory, else after the linger.
+//! waits, for a turn or for an active client's memory, else after the linger. Of those that wait, who had the GPU just before is
+//! in no hurry: [`Turns::is_pressed`].
 //!
 //! Who may not take one now (`mailbox/gate.rs`) stands in line and is passed over; nobody gives his turn up for him.
 //!
 //! Where the turns and the GPU's memory are both locked, the turns are locked first.
 
 use crate::policy::sharing::ActiveLimit;
+use crate::worker::gpu::pressure::{Pressure, Waiter};
 use crate::worker::mailbox::Link;
 use crate::worker::server_socket::ServerSocket;
 use crate::worker::sync::lock;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use torpor_proto::control::worker::{GateState, Phase};
@@ -23,8 +25,8 @@ use torpor_proto::control::worker::{GateState, Phase};
 pub(crate) struct Turns {
     limit: ActiveLimit,
     begin: Instant,
-    /// Whether somebody waits: read by every idle session, so it has a word of its own.
-    contended: AtomicBool,
+    /// Of those that wait.
+    pressure: Pressure,
     queue: Mutex<Queue>,
 }
 
@@ -47,7 +49,7 @@ struct Waiting {
 impl Turns {
     /// Nobody has a turn yet.
     pub(crate) fn new(limit: ActiveLimit) -> Self {
-        Self { limit, begin: Instant::now(), contended: AtomicBool::new(false), queue: Mutex::default() }
+        Self { limit, begin: Instant::now(), pressure: Pressure::new(), queue: Mutex::default() }
     }
 
     /// Takes a turn if the client is the next in line and `joins`, which is told the limit and how many are active: else the
@@ -93,7 +95,10 @@ impl Turns {
     /// Gives a turn up, or a place in the line.
     pub(crate) fn give_up(&self, client: u64) {
         let mut queue = lock(&self.queue);
-        queue.active.retain(|link| link.client != client);
+        if let Some(place) = queue.active.iter().position(|link| link.client == client) {
+            let now = u64::try_from(self.begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            queue.active.remove(place).turn_ended_ns.store(now, Ordering::Relaxed);
+        }
         queue.waiting.retain(|waiting| waiting.link.client != client);
         queue.short_of_memory.retain(|&short| short != client);
         self.note(&queue);
@@ -123,12 +128,16 @@ impl Turns {
     /// Whether somebody waits.
     #[inline]
     pub(crate) fn is_contended(&self) -> bool {
-        self.contended.load(Ordering::Relaxed)
+        self.pressure.exists()
+    }
+
+    /// Whether somebody waits that does not wait for a turn that is [worth](Pressure) so much.
+    pub(crate) fn is_pressed(&self, worth: Duration) -> bool {
+        self.pressure.outweighs(worth, self.begin.elapsed())
     }
 
     fn note(&self, queue: &Queue) {
-        let contended = queue.next().is_some() || !queue.short_of_memory.is_empty();
-        self.contended.store(contended, Ordering::Relaxed);
+        self.pressure.note(queue.waiters());
     }
 }
 
@@ -137,6 +146,21 @@ impl Queue {
     fn line_up(&mut self, due: Duration, link: Arc<Link>) {
         let place = self.waiting.iter().position(|other| other.due > due).unwrap_or(self.waiting.len());
         self.waiting.insert(place, Waiting { due, link });
+    }
+
+    /// Those that wait for somebody to give his turn up: whoever is active may need what another one has.
+    fn waiters(&self) -> impl Iterator<Item = Waiter> {
+        let at_once = Waiter { due: Duration::ZERO, away_since: Duration::ZERO };
+        let in_line = self.waiting.iter().filter(|waiting| waiting.link.gate.lets_in()).map(move |waiting| {
+            match waiting.link.gate.goes_first() {
+                true => at_once,
+                false => Waiter {
+                    due: waiting.due,
+                    away_since: Duration::from_nanos(waiting.link.turn_ended_ns.load(Ordering::Relaxed)),
+                },
+            }
+        });
+        in_line.chain(self.short_of_memory.iter().map(move |_| at_once))
     }
 
     /// Whose turn is next: the first that may take one, or, before all others, one whose sibling may wait for it.
@@ -228,6 +252,23 @@ mod tests {
         let at = Duration::from_millis;
         assert!(urgent.due(at(100)) < patient.due(at(0)));
         assert!(urgent.due(at(1000)) > patient.due(at(0)), "but not for ever");
+    }
+
+    #[test]
+    fn who_was_put_out_just_now_waits_for_what_the_turn_is_worth_and_a_stranger_does_not() {
+        let turns = Turns::new(ActiveLimit::AtMost(NonZeroUsize::MIN));
+        let [first, second, stranger] = [1, 2, 3].map(link);
+        let worth = Duration::from_millis(900);
+        assert!(take(&turns, &first));
+        turns.give_up(1);
+        assert!(take(&turns, &second) && !take(&turns, &first));
+        assert!(turns.is_contended() && !turns.is_pressed(worth));
+        assert!(turns.is_pressed(Duration::ZERO), "of a turn that cost nothing");
+        assert!(!take(&turns, &stranger) && turns.is_pressed(worth));
+        turns.give_up(3);
+        assert!(!turns.is_pressed(worth));
+        turns.want_memory(2);
+        assert!(turns.is_pressed(worth), "nobody else can give it");
     }
 
     #[test]

@@ -176,6 +176,7 @@ impl Session {
     /// Looks at a ring that has been empty, and for what can be done meanwhile.
     fn idle(&mut self, commands: &mut Commands<'_>, since: Instant) -> Result<State, Stop> {
         if self.take_next(commands, false)? {
+            self.residency.note_thought();
             return self.wake_for(commands);
         }
         self.poll().map_err(|halt| self.lose(halt, "waiting for the GPU"))?;
@@ -183,6 +184,7 @@ impl Session {
         let quiet = if self.is_coming() {
             Quiet::Coming
         } else if self.is_waiting() {
+            self.residency.waited_until = Some(Instant::now());
             Quiet::Watching
         } else {
             match self.rest(idle) {

@@ -20,6 +20,10 @@ const PAUSE: Duration = Duration::from_micros(20);
 /// The longest turn while others wait, unless it cost more than that.
 const LONGEST_TURN: Duration = Duration::from_secs(1);
 
+/// To those that had a turn just before, a turn is worth so many times what it cost: so if all of them never pause, swapping takes
+/// a sixteenth of the time, and not most of it.
+const WORTH: u32 = 16;
+
 /// What a turn may cost at most: others may have kept it waiting for memory for any time.
 const MOST_COST: Duration = Duration::from_secs(4);
 
@@ -50,6 +54,11 @@ impl Tenure {
         self.cost = self.cost.max(cost.min(MOST_COST));
     }
 
+    /// How long those that had a turn just before wait for the end of this one.
+    pub(crate) fn worth(&self) -> Duration {
+        if self.is_brief { Duration::ZERO } else { (WORTH * self.cost).min(LONGEST_TURN) }
+    }
+
     /// Whether it ends between two commands: it has lasted long enough, and longer than it took to begin.
     #[inline]
     pub(crate) fn is_overdue(&self) -> bool {
@@ -62,6 +71,13 @@ impl Tenure {
     pub(crate) fn awaits_first_command(&self, idle: Duration) -> bool {
         let age = self.since.elapsed();
         idle > age && age < GRACE + 2 * self.cost
+    }
+
+    /// How long its client may have nothing to do while nobody waits that does not wait for what the turn is worth. `thought` is how
+    /// long it thought about its last answer. None if its next request is too far: waiting for that costs the others more than
+    /// bringing the client again.
+    pub(crate) fn patience_among_rivals(&self, thought: Duration) -> Option<Duration> {
+        (thought <= self.cost).then(|| GRACE + 2 * thought)
     }
 
     /// How long its client may have nothing to do. `cpu_delay` is how long a program that has something to do may have to
@@ -110,6 +126,24 @@ mod tests {
         assert!(lasting(cost, cost).awaits_first_command(Duration::from_secs(9)));
         assert!(!lasting(cost, cost).awaits_first_command(Duration::ZERO), "it has had commands");
         assert!(!lasting(3 * cost, cost).awaits_first_command(Duration::from_secs(9)));
+    }
+
+    #[test]
+    fn a_turn_is_worth_what_it_cost_many_times_but_no_longer_than_a_turn_may_be() {
+        let cost = Duration::from_millis(10);
+        assert_eq!(lasting(Duration::ZERO, cost).worth(), WORTH * cost);
+        assert_eq!(lasting(Duration::ZERO, Duration::ZERO).worth(), Duration::ZERO);
+        assert_eq!(lasting(Duration::ZERO, MOST_COST).worth(), LONGEST_TURN);
+        assert_eq!(Tenure { is_brief: true, ..lasting(Duration::ZERO, cost) }.worth(), Duration::ZERO);
+    }
+
+    #[test]
+    fn among_rivals_who_asks_again_soon_is_waited_for_and_who_does_not_is_not() {
+        let cost = Duration::from_millis(10);
+        let turn = lasting(2 * FULL_TURN, cost);
+        assert_eq!(turn.patience_among_rivals(Duration::ZERO), Some(GRACE));
+        assert_eq!(turn.patience_among_rivals(cost / 10), Some(GRACE + cost / 5));
+        assert_eq!(turn.patience_among_rivals(2 * cost), None);
     }
 
     #[test]

@@ -172,6 +172,7 @@ impl Session {
             let tenure = self.residency.tenure;
             let patience = match self.is_wanted() {
                 false => self.linger(),
+                true if self.bears_with_rivals(idle) => return Ok(Rest::Holds),
                 // Between two pieces of a copy it only waits for a CPU, or for pages of its own.
                 true if self.is_copying() && !tenure.is_overdue() => return Ok(Rest::Holds),
                 // Else what was just brought for it would leave before it is used.
@@ -197,6 +198,14 @@ impl Session {
             self.settle()?;
         }
         Ok(Rest::Away)
+    }
+
+    /// Whether only those want its turn that wait for what it is worth, and its program may still be thinking.
+    fn bears_with_rivals(&self, idle: Duration) -> bool {
+        let (residency, is_asked) = (&self.residency, self.link.has_wishes() || !self.link.gate.is_open());
+        let patience = residency.tenure.patience_among_rivals(residency.thought);
+        let thinks = residency.waited_until.map_or(idle, |waited| waited.elapsed());
+        !is_asked && patience.is_some_and(|patience| thinks < patience) && !self.shared.turns.is_pressed(residency.tenure.worth())
     }
 
     /// How long an idle client keeps its turn while nobody wants it: to the end of a request that was told of.

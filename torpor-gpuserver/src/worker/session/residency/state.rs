@@ -4,7 +4,11 @@ use crate::rate_limited::Seldom;
 use crate::worker::session::pull::Former;
 use crate::worker::session::swap_in::SwapIn;
 use crate::worker::session::tenure::Tenure;
+use std::time::{Duration, Instant};
 use torpor_proto::control::worker::Writeback;
+
+/// A program that has thought for longer counts as busy again after a few answers.
+const LONGEST_THOUGHT: Duration = Duration::from_secs(1);
 
 /// How it is known that a client has a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +38,10 @@ pub(crate) struct Residency {
     pub(in crate::worker::session) has_changed: bool,
     /// Something was copied back to the host during this request.
     pub(crate) answered: bool,
+    /// When its program last waited for the GPU, if it has asked for nothing since.
+    pub(in crate::worker::session) waited_until: Option<Instant>,
+    /// How long its program thinks when it has been given what it waited for.
+    pub(in crate::worker::session) thought: Duration,
     /// Segments in the order in which the last request that began with a swap-in touched them first.
     pub(crate) order: Vec<u64>,
     /// The order of this request, if it began with a swap-in.
@@ -82,6 +90,8 @@ impl Residency {
             settled: false,
             has_changed: false,
             answered: false,
+            waited_until: None,
+            thought: Duration::ZERO,
             order: Vec::new(),
             touched: None,
             packs_addresses: false,
@@ -110,6 +120,13 @@ impl Residency {
     /// Whether what kernels write is dropped when the client leaves the GPU.
     pub(crate) fn drops_writes(&self) -> bool {
         self.settled && self.writeback == Writeback::Never
+    }
+
+    /// The program has asked for something again. The longest of its last few thoughts counts: not each answer ends a request.
+    pub(crate) fn note_thought(&mut self) {
+        if let Some(waited) = self.waited_until.take() {
+            self.thought = waited.elapsed().min(LONGEST_THOUGHT).max(self.thought / 2);
+        }
     }
 
     /// A kernel, copy or fill names this segment.
