@@ -375,7 +375,11 @@ fn room_that_a_command_waited_for_and_may_not_have_after_all_is_there_for_others
 #[test]
 fn those_that_are_always_busy_and_do_not_fit_have_several_answers_for_each_time_that_they_are_brought() {
     const ANSWERS: u32 = 60;
-    let (server, _settings) = start_with("", "", &["--host-pool", "64MiB", "--host-slab", "16MiB", "--gpu-limit", "30MiB"]);
+    let (server, _settings) = start_with(
+        "",
+        "",
+        &["--host-pool", "64MiB", "--host-slab", "16MiB", "--gpu-limit", "30MiB", "--turn-worth", "16"],
+    );
     let mut attached = ["a", "b"].map(|name| attach(&server, name));
     std::thread::scope(|scope| {
         for Attached { client, .. } in &mut attached {

@@ -172,6 +172,7 @@ mod tests {
             ["--gpu-limit", "4GiB,8GiB"],
             ["--active-per-gpu", "2"],
             ["--linger", "1.5ms"],
+            ["--turn-worth", "16"],
             ["--cover", "false"],
             ["--spare-worker", "false"],
             ["--strict-per-gpu", "3"],

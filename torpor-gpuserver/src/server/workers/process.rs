@@ -68,6 +68,7 @@ impl Recipe {
             code_limit_bytes: memory.code_limit().0,
             active_clients: text(&scheduler.active_per_gpu()),
             eviction: text(&scheduler.eviction()),
+            turn_worth: scheduler.turn_worth(),
             swap: text(&flags.swap()),
             swap_group_bytes: flags.swap_group().0,
             cover: scheduler.cover(),

@@ -13,7 +13,7 @@ use std::time::Duration;
 pub(crate) struct Waiter {
     /// By when it must begin.
     pub(crate) due: Duration,
-    /// When it last had a turn; zero if it never did, or is to be waited for by nobody.
+    /// When its last turn ended.
     pub(crate) away_since: Duration,
 }
 
@@ -74,7 +74,9 @@ mod tests {
 
     fn pressure(waiters: &[(u64, u64)]) -> Pressure {
         let pressure = Pressure::new();
-        pressure.note(waiters.iter().map(|&(due, away_since)| Waiter { due: ms(due), away_since: ms(away_since) }));
+        pressure.note(
+            waiters.iter().map(|&(due, away_since)| Waiter { due: ms(due), away_since: ms(away_since) }),
+        );
         pressure
     }
 

@@ -152,12 +152,11 @@ impl Queue {
     fn waiters(&self) -> impl Iterator<Item = Waiter> {
         let at_once = Waiter { due: Duration::ZERO, away_since: Duration::ZERO };
         let in_line = self.waiting.iter().filter(|waiting| waiting.link.gate.lets_in()).map(move |waiting| {
-            match waiting.link.gate.goes_first() {
-                true => at_once,
-                false => Waiter {
-                    due: waiting.due,
-                    away_since: Duration::from_nanos(waiting.link.turn_ended_ns.load(Ordering::Relaxed)),
-                },
+            match waiting.link.turn_ended_ns.load(Ordering::Relaxed) {
+                _ if waiting.link.gate.goes_first() => at_once,
+                // It has not had one yet.
+                0 => at_once,
+                ended => Waiter { due: waiting.due, away_since: Duration::from_nanos(ended) },
             }
         });
         in_line.chain(self.short_of_memory.iter().map(move |_| at_once))

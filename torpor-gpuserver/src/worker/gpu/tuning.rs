@@ -15,6 +15,8 @@ pub(crate) struct Tuning {
     pub(crate) spin: Duration,
     /// How long an idle client keeps its turn if nobody waits for one.
     pub(crate) linger: Duration,
+    /// How many times what it cost a turn is worth to those that had one just before.
+    pub(crate) turn_worth: u32,
     /// How swap-in is done.
     pub(crate) swap: SwapMode,
     /// Bytes of a group of segments.
@@ -43,6 +45,7 @@ impl Tuning {
         Ok(Self {
             spin: Duration::from_micros(begin.spin_us),
             linger: Duration::from_micros(begin.linger_us),
+            turn_worth: begin.turn_worth,
             swap: SwapMode::from_str(&begin.swap, false)?,
             group_bytes: begin.swap_group_bytes,
             memory_limit_bytes,

@@ -20,10 +20,6 @@ const PAUSE: Duration = Duration::from_micros(20);
 /// The longest turn while others wait, unless it cost more than that.
 const LONGEST_TURN: Duration = Duration::from_secs(1);
 
-/// To those that had a turn just before, a turn is worth so many times what it cost: so if all of them never pause, swapping takes
-/// a sixteenth of the time, and not most of it.
-const WORTH: u32 = 16;
-
 /// What a turn may cost at most: others may have kept it waiting for memory for any time.
 const MOST_COST: Duration = Duration::from_secs(4);
 
@@ -54,9 +50,9 @@ impl Tenure {
         self.cost = self.cost.max(cost.min(MOST_COST));
     }
 
-    /// How long those that had a turn just before wait for the end of this one.
-    pub(crate) fn worth(&self) -> Duration {
-        if self.is_brief { Duration::ZERO } else { (WORTH * self.cost).min(LONGEST_TURN) }
+    /// How long those that had a turn just before wait for the end of this one, which is worth so many `times` what it cost.
+    pub(crate) fn worth(&self, times: u32) -> Duration {
+        if self.is_brief { Duration::ZERO } else { (times * self.cost).min(LONGEST_TURN) }
     }
 
     /// Whether it ends between two commands: it has lasted long enough, and longer than it took to begin.
@@ -131,10 +127,11 @@ mod tests {
     #[test]
     fn a_turn_is_worth_what_it_cost_many_times_but_no_longer_than_a_turn_may_be() {
         let cost = Duration::from_millis(10);
-        assert_eq!(lasting(Duration::ZERO, cost).worth(), WORTH * cost);
-        assert_eq!(lasting(Duration::ZERO, Duration::ZERO).worth(), Duration::ZERO);
-        assert_eq!(lasting(Duration::ZERO, MOST_COST).worth(), LONGEST_TURN);
-        assert_eq!(Tenure { is_brief: true, ..lasting(Duration::ZERO, cost) }.worth(), Duration::ZERO);
+        assert_eq!(lasting(Duration::ZERO, cost).worth(16), 16 * cost);
+        assert_eq!(lasting(Duration::ZERO, cost).worth(0), Duration::ZERO);
+        assert_eq!(lasting(Duration::ZERO, Duration::ZERO).worth(16), Duration::ZERO);
+        assert_eq!(lasting(Duration::ZERO, MOST_COST).worth(u32::MAX), LONGEST_TURN);
+        assert_eq!(Tenure { is_brief: true, ..lasting(Duration::ZERO, cost) }.worth(16), Duration::ZERO);
     }
 
     #[test]

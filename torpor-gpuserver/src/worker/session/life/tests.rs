@@ -67,6 +67,7 @@ fn worker(images: PathBuf, arena: AddressRange) -> (Arc<Shared>, Reservation, Ow
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("a socket");
     let tuning = Tuning {
         spin: Duration::ZERO,
+        turn_worth: 0,
         linger: Duration::from_millis(1),
         swap: crate::swap_mode::SwapMode::Grouped,
         group_bytes: 8 << 20,

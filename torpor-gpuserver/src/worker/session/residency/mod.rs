@@ -205,7 +205,9 @@ impl Session {
         let (residency, is_asked) = (&self.residency, self.link.has_wishes() || !self.link.gate.is_open());
         let patience = residency.tenure.patience_among_rivals(residency.thought);
         let thinks = residency.waited_until.map_or(idle, |waited| waited.elapsed());
-        !is_asked && patience.is_some_and(|patience| thinks < patience) && !self.shared.turns.is_pressed(residency.tenure.worth())
+        !is_asked
+            && patience.is_some_and(|patience| thinks < patience)
+            && !self.shared.turns.is_pressed(residency.tenure.worth(self.shared.tuning.turn_worth))
     }
 
     /// How long an idle client keeps its turn while nobody wants it: to the end of a request that was told of.
