@@ -4,6 +4,9 @@ import os
 import pathlib
 import subprocess
 
+# Of those that a script has (server.py).
+FIRST_GPU = int((os.environ.get("EVALUATION_GPUS") or "0").split(",")[0])
+
 
 def memory():
     """/proc/meminfo in bytes, with "Used": what is not available. A virtual machine's MemTotal may grow as it is used."""
@@ -51,13 +54,13 @@ def _nvidia_smi(query):
     return [[word.strip() for word in line.split(",")] for line in done.stdout.splitlines()] if not done.returncode else None
 
 
-def card_used_bytes(gpu=0):
+def card_used_bytes(gpu=FIRST_GPU):
     """GPU memory in use by everybody, contexts and code included; None if nvidia-smi does not say."""
     rows = _nvidia_smi("--query-gpu=memory.used")
     return int(rows[gpu][0]) << 20 if rows and rows[gpu][0].isdigit() else None
 
 
-def card_total_bytes(gpu=0):
+def card_total_bytes(gpu=FIRST_GPU):
     """GPU memory that there is; None if nvidia-smi does not say."""
     rows = _nvidia_smi("--query-gpu=memory.total")
     return int(rows[gpu][0]) << 20 if rows and rows[gpu][0].isdigit() else None

@@ -1,4 +1,8 @@
-"""One `torpor serve` for the scripts beside this file."""
+"""One `torpor serve` for the scripts beside this file.
+
+$EVALUATION_GPUS names the GPUs that a script has (as `torpor serve --gpus` has them), its native processes as well: so several scripts run
+side by side on a machine with several GPUs, and each is alone on its own. Scripts that have --gpus themselves do not heed it.
+"""
 
 import json
 import os
@@ -10,6 +14,10 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 WITHOUT_GPU = ROOT / "evaluation" / "without-gpu"
+GPUS = os.environ.get("EVALUATION_GPUS")
+if GPUS:
+    # For native processes: the server counts as the driver does, and its clients as the function does.
+    os.environ["CUDA_VISIBLE_DEVICES"] = GPUS
 
 
 def binaries():
@@ -29,12 +37,12 @@ class Server:
             self.settings.write_text(settings)
             options = ("--config", str(self.settings), *options)
         self.torpor = str((folder or binaries()) / "torpor")
-        self.options = options
+        self.options = ("--gpus", GPUS, *options) if GPUS and "--gpus" not in options else options
         self.process = None
 
     def __enter__(self):
         self.process = subprocess.Popen([self.torpor, "serve", "--directory", self.directory, *self.options],
-                                        stderr=open(self.log, "w"))
+                                        stderr=open(self.log, "w"), env=_with_all_gpus())
         deadline = time.monotonic() + 60
         while subprocess.run([self.torpor, "gpus", "--directory", self.directory], capture_output=True).returncode:
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -79,7 +87,14 @@ class Server:
             raise
 
 
+def _with_all_gpus():
+    """The environment of a process that is to count all GPUs there are."""
+    hidden = ("CUDA_VISIBLE_DEVICES",) if GPUS else ()
+    return {name: value for name, value in os.environ.items() if name not in hidden}
+
+
 def remoted(server, function=None):
     """The beginning of a command that runs as a client of the server, of this function, and cannot open the GPU."""
     name = ["--function", function] if function else []
-    return [str(WITHOUT_GPU), server.torpor, "run", "--directory", server.directory, *name, "--"]
+    all_gpus = ["env", "-u", "CUDA_VISIBLE_DEVICES"] if GPUS else []
+    return [str(WITHOUT_GPU), *all_gpus, server.torpor, "run", "--directory", server.directory, *name, "--"]
