@@ -101,6 +101,8 @@ PIECES = [
     Piece("sharing-limit", "the same in half of the memory", "sharing/run", "--limit", "--limit --for 8"),
     Piece("sharing-train", "the same beside a training loop", "sharing/run", "--train", "--train --for 8"),
     Piece("virtual-gpus", "two ranks with NCCL on the devices of a function", "virtual_gpus/run", "--native", "", gpus=2),
+    Piece("virtual-gpus-away", "ranks that leave their GPUs together, and with four come to others", "virtual_gpus/run", "--away",
+          "--away --rounds 4", gpus=2),
     Piece("sharing-two", "busy functions on two GPUs", "sharing/run", "--gpus 2", "--gpus 2 --for 8", gpus=2),
     Piece("faults", "a fault beside others", "faults/run", "", "", "--simulated"),
     Piece("storm", "faults at random beside functions asked at random", "faults/storm", "--seconds 540", "--seconds 60",

@@ -1,14 +1,17 @@
 """What evaluation/virtual_gpus/run starts: the same work in one process, and in the ranks of torchrun.
 
     program.py alone FILE
-    torchrun --nproc-per-node N program.py ranks FILE
+    torchrun --nproc-per-node N program.py ranks FILE [FOLDER ROUNDS]
 
 The work: a matmul of whole numbers whose columns and rows the ranks share (all-reduced; exact, so bits must be equal), the same of a
 random MLP (compared within a tolerance, since sums have another order), and training of a small network on the two halves of each
-batch, whose gradients are averaged. FILE gets the outcomes; of ranks that of the first, with what the others have.
+batch, whose gradients are averaged. FILE gets the outcomes; of ranks that of the first, with what the others have. With FOLDER the ranks go on for so many rounds, with what they
+have on their GPUs: before each they make FOLDER/paused-ROUND-RANK and wait for FOLDER/go-ROUND.
 """
 import os
+import pathlib
 import sys
+import time
 
 # Before CUDA: the same kernels, in the same order, in every process.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -47,21 +50,48 @@ def tensor_parallel(make, device, rank, ranks):
     return out.cpu()
 
 
-def train(device, rank, ranks):
-    """The parameters after some steps, and the losses of the first half of each batch."""
-    model = network().to(device)
-    parallel = nn.parallel.DistributedDataParallel(model, device_ids=[device.index]) if ranks > 1 else model
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    losses = []
-    for step in range(STEPS):
-        data = part(values(BATCH, WIDTH, seed=100 + step), 0, rank, ranks).to(device)
-        labels = torch.arange(BATCH) % 10
-        optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(parallel(data), part(labels, 0, rank, ranks).to(device))
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()]).cpu(), losses
+class Training:
+    """A network that is trained on parts of each batch."""
+
+    def __init__(self, device, rank, ranks):
+        self.device, self.place, self.done = device, (rank, ranks), 0
+        self.model = network().to(device)
+        self.parallel = nn.parallel.DistributedDataParallel(self.model, device_ids=[device.index]) if ranks > 1 else self.model
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.05, momentum=0.5)
+
+    def go_on(self):
+        """The parameters after some more steps, and the losses of the first part of each batch."""
+        losses = []
+        for step in range(self.done, self.done + STEPS):
+            data = part(values(BATCH, WIDTH, seed=100 + step), 0, *self.place).to(self.device)
+            labels = torch.arange(BATCH) % 10
+            self.optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(self.parallel(data), part(labels, 0, *self.place).to(self.device))
+            loss.backward()
+            self.optimizer.step()
+            losses.append(loss.item())
+        self.done += STEPS
+        return torch.cat([parameter.detach().flatten() for parameter in self.model.parameters()]).cpu(), losses
+
+
+def pipeline(device, rank, ranks, layer):
+    """What a layer of each rank in turn makes of a batch: each is given what the one before it has made. Of the last, told to all."""
+    x = values(BATCH, WIDTH, seed=5).to(device)
+    if rank > 0:
+        distributed.recv(x, rank - 1)
+    x = torch.relu(layer(x))
+    if rank < ranks - 1:
+        distributed.send(x, rank + 1)
+    distributed.broadcast(x, ranks - 1)
+    return x.detach().cpu()
+
+
+def pause(folder, number, device, rank):
+    """Does nothing until it may go on."""
+    torch.cuda.synchronize(device)
+    (folder / f"paused-{number}-{rank}").touch()
+    while not (folder / f"go-{number}").exists():
+        time.sleep(0.02)
 
 
 def collectives(device, rank, ranks):
@@ -90,7 +120,7 @@ def collectives(device, rank, ranks):
 
 
 def main():
-    kind, file = sys.argv[1:]
+    kind, file, *pauses = sys.argv[1:]
     rank, ranks = (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])) if kind == "ranks" else (0, 1)
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.use_deterministic_algorithms(True)
@@ -104,7 +134,17 @@ def main():
         collectives(device, rank, ranks)
         print(f"rank {rank}: collectives passed", flush=True)
     outcome = {"exact": tensor_parallel(numbers, device, rank, ranks), "close": tensor_parallel(values, device, rank, ranks)}
-    outcome["parameters"], outcome["losses"] = train(device, rank, ranks)
+    training = Training(device, rank, ranks)
+    outcome["parameters"], outcome["losses"] = training.go_on()
+    outcome["rounds"] = []
+    if pauses:
+        folder, rounds = pathlib.Path(pauses[0]), int(pauses[1])
+        torch.manual_seed(10 + rank)
+        layer = nn.Linear(WIDTH, WIDTH).to(device)
+        for number in range(rounds):
+            pause(folder, number, device, rank)
+            outcome["rounds"].append({"exact": tensor_parallel(numbers, device, rank, ranks), "pipeline": pipeline(device, rank, ranks, layer),
+                                      "parameters": training.go_on()[0]})
     if kind == "ranks":
         theirs = [None] * ranks
         distributed.all_gather_object(theirs, outcome["parameters"])
