@@ -110,6 +110,8 @@ PIECES = [
     Piece("robustness", "neighbours that are killed, endless or forked", "robustness/run"),
     Piece("isolation", "what strict functions keep from others, and what a change of turn costs", "isolation/run", "", "--rounds 40",
           "--simulated --rounds 20"),
+    Piece("attached", "what attached clients cost the server", "attached/run", "--staging 4MiB", "--staging 4MiB --processes 100 --active 10 --for 5",
+          "--simulated --staging 4MiB --processes 40 --active 4 --for 3", folder=BOTH),
     Piece("startup", "what a program without CUDA pays", "startup/run", "", "--rounds 1000", folder=BOTH, gpus=0),
     Piece("router", "what the router costs", "router/run", "--router {binaries}/torpor-router",
           "--router {binaries}/torpor-router --seconds 3 --waiting 2000",
