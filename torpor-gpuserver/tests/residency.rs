@@ -371,31 +371,3 @@ fn room_that_a_command_waited_for_and_may_not_have_after_all_is_there_for_others
     });
     assert_eq!(other.allocate(4 * MIB, 4 * MIB).map(drop), Ok(()));
 }
-
-#[test]
-fn those_that_are_always_busy_and_do_not_fit_have_several_answers_for_each_time_that_they_are_brought() {
-    const ANSWERS: u32 = 60;
-    let (server, _settings) = start_with(
-        "",
-        "",
-        &["--host-pool", "64MiB", "--host-slab", "16MiB", "--gpu-limit", "30MiB", "--turn-worth", "16"],
-    );
-    let mut attached = ["a", "b"].map(|name| attach(&server, name));
-    std::thread::scope(|scope| {
-        for Attached { client, .. } in &mut attached {
-            scope.spawn(|| {
-                client.load_kernels();
-                let address = client.allocate(0, 20 * MIB).unwrap();
-                for answer in 1..=ANSWERS {
-                    client.add_step(address, 1, 0);
-                    assert_eq!(client.words(address, 1), [3 * answer]);
-                    // What a program does between two requests.
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-            });
-        }
-    });
-    let swaps: u64 = ["a", "b"].iter().map(|name| function(&server, name).swaps).sum();
-    assert!(swaps > 0, "they do not fit beside each other");
-    assert!(swaps * 4 < 2 * u64::from(ANSWERS), "{swaps} swaps for {} answers", 2 * ANSWERS);
-}

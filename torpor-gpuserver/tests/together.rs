@@ -15,9 +15,14 @@ const MIB: u64 = 1 << 20;
 
 /// A server with one simulated GPU, on which functions may have 32 MiB.
 fn start() -> Server {
-    served::serve(
-        "--gpus 0 --pinned-limit 8MiB --staging 4MiB --gpu-limit 32MiB --host-pool 64MiB --host-slab 16MiB",
-    )
+    start_with("")
+}
+
+/// As [`start`], with these flags, too.
+fn start_with(flags: &str) -> Server {
+    let usual =
+        "--gpus 0 --pinned-limit 8MiB --staging 4MiB --gpu-limit 32MiB --host-pool 64MiB --host-slab 16MiB";
+    served::serve(&format!("{usual} {flags}"))
 }
 
 /// A client of a function of its own, with some memory.
@@ -112,4 +117,26 @@ fn clients_that_are_active_together_and_all_want_more_get_it_one_after_the_other
         assert_eq!(client.words(address, 1), [3]);
         assert_eq!(client.words(client.arena.address, 1), [3]);
     }
+}
+
+#[test]
+fn those_that_are_always_busy_and_do_not_fit_have_several_answers_for_each_time_that_they_are_brought() {
+    const ANSWERS: u32 = 60;
+    let server = start_with("--turn-worth 16");
+    let mut programs = ["a", "b"].map(|name| Program::start(&server, name, 20 * MIB));
+    std::thread::scope(|scope| {
+        for Program { client, data, .. } in &mut programs {
+            scope.spawn(|| {
+                for answer in 1..=ANSWERS {
+                    client.add_step(*data, 1, 0);
+                    assert_eq!(client.words(*data, 1), [3 * (answer + 1)]);
+                    // What a program does between two requests.
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            });
+        }
+    });
+    let swaps: u64 = programs.iter().map(|program| server.listed(program.name).swaps).sum();
+    assert!(swaps > 0, "they do not fit beside each other");
+    assert!(swaps * 4 < 2 * u64::from(ANSWERS), "{swaps} swaps for {} answers", 2 * ANSWERS);
 }
