@@ -35,7 +35,7 @@ pub struct VariableSource {
     pub is_local: bool,
     /// It is `__managed__`.
     pub is_managed: bool,
-    /// Addresses in it: offset, of which variable, and what is added.
+    /// Addresses in it: offset, of which variable, kernel or function, and what is added.
     pub addresses: Vec<(u64, String, i64)>,
 }
 
@@ -55,6 +55,8 @@ impl VariableSource {
 pub struct CubinSource {
     /// Its kernels.
     pub kernels: Vec<KernelSource>,
+    /// Its other functions, which are reached through pointers.
+    pub functions: Vec<String>,
     /// Its variables. If there are kernels, `.nv.constant4` has the address of each in device memory, in this order.
     pub variables: Vec<VariableSource>,
     /// Functions of the driver that its kernels call.
@@ -184,6 +186,7 @@ impl Writer {
 pub fn cubin(source: &CubinSource) -> Vec<u8> {
     let mut writer = Writer { names: vec![0], symbols: vec![0; 24], ..Writer::default() };
     let mut register_counts = Vec::new();
+    let mut functions = Vec::new();
     for (place, kernel) in source.kernels.iter().enumerate() {
         let name = &kernel.name;
         writer.section(&format!(".nv.info.{name}"), CUDA_INFO, kernel_info(kernel), 3, 0);
@@ -191,6 +194,7 @@ pub fn cubin(source: &CubinSource) -> Vec<u8> {
         let code = writer.section(&format!(".text.{name}"), PROGRAM_BITS, vec![0x90; 128], 3, old_count | 17);
         writer.symbol(&format!("${name}$helper"), (0x02, 0), code, 0, 64);
         let number = writer.symbol(name, (0x12, 0x10), code, 0, 128);
+        functions.push((name.as_str(), number));
         if place == 0 {
             register_counts = words(&[0x0008_2f04, number, kernel.registers]);
         }
@@ -200,8 +204,12 @@ pub fn cubin(source: &CubinSource) -> Vec<u8> {
             writer.sections[index as usize - 1].size = kernel.shared_bytes;
         }
     }
+    for name in &source.functions {
+        let code = writer.section(&format!(".text.{name}"), PROGRAM_BITS, vec![0x90; 128], 3, 17);
+        functions.push((name.as_str(), writer.symbol(name, (0x12, 0), code, 0, 128)));
+    }
     for name in &source.calls {
-        writer.symbol(name, (0x12, 0), 0, 0, 0);
+        functions.push((*name, writer.symbol(name, (0x12, 0), 0, 0, 0)));
     }
     let mut numbers = vec![0; source.variables.len()];
     for section in VARIABLE_SECTIONS {
@@ -216,7 +224,7 @@ pub fn cubin(source: &CubinSource) -> Vec<u8> {
         writer.relocations(".nv.constant4", &slots);
     }
     for section in VARIABLE_SECTIONS {
-        let entries = initial_addresses(source, section, &numbers);
+        let entries = initial_addresses(source, section, (&numbers, &functions));
         writer.relocations(section, &entries);
     }
     writer.section(".nv.info", CUDA_INFO, register_counts, 3, 0);
@@ -233,8 +241,12 @@ pub fn cubin(source: &CubinSource) -> Vec<u8> {
     file(writer.sections)
 }
 
-/// The relocations of a section's initialisers.
-fn initial_addresses(source: &CubinSource, section: &str, numbers: &[u32]) -> Vec<(u64, u32, u64, i64)> {
+/// The relocations of a section's initialisers. The symbols: of the variables, and of functions by name.
+fn initial_addresses(
+    source: &CubinSource,
+    section: &str,
+    (numbers, functions): (&[u32], &[(&str, u32)]),
+) -> Vec<(u64, u32, u64, i64)> {
     let (mut entries, mut end) = (Vec::new(), 0_u64);
     for variable in source.variables.iter().filter(|variable| variable.section == section) {
         let start = end.next_multiple_of(variable.align);
@@ -242,6 +254,8 @@ fn initial_addresses(source: &CubinSource, section: &str, numbers: &[u32]) -> Ve
         for (offset, name, addend) in &variable.addresses {
             if let Some(target) = source.variables.iter().position(|other| &other.name == name) {
                 entries.push((start + offset, numbers[target], RELOCATION_GENERIC_ADDRESS, *addend));
+            } else if let Some(&(_, number)) = functions.iter().find(|(other, _)| other == name) {
+                entries.push((start + offset, number, RELOCATION_ADDRESS, *addend));
             }
         }
     }

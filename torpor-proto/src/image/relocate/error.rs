@@ -28,6 +28,12 @@ pub enum Immovable {
         /// To what.
         bytes: u64,
     },
+    /// The driver does not say where its copy of a variable is, from which the block would have its pointers to code.
+    #[error("the driver does not tell of {variable:?} as the image has it, which points to code")]
+    CodePointers {
+        /// Which one.
+        variable: String,
+    },
     /// The driver does not load it with other addresses in it.
     #[error("the driver refuses its code with other addresses in it (CUDA error {0})")]
     Refused(u32),

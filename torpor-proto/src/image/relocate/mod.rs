@@ -10,18 +10,24 @@
 //! | `.nv.constant4` | 2 (`R_CUDA_64`) | an address, which code loads |
 //! | `.text.*` | 0x38, 0x39 | the lower, upper half of an address, 4 bytes into the instruction |
 //! | `.nv.global.init`, `.nv.constant3` | 4 (`R_CUDA_G64`), 0x54 to 0x5b | an address in an initialiser; its bytes, one by one |
+//! | the same, of a function | 2, 4 | a pointer to code (NCCL's table of kernels' bodies has them) |
 //!
-//! The entries are taken out of their sections: the driver refuses a cubin in which they are only made void.
+//! The entries are taken out of their sections: the driver refuses a cubin in which they are only made void. Those of pointers
+//! to code stay: where the code is the driver decides, and its own copy of the variable gets them. Whoever fills the block copies
+//! them on from there ([`Relocatable::code_pointers`]), and again for each cubin that is loaded for the same block.
+//!
 //! `__constant__` variables stay in the driver's constant bank, which kernels read without an address. The block has a
 //! copy of them, to which their addresses lead; whoever writes into the copy must write into the bank too.
 //!
 //! `__managed__` variables become a block of their own, which the program can reach as well. To the driver they are
 //! variables like others from then on: it need not make managed memory for its copies, which nobody uses.
 
+mod code_pointers;
 mod error;
 mod parts;
 mod references;
 
+pub use code_pointers::CodePointers;
 pub use error::Immovable;
 
 use super::elf::Symbol;
@@ -81,6 +87,7 @@ pub struct Relocatable {
     parts: Parts,
     variables: HashMap<String, Variable>,
     references: References,
+    code_pointers: Vec<CodePointers>,
     has_kernels: bool,
     has_state: bool,
 }
@@ -94,7 +101,7 @@ impl Relocatable {
         let file = File::parse(&cubin)?;
         let symbols: BTreeMap<u32, Symbol<'_>> = file.symbols(|_, _| true)?.into_iter().collect();
         let parts = Parts::of(&file, &symbols)?;
-        let references = References::read(&file, &symbols, &parts)?;
+        let mut references = References::read(&file, &symbols, &parts)?;
         let has_kernels = file.sections().iter().any(|section| section.name.starts_with(".text."));
         let referred = Referred::new(&references.referred, &symbols);
         // The program may write into managed variables wherever kernels only read them.
@@ -114,7 +121,18 @@ impl Relocatable {
                 variables.insert(symbol.name.to_owned(), variable);
             }
         }
-        Ok(Self { parts, variables, references, has_kernels, has_state, cubin })
+        let pointers = std::mem::take(&mut references.code_pointers);
+        let code_pointers = code_pointers::in_variables(pointers, &symbols, &parts, &variables);
+        let code_pointers = code_pointers.unwrap_or_else(|pointer| {
+            let section = file.sections().get(pointer.section as usize);
+            references.obstacle = Some(Immovable::Reference {
+                symbol: symbols.get(&pointer.symbol).map_or("", |symbol| symbol.name).to_owned(),
+                section: section.map_or("", |section| section.name).to_owned(),
+                kind: pointer.kind,
+            });
+            Vec::new()
+        });
+        Ok(Self { parts, variables, references, code_pointers, has_kernels, has_state, cubin })
     }
 
     /// What keeps the variables from being moved, if there is code that refers to them.
@@ -160,7 +178,14 @@ impl Relocatable {
         constants.map(|(name, &variable)| (name.as_str(), variable))
     }
 
-    /// What the block in device memory holds at first: addresses and bytes. The rest is zero.
+    /// Pointers to code in the block: what the driver's copies of these variables hold there belongs there.
+    #[must_use]
+    pub fn code_pointers(&self) -> &[CodePointers] {
+        &self.code_pointers
+    }
+
+    /// What the block in device memory holds at first: addresses and bytes. The rest is zero, and pointers to code are to be
+    /// put in their places.
     #[must_use]
     pub fn contents(&self, bases: Bases) -> Vec<(u64, Vec<u8>)> {
         self.contents_of(false, bases)

@@ -3,6 +3,7 @@
 use super::super::ImageError;
 use super::super::elf::{self, Relocation, Symbol};
 use super::super::source::u64_at;
+use super::code_pointers::CodePointer;
 use super::parts::{Parts, Place};
 use super::{Bases, Immovable, Part};
 use std::collections::BTreeMap;
@@ -78,6 +79,8 @@ pub(super) struct References {
     pub(super) shortened: Vec<Shortened>,
     /// Numbers of the symbols that something refers to.
     pub(super) referred: Vec<u32>,
+    /// Places that the driver alone can fill.
+    pub(super) code_pointers: Vec<CodePointer>,
     /// What cannot be followed.
     pub(super) obstacle: Option<Immovable>,
 }
@@ -126,6 +129,15 @@ impl References {
         };
         let place = symbol.map_or(Place::Outside, |symbol| parts.place_of(symbol));
         let (Some(symbol), Place::In { offset, is_managed }) = (symbol, &place) else {
+            if is_initialiser(section.name)
+                && matches!(entry.kind, KIND_ADDRESS | KIND_GENERIC_ADDRESS)
+                && symbol.is_some_and(|symbol| is_function(file, symbol))
+            {
+                let (section, offset) = (target as u32, entry.offset);
+                let Relocation { symbol, kind, .. } = *entry;
+                self.code_pointers.push(CodePointer { section, offset, symbol, kind });
+                return Ok(false);
+            }
             let is_unclear = matches!(place, Place::Unclear) && !is_for_debuggers(section.name);
             if is_unclear || is_initialiser(section.name) {
                 // The block would need what the driver puts there.
@@ -181,6 +193,11 @@ fn damaged() -> ImageError {
 
 fn is_constant(file: &elf::File<'_>, symbol: &Symbol<'_>) -> bool {
     file.sections().get(symbol.section as usize).is_some_and(|section| Part::is_constant(section.name))
+}
+
+/// Whether the cubin has code for it.
+fn is_function(file: &elf::File<'_>, symbol: &Symbol<'_>) -> bool {
+    file.sections().get(symbol.section as usize).is_some_and(|section| section.name.starts_with(".text."))
 }
 
 fn is_initialiser(section: &str) -> bool {

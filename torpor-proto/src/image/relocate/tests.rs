@@ -159,10 +159,84 @@ fn what_is_not_known_is_left_to_the_driver() {
     assert!(matches!(refused, Immovable::Alignment { bytes: 4096, .. }));
 }
 
+/// A table that points to code between a number and a pointer to a variable, and a constant that points to code.
+fn pointing_to_code() -> CubinSource {
+    let mut table = of(".nv.global.init", "table", 48);
+    let targets = [(8, "kernel", 0), (16, "helper", 0), (24, "counter", 4), (40, "helper", 0)];
+    table.addresses = targets.map(|(at, name, addend)| (at, name.to_owned(), addend)).to_vec();
+    let mut constant = of(".nv.constant3", "constant", 8);
+    constant.addresses = vec![(0, "helper".to_owned(), 0)];
+    let seed = of(".nv.global.init", "seed", 8);
+    let variables = vec![seed, table, of(".nv.global", "counter", 8), constant];
+    CubinSource { functions: vec!["helper".to_owned()], ..source(variables) }
+}
+
+#[test]
+fn pointers_to_code_are_left_to_the_driver_whose_copy_tells_them() {
+    let moved = read(&pointing_to_code());
+    assert!(moved.obstacle().is_none(), "{:?}", moved.obstacle());
+    let variable = |name: &str| moved.variable(name).expect("it is there");
+    let pointers = |name: &str, places: &[[u64; 2]]| {
+        let places = places.iter().map(|&[start, end]| start..end).collect();
+        CodePointers { name: name.to_owned(), variable: variable(name), places }
+    };
+    let expected = [pointers("constant", &[[0, 8]]), pointers("table", &[[8, 24], [40, 48]])];
+    assert_eq!(moved.code_pointers(), expected);
+    let code = moved.code(BASES);
+    let file = elf::File::parse(&code).expect("sound");
+    let entries = |name: &str| {
+        let section = file.sections().iter().find(|section| section.name == name).expect(name);
+        let entries = file.relocations(section).expect("sound").expect("it has relocations");
+        entries.iter().map(|entry| (entry.offset, entry.kind)).collect::<Vec<_>>()
+    };
+    assert_eq!(entries(".rela.nv.global.init"), [(16, 2), (24, 2), (48, 2)], "the driver's");
+    assert_eq!(entries(".rela.nv.constant3"), [(0, 2)]);
+    let counter = (BASE + variable("counter").offset + 4).to_le_bytes();
+    assert_eq!(contents_of(&file, ".nv.global.init")[32..40], counter, "ours");
+    // As generic addresses.
+    let mut generic = synthetic::cubin(&pointing_to_code());
+    let entry = [48, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0];
+    let at = generic.windows(12).position(|bytes| bytes == entry).expect("the last entry is there");
+    generic[at + 8] = 4;
+    let generic = Relocatable::read(generic).expect("sound");
+    assert!(generic.obstacle().is_none(), "{:?}", generic.obstacle());
+    assert_eq!(generic.code_pointers(), expected);
+}
+
+#[test]
+fn pointers_to_code_that_no_copy_would_tell_are_an_obstacle() {
+    let refused = |change: &dyn Fn(&mut VariableSource)| {
+        let mut source = pointing_to_code();
+        change(&mut source.variables[1]);
+        let read = read(&source);
+        assert!(read.code_pointers().is_empty());
+        read.obstacle().expect("the driver alone could place it").to_string()
+    };
+    let local = refused(&|table| table.is_local = true);
+    assert!(
+        local.contains("kernel") && local.contains(".nv.global.init") && local.contains("0x2"),
+        "{local}"
+    );
+    refused(&|table| table.is_managed = true);
+    // The last word is not in the variable as a whole.
+    refused(&|table| table.addresses[3].0 = 41);
+    // One behind the variable.
+    refused(&|table| table.addresses[3].0 = 48);
+    // Two of one name.
+    let mut source = pointing_to_code();
+    source.variables[2].name = "table".to_owned();
+    assert!(read(&source).obstacle().is_some());
+    // A function that is not in the cubin.
+    let mut source = pointing_to_code();
+    source.calls = vec!["vprintf"];
+    source.variables[1].addresses[0].1 = "vprintf".to_owned();
+    assert!(read(&source).obstacle().is_some());
+}
+
 #[test]
 fn damaged_cubins_are_refused_or_read_but_nothing_panics() {
     let mut table = of(".nv.global.init", "table", 24);
-    table.addresses = vec![(8, "counter".to_owned(), 4)];
+    table.addresses = vec![(8, "counter".to_owned(), 4), (16, "kernel".to_owned(), 0)];
     let variables = vec![
         of(".nv.global", "counter", 40),
         table,
@@ -175,6 +249,10 @@ fn damaged_cubins_are_refused_or_read_but_nothing_panics() {
             let mut damaged = sound.clone();
             damaged[at] = byte;
             if let Ok(moved) = Relocatable::read(damaged) {
+                for CodePointers { variable, places, .. } in moved.code_pointers() {
+                    assert!(places.iter().all(|place| place.end <= variable.bytes));
+                    assert!(variable.offset + variable.bytes <= moved.bytes());
+                }
                 _ = moved.code(BASES);
                 _ = moved.contents(BASES);
                 _ = moved.managed_contents(BASES);
