@@ -19,6 +19,8 @@ pub struct Code {
     pub kernels: Vec<KernelInfo>,
     /// Its variables in device memory.
     pub globals: Vec<GlobalInfo>,
+    /// Names of the functions that have addresses, the kernels among them; none for a cubin.
+    pub functions: Vec<String>,
     /// What executes it; none for a cubin.
     pub ptx: Option<ptx::Module>,
 }
@@ -51,7 +53,7 @@ pub struct GlobalInfo {
     pub align: usize,
     /// Its first contents; zero behind their end.
     pub init: Vec<u8>,
-    /// Addresses to store: offset, variable, what to add.
+    /// Addresses to store: offset, variable or function, what to add.
     pub relocations: Vec<(usize, String, i64)>,
     /// Declared `.const`.
     pub constant: bool,
@@ -139,7 +141,8 @@ impl Code {
         let kernels =
             module.kernels().iter().map(kernel).collect::<Option<_>>().ok_or(CudaError::INVALID_PTX)?;
         let globals = module.globals().iter().map(global).collect();
-        Ok(Self { kernels, globals, ptx: Some(module) })
+        let functions = module.functions().to_vec();
+        Ok(Self { kernels, globals, functions, ptx: Some(module) })
     }
 
     fn from_cubin(bytes: &[u8], sm: u32, log: &Log) -> Result<Self> {
@@ -178,6 +181,7 @@ impl Code {
                 .collect::<Option<_>>()
                 .ok_or(CudaError::INVALID_IMAGE)?,
             globals: globals.iter().map(global).collect::<Option<_>>().ok_or(CudaError::INVALID_IMAGE)?,
+            functions: Vec::new(),
             ptx: None,
         })
     }

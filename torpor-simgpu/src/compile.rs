@@ -3,7 +3,8 @@
 //! The simulated GPU has no machine code, so what comes out is the PTX once more, in a section of a cubin whose variables
 //! are declared as in real ones: with sections for them, `.nv.constant4` with the address of each that is in device memory, and
 //! relocations that ask the driver to put the addresses there. Whoever takes the relocations out decides about the
-//! addresses, and the interpreter's kernels use the variables there.
+//! addresses, and the interpreter's kernels use the variables there. Pointers to functions stand in the driver's own copies of
+//! the variables, as long as relocations ask for them.
 
 use std::sync::Mutex;
 
@@ -48,6 +49,14 @@ pub fn place_variables(code: &mut Code, bytes: &[u8]) -> std::result::Result<(),
     for (variable, slot) in in_memory(code.globals.iter_mut()).zip(slots.as_chunks().0) {
         variable.address = Some(u64::from_le_bytes(*slot));
     }
+    let Code { globals, functions, .. } = code;
+    for (section, constant) in [(".rela.nv.global.init", false), (".rela.nv.constant3", true)] {
+        if cubin::section(bytes, section)?.is_some_and(<[u8]>::is_empty) {
+            for variable in globals.iter_mut().filter(|variable| variable.constant == constant) {
+                variable.relocations.retain(|(_, symbol, _)| !functions.contains(symbol));
+            }
+        }
+    }
     Ok(())
 }
 
@@ -87,7 +96,9 @@ fn compile(text: &[u8], code: &Code) -> Vec<u8> {
             addresses: global.relocations.iter().map(address).collect(),
         }
     };
+    let is_kernel = |name: &str| code.kernel(name).is_some();
     synthetic::cubin(&CubinSource {
+        functions: code.functions.iter().filter(|name| !is_kernel(name)).cloned().collect(),
         kernels: code.kernels.iter().map(kernel).collect(),
         variables: code.globals.iter().map(variable).collect(),
         calls: CALLS.into_iter().filter(|name| declares(text, name)).collect(),

@@ -205,7 +205,7 @@ fn run(machine: &Machine, launch: &Launch, place: &Place) -> Result<u64> {
             block: launch.block,
             dynamic_shared_bytes: launch.shared_bytes as usize,
             parameters: &launch.parameters,
-            globals: &|name| module.seen_at(name),
+            globals: &|name| module.address_of(name),
             memory: &memory,
             system: machine,
             threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),

@@ -1,6 +1,6 @@
 //! The simulated machine: everything there is one of in a process.
 
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
@@ -44,6 +44,8 @@ pub struct Machine {
     pub modules: Table<Module>,
     pub functions: Table<Function>,
     pub kernels: Table<Kernel>,
+    /// Where the functions of the next module begin.
+    pub functions_end: AtomicU64,
     pub graphs: Table<Graph>,
     pub executables: Table<Executable>,
     pub compilations: Table<Compilation>,
@@ -66,6 +68,10 @@ pub struct Machine {
     pub is_jammed: AtomicBool,
     sticky: AtomicI32,
 }
+
+/// Functions are above all memory, and in each process elsewhere, so that an address of another process is none here.
+const FUNCTIONS: u64 = 1 << 60;
+const PROCESS_SHIFT: u32 = 32;
 
 static MACHINE: OnceLock<Machine> = OnceLock::new();
 static INITIALISING: Mutex<()> = Mutex::new(());
@@ -114,6 +120,7 @@ impl Machine {
             modules: Table::new(5),
             functions: Table::new(6),
             kernels: Table::new(7),
+            functions_end: AtomicU64::new(FUNCTIONS | u64::from(std::process::id()) << PROCESS_SHIFT),
             graphs: Table::new(8),
             executables: Table::new(9),
             compilations: Table::new(10),

@@ -1,6 +1,7 @@
 //! Modules: code on a device, with its variables in that device's memory.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 
 use crate::abi::{In, Out, Text};
@@ -11,6 +12,9 @@ use crate::function::{Function, Settings};
 use crate::lock;
 use crate::machine::{Machine, machine};
 use crate::memory::{Mapping, allocate};
+
+/// Between the addresses of functions. Nothing is there: kernels are executed from their text.
+const FUNCTION_BYTES: u64 = 128;
 
 /// A module.
 #[derive(Debug)]
@@ -23,6 +27,8 @@ pub struct Module {
     pub settings: Vec<Mutex<Settings>>,
     /// Address of each variable.
     addresses: Vec<u64>,
+    /// Where its functions begin.
+    entries: u64,
     memory: Option<Arc<Mapping>>,
     /// Handles of the functions somebody asked for, by position.
     functions: Mutex<HashMap<usize, u64>>,
@@ -46,7 +52,9 @@ impl Module {
         let base = memory.as_ref().map_or(0, |mapping| mapping.start);
         let addresses: Vec<u64> = offsets.iter().map(|&offset| base + offset as u64).collect();
         let settings = code.kernels.iter().map(|_| Mutex::default()).collect();
-        let module = Self { device, code, settings, addresses, memory, functions: Mutex::default() };
+        let entries = machine.functions_end.fetch_add(code.functions.len() as u64 * FUNCTION_BYTES, Relaxed);
+        let functions = Mutex::default();
+        let module = Self { device, code, settings, addresses, entries, memory, functions };
         module.initialise(total)?;
         Ok(Arc::new(module))
     }
@@ -62,7 +70,7 @@ impl Module {
             place[..init.len()].copy_from_slice(init);
             for (at, symbol, addend) in &global.relocations {
                 let target =
-                    self.seen_at(symbol).ok_or(CudaError::INVALID_IMAGE)?.wrapping_add_signed(*addend);
+                    self.address_of(symbol).ok_or(CudaError::INVALID_IMAGE)?.wrapping_add_signed(*addend);
                 let word = at
                     .checked_add(8)
                     .and_then(|end| place.get_mut(*at..end))
@@ -82,9 +90,15 @@ impl Module {
     }
 
     /// Where kernels find a variable.
-    pub fn seen_at(&self, name: &str) -> Option<u64> {
+    fn seen_at(&self, name: &str) -> Option<u64> {
         let index = self.code.global(name)?;
         self.code.globals[index].address.or_else(|| self.addresses.get(index).copied())
+    }
+
+    /// What kernels take for the address of a variable or a function.
+    pub fn address_of(&self, name: &str) -> Option<u64> {
+        let function = || self.code.functions.iter().position(|function| function == name);
+        self.seen_at(name).or_else(|| Some(self.entries + function()? as u64 * FUNCTION_BYTES))
     }
 
     /// The handle of its kernel at a position.

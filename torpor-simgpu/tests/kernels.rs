@@ -137,6 +137,58 @@ fn libraries_have_kernels_and_variables() {
     });
 }
 
+/// Stores what the table of functions holds, and then the addresses that the code has for them.
+const POINTING: &str = "
+.version 8.0
+.target sm_70
+.address_size 64
+.func helper() {
+    ret;
+}
+.global .align 8 .u64 table[3] = {helper, 0, tell};
+.visible .entry tell(.param .u64 pointer) {
+    .reg .u64 %rd<6>;
+    ld.param.u64 %rd1, [pointer];
+    ld.global.u64 %rd2, [table];
+    ld.global.u64 %rd3, [table+16];
+    mov.u64 %rd4, helper;
+    mov.u64 %rd5, tell;
+    st.global.u64 [%rd1], %rd2;
+    st.global.u64 [%rd1+8], %rd3;
+    st.global.u64 [%rd1+16], %rd4;
+    st.global.u64 [%rd1+24], %rd5;
+    ret;
+}
+";
+
+#[test]
+fn each_module_has_its_functions_elsewhere() {
+    passes("each_module_has_its_functions_elsewhere", &[], || {
+        use_device(0);
+        let memory = allocate(64);
+        let mut seen = Vec::new();
+        for _ in 0..2 {
+            let module = module(POINTING).expect("PTX");
+            assert_eq!(launch(function(module, c"tell"), 1, 1, 0, &[memory]), SUCCESS);
+            let addresses = get::<u64>(memory, 4);
+            assert_eq!(addresses[..2], addresses[2..], "the table has what the code has");
+            let (mut table, mut bytes) = (0, 0);
+            assert_eq!(cuModuleGetGlobal_v2(&mut table, &mut bytes, module, c"table".as_ptr()), SUCCESS);
+            assert_eq!((bytes, get::<u64>(table, 3)), (24, vec![addresses[0], 0, addresses[1]]));
+            seen.extend_from_slice(&addresses[..2]);
+        }
+        let all = seen.len();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), all, "{seen:x?}");
+        assert_eq!(
+            module(&POINTING.replace("{helper,", "{nobody,")),
+            Err(INVALID_IMAGE),
+            "a pointer to nothing"
+        );
+    });
+}
+
 #[test]
 fn an_illegal_address_ends_the_process_s_work() {
     let ended = passes("an_illegal_address_ends_the_process_s_work", &[], || {

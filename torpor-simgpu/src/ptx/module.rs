@@ -14,6 +14,7 @@ use super::syntax::{Function, Variable, VariableSpace};
 pub struct Module {
     kernels: Vec<Kernel>,
     globals: Vec<Global>,
+    functions: Vec<String>,
 }
 
 /// A variable of a module in device memory: the driver allocates and initialises it.
@@ -83,7 +84,9 @@ impl Module {
             })
             .map(Global::new)
             .collect::<Result<Vec<Global>, PtxError>>()?;
-        Ok(Self { kernels, globals })
+        let bodies = syntax.functions.iter().filter(|function| function.body.is_some());
+        let functions = bodies.map(|function| function.name.to_owned()).collect();
+        Ok(Self { kernels, globals, functions })
     }
 
     /// The kernels, in the order of the text.
@@ -99,6 +102,11 @@ impl Module {
     /// The variables in device memory, in the order of the text.
     pub fn globals(&self) -> &[Global] {
         &self.globals
+    }
+
+    /// The names of all functions that have code, the kernels among them, in the order of the text.
+    pub fn functions(&self) -> &[String] {
+        &self.functions
     }
 
     /// Runs a kernel to its end.

@@ -1,6 +1,6 @@
 //! Operands of an instruction: registers, literals, addresses and names as registers.
 
-use super::decode::{Binding, Decoder, Opcode, Value};
+use super::decode::{Binding, Decoder, Opcode, Value, find_function};
 use super::error::PtxError;
 use super::program::Constant;
 use super::registers::{Class, Register};
@@ -102,7 +102,12 @@ impl<'a> Decoder<'a> {
                 index: self.constant(class, Value::Known(Constant::Special(special))),
             });
         }
-        match self.lookup(name) {
+        let module = self.module;
+        let binding = self.lookup(name).or_else(|| {
+            let function = find_function(module, name)?;
+            function.body.is_some().then_some(Binding::Global(function.name))
+        });
+        match binding {
             Some(Binding::Register(register)) if offset == 0 => Ok(register),
             Some(binding) if class == Class::B64 || class == Class::B32 => {
                 Ok(Register { class, index: self.address_of(binding, offset, class) })

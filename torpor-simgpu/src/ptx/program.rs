@@ -16,7 +16,7 @@ pub(super) enum Constant {
     Bits(u64),
     /// A special register that cannot change while a block runs.
     Special(Special),
-    /// Device address of the kernel's n-th global, plus an offset.
+    /// Device address of the kernel's n-th global or function, plus an offset.
     Global(u32, i64),
 }
 
@@ -28,7 +28,7 @@ pub(super) struct Program {
     pub(super) operands: Vec<u32>,
     pub(super) registers: Counts,
     pub(super) constants: Vec<(Register, Constant)>,
-    /// Names of the module globals that the code uses.
+    /// Names of the module globals that the code uses, and of the functions whose addresses it takes.
     pub(super) globals: Vec<String>,
     /// Bytes of shared memory without the dynamic part, which starts there.
     pub(super) static_shared_bytes: usize,

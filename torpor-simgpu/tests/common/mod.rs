@@ -148,6 +148,7 @@ pub const MIB: usize = 1 << 20;
 pub const SUCCESS: i32 = 0;
 pub const INVALID_VALUE: i32 = 1;
 pub const OUT_OF_MEMORY: i32 = 2;
+pub const INVALID_IMAGE: i32 = 200;
 pub const INVALID_CONTEXT: i32 = 201;
 pub const INVALID_HANDLE: i32 = 400;
 pub const NOT_READY: i32 = 600;
