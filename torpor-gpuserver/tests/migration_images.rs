@@ -6,15 +6,19 @@ mod server_support;
 mod worker_support;
 
 use migrating::{Program, start};
+use served::program;
 use torpor_proto::command::{
     Fill, GraphAppend, GraphInstantiate, GraphLaunch, ImageGlobal, ImageUnload, MemoryFree,
 };
 use torpor_proto::error::CudaError;
 use torpor_proto::image::synthetic::{self, CubinSource, KernelSource, VariableSource};
 use worker_support::Client;
-use worker_support::kernels::{STATE, launch, record};
+use worker_support::kernels::{POINTING_PTX, STATE, launch, record};
 
 const MIB: u64 = 1 << 20;
+
+/// The number of the image with [`POINTING_PTX`], and that of its kernel.
+const POINTING: u32 = 8;
 
 #[test]
 fn variables_move_with_the_client() {
@@ -76,6 +80,95 @@ fn variables_move_with_the_client() {
         added += 100;
         assert_eq!(client.words(data, 1), [added]);
         assert_eq!(client.variable(STATE, "counter").unwrap().0, counter);
+    }
+}
+
+/// Loads [`POINTING_PTX`]. Returns room for what it says.
+fn load_pointing(client: &mut Client) -> u64 {
+    client.load_image(POINTING, &[POINTING_PTX.as_bytes(), b"\0"].concat()).unwrap();
+    client.resolve(POINTING, POINTING, "point").unwrap();
+    client.allocate(0, 2 * MIB).unwrap()
+}
+
+/// What the table of [`POINTING_PTX`] points to, which is what its code has for the addresses of its functions, and how often
+/// that was asked.
+fn pointed_to(client: &mut Client, out: u64) -> ([u64; 2], u64) {
+    client.launch_at(POINTING, out, 0);
+    let bytes = client.download(out, 7 * 8);
+    let words: Vec<_> = bytes.as_chunks().0.iter().map(|&word| u64::from_le_bytes(word)).collect();
+    let &[first, second, helper, kernel, seed, asked, chosen] = &words[..] else { unreachable!() };
+    let (pointers, ours) = ([first, second, chosen], [helper, kernel, helper]);
+    assert_eq!(pointers, ours, "these are not the addresses of this code: {words:x?}");
+    assert_eq!(seed, 41);
+    ([first, second], asked)
+}
+
+#[test]
+fn pointers_to_code_are_those_of_the_code_where_the_client_is() {
+    let server = start();
+    let mut program = Program::start(&server, "f");
+    let (here, elsewhere) = program.gpus(&server);
+    let client = &mut program.client;
+    let out = load_pointing(client);
+    let (mut before, mut asked) = pointed_to(client, out);
+    assert_eq!(asked, 1);
+    for gpu in [elsewhere, here, elsewhere] {
+        program.move_to(&server, gpu).unwrap();
+        assert_eq!((program.gpu(&server), server.listed("f").fixed_images), (gpu, 0));
+        let client = &mut program.client;
+        let (after, now) = pointed_to(client, out);
+        assert!(after.iter().all(|pointer| !before.contains(pointer)), "{before:x?} {after:x?}");
+        asked += 1;
+        assert_eq!(now, asked, "a variable beside the table has come along");
+        // The host store has what the GPU has, and no older pointer.
+        server.unload("f");
+        let (again, now) = pointed_to(client, out);
+        asked += 1;
+        assert_eq!((again, now), (after, asked));
+        before = after;
+    }
+    // Whose program may have copies of them stays with them.
+    program.client.variable(POINTING, "asked").unwrap();
+    program.move_to(&server, here).unwrap();
+    let table = program.client.variable(POINTING, "table").unwrap().0;
+    let (pointers, _) = pointed_to(&mut program.client, out);
+    assert_eq!(program.client.download(table, 8), pointers[0].to_le_bytes());
+    let stays = program.move_to(&server, elsewhere).unwrap_err();
+    assert!(stays.message().contains("variables of an image"), "{stays}");
+    assert_eq!((program.gpu(&server), server.listed("f").fixed_images), (here, 1));
+    assert!(server.said("points to code") && server.said("table"));
+}
+
+#[test]
+fn pointers_to_code_are_those_of_the_next_worker_where_one_died() {
+    let (server, _settings) = program::start(1, "");
+    let mut program = Program::start(&server, "f");
+    let out = load_pointing(&mut program.client);
+    let (mut before, _) = pointed_to(&mut program.client, out);
+    for asked in 2..4 {
+        program.unload_and_cover(&server);
+        program::kill_worker(&server, 0);
+        let (after, now) = pointed_to(&mut program.client, out);
+        assert!(after.iter().all(|pointer| !before.contains(pointer)), "{before:x?} {after:x?}");
+        assert_eq!((now, program.error()), (asked, None));
+        before = after;
+    }
+}
+
+#[test]
+fn pointers_to_code_stay_where_the_writes_of_kernels_are_dropped() {
+    let (server, _settings) = program::start(2, "[functions.f]\nwriteback = 'never'");
+    let mut program = Program::start(&server, "f");
+    let out = load_pointing(&mut program.client);
+    pointed_to(&mut program.client, out);
+    let (here, elsewhere) = program.gpus(&server);
+    for gpu in [elsewhere, here] {
+        server.unload("f");
+        program.move_to(&server, gpu).unwrap();
+        let (after, _) = pointed_to(&mut program.client, out);
+        server.unload("f");
+        assert_eq!(pointed_to(&mut program.client, out).0, after);
+        assert_eq!(program.gpu(&server), gpu);
     }
 }
 

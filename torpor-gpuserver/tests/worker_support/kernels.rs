@@ -178,6 +178,49 @@ pub const STATE_PTX: &str = "
 }
 ";
 
+/// `point(u64 *out)` stores what the variable `table` points to, a function and the kernel itself, then the addresses that the code
+/// has for both, the number between the two in the table (41), how often it was launched, which `asked` counts, and what the
+/// constant `chosen` points to: the function, too.
+pub const POINTING_PTX: &str = "
+.version 8.0
+.target sm_80
+.address_size 64
+
+.func helper()
+{
+    ret;
+}
+
+.visible .entry point(.param .u64 out);
+.visible .global .align 8 .u64 table[3] = {helper, 41, point};
+.visible .global .align 8 .u64 asked;
+.visible .const .align 8 .u64 chosen = helper;
+
+.visible .entry point(.param .u64 out)
+{
+    .reg .b64 %d<10>;
+    ld.param.u64 %d1, [out];
+    cvta.to.global.u64 %d2, %d1;
+    ld.const.u64 %d9, [chosen];
+    ld.global.u64 %d3, [table];
+    ld.global.u64 %d4, [table+16];
+    mov.u64 %d5, helper;
+    mov.u64 %d6, point;
+    ld.global.u64 %d7, [table+8];
+    ld.global.u64 %d8, [asked];
+    add.u64 %d8, %d8, 1;
+    st.global.u64 [asked], %d8;
+    st.global.u64 [%d2], %d3;
+    st.global.u64 [%d2+8], %d4;
+    st.global.u64 [%d2+16], %d5;
+    st.global.u64 [%d2+24], %d6;
+    st.global.u64 [%d2+32], %d7;
+    st.global.u64 [%d2+40], %d8;
+    st.global.u64 [%d2+48], %d9;
+    ret;
+}
+";
+
 /// The number of the image with [`STATE_PTX`], and that of its kernel.
 pub const STATE: u32 = 7;
 

@@ -53,7 +53,7 @@ impl ImageCommands for Session {
                 Some(instance)
             }
         };
-        self.link.usage.fixed_images.store(self.images.fixed() as u32, Ordering::Relaxed);
+        self.tell_fixed_images();
         if let Some(instance) = instance {
             self.keep(Kept::Image(instance))?;
         }
@@ -74,6 +74,9 @@ impl ImageCommands for Session {
             Own::Nothing => return Err(CudaError::UNKNOWN),
             Own::Placed(placed) => {
                 let variable = placed.variable(name).ok_or(CudaError::NOT_FOUND)?;
+                if placed.points_to_code(variable) {
+                    self.note_code_told(command.image, name)?;
+                }
                 (variable.address, variable.bytes)
             }
             Own::Fixed { instance, told } => {

@@ -25,20 +25,15 @@ pub(crate) struct ClientImage {
 pub(crate) struct Images {
     pub(crate) table: Table<Box<ClientImage>>,
     pub(crate) uploads: Uploads,
-    /// A bank of constants is not filled yet.
-    pub(crate) has_stale_banks: bool,
+    /// A bank of constants is not filled yet, or pointers to code are another worker's.
+    pub(crate) has_stale: bool,
     /// What a parked command has found out of an image.
     pub(crate) parked_layout: Option<(Arc<Image>, Relocatable)>,
 }
 
 impl Images {
     pub(crate) fn new() -> Self {
-        Self {
-            table: Table::new(LIMIT),
-            uploads: Uploads::default(),
-            has_stale_banks: false,
-            parked_layout: None,
-        }
+        Self { table: Table::new(LIMIT), uploads: Uploads::default(), has_stale: false, parked_layout: None }
     }
 
     /// Everything that is at the client's own addresses.
@@ -49,9 +44,14 @@ impl Images {
         })
     }
 
-    /// How many images have variables that the driver placed for this client.
+    /// How many images have variables that the driver placed for this client, or pointers to code that its program may know.
     pub(crate) fn fixed(&self) -> usize {
-        self.table.iter().filter(|(_, known)| matches!(known.own, Own::Fixed { .. })).count()
+        let is_fixed = |own: &Own| match own {
+            Own::Nothing => false,
+            Own::Placed(placed) => placed.is_code_told,
+            Own::Fixed { .. } => true,
+        };
+        self.table.iter().filter(|(_, known)| is_fixed(&known.own)).count()
     }
 
     /// Where the variables of an image are.

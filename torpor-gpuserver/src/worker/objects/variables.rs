@@ -10,10 +10,14 @@
 //!
 //! Kernels read `__constant__` variables from the constant bank of their instance. Their addresses lead to the block, and what
 //! the client copies there is copied on into the bank; a new instance's bank is filled from the block.
+//!
+//! Pointers to code in initialisers are the instance's: the driver puts them into its own copies of the variables, from which
+//! the block has them. A new instance has others, which replace those of the one before, whatever the program has put there
+//! since. Where it may have read them itself, the client stays on its GPU as with variables that the driver placed.
 
 use crate::worker::gpu::images::Instance;
 use std::sync::Arc;
-use torpor_proto::image::relocate::Relocatable;
+use torpor_proto::image::relocate::{self, Immovable, Relocatable};
 use torpor_proto::layout::AddressRange;
 
 /// What a client has of an image for itself.
@@ -41,8 +45,11 @@ pub(crate) struct Placed {
     /// Absent if the image has no code.
     pub(crate) instance: Option<Arc<Instance>>,
     pub(crate) constants: Vec<Constant>,
-    /// The bank does not have what the block has: that came from another worker.
-    pub(crate) is_bank_stale: bool,
+    pub(crate) code_pointers: Vec<CodePointers>,
+    /// The block came from another worker: the bank does not have what it has, and its pointers to code lead nowhere.
+    pub(crate) is_stale: bool,
+    /// The program was told where pointers to code are, and may have copies of them.
+    pub(crate) is_code_told: bool,
 }
 
 /// A `__constant__` variable.
@@ -51,6 +58,39 @@ pub(crate) struct Constant {
     in_block: AddressRange,
     /// Its address in the driver's bank.
     in_bank: u64,
+}
+
+/// Pointers to code beside each other in the block.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CodePointers {
+    pub(crate) in_block: AddressRange,
+    /// Where they are in the driver's own copy of the variable.
+    pub(crate) in_copy: u64,
+}
+
+impl CodePointers {
+    /// All of a block. The error: the driver does not tell of a variable, or of another one.
+    pub(crate) fn of(
+        layout: &Relocatable,
+        block: AddressRange,
+        instance: Option<&Instance>,
+    ) -> Result<Vec<Self>, Immovable> {
+        let mut all = Vec::new();
+        for relocate::CodePointers { name, variable, places } in layout.code_pointers() {
+            let copy = instance.and_then(|instance| instance.global(name).ok());
+            let (copy, _) = copy
+                .filter(|&(_, bytes)| bytes == variable.bytes)
+                .ok_or_else(|| Immovable::CodePointers { variable: name.clone() })?;
+            all.extend(places.iter().map(|place| Self {
+                in_block: AddressRange {
+                    address: block.address + variable.offset + place.start,
+                    bytes: place.end - place.start,
+                },
+                in_copy: copy + place.start,
+            }));
+        }
+        Ok(all)
+    }
 }
 
 /// A copy from the block into the bank: to, from, length.
@@ -71,7 +111,7 @@ impl Placed {
     pub(crate) fn new(
         (block, managed): (AddressRange, Option<AddressRange>),
         layout: Relocatable,
-        instance: Option<Arc<Instance>>,
+        (instance, code_pointers): (Option<Arc<Instance>>, Vec<CodePointers>),
     ) -> Self {
         let constants = instance.iter().flat_map(|instance| {
             layout.constants().filter_map(|(name, variable)| {
@@ -83,7 +123,13 @@ impl Placed {
             })
         });
         let constants = constants.collect();
-        Self { block, managed, layout, instance, constants, is_bank_stale: false }
+        let (is_stale, is_code_told) = (false, false);
+        Self { block, managed, layout, instance, constants, code_pointers, is_stale, is_code_told }
+    }
+
+    /// Whether there are pointers to code at a place of the block.
+    pub(crate) fn points_to_code(&self, place: AddressRange) -> bool {
+        self.code_pointers.iter().any(|pointers| place.contains(pointers.in_block.address, 1))
     }
 
     /// The place of a variable.

@@ -45,8 +45,13 @@ impl Session {
         self.kernels.switch_image(id, &own)?;
         drop(silence);
         self.images.table.get_mut(id)?.own = own;
-        self.link.usage.fixed_images.store(self.images.fixed() as u32, Ordering::Relaxed);
+        self.tell_fixed_images();
         Ok(())
+    }
+
+    /// Tells people how many images keep the client on its GPU.
+    pub(crate) fn tell_fixed_images(&self) {
+        self.link.usage.fixed_images.store(self.images.fixed() as u32, Ordering::Relaxed);
     }
 
     /// The client is about to take a kernel: if that may write into variables, they must be its own.

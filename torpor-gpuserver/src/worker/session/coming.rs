@@ -280,7 +280,8 @@ impl Session {
     fn arrive_whole(&mut self, arriving: &mut Arriving, short: Option<Instant>) -> Result<Room, Halt> {
         let came = self.swap_in(&mut arriving.missing, short);
         let came = self.unless_crowded(came, short);
-        let came = if came == Ok(Room::Granted) { self.renew_banks().map(|()| Room::Granted) } else { came };
+        let came =
+            if came == Ok(Room::Granted) { self.renew_variables().map(|()| Room::Granted) } else { came };
         if came == Ok(Room::Granted) && !self.residency.loading {
             self.arrays.have_changed |= self.arrays.here_bytes.get() > 0;
         }

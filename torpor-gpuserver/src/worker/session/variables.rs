@@ -4,7 +4,7 @@ use crate::driver::Place;
 use crate::state_file::Void;
 use crate::worker::gpu::images::{Image, Instance};
 use crate::worker::objects::pending::{Kept, Pending};
-use crate::worker::objects::variables::{Own, Placed};
+use crate::worker::objects::variables::{CodePointers, Own, Placed};
 use crate::worker::session::Session;
 use crate::worker::session::halt::Halt;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use torpor_proto::error::CudaError;
 use torpor_proto::image::relocate::{Bases, Immovable, Relocatable};
 use torpor_proto::layout::AddressRange;
 
-/// A block, the one of managed variables, and the code for them.
-type PlacedCode = ((AddressRange, Option<AddressRange>), Option<Arc<Instance>>);
+/// A block, the one of managed variables, the code for them, and what points to it.
+type PlacedCode = ((AddressRange, Option<AddressRange>), (Option<Arc<Instance>>, Vec<CodePointers>));
 
 impl Session {
     /// Variables for an image that has none for this client yet. `wanted` is the one that it has asked for, if it has.
@@ -32,12 +32,12 @@ impl Session {
                 match layout.obstacle().filter(|_| layout.has_kernels()).cloned() {
                     Some(obstacle) => obstacle,
                     None => match self.place(image, &layout) {
-                        Ok(Ok((blocks, instance))) => {
+                        Ok(Ok((blocks, code))) => {
                             if blocks.1.is_some() {
                                 // Its kernels reach memory that the program writes from now on.
                                 self.uncover(Void::Managed);
                             }
-                            return Ok(Own::Placed(Box::new(Placed::new(blocks, layout, instance))));
+                            return Ok(Own::Placed(Box::new(Placed::new(blocks, layout, code))));
                         }
                         Ok(Err(obstacle)) => obstacle,
                         Err(halt) => {
@@ -100,25 +100,29 @@ impl Session {
             self.variables.release(block.address);
         })?;
         let bases = bases(block, managed);
-        let instance = match self.load_relocated(image, layout, bases) {
-            Ok(instance) => instance,
-            Err(error) => {
+        let code = match self.load_relocated(image, layout, bases) {
+            Ok(instance) => {
+                let pointers = CodePointers::of(layout, block, instance.as_deref());
+                Ok(pointers.map(|pointers| (instance, pointers)))
+            }
+            Err(error) if error.is_sticky() => Err(error),
+            Err(error) => Ok(Err(Immovable::Refused(error.0))),
+        };
+        let code = match code {
+            Ok(Ok(code)) => code,
+            refused => {
                 self.variables.release(block.address);
                 self.release_managed(managed)?;
-                return if error.is_sticky() {
-                    Err(error.into())
-                } else {
-                    Ok(Err(Immovable::Refused(error.0)))
-                };
+                return Ok(refused?.map(|code| ((block, managed), code)));
             }
         };
-        let filled = self.fill_block(block, segment, (layout, bases));
+        let filled = self.fill_block(block, segment, (layout, bases), &code.1);
         if let Err(halt) = filled.and_then(|()| Ok(self.fill_managed(layout, bases)?)) {
             self.release_block(block.address)?;
             self.release_managed(managed)?;
             return Err(halt);
         }
-        Ok(Ok(((block, managed), instance)))
+        Ok(Ok(((block, managed), code)))
     }
 
     fn load_relocated(
@@ -138,6 +142,7 @@ impl Session {
         block: AddressRange,
         segment: AddressRange,
         (layout, bases): (&Relocatable, Bases),
+        code_pointers: &[CodePointers],
     ) -> Result<(), Halt> {
         if self.space.is_segment(segment.address) {
             let group = self.group_of(&[segment.address]);
@@ -157,8 +162,23 @@ impl Session {
             self.pending.push(Pending::Keep(Kept::Bytes(contents), fences));
             posted?;
         }
+        self.post_code_pointers(code_pointers)?;
         let fence = self.streams.fence_setup()?;
         self.wait_for(Vec::from_iter(fence))
+    }
+
+    /// Copies pointers to code out of the driver's copies of variables into a block, which is here or under way.
+    fn post_code_pointers(&mut self, pointers: &[CodePointers]) -> Result<(), Halt> {
+        for &CodePointers { in_block: AddressRange { address, bytes }, in_copy } in pointers {
+            self.note_copied_into(address, bytes);
+            // SAFETY: the copy is the instance's, the block's segment is mapped and its contents come in the same stream, and
+            // both stay until the client's streams are idle.
+            unsafe {
+                let stream = self.streams.enter_setup();
+                stream.copy((Place::Device, address), (Place::Device, in_copy), bytes as usize)?;
+            }
+        }
+        Ok(())
     }
 
     /// The variables that an image had at another worker; its block comes with the client's memory.
@@ -175,10 +195,31 @@ impl Session {
         }
         let managed = self.restore_managed(&layout, managed)?;
         let instance = self.load_relocated(image, &layout, bases(block, managed))?;
-        let mut placed = Placed::new((block, managed), layout, instance);
-        placed.is_bank_stale = !placed.constants.is_empty();
-        self.images.has_stale_banks |= placed.is_bank_stale;
+        let code_pointers = CodePointers::of(&layout, block, instance.as_deref());
+        let code_pointers = code_pointers.map_err(|_| CudaError::INVALID_IMAGE)?;
+        let mut placed = Placed::new((block, managed), layout, (instance, code_pointers));
+        placed.is_stale = !placed.constants.is_empty() || !placed.code_pointers.is_empty();
+        self.images.has_stale |= placed.is_stale;
         Ok(placed)
+    }
+
+    /// The program is about to be told where a variable is that points to code: from then on it may have copies of the
+    /// pointers, which would lead nowhere on another GPU.
+    pub(crate) fn note_code_told(&mut self, id: u32, name: &str) -> Result<(), CudaError> {
+        let known = self.images.table.get_mut(id)?;
+        let Own::Placed(placed) = &mut known.own else { return Ok(()) };
+        placed.is_code_told = true;
+        if known.image.is_news() {
+            tracing::warn!(
+                client = self.link.client,
+                function = %self.link.function,
+                image = %known.image.short_name(),
+                variable = name,
+                "a variable of an image points to code, so clients whose programs ask for its address stay on this GPU"
+            );
+        }
+        self.tell_fixed_images();
+        Ok(())
     }
 
     /// Gives a block back, with its segment if that is empty then.
@@ -205,20 +246,23 @@ impl Session {
         Ok(())
     }
 
-    /// Fills the banks of instances that were loaded for a block from another worker. Its memory is being brought.
-    pub(crate) fn renew_banks(&mut self) -> Result<(), Halt> {
-        if !self.images.has_stale_banks {
+    /// Gives instances that were loaded for a block from another worker what they must have in common: the block gets their
+    /// pointers to code, and then their banks what is in the block. Its memory is being brought.
+    pub(crate) fn renew_variables(&mut self) -> Result<(), Halt> {
+        if !self.images.has_stale {
             return Ok(());
         }
-        let stale = |placed: &&mut Placed| placed.is_bank_stale;
+        let stale = |placed: &&mut Placed| placed.is_stale;
         let whole = |placed: &mut Placed| {
             let copies = placed.copies_into_bank(placed.block.address, placed.block.bytes);
-            (placed.block.address, copies.collect::<Vec<_>>())
+            (placed.block.address, placed.code_pointers.clone(), copies.collect::<Vec<_>>())
         };
         let blocks: Vec<_> = self.images.placed_mut().filter(stale).map(whole).collect();
-        for (address, copies) in blocks {
+        for (address, code_pointers, copies) in blocks {
             let group = self.group_of(&[address]);
             self.bring_up_to(group)?;
+            self.post_code_pointers(&code_pointers)?;
+            self.residency.has_changed |= !code_pointers.is_empty();
             for (to, from, bytes) in copies {
                 // SAFETY: as in `follow_into_banks`; the block's contents come in the same stream.
                 unsafe {
@@ -228,8 +272,8 @@ impl Session {
         }
         let fence = self.streams.fence_setup()?;
         self.wait_for(Vec::from_iter(fence))?;
-        self.images.placed_mut().for_each(|placed| placed.is_bank_stale = false);
-        self.images.has_stale_banks = false;
+        self.images.placed_mut().for_each(|placed| placed.is_stale = false);
+        self.images.has_stale = false;
         Ok(())
     }
 }

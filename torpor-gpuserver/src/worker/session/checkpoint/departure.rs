@@ -14,7 +14,7 @@ use torpor_proto::ring::Record;
 const UNSAVED: &str = "its memory cannot be saved in the host store; the worker's log says why";
 
 /// Why a client stays that is more than data.
-const FIXED: &str = "it uses variables of an image that only this GPU's driver can place; the worker's log says which and why";
+const FIXED: &str = "it uses variables of an image that only this GPU's driver can place or fill; the worker's log says which and why";
 
 /// Why a client stays whose kernels know handles of this GPU's driver.
 const HANDLES: &str = "it has texture or surface objects, and this GPU's driver gives no handle again, as the worker's log says";
