@@ -90,6 +90,8 @@ PIECES = [
           "--models llama_1b vit_l unet", "--quick", "--simulated --models unet --ways torpor sleep restart", folder=BOTH),
     Piece("today-large", "the same of larger models", "today/run", "--models whisper llama_8b --copies 2 --rounds 3 --room 24GiB",
           "--models llama_8b --copies 2 --rounds 2 --room 24GiB --for 20", folder=BOTH),
+    Piece("large", "large models leave the GPU and come back", "large/run", "", "--models llama_1b --rounds 4",
+          "--simulated --models llama_1b --rounds 2", folder=BOTH),
     Piece("front", "40 functions behind one router at rising load, by each order", "front/run", "", "--loads 0.5 0.9 --for 10",
           "--simulated --functions 6 --loads 0.5 1.1 --for 4", gpus=2),
     Piece("placements", "the same on four GPUs, by where a client goes that waits", "front/run",
