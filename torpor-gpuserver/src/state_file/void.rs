@@ -24,10 +24,12 @@ pub(crate) enum Void {
     Settled,
     /// It was not to be kept any longer.
     Unwanted,
+    /// Its program reads addresses of code, which are this worker's.
+    Code,
 }
 
 impl Void {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Leaving,
         Self::NoRoom,
         Self::Unsaved,
@@ -38,6 +40,7 @@ impl Void {
         Self::Shares,
         Self::Settled,
         Self::Unwanted,
+        Self::Code,
     ];
 
     /// What a word says; `None` if it is none of these.
@@ -62,6 +65,7 @@ impl Void {
             Self::Shares => "it shares memory or events with another process",
             Self::Settled => "its first request was just over, after which its writes are dropped",
             Self::Unwanted => "the server does not save clients ahead of time ([scheduler] cover)",
+            Self::Code => "its program had copied addresses of code, which are others at the next worker",
         }
     }
 }

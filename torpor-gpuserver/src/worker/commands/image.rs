@@ -74,9 +74,6 @@ impl ImageCommands for Session {
             Own::Nothing => return Err(CudaError::UNKNOWN),
             Own::Placed(placed) => {
                 let variable = placed.variable(name).ok_or(CudaError::NOT_FOUND)?;
-                if placed.points_to_code(variable) {
-                    self.note_code_told(command.image, name)?;
-                }
                 (variable.address, variable.bytes)
             }
             Own::Fixed { instance, told } => {

@@ -84,6 +84,7 @@ impl MemoryCommands for Session {
             self.streams.follow_setup(stream)?;
         }
         self.follow_into_banks(stream, destination, bytes)?;
+        self.note_code_read(source, bytes);
         note_staging(self, stream, [destination, source]);
         Ok(())
     }
@@ -111,6 +112,7 @@ impl MemoryCommands for Session {
         unsafe { entered.copy_box(End::Memory(destination), End::Memory(source), extent)? };
         let written = destination.pitch as u64 * destination.height as u64 * depth;
         self.follow_into_banks(stream, command.destination, written)?;
+        self.note_code_read(command.source, source.pitch as u64 * source.height as u64 * depth);
         note_staging(self, stream, [command.destination, command.source]);
         Ok(())
     }

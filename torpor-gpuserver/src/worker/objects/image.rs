@@ -44,11 +44,11 @@ impl Images {
         })
     }
 
-    /// How many images have variables that the driver placed for this client, or pointers to code that its program may know.
+    /// How many images have variables that the driver placed for this client, or pointers to code that its program has read.
     pub(crate) fn fixed(&self) -> usize {
         let is_fixed = |own: &Own| match own {
             Own::Nothing => false,
-            Own::Placed(placed) => placed.is_code_told,
+            Own::Placed(placed) => placed.is_code_read,
             Own::Fixed { .. } => true,
         };
         self.table.iter().filter(|(_, known)| is_fixed(&known.own)).count()

@@ -13,7 +13,7 @@
 //!
 //! Pointers to code in initialisers are the instance's: the driver puts them into its own copies of the variables, from which
 //! the block has them. A new instance has others, which replace those of the one before, whatever the program has put there
-//! since. Where it may have read them itself, the client stays on its GPU as with variables that the driver placed.
+//! since. Who has copied them stays on its GPU, as with variables that the driver placed.
 
 use crate::worker::gpu::images::Instance;
 use std::sync::Arc;
@@ -48,8 +48,8 @@ pub(crate) struct Placed {
     pub(crate) code_pointers: Vec<CodePointers>,
     /// The block came from another worker: the bank does not have what it has, and its pointers to code lead nowhere.
     pub(crate) is_stale: bool,
-    /// The program was told where pointers to code are, and may have copies of them.
-    pub(crate) is_code_told: bool,
+    /// The program has copied pointers to code.
+    pub(crate) is_code_read: bool,
 }
 
 /// A `__constant__` variable.
@@ -123,13 +123,13 @@ impl Placed {
             })
         });
         let constants = constants.collect();
-        let (is_stale, is_code_told) = (false, false);
-        Self { block, managed, layout, instance, constants, code_pointers, is_stale, is_code_told }
+        let (is_stale, is_code_read) = (false, false);
+        Self { block, managed, layout, instance, constants, code_pointers, is_stale, is_code_read }
     }
 
-    /// Whether there are pointers to code at a place of the block.
-    pub(crate) fn points_to_code(&self, place: AddressRange) -> bool {
-        self.code_pointers.iter().any(|pointers| place.contains(pointers.in_block.address, 1))
+    /// Whether there are pointers to code at these addresses.
+    pub(crate) fn points_to_code(&self, range: AddressRange) -> bool {
+        self.code_pointers.iter().any(|pointers| pointers.in_block.overlaps(range))
     }
 
     /// The place of a variable.

@@ -203,23 +203,32 @@ impl Session {
         Ok(placed)
     }
 
-    /// The program is about to be told where a variable is that points to code: from then on it may have copies of the
-    /// pointers, which would lead nowhere on another GPU.
-    pub(crate) fn note_code_told(&mut self, id: u32, name: &str) -> Result<(), CudaError> {
-        let known = self.images.table.get_mut(id)?;
-        let Own::Placed(placed) = &mut known.own else { return Ok(()) };
-        placed.is_code_told = true;
-        if known.image.is_news() {
-            tracing::warn!(
-                client = self.link.client,
-                function = %self.link.function,
-                image = %known.image.short_name(),
-                variable = name,
-                "a variable of an image points to code, so clients whose programs ask for its address stay on this GPU"
-            );
+    /// The program copies what is there: if that points to code, it has copies from then on, which would lead nowhere on another GPU.
+    pub(crate) fn note_code_read(&mut self, address: u64, bytes: u64) {
+        if !self.space.arena().for_variables().contains(address, 0) {
+            return;
         }
-        self.tell_fixed_images();
-        Ok(())
+        let mut is_read = false;
+        for known in self.images.table.values_mut() {
+            if let Own::Placed(placed) = &mut known.own
+                && !placed.is_code_read
+                && placed.points_to_code(AddressRange { address, bytes })
+            {
+                (placed.is_code_read, is_read) = (true, true);
+                if known.image.is_news() {
+                    tracing::warn!(
+                        client = self.link.client,
+                        function = %self.link.function,
+                        image = %known.image.short_name(),
+                        "a program copies a variable that points to code, so it stays on this GPU"
+                    );
+                }
+            }
+        }
+        if is_read {
+            self.tell_fixed_images();
+            self.uncover(Void::Code);
+        }
     }
 
     /// Gives a block back, with its segment if that is empty then.
