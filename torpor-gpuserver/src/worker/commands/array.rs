@@ -76,7 +76,7 @@ impl ArrayCommands for Session {
         self.check_new_object()?;
         // What it is over has to be there.
         self.activate()?;
-        let (resource, recipe) = (&command.resource, Recipe::Texture(command));
+        let (resource, mut recipe) = (&command.resource, Recipe::Texture(command));
         let over = match resource.kind {
             ARRAY => Some(self.arrays.table.get(resource.array)?.clone()),
             MIPMAPPED_ARRAY => {
@@ -87,7 +87,9 @@ impl ArrayCommands for Session {
                 self.bring_up_to(EVERYTHING)?;
                 // All memory that it could read.
                 let (address, bytes) = recipe.memory()?.ok_or(CudaError::INVALID_VALUE)?;
-                self.space.locate(address, bytes)?;
+                if self.space.locate(address, bytes).is_err() {
+                    recipe.end_within(self.space.bytes_from(address).ok_or(CudaError::INVALID_VALUE)?)?;
+                }
                 None
             }
         };

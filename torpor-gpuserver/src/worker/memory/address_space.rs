@@ -68,6 +68,14 @@ impl AddressSpace {
         }
     }
 
+    /// Bytes from an address to the end of what it lies in, if that is device memory of the client's.
+    pub(crate) fn bytes_from(&mut self, address: u64) -> Option<u64> {
+        let segment =
+            self.segments.range(..=address).next_back().map(|(&start, segment)| start + segment.bytes);
+        let bytes = segment?.checked_sub(address).filter(|&bytes| bytes > 0)?;
+        matches!(self.locate(address, bytes), Ok(Place::Device)).then_some(bytes)
+    }
+
     /// Whether addresses that the client chose may become a segment.
     ///
     /// # Errors

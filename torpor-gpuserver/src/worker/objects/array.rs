@@ -128,6 +128,23 @@ impl Recipe {
         Ok(Some((address, bytes.ok_or(CudaError::INVALID_VALUE)?)))
     }
 
+    /// Of a texture over linear memory: it ends where the memory does, of which so many bytes are left. The driver looks at no end, and
+    /// programs name one that lies behind their memory (NVIDIA's convolutionFFT2D); what they read there has no value.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR_INVALID_VALUE` for what has no element there, or rows.
+    pub(crate) fn end_within(&mut self, bytes: u64) -> Result<(), CudaError> {
+        match self {
+            Self::Texture(TextureCreate { resource, .. }) if resource.kind == LINEAR => {
+                let element =
+                    element_bytes(resource.format, resource.channels).ok_or(CudaError::INVALID_VALUE)?;
+                resource.width = resource.width.min(bytes / element * element);
+                if resource.width > 0 { Ok(()) } else { Err(CudaError::INVALID_VALUE) }
+            }
+            _ => Err(CudaError::INVALID_VALUE),
+        }
+    }
+
     /// Makes it. What it is over is there.
     ///
     /// # Errors
