@@ -2,12 +2,15 @@
 
 mod worker_support;
 
+use std::time::{Duration, Instant};
 use torpor_proto::command::{CopyStrided, Fill, HostLock, HostUnlock, MemoryFree, MemoryInfo, Ping};
+use torpor_proto::control::worker::Begin;
 use torpor_proto::error::CudaError;
 use worker_support::contents::{fill, pattern};
 use worker_support::{LIMIT_BYTES, STAGING_BYTES, Worker};
 
 const MIB: u64 = 1 << 20;
+const PATIENCE: Duration = Duration::from_secs(30);
 
 #[test]
 fn memory_is_cleared_written_read_and_given_back() {
@@ -35,6 +38,32 @@ fn memory_is_cleared_written_read_and_given_back() {
         vec![0; data.len()],
         "memory must come back cleared"
     );
+}
+
+#[test]
+fn who_asks_for_nothing_for_long_has_no_staging_until_it_copies_again() {
+    let begin = Begin { staging_idle_us: 20_000, ..Worker::begin_message() };
+    let mut worker = Worker::start_told(&[], begin);
+    let mut client = worker.attach(0);
+    let channel = client.second_channel();
+    let (address, data) = (client.allocate(0, 4 * MIB).unwrap(), pattern(3 * MIB as usize, 5));
+    for _ in 0..2 {
+        let copying = channel.staging().begin_copy();
+        while channel.staging().is_vacating() {
+            std::thread::yield_now();
+        }
+        client.upload(address, &data);
+        assert_eq!(client.download(address, data.len()), data);
+        std::thread::sleep(Duration::from_millis(300));
+        assert_eq!(worker.usage().clients[0].pinned_bytes, STAGING_BYTES, "it is in the middle of a copy");
+        drop(copying);
+        let began = Instant::now();
+        while worker.usage().clients[0].pinned_bytes > 0 {
+            assert!(began.elapsed() < PATIENCE, "its staging stays");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(client.host_bytes_in_use(), 0);
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use torpor_proto::channel::{Channel, MappedChannel, RING_WORDS};
 use torpor_proto::completion::Waited;
-use torpor_proto::ring::{Consumer, HEADER_WORDS, NO_SLOT, Producer, Record, wake_consumer};
+use torpor_proto::ring::{Bell, Consumer, HEADER_WORDS, NO_SLOT, Producer, Record, wake_consumer};
 
 /// A launch: its fixed part, and its parameters and attributes.
 const BODY: [u64; 12] = [7; 12];
@@ -34,6 +34,7 @@ const SLEEP: Duration = Duration::from_millis(100);
 /// Takes records, and answers those that want it, until told to end.
 fn consume(channel: &Channel, ends: &AtomicBool) {
     let (mut consumer, mut record) = (Consumer::resume(channel.ring()), Record::default());
+    let bell = Bell::default();
     let mut spins = 0;
     while !ends.load(Ordering::Relaxed) {
         let popped = consumer.pop(channel.ring(), &channel.words, &mut record);
@@ -48,7 +49,7 @@ fn consume(channel: &Channel, ends: &AtomicBool) {
             spins += 1;
             std::hint::spin_loop();
         } else {
-            consumer.wait(channel.ring(), SLEEP);
+            consumer.wait(channel.ring(), &bell, SLEEP);
         }
     }
 }

@@ -8,6 +8,11 @@
 //! `reserve`: the client says up to where it is about to overwrite, and looks at `released` once more; the next worker takes
 //! `released` back, and looks how far was reserved. One of the two sees the other.
 
+//!
+//! The pages of a staging area that nobody has used for long are given back. SYNC POINT `vacate`: the client says that it copies, fences,
+//! and looks whether the worker is about to give the pages back, for which it waits; the worker says that it is, fences, and looks whether the
+//! client copies. One of the two sees the other.
+
 use crate::layout::AddressRange;
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence, futex_wait, futex_wake};
 use std::time::Duration;
@@ -39,6 +44,8 @@ pub struct Staging {
     copying: AtomicU32,
     /// Bytes up to this position may be overwritten by now.
     reserved: AtomicU64,
+    /// Set by the worker while it gives pages back.
+    vacating: AtomicU32,
 }
 
 impl Staging {
@@ -95,16 +102,41 @@ impl Staging {
         self.waiting.store(0, Ordering::Relaxed);
     }
 
-    /// Client: a copy of several commands begins: the client is not idle between them. It ends with the guard.
+    /// Client: a copy of several commands begins: the client is not idle between them. It ends with the guard. Nothing may be staged, nor
+    /// a place for it be told, as long as the worker [is vacating](Self::is_vacating) the area.
     pub fn begin_copy(&self) -> Copying<'_> {
         self.copying.fetch_add(1, Ordering::Relaxed);
+        // SYNC POINT vacate
+        fence(Ordering::SeqCst);
         Copying(self)
+    }
+
+    /// Client: whether the worker is about to give the area's pages back, or at it. Of use within a copy alone.
+    #[must_use]
+    pub fn is_vacating(&self) -> bool {
+        self.vacating.load(Ordering::Acquire) != 0
+    }
+
+    /// Worker: gives the area's pages back by `give_back`, unless a thread of the client is in the middle of a copy.
+    pub fn vacate(&self, give_back: impl FnOnce()) {
+        self.vacating.store(1, Ordering::Relaxed);
+        // SYNC POINT vacate
+        fence(Ordering::SeqCst);
+        if !self.is_copying() {
+            give_back();
+        }
+        self.vacating.store(0, Ordering::Release);
+    }
+
+    /// Worker, at the beginning: the one before may have died in the middle of giving pages back.
+    pub fn occupy(&self) {
+        self.vacating.store(0, Ordering::Release);
     }
 
     /// Worker: whether the client says that more commands of a copy come.
     #[must_use]
     pub fn is_copying(&self) -> bool {
-        self.copying.load(Ordering::Relaxed) != 0
+        self.copying.load(Ordering::Acquire) != 0
     }
 }
 
@@ -114,7 +146,7 @@ pub struct Copying<'a>(&'a Staging);
 
 impl Drop for Copying<'_> {
     fn drop(&mut self) {
-        self.0.copying.fetch_sub(1, Ordering::Relaxed);
+        self.0.copying.fetch_sub(1, Ordering::Release);
     }
 }
 
@@ -153,6 +185,21 @@ mod tests {
         let (up, down) = (upload_area(staging), download_area(staging));
         assert_eq!((up.address, up.bytes), (1 << 30, 3 * DOWNLOAD_BYTES));
         assert_eq!((down.address, down.bytes), ((1 << 30) + 3 * DOWNLOAD_BYTES, 3 * DOWNLOAD_BYTES));
+    }
+
+    #[test]
+    fn an_area_is_vacated_unless_somebody_copies() {
+        let staging = Staging::default();
+        let mut vacated = 0;
+        staging.vacate(|| {
+            assert!(staging.is_vacating());
+            vacated += 1;
+        });
+        let copying = staging.begin_copy();
+        staging.vacate(|| vacated += 1);
+        assert!(!staging.is_vacating());
+        drop(copying);
+        assert_eq!(vacated, 1);
     }
 
     #[test]
@@ -201,6 +248,27 @@ mod model {
                 known = staging.released();
             }
             worker.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn what_is_staged_is_never_given_back() {
+        loom::model(|| {
+            // The staged byte, which the worker's giving back makes 0.
+            let shared = Arc::new((Staging::default(), AtomicU32::new(0)));
+            let theirs = shared.clone();
+            let client = loom::thread::spawn(move || {
+                let copying = theirs.0.begin_copy();
+                while theirs.0.is_vacating() {
+                    loom::thread::yield_now();
+                }
+                theirs.1.store(7, Ordering::Relaxed);
+                let staged = theirs.1.load(Ordering::Relaxed);
+                drop(copying);
+                staged
+            });
+            shared.0.vacate(|| shared.1.store(0, Ordering::Relaxed));
+            assert_eq!(client.join().unwrap(), 7);
         });
     }
 }

@@ -26,7 +26,7 @@ use torpor_proto::channel::MappedChannel;
 use torpor_proto::control::worker::{ClientUsage, Cost, Phase, Settings};
 use torpor_proto::image::AssertionTexts;
 use torpor_proto::layout::AddressRange;
-use torpor_proto::ring::wake_consumer;
+use torpor_proto::ring::Bell;
 
 /// A session as the rest of the worker sees it.
 #[derive(Debug)]
@@ -89,6 +89,8 @@ pub(crate) struct Link {
     /// The settings of its function, if they have changed.
     settings: Mutex<Option<Settings>>,
     stop: AtomicBool,
+    /// What it hears in its sleep.
+    pub(crate) bell: Bell,
 }
 
 impl Link {
@@ -124,6 +126,7 @@ impl Link {
             wishes: AtomicU32::new(0),
             settings: Mutex::default(),
             stop: AtomicBool::new(false),
+            bell: Bell::default(),
         }
     }
 
@@ -306,7 +309,7 @@ impl Link {
     /// Wakes the session's thread, whatever it sleeps for.
     pub(crate) fn wake(&self) {
         if let Some(channel) = self.channel.get() {
-            wake_consumer(channel.ring());
+            self.bell.ring(channel.ring());
         }
         if let Some(thread) = self.thread.get() {
             thread.unpark();

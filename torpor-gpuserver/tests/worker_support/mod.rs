@@ -123,6 +123,7 @@ impl Worker {
             log: "info".to_owned(),
             spin_us: 200,
             linger_us: 100_000,
+            staging_idle_us: u64::MAX,
             pinned_limit_bytes: u64::MAX,
             image_limit_bytes: u64::MAX,
             code_limit_bytes: u64::MAX,

@@ -10,11 +10,12 @@ use super::stream::{Stream, Turn};
 use super::{Client, CudaResult, Remoting, copiers};
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
 use torpor_proto::command::{Copy, StagingMark, StreamSynchronize};
 use torpor_proto::error::CudaError;
 use torpor_proto::layout::AddressRange;
-use torpor_proto::staging::{DOWNLOAD_BYTES, download_area, upload_area};
+use torpor_proto::staging::{Copying, DOWNLOAD_BYTES, download_area, upload_area};
 
 /// Bytes of one download: large enough for nine tenths of the bus's rate, small enough to overlap.
 const CHUNK_BYTES: u64 = DOWNLOAD_BYTES;
@@ -27,6 +28,9 @@ const DOWNLOADS_AHEAD: usize = 4;
 
 /// Looks at what is free again before the thread sleeps.
 const SPINS: u32 = 1000;
+
+/// Between two looks at a worker that gives the pages of an idle client back.
+const VACATING_NAP: Duration = Duration::from_micros(50);
 
 /// Copies begin at a cache line.
 const ALIGN_BYTES: u64 = 64;
@@ -87,7 +91,7 @@ impl Client {
     ) -> CudaResult<()> {
         // Waiting for host functions while the space below is held would stop every upload.
         let turn = Turn::take(stream)?;
-        let _copying = self.channel.staging().begin_copy();
+        let _copying = self.begin_copy()?;
         // Of any other address the worker has to say that it is wrong, which synchronising tells.
         let is_allocated =
             self.allocation_of(destination).is_ok_and(|found| found.contains(destination, bytes));
@@ -125,7 +129,7 @@ impl Client {
         bytes: &[u8],
         mut post: impl FnMut(u64, u64, u64) -> CudaResult<()>,
     ) -> CudaResult<()> {
-        let _copying = self.channel.staging().begin_copy();
+        let _copying = self.begin_copy()?;
         let mut offset = 0;
         for piece in bytes.chunks(self.uploads.most_bytes as usize) {
             let mut progress = self.uploads.progress.lock().unwrap_or_else(PoisonError::into_inner);
@@ -148,6 +152,17 @@ impl Client {
     /// How much [`Self::stage_for_worker`] stages in one piece.
     pub(super) fn upload_bytes(&self) -> u64 {
         self.uploads.most_bytes
+    }
+
+    /// A copy through the staging area begins, and lasts as long as the guard. Its pages stay meanwhile.
+    fn begin_copy(&self) -> CudaResult<Copying<'_>> {
+        let staging = self.channel.staging();
+        let copying = staging.begin_copy();
+        while staging.is_vacating() {
+            self.check_alive()?;
+            thread::sleep(VACATING_NAP);
+        }
+        Ok(copying)
     }
 
     fn reserve_upload(&self, progress: &mut Progress, bytes: u64) -> CudaResult<u64> {
@@ -204,7 +219,7 @@ impl Client {
         let mut bracket = Some(Bracket::begin(WorkKind::Copies, stream, work)?);
         // As with uploads: no chunk is held meanwhile.
         let turn = Turn::take(stream)?;
-        let _copying = self.channel.staging().begin_copy();
+        let _copying = self.begin_copy()?;
         let mut in_flight = VecDeque::with_capacity(DOWNLOADS_AHEAD);
         let (mut posted, mut done) = (0, 0);
         while done < bytes {
@@ -255,7 +270,7 @@ impl Client {
         post: impl FnOnce(u64) -> CudaResult<()>,
         take: impl FnOnce(*const u8),
     ) -> CudaResult<()> {
-        let _copying = self.channel.staging().begin_copy();
+        let _copying = self.begin_copy()?;
         let chunk = self.take_chunk(true)?.ok_or(CudaError::OUT_OF_MEMORY)?;
         post(chunk.address)?;
         let position = stream.position();

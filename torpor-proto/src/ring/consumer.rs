@@ -1,6 +1,7 @@
 //! The reading end: taking records, and waiting for them.
 
 use super::Control;
+use super::bell::Bell;
 use super::record::{HEADER_WORDS, Header, MAX_RECORD_WORDS, Malformed, Record};
 use crate::sync::{AtomicU64, Ordering, fence, futex_wait, futex_wake};
 use std::time::Duration;
@@ -71,19 +72,22 @@ impl Consumer {
         Ok(true)
     }
 
-    /// Sleeps until there is a record or somebody calls [`wake_consumer`], for `timeout` at most.
-    pub fn wait(&self, control: &Control, timeout: Duration) {
+    /// Sleeps until there is a record, the bell rings or somebody calls [`wake_consumer`], for `timeout` at most. If the bell has rung
+    /// since the last sleep, it returns at once.
+    pub fn wait(&self, control: &Control, bell: &Bell, timeout: Duration) {
+        bell.lie_down();
         control.consumer_sleeping.0.store(1, Ordering::Relaxed);
-        // SYNC POINT sleep
+        // SYNC POINT sleep, bell
         fence(Ordering::SeqCst);
-        if control.tail.0.load(Ordering::Acquire) == self.head {
+        if control.tail.0.load(Ordering::Acquire) == self.head && !bell.has_rung() {
             futex_wait(&control.consumer_sleeping.0, 1, timeout);
         }
         control.consumer_sleeping.0.store(0, Ordering::Relaxed);
+        bell.get_up();
     }
 }
 
-/// Wakes a consumer that sleeps, whatever it sleeps for (a new record, or the end of its work).
+/// Wakes a consumer that says it sleeps, whatever it sleeps for.
 pub fn wake_consumer(control: &Control) {
     if control.consumer_sleeping.0.swap(0, Ordering::SeqCst) != 0 {
         futex_wake(&control.consumer_sleeping.0);

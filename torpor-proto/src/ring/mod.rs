@@ -15,6 +15,7 @@
 //!
 //! The consumer copies a record out once and believes nothing: counts that cannot be are [`Malformed`].
 
+mod bell;
 mod consumer;
 mod history;
 #[cfg(all(test, loom))]
@@ -24,6 +25,7 @@ mod record;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
+pub use bell::Bell;
 pub use consumer::{Consumer, wake_consumer};
 pub use history::{HistoryError, Taken, taken_since};
 pub use producer::Producer;

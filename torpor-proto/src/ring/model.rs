@@ -12,7 +12,7 @@ fn ring(words: usize) -> Arc<(Control, Vec<AtomicU64>)> {
 
 fn take(shared: &(Control, Vec<AtomicU64>), consumer: &mut Consumer, record: &mut Record) -> u64 {
     while !consumer.pop(&shared.0, &shared.1, record).unwrap() {
-        consumer.wait(&shared.0, Duration::MAX);
+        consumer.wait(&shared.0, &Bell::default(), Duration::MAX);
     }
     record.parts(1).unwrap().0[0]
 }
@@ -54,5 +54,22 @@ fn a_producer_that_waits_for_room_gets_it() {
         assert_eq!(take(&shared, &mut consumer, &mut record), 1);
         assert_eq!(take(&shared, &mut consumer, &mut record), 2);
         producer.join().unwrap();
+    });
+}
+
+#[test]
+fn who_rings_is_heard_whenever_the_consumer_lies_down() {
+    loom::model(|| {
+        let shared = Arc::new((Control::default(), Bell::default(), AtomicU32::new(0)));
+        let theirs = shared.clone();
+        let ringer = thread::spawn(move || {
+            theirs.2.store(1, Ordering::Relaxed);
+            theirs.1.ring(&theirs.0);
+        });
+        let consumer = Consumer::default();
+        while shared.2.load(Ordering::Relaxed) == 0 {
+            consumer.wait(&shared.0, &shared.1, Duration::MAX);
+        }
+        ringer.join().unwrap();
     });
 }

@@ -7,11 +7,13 @@ use crate::server::settings::declare::{
 use crate::server::settings::written::Written;
 use crate::server::settings::{MemorySection, SchedulerSection, device_memory};
 use crate::server::size::ByteSize;
+use crate::server::time::Time;
 use crate::swap_mode::SwapMode;
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// The flags of a server that serves, shared by `torpor serve`, `torpor run` and `torpor-gpuserver serve`.
 #[derive(Clone, Debug, clap::Args)]
@@ -78,6 +80,10 @@ settings! {
         /// Host memory per client through which copies from and to pageable memory go
         #[arg(value_name = "SIZE")]
         staging: ByteSize = ByteSize(32 << 20);
+
+        /// How long a client asks for nothing until that memory is given back; its next request takes some milliseconds more
+        #[arg(value_name = "TIME")]
+        staging_idle: Time = Time(Duration::from_secs(300));
 
         /// How much the host pool grows at a time
         #[arg(value_name = "SIZE")]
@@ -182,6 +188,7 @@ mod tests {
             ["--swap-group", "1000000B"],
             ["--pinned-limit", "1GiB"],
             ["--staging", "8MiB"],
+            ["--staging-idle", "7s"],
             ["--host-pool", "64MiB"],
             ["--host-slab", "16MiB"],
             ["--spill-dir", "/my spill"],

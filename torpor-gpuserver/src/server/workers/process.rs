@@ -69,6 +69,7 @@ impl Recipe {
             active_clients: text(&scheduler.active_per_gpu()),
             eviction: text(&scheduler.eviction()),
             turn_worth: scheduler.turn_worth(),
+            staging_idle_us: u64::try_from(flags.staging_idle().0.as_micros()).unwrap_or(u64::MAX),
             swap: text(&flags.swap()),
             swap_group_bytes: flags.swap_group().0,
             cover: scheduler.cover(),

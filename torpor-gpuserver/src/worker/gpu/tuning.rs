@@ -17,6 +17,8 @@ pub(crate) struct Tuning {
     pub(crate) linger: Duration,
     /// How many times what it cost a turn is worth to those that had one just before.
     pub(crate) turn_worth: u32,
+    /// How long a client asks for nothing until its staging area is unlocked.
+    pub(crate) staging_idle: Duration,
     /// How swap-in is done.
     pub(crate) swap: SwapMode,
     /// Bytes of a group of segments.
@@ -46,6 +48,7 @@ impl Tuning {
             spin: Duration::from_micros(begin.spin_us),
             linger: Duration::from_micros(begin.linger_us),
             turn_worth: begin.turn_worth,
+            staging_idle: Duration::from_micros(begin.staging_idle_us),
             swap: SwapMode::from_str(&begin.swap, false)?,
             group_bytes: begin.swap_group_bytes,
             memory_limit_bytes,

@@ -12,6 +12,7 @@ use crate::worker::gpu::Shared;
 use crate::worker::gpu::anteroom::Leavable;
 use crate::worker::gpu::pinned_budget::PinnedShare;
 use crate::worker::mailbox::Link;
+use crate::worker::memory::staging::Staging;
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 use std::collections::BTreeMap;
@@ -19,27 +20,10 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread::JoinHandle;
 use torpor_proto::control::migration::HostPiece;
 use torpor_proto::error::CudaError;
 use torpor_proto::layout::{AddressRange, PAGE_BYTES};
 use torpor_proto::mapping::Mapping;
-
-#[derive(Debug)]
-enum Staging {
-    Starting(Option<JoinHandle<Result<HostRegistration, CudaError>>>),
-    Locked(#[expect(dead_code, reason = "kept for its drop alone")] HostRegistration),
-    Failed(CudaError),
-}
-
-impl Drop for Staging {
-    fn drop(&mut self) {
-        if let Self::Starting(thread) = self {
-            // What it locked is unlocked here, before the range is unmapped.
-            drop(thread.take().map(JoinHandle::join));
-        }
-    }
-}
 
 /// Numbers of parts that were locked in this process.
 static LOCKS: AtomicU32 = AtomicU32::new(0);
@@ -87,12 +71,7 @@ impl HostMemory {
         let staging = if staging_bytes == 0 {
             Staging::Failed(CudaError::INVALID_VALUE)
         } else {
-            let (device, link) = (shared.device.clone(), link.clone());
-            let lock = move || {
-                device.make_current()?;
-                lock_pages(&device, staging_range, &link)
-            };
-            Staging::Starting(Some(std::thread::Builder::new().name("staging".to_owned()).spawn(lock)?))
+            Staging::start(&shared.device, staging_range, link)?
         };
         Ok(Self {
             staging,
@@ -185,6 +164,39 @@ impl HostMemory {
         Ok(())
     }
 
+    /// Unlocks the staging area and gives its pages back, of which nobody needs anything any more. True if there were any.
+    pub(crate) fn vacate_staging(&mut self) -> bool {
+        // Of a client that has never copied anything it may still be starting.
+        if self.is_staging_vacant() || self.staging.wait().is_err() {
+            return false;
+        }
+        self.staging = Staging::Vacant;
+        if let Err(error) = self.give_pages_back(self.staging_range) {
+            tracing::debug!("the pages of a staging area stay: {error}");
+        }
+        true
+    }
+
+    /// Whether the staging area has no pages.
+    pub(crate) fn is_staging_vacant(&self) -> bool {
+        matches!(self.staging, Staging::Vacant)
+    }
+
+    /// Begins to page-lock a staging area again that has no pages: its client is about to use it.
+    #[inline]
+    pub(crate) fn return_staging(&mut self) {
+        if self.is_staging_vacant() {
+            // Who needs it hears of what went wrong.
+            self.staging = Staging::start(&self.device, self.staging_range, &self.link)
+                .unwrap_or(Staging::Failed(CudaError::OPERATING_SYSTEM));
+        }
+    }
+
+    fn give_pages_back(&self, part: AddressRange) -> rustix::io::Result<()> {
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        rustix::fs::fallocate(&self.file, hole, part.address - self.range.address, part.bytes)
+    }
+
     /// Undoes what is locked here and is none of these parts any more: the client has unlocked it elsewhere, and its pages are others.
     pub(crate) fn keep_locked(&mut self, parts: &[HostPiece]) {
         let is_part = |address: u64, locked: &Locked| {
@@ -205,9 +217,7 @@ impl HostMemory {
         let Locked { bytes, _registration, share: _share, .. } =
             self.locked.remove(&address).ok_or(CudaError::HOST_MEMORY_NOT_REGISTERED)?;
         drop(_registration);
-        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        rustix::fs::fallocate(&self.file, hole, address - self.range.address, bytes)
-            .map_err(|_| CudaError::OPERATING_SYSTEM)
+        self.give_pages_back(AddressRange { address, bytes }).map_err(|_| CudaError::OPERATING_SYSTEM)
     }
 
     /// What was locked beside the staging area.
@@ -221,7 +231,8 @@ impl HostMemory {
 
     /// Bytes that are page-locked.
     pub(crate) fn locked_bytes(&self) -> u64 {
-        self.staging_range.bytes + self.locked.values().map(|locked| locked.bytes).sum::<u64>()
+        let staging_bytes = if self.is_staging_vacant() { 0 } else { self.staging_range.bytes };
+        staging_bytes + self.locked.values().map(|locked| locked.bytes).sum::<u64>()
     }
 
     /// Copies out what the client wrote. The kernel does it, so a client that writes meanwhile harms only itself.
@@ -276,23 +287,8 @@ impl HostMemory {
     }
 
     fn staging_ready(&mut self) -> Result<(), CudaError> {
-        if let Staging::Starting(thread) = &mut self.staging {
-            let locked = thread.take().map(JoinHandle::join);
-            self.staging = match locked {
-                Some(Ok(Ok(registration))) => Staging::Locked(registration),
-                Some(Ok(Err(error))) => Staging::Failed(error),
-                Some(Err(_)) | None => Staging::Failed(CudaError::UNKNOWN),
-            };
-            if let Staging::Failed(error) = &self.staging {
-                tracing::error!(
-                    "the staging area cannot be page-locked: {error}; is RLIMIT_MEMLOCK too low?"
-                );
-            }
-        }
-        match &self.staging {
-            Staging::Failed(error) => Err(*error),
-            _ => Ok(()),
-        }
+        self.return_staging();
+        self.staging.wait()
     }
 }
 
@@ -304,7 +300,11 @@ impl Leavable for HostMemory {
 }
 
 /// Faults pages in and page-locks them.
-fn lock_pages(device: &Arc<Device>, piece: AddressRange, link: &Link) -> Result<HostRegistration, CudaError> {
+pub(super) fn lock_pages(
+    device: &Arc<Device>,
+    piece: AddressRange,
+    link: &Link,
+) -> Result<HostRegistration, CudaError> {
     // SAFETY: the range is mapped by HostMemory, which drops its registrations before the mapping.
     unsafe { fault_in(piece, &|| link.is_stopping()) }.map_err(|_| CudaError::OUT_OF_MEMORY)?;
     // SAFETY: as above.

@@ -245,6 +245,7 @@ impl Session {
         link.usage.pinned_bytes.store(host.locked_bytes(), Ordering::Relaxed);
         // What it came as the server has until it is served here: a context that is lost before is no end of it.
         link.survives.store(attach.resumed, Ordering::Relaxed);
+        channel.staging().occupy();
         let _ = link.channel.set(channel);
         let limit_bytes = attach.memory_limit_bytes.min(shared.memory.limit_bytes());
         shared.memory.enter(link, attach.pinned);

@@ -15,7 +15,7 @@ use crate::worker::mailbox::Wish;
 use crate::worker::session::coming::{Coming, Errand, Progress};
 use crate::worker::session::halt::Halt;
 use crate::worker::session::parking::Met;
-use crate::worker::session::pause::{IDLE_NAP, Pause, Quiet, WATCH_NAP, holding_nap, pause};
+use crate::worker::session::pause::{Pause, Quiet, WATCH_NAP, holding_nap, pause, resting_nap};
 use crate::worker::session::replay::replayable::How;
 use crate::worker::session::residency::{Origin, Rest};
 use crate::worker::session::sleep::Sleep;
@@ -24,7 +24,7 @@ use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use torpor_proto::channel::Channel;
-use torpor_proto::ring::{Consumer, Record};
+use torpor_proto::ring::{Bell, Consumer, Record};
 
 /// What a session is about.
 #[derive(Debug)]
@@ -42,6 +42,8 @@ struct Commands<'a> {
     channel: &'a Channel,
     consumer: Consumer,
     sleep: Sleep,
+    /// What others in the worker ring.
+    bell: &'a Bell,
     last: Record,
     /// Where it ends in the ring, and how it is executed.
     at: (u64, How),
@@ -64,7 +66,7 @@ impl Commands<'_> {
     }
 
     fn sleep(&mut self, nap: Duration) {
-        self.sleep.sleep(&self.consumer, self.channel.ring(), nap);
+        self.sleep.sleep(&self.consumer, self.channel.ring(), self.bell, nap);
     }
 }
 
@@ -79,6 +81,7 @@ impl Session {
             channel,
             consumer: Consumer::resume(channel.ring()),
             sleep: Sleep::new(Instant::now()),
+            bell: &link.bell,
             last: Record::default(),
             // Of the first one.
             at: (Consumer::resume(channel.ring()).words_taken(), How::Afresh),
@@ -157,6 +160,7 @@ impl Session {
         self.begin_work();
         // Before anything of it is executed.
         self.outgrow_cover();
+        self.return_staging();
         self.execute_last(commands)
     }
 
@@ -217,7 +221,9 @@ impl Session {
                     // What cannot be identified is kept all the same.
                     Ok(false) | Err(_) => {
                         self.tell_cover();
-                        commands.sleep(self.nap_until_covered(idle, IDLE_NAP));
+                        self.vacate_staging(idle);
+                        let nap = resting_nap(self.is_settled(), idle);
+                        commands.sleep(self.nap_until_covered(idle, nap));
                     }
                 }
             }

@@ -11,6 +11,10 @@ pub(crate) const WATCH_NAP: Duration = Duration::from_micros(50);
 pub(crate) const BUSY_NAP: Duration = Duration::from_millis(1);
 /// Between two looks at everything when there is nothing to do; whoever wants the session wakes it.
 pub(crate) const IDLE_NAP: Duration = Duration::from_millis(100);
+/// The same of a session that has rested for long.
+const LONG_NAP: Duration = Duration::from_secs(1);
+/// A session sleeps such a part of the time that it has rested.
+const PART_OF_REST: u32 = 16;
 
 /// The shortest nap of a session that has its turn and nothing to do.
 const SHORT_NAP: Duration = Duration::from_micros(100);
@@ -60,6 +64,11 @@ pub(super) fn holding_nap(is_busy: bool, idle: Duration, patience: Duration) -> 
     if is_busy { BUSY_NAP } else { patience.saturating_sub(idle).clamp(SHORT_NAP, IDLE_NAP) }
 }
 
+/// How long a session sleeps that has no turn. `is_settled`: nothing of it is still to be saved, which others may keep it from.
+pub(super) fn resting_nap(is_settled: bool, idle: Duration) -> Duration {
+    if is_settled { (idle / PART_OF_REST).clamp(IDLE_NAP, LONG_NAP) } else { IDLE_NAP }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,6 +94,15 @@ mod tests {
         assert_eq!(pause(Quiet::Coming, long, SPIN), Pause::Yield);
         assert_eq!(pause(Quiet::Holding, long, SPIN), Pause::Hold);
         assert_eq!(pause(Quiet::Resting, long, SPIN), Pause::Rest);
+    }
+
+    #[test]
+    fn who_has_rested_for_long_looks_around_seldom_but_not_while_something_is_to_be_saved() {
+        let hour = Duration::from_secs(3600);
+        assert_eq!(resting_nap(true, Duration::from_secs(1)), IDLE_NAP);
+        assert_eq!(resting_nap(true, Duration::from_secs(8)), Duration::from_millis(500));
+        assert_eq!(resting_nap(true, hour), LONG_NAP);
+        assert_eq!(resting_nap(false, hour), IDLE_NAP);
     }
 
     proptest! {

@@ -3,7 +3,7 @@
 
 use crate::bucket::Bucket;
 use std::time::{Duration, Instant};
-use torpor_proto::ring::{Consumer, Control};
+use torpor_proto::ring::{Bell, Consumer, Control};
 
 /// Wake-ups without a command that are nothing to wonder about: some at once, then so many a second. The worker's own are among
 /// them.
@@ -28,12 +28,12 @@ impl Sleep {
     }
 
     /// Sleeps until there is a command, or somebody in the worker wants the session, for `nap` at most.
-    pub(crate) fn sleep(&mut self, consumer: &Consumer, control: &Control, nap: Duration) {
+    pub(crate) fn sleep(&mut self, consumer: &Consumer, control: &Control, bell: &Bell, nap: Duration) {
         let began = Instant::now();
         if self.is_deaf {
             std::thread::park_timeout(nap.min(DEAF_NAP));
         } else {
-            consumer.wait(control, nap);
+            consumer.wait(control, bell, nap);
         }
         let now = Instant::now();
         self.note(control.is_drained() && now - began < nap, now);

@@ -68,6 +68,7 @@ fn worker(images: PathBuf, arena: AddressRange) -> (Arc<Shared>, Reservation, Ow
     let tuning = Tuning {
         spin: Duration::ZERO,
         turn_worth: 0,
+        staging_idle: Duration::MAX,
         linger: Duration::from_millis(1),
         swap: crate::swap_mode::SwapMode::Grouped,
         group_bytes: 8 << 20,
