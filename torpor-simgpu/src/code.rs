@@ -77,6 +77,8 @@ impl Code {
             ImageKind::Ptx => Self::from_ptx(image.bytes, log),
             ImageKind::Elf => Self::from_cubin(image.bytes, sm, log),
             ImageKind::Container => Self::from_container(image.bytes, sm, log),
+            // Torpor's own, which no driver knows.
+            ImageKind::Bundle => Err(CudaError::INVALID_IMAGE),
         }
     }
 
