@@ -157,7 +157,11 @@ fn nobody_waits_for_an_image_that_the_driver_takes_long_to_load() {
     let [mut client, mut other] = [0, 1].map(|slot| worker.attach(slot));
     client.load_image(1, &image()).unwrap();
     client.ask_later(KernelResolve { image: 1, kernel: 1 }, b"add_step");
-    eventually("it is taken", || client.channel.ring().is_drained());
+    let is_compiled = |file: &PathBuf| file.extension().is_some_and(|extension| extension == "cubin");
+    eventually("the driver is next", || {
+        let files = std::fs::read_dir(worker.images()).unwrap();
+        files.map(|file| file.unwrap().path()).any(|file| is_compiled(&file))
+    });
     assert_eq!(worker.usage().code_bytes, 0, "it is not loaded yet");
     other.load_image(1, &unlike).unwrap();
     other.resolve(1, 1, "add_step").unwrap();
