@@ -1,8 +1,8 @@
-//! Fatbins, cubins and PTX as a client may upload them: readers never panic, never read outside, and agree with each other.
+//! Fatbins, cubins, PTX and bundles as a client may upload them: readers never panic, never read outside, and agree with each other.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use torpor_proto::image::{self, Image, cubin, fatbin};
+use torpor_proto::image::{self, Image, ImageKind, bundle, cubin, fatbin};
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(image) = Image::parse(bytes) {
@@ -12,6 +12,10 @@ fuzz_target!(|bytes: &[u8]| {
             Ok(&image),
             "an image's extent does not depend on what follows"
         );
+        if image.kind == ImageKind::Bundle {
+            let inputs = bundle::inputs(image.bytes).expect("a bundle's inputs were looked at");
+            assert_eq!(bundle::inputs(&bundle::bundle_of(&inputs)), Ok(inputs), "inputs stay as they are");
+        }
     }
     read_cubin(bytes);
     if let Ok(entries) = fatbin::entries(bytes) {

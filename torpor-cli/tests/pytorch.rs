@@ -85,11 +85,6 @@ fn pytorch_may_allocate_from_a_pool() {
 }
 
 #[test]
-fn one_input_can_be_linked() {
-    assert!(passes("linking.py", &[]).contains("linking passed"));
-}
-
-#[test]
 fn cublas_and_cudnn_make_their_handles() {
     assert!(passes("libraries.py", &[]).contains("libraries passed"));
 }

@@ -108,6 +108,7 @@ fn a_job_that_is_lied_to_or_killed_harms_no_other() {
     }
     assert_eq!(ask(&question(2, 4), b"code")[..4], 5_u32.to_le_bytes(), "no text");
     assert_eq!(ask(&question(1, 4), b"code")[..4], 5_u32.to_le_bytes(), "no container");
+    assert_eq!(ask(&question(3, 4), b"code")[..4], 5_u32.to_le_bytes(), "no bundle");
     eventually("all jobs are over", || children(original).is_empty());
     let waiting = UnixStream::connect(compiler.socket()).unwrap();
     eventually("a job is begun", || children(original).len() == 1);

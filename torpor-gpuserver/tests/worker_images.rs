@@ -11,11 +11,28 @@ use torpor_proto::command::{
 };
 use torpor_proto::control::worker::{Attach, Begin};
 use torpor_proto::error::CudaError;
+use torpor_proto::image::bundle::{Input, InputKind, bundle_of};
 use worker_support::Worker;
 use worker_support::client::hash;
 use worker_support::kernels::{PTX, image};
 
 const MIB: u64 = 1 << 20;
+
+/// A kernel that stores what another text's variable holds.
+const STORE_STEP: &[u8] =
+    b".version 8.0\n.target sm_80\n.address_size 64\n.extern .global .align 4 .u32 step;
+.visible .entry store_step(.param .u64 out) { .reg .b32 %r; .reg .b64 %d; ld.param.u64 %d, [out];
+cvta.to.global.u64 %d, %d; ld.global.u32 %r, [step]; st.global.u32 [%d], %r; ret; }\n\0";
+
+/// A kernel that calls what no text has.
+const CALLS_NOTHING: &[u8] = b".version 8.0\n.target sm_80\n.address_size 64\n.extern .func nothing();
+.visible .entry calls() { call nothing; ret; }\n\0";
+
+/// A linker's inputs, as a program's library brings them.
+fn bundle(inputs: &[(InputKind, &[u8])]) -> Vec<u8> {
+    let inputs: Vec<_> = inputs.iter().map(|&(kind, bytes)| Input { kind, bytes }).collect();
+    bundle_of(&inputs)
+}
 
 /// The files of images in a directory, beside which lies what was compiled of them.
 fn images_in(directory: &Path) -> Vec<PathBuf> {
@@ -140,7 +157,11 @@ fn nobody_waits_for_an_image_that_the_driver_takes_long_to_load() {
     let [mut client, mut other] = [0, 1].map(|slot| worker.attach(slot));
     client.load_image(1, &image()).unwrap();
     client.ask_later(KernelResolve { image: 1, kernel: 1 }, b"add_step");
-    eventually("it is taken", || client.channel.ring().is_drained());
+    let is_compiled = |file: &PathBuf| file.extension().is_some_and(|extension| extension == "cubin");
+    eventually("the driver is next", || {
+        let files = std::fs::read_dir(worker.images()).unwrap();
+        files.map(|file| file.unwrap().path()).any(|file| is_compiled(&file))
+    });
     assert_eq!(worker.usage().code_bytes, 0, "it is not loaded yet");
     other.load_image(1, &unlike).unwrap();
     other.resolve(1, 1, "add_step").unwrap();
@@ -203,4 +224,64 @@ fn bad_images_are_refused_before_the_driver_sees_them() {
     assert!(client.resolve(2, 9, "nonsense").is_err());
     client.ask(Ping {}).unwrap();
     assert_eq!(client.load_image(65_536, &contents), Err(CudaError::OUT_OF_MEMORY));
+}
+
+#[test]
+fn the_inputs_of_a_linker_are_one_image_with_variables_of_each_client() {
+    let mut worker = Worker::start();
+    let contents = bundle(&[(InputKind::Ptx, &image()), (InputKind::Ptx, STORE_STEP)]);
+    let [mut client, mut other] = [0, 1].map(|slot| worker.attach(slot));
+    for (client, step) in [(&mut client, 100_u32), (&mut other, 7)] {
+        client.load_image(1, &contents).unwrap();
+        client.resolve(1, 1, "add_step").unwrap();
+        client.resolve(1, 2, "store_step").unwrap();
+        let (variable, bytes) = client.variable(1, "step").unwrap();
+        assert_eq!(bytes, 4);
+        let out = client.allocate(0, 2 * MIB).unwrap();
+        client.launch_at(2, out, 0);
+        assert_eq!(client.words(out, 1), [3]);
+        client.upload(variable, &step.to_le_bytes());
+        client.add_step(out, 1, 0);
+        client.launch_at(2, out + 4, 0);
+        assert_eq!(client.words(out, 2), [3 + step, step]);
+        let (reply, _) = client.ask_all(ImageKernels { image: 1, first: 0 }, &[]).unwrap();
+        assert_eq!(reply.total, 7, "kernels of both");
+    }
+    assert_eq!(images_in(worker.images()).len(), 1, "it is uploaded once");
+    assert_eq!(std::fs::read_dir(worker.images()).unwrap().count(), 2, "and linked once");
+}
+
+#[test]
+fn of_a_bad_bundle_only_who_brings_it_hears() {
+    let mut worker = Worker::start();
+    let [mut client, mut other] = [0, 1].map(|slot| worker.attach(slot));
+    other.load_kernels();
+    let whole = bundle(&[(InputKind::Ptx, &image()), (InputKind::Ptx, STORE_STEP)]);
+    let with = |offset: usize, word: u64| {
+        let mut contents = whole.clone();
+        contents[offset..offset + 8].copy_from_slice(&word.to_le_bytes());
+        contents
+    };
+    let nested = bundle(&[(InputKind::Cubin, &whole)]);
+    let cut = whole[..whole.len() - 8].to_vec();
+    for contents in [cut, with(8, 1 << 40), with(16, 3), with(16, 0), with(24, 9), with(32, 1 << 40), nested]
+    {
+        assert_eq!(client.load_image(1, &contents), Err(CudaError::INVALID_IMAGE));
+    }
+    // What is whole is for the driver to refuse.
+    let nonsense = &b".version 8.0\n.target sm_80\n.address_size 64\nnonsense!\n\0"[..];
+    let sound = (InputKind::Ptx, &image()[..]);
+    for (image, inputs, error) in [
+        (1, [sound, (InputKind::Ptx, nonsense)], CudaError::INVALID_PTX),
+        (2, [sound, (InputKind::Library, b"!<arch>\n")], CudaError::INVALID_IMAGE),
+        (3, [sound, (InputKind::Ptx, CALLS_NOTHING)], CudaError::UNKNOWN),
+        (4, [sound, sound], CudaError::UNKNOWN),
+    ] {
+        client.load_image(image, &bundle(&inputs)).unwrap();
+        assert_eq!(client.resolve(image, 9, "add_step"), Err(error), "image {image}");
+    }
+    client.ask(Ping {}).unwrap();
+    let out = other.allocate(0, 2 * MIB).unwrap();
+    other.add_step(out, 1, 0);
+    assert_eq!(other.words(out, 1), [3]);
 }

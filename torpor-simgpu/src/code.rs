@@ -79,6 +79,8 @@ impl Code {
             ImageKind::Ptx => Self::from_ptx(image.bytes, log),
             ImageKind::Elf => Self::from_cubin(image.bytes, sm, log),
             ImageKind::Container => Self::from_container(image.bytes, sm, log),
+            // Torpor's own, which no driver knows.
+            ImageKind::Bundle => Err(CudaError::INVALID_IMAGE),
         }
     }
 
@@ -110,10 +112,28 @@ impl Code {
     /// The code in PTX text.
     pub fn from_ptx(bytes: &[u8], log: &Log) -> Result<Self> {
         let text = image::ptx::text(bytes).ok_or(CudaError::INVALID_PTX)?;
-        let module = ptx::Module::parse(text).map_err(|error| {
+        Self::of_module(ptx::Module::parse(text).map_err(|error| {
             log.line(&format!("a module is refused: {error}"));
             CudaError::INVALID_PTX
-        })?;
+        })?)
+    }
+
+    /// The code in PTX texts that are linked, each with its NUL.
+    pub fn from_texts(bytes: &[u8], log: &Log) -> Result<Self> {
+        let texts = bytes.split(|&byte| byte == 0).filter(|text| !text.is_empty());
+        let texts = texts.map(str::from_utf8).collect::<std::result::Result<Vec<_>, _>>();
+        let module = ptx::Module::link(texts.map_err(|_| CudaError::INVALID_PTX)?);
+        Self::of_module(module.map_err(|error| {
+            log.line(&format!("a linked module is refused: {error}"));
+            match error {
+                // What a driver says whose linker finds a name nowhere, or twice (`CUDA_ERROR_UNKNOWN`).
+                ptx::PtxError::Undefined { .. } | ptx::PtxError::Duplicate { .. } => CudaError::UNKNOWN,
+                _ => CudaError::INVALID_PTX,
+            }
+        })?)
+    }
+
+    fn of_module(module: ptx::Module) -> Result<Self> {
         let kernel = |kernel: &ptx::Kernel| {
             Some(KernelInfo {
                 name: CString::new(kernel.name.as_str()).ok()?,
@@ -147,7 +167,7 @@ impl Code {
 
     fn from_cubin(bytes: &[u8], sm: u32, log: &Log) -> Result<Self> {
         if let Some(text) = cubin::section(bytes, compile::TEXT).map_err(|error| invalid(log, &error))? {
-            let mut code = Self::from_ptx(text, log)?;
+            let mut code = Self::from_texts(text, log)?;
             compile::place_variables(&mut code, bytes).map_err(|error| invalid(log, &error))?;
             return Ok(code);
         }

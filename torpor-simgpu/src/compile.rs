@@ -1,6 +1,6 @@
-//! The driver's compiler (`cuLink…`): from PTX to a cubin.
+//! The driver's compiler (`cuLink…`): from PTX texts to a cubin.
 //!
-//! The simulated GPU has no machine code, so what comes out is the PTX once more, in a section of a cubin whose variables
+//! The simulated GPU has no machine code, so what comes out is the texts once more, in a section of a cubin whose variables
 //! are declared as in real ones: with sections for them, `.nv.constant4` with the address of each that is in device memory, and
 //! relocations that ask the driver to put the addresses there. Whoever takes the relocations out decides about the
 //! addresses, and the interpreter's kernels use the variables there. Pointers to functions stand in the driver's own copies of
@@ -17,7 +17,7 @@ use crate::error::{CudaError, Result};
 use crate::lock;
 use crate::machine::Machine;
 
-/// The section with the text.
+/// The section with the texts, each with its NUL.
 pub const TEXT: &str = ".torpor.ptx";
 
 /// Functions of the driver, which a cubin has undefined symbols for.
@@ -29,7 +29,8 @@ const INPUT_PTX: u32 = 1;
 /// A compilation (`CUlinkState`).
 #[derive(Debug, Default)]
 pub struct Compilation {
-    cubin: Mutex<Option<Vec<u8>>>,
+    texts: Mutex<Vec<u8>>,
+    cubin: Mutex<Vec<u8>>,
 }
 
 /// The variables of a module that are in device memory, in the order of their addresses in `.nv.constant4`.
@@ -60,7 +61,7 @@ pub fn place_variables(code: &mut Code, bytes: &[u8]) -> std::result::Result<(),
     Ok(())
 }
 
-/// Whether a PTX text has this name in it.
+/// Whether PTX has this name in it.
 fn declares(text: &[u8], name: &str) -> bool {
     text.windows(name.len()).any(|part| part == name.as_bytes())
 }
@@ -112,19 +113,33 @@ pub fn create(machine: &Machine, state: Out<u64>) -> Result {
 
 pub fn add(machine: &Machine, state: u64, kind: u32, data: In<u8>, bytes: usize) -> Result {
     let compilation = machine.compilations.find(state)?;
+    // There is no machine code that could be linked.
     if kind != INPUT_PTX {
-        return Err(CudaError::NOT_SUPPORTED);
+        return Err(CudaError::INVALID_IMAGE);
     }
-    let text = data.array(bytes)?;
-    let code = Code::from_ptx(&text, &machine.log)?;
-    *lock(&compilation.cubin) = Some(compile(&text, &code));
-    Ok(())
+    let mut text = data.array(bytes)?;
+    let end = text.iter().position(|&byte| byte == 0).unwrap_or(bytes);
+    text.truncate(end);
+    text.push(0);
+    // What it lacks another input may have.
+    match Code::from_texts(&text, &machine.log) {
+        Err(error) if error != CudaError::UNKNOWN => Err(error),
+        _ => {
+            lock(&compilation.texts).extend_from_slice(&text);
+            Ok(())
+        }
+    }
 }
 
 pub fn complete(machine: &Machine, state: u64, cubin: Out<u64>, bytes: Out<usize>) -> Result {
     let compilation = machine.compilations.find(state)?;
-    let made = lock(&compilation.cubin);
-    let made = made.as_ref().ok_or(CudaError::INVALID_VALUE)?;
+    let texts = lock(&compilation.texts);
+    if texts.is_empty() {
+        return Err(CudaError::INVALID_VALUE);
+    }
+    let code = Code::from_texts(&texts, &machine.log)?;
+    let mut made = lock(&compilation.cubin);
+    *made = compile(&texts, &code);
     cubin.set(made.as_ptr() as u64)?;
     bytes.set_if_wanted(made.len());
     Ok(())

@@ -63,27 +63,40 @@ impl Compiler {
     /// # Errors
     /// The driver's, or as [`Self::unpack`].
     pub(crate) fn compile(&self, text: &[u8], sm: u32) -> Result<Vec<u8>, CudaError> {
-        if let Some(cubin) = self.kept.find(text, sm) {
+        self.make(Job::Compile, text, sm)
+    }
+
+    /// What the driver links of a bundle's inputs for a GPU of compute capability `sm`, which is the compiler's.
+    ///
+    /// # Errors
+    /// As [`Self::compile`].
+    pub(crate) fn link(&self, bundle: &[u8], sm: u32) -> Result<Vec<u8>, CudaError> {
+        self.make(Job::Link, bundle, sm)
+    }
+
+    /// The cubin that a job makes. One that is kept was made by the same job: no text begins as a bundle does.
+    fn make(&self, job: Job, bytes: &[u8], sm: u32) -> Result<Vec<u8>, CudaError> {
+        if let Some(cubin) = self.kept.find(bytes, sm) {
             return Ok(cubin);
         }
-        match self.ask_when_ready(text, sm)? {
+        match self.ask_when_ready(job, bytes, sm)? {
             Answer::Cubin(cubin) if is_cubin(&cubin) => {
-                self.kept.keep(text, sm, &cubin);
+                self.kept.keep(bytes, sm, &cubin);
                 Ok(cubin)
             }
-            Answer::Refused(error) if is_of_text(error) => Err(error),
+            Answer::Refused(error) if is_of_code(error) => Err(error),
             Answer::Refused(error) | Answer::Unready(error) => {
                 self.tell(
-                    Job::Compile,
-                    text,
-                    format_args!("was refused: {error}, which is nothing that text can cause"),
+                    job,
+                    bytes,
+                    format_args!("was refused: {error}, which is nothing that code can cause"),
                 );
                 Err(CudaError::OPERATING_SYSTEM)
             }
             _ => {
                 self.tell(
-                    Job::Compile,
-                    text,
+                    job,
+                    bytes,
                     format_args!("gave no whole cubin; the code may have taken the job over"),
                 );
                 Err(CudaError::OPERATING_SYSTEM)
@@ -92,10 +105,10 @@ impl Compiler {
     }
 
     /// The compiler's answer once it has its driver, or when that has been waited for as long as for a compiler.
-    fn ask_when_ready(&self, text: &[u8], sm: u32) -> Result<Answer, CudaError> {
+    fn ask_when_ready(&self, job: Job, bytes: &[u8], sm: u32) -> Result<Answer, CudaError> {
         let deadline = Instant::now() + ABSENCE;
         loop {
-            match self.ask(Job::Compile, sm, text)? {
+            match self.ask(job, sm, bytes)? {
                 Answer::Unready(_) if Instant::now() < deadline => std::thread::sleep(UNREADY_RETRY),
                 answer => return Ok(answer),
             }
@@ -125,8 +138,8 @@ impl Compiler {
     }
 }
 
-/// Whether text can be the cause of what the driver's compiler says: not if that is what a driver's state makes it say to whatever it is asked.
-fn is_of_text(error: CudaError) -> bool {
+/// Whether code can be the cause of what the driver's compiler says: not if that is what a driver's state makes it say to whatever it is asked.
+fn is_of_code(error: CudaError) -> bool {
     let is_state = matches!(
         error,
         CudaError::NOT_INITIALIZED

@@ -1,8 +1,9 @@
 //! One job, from its question to its answer.
 
 use crate::compiler::wire::{self, Answer, Job, Life};
-use crate::driver::{Device, compile};
+use crate::driver::{Device, link};
 use std::io::{self, Read, Write};
+use torpor_proto::image::bundle::{self, Input, InputKind};
 use torpor_proto::image::relocate::Immovable;
 use torpor_proto::image::{Code, choice_for, code_for};
 
@@ -22,12 +23,17 @@ pub(crate) fn answer(
         Job::Unpack => unpack(&bytes, sm),
         // The driver reads text as far as its NUL.
         Job::Compile if bytes.last() != Some(&0) => Answer::Damaged,
-        Job::Compile => match device {
-            Ok(device) => compile(device, &bytes).map_or_else(Answer::Refused, Answer::Cubin),
-            Err(reason) => reason,
-        },
+        Job::Compile => made_of(&[Input { kind: InputKind::Ptx, bytes: &bytes }], device),
+        Job::Link => bundle::inputs(&bytes).map_or(Answer::Damaged, |inputs| made_of(&inputs, device)),
     };
     answer.send(connection)
+}
+
+fn made_of(inputs: &[Input<'_>], device: Result<&Device, Answer>) -> Answer {
+    match device {
+        Ok(device) => link(device, inputs).map_or_else(Answer::Refused, Answer::Cubin),
+        Err(reason) => reason,
+    }
 }
 
 fn unpack(container: &[u8], sm: u32) -> Answer {

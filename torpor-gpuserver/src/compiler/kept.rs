@@ -1,4 +1,4 @@
-//! Cubins that were compiled of PTX, in files, for all workers of a node: who goes on at the next worker does not wait for the compiler.
+//! Cubins that were compiled or linked, in files, for all workers of a node: who goes on at the next worker does not wait for the compiler again.
 //!
 //! They lie among the images, and count and leave as these do; nothing depends on who wrote them but that the directory is the server's
 //! alone. A job that was taken over has kept what it answered for its own text: no other code is found by that.

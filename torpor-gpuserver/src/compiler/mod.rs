@@ -1,4 +1,4 @@
-//! What functions bring as code is unpacked and compiled here, where there is nothing to take: a worker, which maps the memory of all its
+//! What functions bring as code is unpacked, compiled and linked here, where there is nothing to take: a worker, which maps the memory of all its
 //! clients, reads no compressed bytes and no PTX of theirs, and hands its driver cubins alone whose parts it has checked.
 //!
 //! Each GPU has one such process (`torpor-gpuserver compiler`), which reads nothing of functions itself. A child of it loads the driver, makes

@@ -2,7 +2,7 @@
 
 use crate::compiler::original::{Original, copy};
 use crate::compiler::wire::Answer;
-use crate::driver::{Device, Driver, DriverError, compile};
+use crate::driver::{Device, Driver, DriverError, link};
 use crate::replaced;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, getpid, getppid, set_parent_process_death_signal, wait};
@@ -15,6 +15,7 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use torpor_proto::error::CudaError;
+use torpor_proto::image::bundle::{Input, InputKind};
 
 /// What has the driver load its compiler: for any GPU that is served.
 pub(super) const KERNEL: &[u8] =
@@ -133,6 +134,7 @@ fn die_with(parent: Pid) -> io::Result<()> {
 /// A device whose driver has its compiler loaded.
 fn open_device(driver: &Path, device: u32) -> Result<Arc<Device>, CompilerError> {
     let device = Device::open(Driver::load(driver)?, device)?;
-    compile(&device, KERNEL).map_err(CompilerError::Compile)?;
+    let kernel = Input { kind: InputKind::Ptx, bytes: KERNEL };
+    link(&device, &[kernel]).map_err(CompilerError::Compile)?;
     Ok(device)
 }

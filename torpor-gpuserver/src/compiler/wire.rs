@@ -48,6 +48,8 @@ pub(super) enum Job {
     Unpack = 1,
     /// They are PTX text with its NUL: give a cubin for the compiler's GPU.
     Compile,
+    /// They are a bundle: link its inputs to a cubin for the compiler's GPU.
+    Link,
 }
 
 /// What comes of it.
@@ -112,7 +114,7 @@ pub(super) fn ask(connection: &mut impl Write, job: Job, sm: u32, bytes: &[u8]) 
 pub(super) fn hear(connection: &mut impl Read) -> io::Result<(Job, u32, Vec<u8>)> {
     let mut header = QuestionHeader::zeroed();
     connection.read_exact(bytemuck::bytes_of_mut(&mut header))?;
-    let job = [Job::Unpack, Job::Compile].into_iter().find(|&job| job as u32 == header.job);
+    let job = [Job::Unpack, Job::Compile, Job::Link].into_iter().find(|&job| job as u32 == header.job);
     let job = job.ok_or(io::ErrorKind::InvalidData)?;
     Ok((job, header.sm, body(connection, header.bytes)?))
 }
@@ -175,8 +177,11 @@ mod tests {
     #[test]
     fn what_is_asked_and_answered_arrives() {
         let mut sent = Vec::new();
-        ask(&mut sent, Job::Compile, 90, b"text\0").unwrap();
-        assert_eq!(hear(&mut &sent[..]).unwrap(), (Job::Compile, 90, b"text\0".to_vec()));
+        for job in [Job::Unpack, Job::Compile, Job::Link] {
+            sent.clear();
+            ask(&mut sent, job, 90, b"text\0").unwrap();
+            assert_eq!(hear(&mut &sent[..]).unwrap(), (job, 90, b"text\0".to_vec()));
+        }
         let answers = [
             Answer::Cubin(vec![1; 9]),
             Answer::Ptx(vec![2]),

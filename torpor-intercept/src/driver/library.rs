@@ -2,7 +2,7 @@
 
 use super::argument::{In, Out, Text};
 use super::cuda_functions;
-use super::module::load_file;
+use super::module::{empty_logs, load_file};
 use crate::core::{CudaResult, Image, Kernel, client};
 use std::ffi::c_void;
 
@@ -22,10 +22,11 @@ pub(crate) fn is_preserved(options: In<u32>, values: In<usize>, count: u32) -> C
 
 cuda_functions! {
     fn cuLibraryLoadData(
-        library: Out<*mut c_void>, code: *const u8, _jit_options: *const u32, _jit_values: *const *mut c_void,
-        _jit_count: u32, options: In<u32>, values: In<usize>, count: u32,
+        library: Out<*mut c_void>, code: *const u8, jit_options: In<u32>, jit_values: Out<usize>,
+        jit_count: u32, options: In<u32>, values: In<usize>, count: u32,
     ) {
         client()?;
+        empty_logs(jit_count, jit_options, jit_values)?;
         let is_preserved = is_preserved(options, values, count)?;
         // SAFETY: the program promises that this is the beginning of an image, and with the option that it stays.
         let image = unsafe { Image::load(code, is_preserved)? };
@@ -33,9 +34,11 @@ cuda_functions! {
     }
 
     fn cuLibraryLoadFromFile(
-        library: Out<*mut c_void>, path: Text, _jit_options: *const u32, _jit_values: *const *mut c_void,
-        _jit_count: u32, _options: *const u32, _values: *const *mut c_void, _count: u32,
+        library: Out<*mut c_void>, path: Text, jit_options: In<u32>, jit_values: Out<usize>,
+        jit_count: u32, _options: *const u32, _values: *const *mut c_void, _count: u32,
     ) {
+        client()?;
+        empty_logs(jit_count, jit_options, jit_values)?;
         library.put(load_file(path)?.handle())
     }
 

@@ -4,25 +4,21 @@ use super::argument::{In, Out, Text};
 use super::cuda_functions;
 use super::module::empty_logs;
 use super::refused::refuse;
-use crate::core::{CudaResult, Link, client, contexts, read_image_file};
+use crate::core::{CudaResult, Link, client, contexts};
 use std::ffi::{OsStr, c_void};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use torpor_proto::error::CudaError;
+use torpor_proto::image::bundle::InputKind;
 
-/// `CU_JIT_INPUT_CUBIN`, `…_PTX`, `…_FATBINARY`: what can be loaded as it is.
-const LOADABLE: std::ops::RangeInclusive<u32> = 0..=2;
-
-/// An input. What one alone would need a linker for is refused, and so is a second one.
 fn add(link: *mut c_void, kind: u32, read: impl FnOnce() -> CudaResult<Vec<u8>>) -> CudaResult<()> {
     static NAMED: AtomicBool = AtomicBool::new(false);
     let link = Link::find(link)?;
-    let added = if LOADABLE.contains(&kind) { link.add(read()?) } else { Err(CudaError::NOT_SUPPORTED) };
-    if added == Err(CudaError::NOT_SUPPORTED) {
-        refuse("linking of objects, libraries or several inputs (cuLinkAddData, cuLinkAddFile)", &NAMED);
-    }
-    added
+    let Some(kind) = InputKind::numbered(kind) else {
+        refuse("linking of LLVM code (cuLinkAddData, cuLinkAddFile)", &NAMED);
+        return Err(CudaError::NOT_SUPPORTED);
+    };
+    link.add(kind, read()?)
 }
 
 cuda_functions! {
@@ -45,7 +41,7 @@ cuda_functions! {
             return Err(CudaError::INVALID_VALUE);
         }
         empty_logs(count, options, values)?;
-        add(link, kind, || data.slice(bytes).map(|bytes| [bytes.as_slice(), &[0]].concat()))
+        add(link, kind, || data.slice(bytes))
     }
 
     fn cuLinkAddFile_v2(
@@ -54,9 +50,12 @@ cuda_functions! {
         client()?;
         empty_logs(count, options, values)?;
         let path = path.get()?;
-        // An empty one is refused here, though others are looked at when the link is complete.
-        let read = || read_image_file(Path::new(OsStr::from_bytes(path.as_bytes())));
-        add(link, kind, || read().and_then(|file| if file[0] == 0 { Err(CudaError::INVALID_IMAGE) } else { Ok(file) }))
+        let path = OsStr::from_bytes(path.as_bytes());
+        add(link, kind, || match std::fs::read(path) {
+            // An empty one is refused here, though others are looked at when the link is complete.
+            Ok(file) if file.is_empty() => Err(CudaError::INVALID_IMAGE),
+            read => read.map_err(|_| CudaError::FILE_NOT_FOUND),
+        })
     }
 
     fn cuLinkComplete(link: *mut c_void, image: Out<*const u8>, bytes: Out<usize>) {

@@ -11,8 +11,9 @@ use torpor_proto::error::CudaError;
 /// `CU_MODULE_LAZY_LOADING`
 const LAZY_LOADING: u32 = 2;
 
-/// `CU_JIT_INFO_LOG_BUFFER_SIZE_BYTES` and `CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES`: results, in place of the option's value.
-const LOG_SIZE_OPTIONS: [u32; 2] = [4, 6];
+/// `CU_JIT_INFO_LOG_BUFFER` and `CU_JIT_ERROR_LOG_BUFFER`, each with the option that says how many bytes it has, and gives how many were
+/// written. Source: `cuda.h`; `cudaJitOption` has the same numbers.
+const LOG_OPTIONS: [(u32, u32); 2] = [(3, 4), (5, 6)];
 
 /// Takes an image whose bytes are the program's only during the call.
 pub(super) fn load(pointer: *const u8) -> CudaResult<&'static Image> {
@@ -28,17 +29,27 @@ pub(crate) fn load_file(path: Text) -> CudaResult<&'static Image> {
     load(bytes.as_ptr())
 }
 
-/// Says that the compiler's logs are empty, for those options that ask for their length.
-pub(super) fn empty_logs(count: u32, options: In<u32>, values: Out<usize>) -> CudaResult<()> {
+/// Says that the compiler's logs are empty: programs print them without asking how long they are. An option's value is an address or a
+/// number in the place of one.
+pub(crate) fn empty_logs(count: u32, options: In<u32>, values: Out<usize>) -> CudaResult<()> {
     let options = options.slice(count as usize)?;
-    if options.iter().any(|option| LOG_SIZE_OPTIONS.contains(option)) {
-        let values_before = values.slice(options.len())?;
-        let after = options.iter().zip(values_before);
-        values.put_all(
-            after.map(|(option, value)| if LOG_SIZE_OPTIONS.contains(option) { 0 } else { value }),
-        )?;
+    let is_asked = |option: &u32| LOG_OPTIONS.iter().any(|log| log.0 == *option || log.1 == *option);
+    if !options.iter().any(is_asked) {
+        return Ok(());
     }
-    Ok(())
+    let mut values_after = values.slice(options.len())?;
+    let place_of = |wanted| options.iter().position(|&option| option == wanted);
+    for (buffer, size) in LOG_OPTIONS {
+        let Some(size) = place_of(size) else { continue };
+        // The size is a 32-bit number, whatever its neighbours in the place of a pointer are.
+        let room = std::mem::take(&mut values_after[size]) as u32;
+        if let Some(buffer) = place_of(buffer)
+            && room > 0
+        {
+            values.cast::<Out<u8>>().slice(options.len())?[buffer].put_if_wanted(0);
+        }
+    }
+    values.put_all(values_after)
 }
 
 cuda_functions! {
@@ -53,9 +64,9 @@ cuda_functions! {
     fn cuModuleLoadDataEx(
         module: Out<*mut c_void>, image: *const u8, count: u32, options: In<u32>, values: Out<usize>,
     ) {
-        let loaded = load(image)?;
+        client()?;
         empty_logs(count, options, values)?;
-        module.put(loaded.handle())
+        module.put(load(image)?.handle())
     }
 
     fn cuModuleLoadFatBinary(module: Out<*mut c_void>, image: *const u8) {

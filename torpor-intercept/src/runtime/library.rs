@@ -4,15 +4,16 @@ use super::{ready, runtime_functions};
 use crate::core::{CudaResult, Image, Kernel};
 use crate::driver::argument::{In, Out, Text};
 use crate::driver::library::is_preserved;
-use crate::driver::module::load_file;
+use crate::driver::module::{empty_logs, load_file};
 use std::ffi::c_void;
 
 runtime_functions! {
     fn cudaLibraryLoadData(
-        library: Out<*mut c_void>, code: *const u8, _jit_options: *const u32, _jit_values: *const *mut c_void,
-        _jit_count: u32, options: In<u32>, values: In<usize>, count: u32,
+        library: Out<*mut c_void>, code: *const u8, jit_options: In<u32>, jit_values: Out<usize>,
+        jit_count: u32, options: In<u32>, values: In<usize>, count: u32,
     ) {
         ready()?;
+        empty_logs(jit_count, jit_options, jit_values)?;
         let is_preserved = is_preserved(options, values, count)?;
         // SAFETY: the program promises that this is the beginning of an image, and with the option that it stays.
         let image = unsafe { Image::load(code, is_preserved)? };
@@ -20,10 +21,11 @@ runtime_functions! {
     }
 
     fn cudaLibraryLoadFromFile(
-        library: Out<*mut c_void>, path: Text, _jit_options: *const u32, _jit_values: *const *mut c_void,
-        _jit_count: u32, _options: *const u32, _values: *const *mut c_void, _count: u32,
+        library: Out<*mut c_void>, path: Text, jit_options: In<u32>, jit_values: Out<usize>,
+        jit_count: u32, _options: *const u32, _values: *const *mut c_void, _count: u32,
     ) {
         ready()?;
+        empty_logs(jit_count, jit_options, jit_values)?;
         library.put(load_file(path)?.handle())
     }
 

@@ -1,15 +1,16 @@
 //! GPU images: where one ends, what is in it.
 //!
 //! An *image* is what a program hands to a module loader: a fatbin container (possibly behind a wrapper made of
-//! pointers), a cubin (a 64-bit ELF file) or PTX text. Clients hand over bare pointers, so the length must be read from
-//! the image itself: [`measure`]. Servers and simulators get bytes from somebody they do not trust:
-//! [`Image::parse`], [`fatbin::entries`], [`cubin::kernels`] and [`cubin::globals`] read nothing outside the slice, never
+//! pointers), a cubin (a 64-bit ELF file), PTX text, or what Torpor's `cuLinkComplete` made of several of those. Clients hand over
+//! bare pointers, so the length must be read from the image itself: [`measure`]. Servers and simulators get bytes from somebody they do not trust:
+//! [`Image::parse`], [`fatbin::entries`], [`bundle::inputs`], [`cubin::kernels`] and [`cubin::globals`] read nothing outside the slice, never
 //! panic, and bound what they allocate by the size of their input or by a stated maximum.
 //!
 //! The formats are undocumented; the facts stand in the project's notes on the driver surface and are held against the
 //! 444 containers of PyTorch's libtorch_cuda.so in the tests (environment variable `TORPOR_TEST_TORCH`).
 
 mod assertions;
+pub mod bundle;
 mod calls;
 pub mod cubin;
 mod elf;
@@ -50,6 +51,8 @@ pub enum ImageKind {
     Elf,
     /// NUL-terminated PTX text; see [`ptx`].
     Ptx,
+    /// Inputs of a linker; see [`bundle`].
+    Bundle,
 }
 
 /// An image whose extent is known.
@@ -57,7 +60,7 @@ pub enum ImageKind {
 pub struct Image<'a> {
     /// What it is.
     pub kind: ImageKind,
-    /// All of it: a container with its header, an ELF file to its furthest end, PTX with its terminating NUL.
+    /// All of it: a container or bundle with its header, an ELF file to its furthest end, PTX with its terminating NUL.
     pub bytes: &'a [u8],
     /// The containers which were linked into `bytes` beforehand, each with its header. Only a wrapper of version 2 lists
     /// any: it is what `nvlink` leaves in programs with relocatable device code; `bytes` is the linked result, which
@@ -74,7 +77,7 @@ impl<'a> Image<'a> {
     }
 }
 
-/// The image at `pointer`, which may point to a wrapper, a container, an ELF file or text.
+/// The image at `pointer`, which may point to a wrapper, a container, a bundle, an ELF file or text.
 ///
 /// # Errors
 /// A null pointer, anything of an unknown format, and images above [`MAX_IMAGE_BYTES`] are refused.
@@ -105,6 +108,7 @@ fn extent<'a, S: Source<'a>>(source: S) -> Result<Image<'a>, ImageError> {
     let first = source.bytes("first word", 0, 4).ok().and_then(|bytes| u32_at(bytes, 0));
     let (kind, bytes) = match first {
         Some(fatbin::CONTAINER_MAGIC) => (ImageKind::Container, fatbin::container(source)?),
+        Some(bundle::BUNDLE_MAGIC) => (ImageKind::Bundle, bundle::extent(source)?),
         Some(elf::MAGIC) => (ImageKind::Elf, source.bytes("ELF file", 0, elf::extent_bytes(source)?)?),
         _ => {
             let bytes = source.text()?;

@@ -23,6 +23,8 @@ pub fn code_for(bytes: &[u8], sm: u32) -> Result<Code, Immovable> {
     match image.kind {
         ImageKind::Elf => return Ok(Code::Cubin(image.bytes.to_vec())),
         ImageKind::Ptx => return Ok(Code::Ptx(image.bytes.to_vec())),
+        // What a driver takes of it has yet to be made.
+        ImageKind::Bundle => return Err(ImageError::Malformed { what: "container", offset: 0 }.into()),
         ImageKind::Container => {}
     }
     let entries = fatbin::entries(image.bytes)?.collect::<Result<Vec<Entry<'_>>, ImageError>>()?;

@@ -56,11 +56,26 @@ fn sample_container() -> Vec<u8> {
     ])
 }
 
+/// One input of every kind.
+fn sample_bundle() -> Vec<u8> {
+    use bundle::{Input, InputKind, bundle_of};
+    let (cubin, container) = (sample_cubin(), sample_container());
+    let input = |kind, bytes| Input { kind, bytes };
+    bundle_of(&[
+        input(InputKind::Cubin, &cubin),
+        input(InputKind::Ptx, b".version 8.0\n\0"),
+        input(InputKind::Fatbinary, &container),
+        input(InputKind::Object, &cubin),
+        input(InputKind::Library, b"!<arch>\n"),
+    ])
+}
+
 #[test]
 fn each_kind_is_measured_the_same_from_a_pointer_and_from_a_slice() {
     for (kind, image) in [
         (ImageKind::Container, sample_container()),
         (ImageKind::Elf, sample_cubin()),
+        (ImageKind::Bundle, sample_bundle()),
         (ImageKind::Ptx, b"// text\n.version 8.0\n\0".to_vec()),
     ] {
         let mut longer = image.clone();
@@ -200,6 +215,7 @@ fn impossible_parameter_layouts_are_refused() {
 /// Everything that reads bytes from somebody else; what it says does not matter here, only that it returns.
 fn read_everything(bytes: &[u8]) {
     _ = Image::parse(bytes);
+    _ = bundle::inputs(bytes);
     _ = cubin::kernels(bytes);
     _ = cubin::globals(bytes);
     for entry in fatbin::entries(bytes).into_iter().flatten().flatten() {
@@ -213,7 +229,7 @@ fn read_everything(bytes: &[u8]) {
 proptest! {
     #[test]
     fn truncated_images_are_errors_and_never_panic(cut in any::<prop::sample::Index>()) {
-        for image in [sample_container(), sample_cubin()] {
+        for image in [sample_container(), sample_cubin(), sample_bundle()] {
             let part = &image[..cut.index(image.len())];
             prop_assert!(Image::parse(part).is_err());
             read_everything(part);
@@ -225,7 +241,7 @@ proptest! {
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..16),
         word in (any::<prop::sample::Index>(), prop::sample::select(vec![0, 1, 0x7fff_ffff, u32::MAX])),
     ) {
-        for mut image in [sample_container(), sample_cubin()] {
+        for mut image in [sample_container(), sample_cubin(), sample_bundle()] {
             for (place, byte) in &changes {
                 let place = place.index(image.len());
                 image[place] = *byte;
@@ -251,7 +267,8 @@ proptest! {
 
     #[test]
     fn noise_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..256)) {
-        for magic in [fatbin::CONTAINER_MAGIC.to_le_bytes(), *b"\x7fELF"] {
+        let magics = [fatbin::CONTAINER_MAGIC, bundle::BUNDLE_MAGIC].map(u32::to_le_bytes);
+        for magic in magics.into_iter().chain([*b"\x7fELF"]) {
             read_everything(&[&magic, &bytes[..]].concat());
         }
         read_everything(&bytes);

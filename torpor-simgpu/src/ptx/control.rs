@@ -74,9 +74,11 @@ fn call<'a>(decoder: &mut Decoder<'a>, opcode: &Opcode<'a>) -> Result<(), PtxErr
     if decoder.lookup(name).is_some() {
         return Err(PtxError::Unsupported { line: decoder.line, what: "indirect call".to_owned() });
     }
-    let function = find_function(decoder.module, name).filter(|function| function.body.is_some());
-    let function =
-        function.ok_or_else(|| PtxError::UnknownName { line: decoder.line, name: name.to_owned() })?;
+    let function = match find_function(decoder.module, name) {
+        Some(function) if function.body.is_some() => function,
+        Some(_) => return Err(PtxError::Undefined { line: decoder.line, name: name.to_owned() }),
+        None => return Err(PtxError::UnknownName { line: decoder.line, name: name.to_owned() }),
+    };
     let frame = decoder.frame(function)?;
     if frame.returns.len() != returns.len() || frame.parameters.len() != arguments.len() {
         return Err(opcode.operand_error("wrong number of arguments or results"));

@@ -9,7 +9,9 @@ pub(super) use super::opcode::Opcode;
 use super::program::{ALWAYS, Constant, Program};
 use super::registers::{Class, Counts, Register};
 use super::space::SHARED_BASE;
-use super::syntax::{Function, InstructionSyntax, Kind, ModuleSyntax, Type, Variable, VariableSpace};
+use super::syntax::{
+    Function, InstructionSyntax, Kind, Linkage, ModuleSyntax, Type, Variable, VariableSpace,
+};
 use super::{
     arithmetic, atomic, barrier, bits, compare, control, convert, half, memory, real, shuffle, texture,
     transfer,
@@ -217,7 +219,9 @@ impl<'a> Decoder<'a> {
         let module = self.module;
         let variable = module.variables.iter().find(|variable| variable.name == name)?;
         Some(match variable.space {
-            VariableSpace::Shared if variable.external && variable.bytes == 0 => Binding::DynamicShared,
+            VariableSpace::Shared if variable.linkage == Linkage::External && variable.bytes == 0 => {
+                Binding::DynamicShared
+            }
             VariableSpace::Shared => {
                 let known = self.shared.get(name).copied();
                 Binding::Shared(known.unwrap_or_else(|| {
@@ -256,7 +260,9 @@ impl<'a> Decoder<'a> {
                 }
                 Binding::Register(Register { class, index: first })
             }
-            VariableSpace::Shared if variable.external && variable.bytes == 0 => Binding::DynamicShared,
+            VariableSpace::Shared if variable.linkage == Linkage::External && variable.bytes == 0 => {
+                Binding::DynamicShared
+            }
             VariableSpace::Shared => Binding::Shared(self.allocate_shared(variable)),
             VariableSpace::Local | VariableSpace::Parameter => {
                 Binding::Local(self.allocate_local(variable.bytes, variable.align), variable.bytes)

@@ -34,9 +34,25 @@ pub enum PtxError {
         message: String,
     },
     /// A name is used and declared nowhere in the module.
-    #[error("PTX line {line}: `{name}` is declared nowhere in this module: link it before loading")]
+    #[error("PTX line {line}: `{name}` is declared nowhere in this module")]
     UnknownName {
         /// Line in the text, from 1.
+        line: u32,
+        /// The name.
+        name: String,
+    },
+    /// A function is called that is declared, and that no text that is linked defines.
+    #[error("PTX line {line}: `{name}` is only declared: link it with what defines it before loading")]
+    Undefined {
+        /// Line of the call, from 1.
+        line: u32,
+        /// The name.
+        name: String,
+    },
+    /// Two texts that are linked define one name.
+    #[error("PTX line {line}: `{name}` is defined in another of the linked texts, too")]
+    Duplicate {
+        /// Line in the later text, from 1.
         line: u32,
         /// The name.
         name: String,

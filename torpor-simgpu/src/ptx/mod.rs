@@ -29,6 +29,7 @@ mod error;
 mod function;
 mod half;
 mod instruction;
+mod join;
 mod launch;
 mod lexer;
 mod memory;

@@ -7,7 +7,7 @@ use super::function::decode_kernel;
 use super::launch::{self, Launch, Statistics};
 use super::parser;
 use super::program::Program;
-use super::syntax::{Function, Variable, VariableSpace};
+use super::syntax::{Function, Linkage, ModuleSyntax, Variable, VariableSpace};
 
 /// A PTX module.
 #[derive(Debug, Clone)]
@@ -70,7 +70,15 @@ const MAX_LOCAL_BYTES: usize = 512 * 1024;
 impl Module {
     /// Parses and decodes PTX text; a NUL ends it.
     pub fn parse(text: &str) -> Result<Self, PtxError> {
-        let syntax = parser::parse(text)?;
+        Self::link([text])
+    }
+
+    /// As [`Self::parse`], of texts that are linked.
+    pub fn link<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Self, PtxError> {
+        let mut syntax = ModuleSyntax::default();
+        for text in texts {
+            syntax.join(parser::parse(text)?)?;
+        }
         let kernels = syntax.functions.iter().filter(|function| function.entry && function.body.is_some());
         let kernels = kernels
             .map(|function| Kernel::new(function, decode_kernel(&syntax, function)?))
@@ -80,7 +88,7 @@ impl Module {
             .iter()
             .filter(|variable| {
                 matches!(variable.space, VariableSpace::Global | VariableSpace::Constant)
-                    && !variable.external
+                    && variable.linkage != Linkage::External
             })
             .map(Global::new)
             .collect::<Result<Vec<Global>, PtxError>>()?;

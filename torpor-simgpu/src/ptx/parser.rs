@@ -4,7 +4,7 @@ use super::cursor::Parser;
 use super::error::PtxError;
 use super::lexer::{Token, tokens};
 use super::syntax::{
-    Function, InstructionSyntax, ModuleSyntax, Number, Operand, Statement, Variable, VariableSpace,
+    Function, InstructionSyntax, Linkage, ModuleSyntax, Number, Operand, Statement, Variable, VariableSpace,
 };
 
 /// Parses a module's text.
@@ -45,30 +45,31 @@ impl<'a> Parser<'a> {
             }
             Some(Token::Word(".pragma")) => while self.next()? != Token::Mark(';') {},
             _ => {
-                let mut external = false;
+                let mut linkage = Linkage::Own;
                 loop {
                     match self.peek() {
-                        Some(Token::Word(".extern")) => external = true,
-                        Some(Token::Word(".visible" | ".weak" | ".common")) => {}
+                        Some(Token::Word(".extern")) => linkage = Linkage::External,
+                        Some(Token::Word(".weak" | ".common")) => linkage = Linkage::Weak,
+                        Some(Token::Word(".visible")) => {}
                         _ => break,
                     }
                     self.at += 1;
                 }
                 if self.accept_word(".entry") {
-                    let function = self.function(line, true)?;
+                    let function = self.function(line, true, linkage)?;
                     module.functions.push(function);
                 } else if self.accept_word(".func") {
-                    let function = self.function(line, false)?;
+                    let function = self.function(line, false, linkage)?;
                     module.functions.push(function);
                 } else {
-                    self.variables(external, &mut |variable| module.variables.push(variable))?;
+                    self.variables(linkage, &mut |variable| module.variables.push(variable))?;
                 }
             }
         }
         Ok(())
     }
 
-    fn function(&mut self, line: u32, entry: bool) -> Result<Function<'a>, PtxError> {
+    fn function(&mut self, line: u32, entry: bool, linkage: Linkage) -> Result<Function<'a>, PtxError> {
         let returns = if self.accept('(') { self.formal_parameters()? } else { Vec::new() };
         let name = self.word()?;
         let parameters = if self.accept('(') { self.formal_parameters()? } else { Vec::new() };
@@ -96,7 +97,7 @@ impl<'a> Parser<'a> {
                 _ => return Err(self.unexpected("a function body")),
             }
         };
-        Ok(Function { line, name, entry, returns, parameters, max_threads, body })
+        Ok(Function { line, name, entry, linkage, returns, parameters, max_threads, body })
     }
 
     fn product(&mut self) -> Result<u32, PtxError> {
@@ -132,7 +133,9 @@ impl<'a> Parser<'a> {
                 Some(Token::Word(".loc")) => self.skip_line(),
                 Some(Token::Word(".pragma")) => while self.next()? != Token::Mark(';') {},
                 Some(Token::Word(directive)) if directive.starts_with('.') => {
-                    self.variables(false, &mut |variable| statements.push(Statement::Variable(variable)))?;
+                    self.variables(Linkage::Own, &mut |variable| {
+                        statements.push(Statement::Variable(variable))
+                    })?;
                 }
                 Some(Token::Word(word)) => {
                     self.at += 1;
@@ -241,7 +244,7 @@ impl<'a> Parser<'a> {
     fn formal_parameters(&mut self) -> Result<Vec<Variable<'a>>, PtxError> {
         let mut parameters = Vec::new();
         while !self.accept(')') {
-            let parameter = self.declaration(false)?;
+            let parameter = self.declaration(Linkage::Own)?;
             if !matches!(parameter.space, VariableSpace::Parameter | VariableSpace::Register) {
                 return Err(self.error("a parameter must be in .param or .reg space"));
             }

@@ -70,6 +70,17 @@ pub(super) enum Number {
     Double(u64),
 }
 
+/// Who defines a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Linkage {
+    /// This text.
+    Own,
+    /// This text, unless another one does: `.weak`, `.common`.
+    Weak,
+    /// Another text, or it is dynamic shared memory: `.extern`.
+    External,
+}
+
 /// A declaration of a variable, a parameter or registers.
 #[derive(Debug, Clone)]
 pub(super) struct Variable<'a> {
@@ -86,8 +97,7 @@ pub(super) struct Variable<'a> {
     /// `%r<10>` declares ten names `%r0` to `%r9`.
     pub(super) names: Option<u32>,
     pub(super) initial: Vec<Initial<'a>>,
-    /// Declared `.extern`: defined elsewhere, or dynamic shared memory.
-    pub(super) external: bool,
+    pub(super) linkage: Linkage,
     /// Declared `.attribute(.managed)`.
     pub(super) managed: bool,
 }
@@ -145,6 +155,7 @@ pub(super) struct Function<'a> {
     pub(super) line: u32,
     pub(super) name: &'a str,
     pub(super) entry: bool,
+    pub(super) linkage: Linkage,
     pub(super) returns: Vec<Variable<'a>>,
     pub(super) parameters: Vec<Variable<'a>>,
     /// Product of `.maxntid` or `.reqntid`.

@@ -3,7 +3,7 @@
 use super::cursor::Parser;
 use super::error::PtxError;
 use super::lexer::Token;
-use super::syntax::{Initial, Kind, Number, Type, Variable, VariableSpace};
+use super::syntax::{Initial, Kind, Linkage, Number, Type, Variable, VariableSpace};
 
 /// More bytes than any variable may have: a bound on what text can make us allocate.
 const MAX_VARIABLE_BYTES: usize = 1 << 31;
@@ -12,10 +12,10 @@ impl<'a> Parser<'a> {
     /// One declaration statement, which may declare several names.
     pub(super) fn variables(
         &mut self,
-        external: bool,
+        linkage: Linkage,
         add: &mut dyn FnMut(Variable<'a>),
     ) -> Result<(), PtxError> {
-        let first = self.declaration(external)?;
+        let first = self.declaration(linkage)?;
         let template = first.clone();
         add(first);
         while self.accept(',') {
@@ -27,7 +27,7 @@ impl<'a> Parser<'a> {
     }
 
     /// A declaration up to its initialiser.
-    pub(super) fn declaration(&mut self, external: bool) -> Result<Variable<'a>, PtxError> {
+    pub(super) fn declaration(&mut self, linkage: Linkage) -> Result<Variable<'a>, PtxError> {
         let line = self.line();
         let space = match self.word()? {
             ".reg" => VariableSpace::Register,
@@ -84,7 +84,7 @@ impl<'a> Parser<'a> {
             bytes: natural,
             names: None,
             initial: Vec::new(),
-            external,
+            linkage,
             managed,
         };
         self.declarator(&mut variable)?;

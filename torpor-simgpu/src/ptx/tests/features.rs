@@ -1,6 +1,6 @@
 //! `cuda/features.cu`: calls, divergence, local memory, barriers, locks.
 
-use super::super::{KernelFault, Module};
+use super::super::{KernelFault, Module, PtxError};
 use super::arena::Arena;
 use super::{Parameters, Run};
 
@@ -150,4 +150,42 @@ fn a_managed_variable_is_one_of_device_memory_that_says_so() {
     let found = module.globals().iter().map(|global| (global.name.as_str(), global.managed));
     assert_eq!(found.collect::<Vec<_>>(), [("x", true), ("y", false)]);
     assert!(Module::parse(&text(".attribute(.unified(1, 2))")).is_err(), "what is not known is refused");
+}
+
+#[test]
+fn what_one_text_declares_another_one_that_is_linked_with_it_defines() {
+    const HEAD: &str = ".version 8.0\n.target sm_70\n.address_size 64\n";
+    let with = |body: &str| format!("{HEAD}{body}");
+    let uses = with(
+        ".extern .global .u32 step;\n.extern .func (.reg .u32 %out) twice(.reg .u32 %in);\n\
+         .weak .func (.reg .u32 %out) both(.reg .u32 %in) { add.u32 %out, %in, 1; ret; }\n\
+         .visible .entry use(.param .u64 p) { .reg .u64 %a; .reg .u32 %x, %y; ld.param.u64 %a, [p];\n\
+         ld.global.u32 %x, [step]; call (%y), twice, (%x); call (%x), both, (%y); st.global.u32 [%a], %x; ret; }",
+    );
+    let defines = |linkage: &str| {
+        with(&format!(
+            ".visible .global .u32 step = 20;\n\
+             .visible .func (.reg .u32 %out) twice(.reg .u32 %in) {{ add.u32 %out, %in, %in; ret; }}\n\
+             {linkage} .func (.reg .u32 %out) both(.reg .u32 %in) {{ add.u32 %out, %in, 2; ret; }}\n\
+             .visible .entry other() {{ ret; }}"
+        ))
+    };
+    for (texts, result) in [
+        ([&uses, &defines(".visible")], 42),
+        ([&defines(".visible"), &uses], 42),
+        ([&uses, &defines(".weak")], 41),
+        ([&defines(".weak"), &uses], 42),
+    ] {
+        let module = Module::link(texts.map(String::as_str)).unwrap();
+        assert_eq!(module.kernels().len(), 2);
+        let mut arena = Arena::new(1 << 12);
+        arena.load_globals(&module);
+        let out = arena.put(&[0_u32]);
+        Run::new(&module, "use", 1, 1).run(&arena, Parameters::default().pointer(out));
+        assert_eq!(arena.get::<u32>(out, 1), [result]);
+    }
+    let refusal = |texts: &[&String]| Module::link(texts.iter().map(|text| text.as_str())).unwrap_err();
+    assert!(matches!(refusal(&[&uses]), PtxError::Undefined { .. }));
+    let twice = defines(".visible");
+    assert!(matches!(refusal(&[&twice, &twice]), PtxError::Duplicate { .. }));
 }

@@ -152,6 +152,7 @@ impl Image {
             ImageKind::Elf => Ok(Plain::Cubin(bytes)),
             ImageKind::Ptx => Ok(Plain::Ptx(bytes)),
             ImageKind::Container => loader.unpack(&bytes),
+            ImageKind::Bundle => loader.link(&bytes).map(Plain::Cubin),
         }
     }
 

@@ -63,6 +63,11 @@ impl Loader {
         self.compiler.compile(text, self.device.sm()?)
     }
 
+    /// A cubin for this GPU of a bundle's inputs.
+    pub(super) fn link(&self, bundle: &[u8]) -> Result<Vec<u8>, CudaError> {
+        self.compiler.link(bundle, self.device.sm()?)
+    }
+
     /// # Safety
     /// As [`CodeLibrary::load`].
     pub(super) unsafe fn load(&self, image: &[u8]) -> Result<CodeLibrary, CudaError> {

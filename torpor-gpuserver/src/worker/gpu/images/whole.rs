@@ -23,7 +23,8 @@ pub(crate) fn is_whole(contents: &[u8]) -> bool {
     let inside = match parsed.kind {
         ImageKind::Container => fatbin::entries(contents)
             .is_ok_and(|mut entries| entries.all(|entry| entry.is_ok_and(is_bounded))),
-        ImageKind::Elf => true,
+        // What its inputs are nobody reads here: a job of the compiler links them.
+        ImageKind::Elf | ImageKind::Bundle => true,
         ImageKind::Ptx => contents.last() == Some(&0),
     };
     inside && parsed.bytes.len() == contents.len()

@@ -1,0 +1,182 @@
+"""The driver's linker as a program has it: one input, several, what cannot be linked, and the logs of all who compile."""
+import ctypes as c
+import os
+import tempfile
+
+CUBIN, PTX, OBJECT, LIBRARY, NVVM = 0, 1, 3, 4, 5
+INVALID_VALUE, INVALID_IMAGE, INVALID_PTX, NO_FILE, INVALID_HANDLE, NOT_SUPPORTED, UNKNOWN = 1, 200, 218, 301, 400, 801, 999
+INFO_LOG, INFO_LOG_BYTES, ERROR_LOG, ERROR_LOG_BYTES = 3, 4, 5, 6
+HEAD = b".version 8.0\n.target sm_70\n.address_size 64\n"
+# Stores 4 times `base`, with a function that another text has; then adds what its own variable holds.
+FIRST = HEAD + b"""
+.extern .global .u32 base;
+.extern .func (.param .b32 out) twice(.param .b32 in);
+.visible .global .u32 own = 2;
+.visible .entry first(.param .u64 place) {
+    .reg .u64 %a; .reg .u32 %x, %y;
+    .param .b32 in; .param .b32 out;
+    ld.param.u64 %a, [place]; cvta.to.global.u64 %a, %a;
+    ld.global.u32 %x, [base]; add.u32 %x, %x, %x;
+    st.param.b32 [in], %x; call (out), twice, (in); ld.param.b32 %x, [out];
+    ld.global.u32 %y, [own]; add.u32 %x, %x, %y;
+    st.global.u32 [%a], %x; ret;
+}
+"""
+SECOND = HEAD + b"""
+.visible .global .u32 base = 10;
+.visible .func (.param .b32 out) twice(.param .b32 in) {
+    .reg .u32 %x; ld.param.b32 %x, [in]; add.u32 %x, %x, %x; st.param.b32 [out], %x; ret;
+}
+.visible .entry second(.param .u64 place) {
+    .reg .u64 %a; .reg .u32 %x; ld.param.u64 %a, [place]; cvta.to.global.u64 %a, %a; ld.global.u32 %x, [base];
+    st.global.u32 [%a], %x; ret;
+}
+"""
+THIRD = HEAD + b"""
+.visible .entry third(.param .u64 place) {
+    .reg .u64 %a; ld.param.u64 %a, [place]; cvta.to.global.u64 %a, %a; st.global.u32 [%a], 7; ret;
+}
+"""
+driver = c.CDLL("libcuda.so.1")
+
+
+def check(code):
+    assert code == 0, code
+
+
+class Logs:
+    """Options that ask for both logs, into memory that holds something."""
+
+    def __init__(self, room=16):
+        self.buffers = [c.create_string_buffer(b"x" * 15) for _ in range(2)]
+        self.options = (c.c_uint * 4)(INFO_LOG, ERROR_LOG_BYTES, INFO_LOG_BYTES, ERROR_LOG)
+        info, error = map(c.addressof, self.buffers)
+        self.values = (c.c_void_p * 4)(info, room, room, error)
+        self.arguments = (4, self.options, self.values)
+
+    def are_empty(self):
+        return [buffer.value for buffer in self.buffers] == [b"", b""] and not self.values[1] and not self.values[2]
+
+
+def new_link(logs=None):
+    made = c.c_void_p()
+    check(driver.cuLinkCreate_v2(*(logs.arguments if logs else (0, None, None)), c.byref(made)))
+    return made
+
+
+def add(link, kind, data):
+    return driver.cuLinkAddData_v2(link, kind, data, c.c_size_t(len(data)), b"name", 0, None, None)
+
+
+def add_file(link, kind, path):
+    return driver.cuLinkAddFile_v2(link, kind, path.encode(), 0, None, None)
+
+
+def complete(link):
+    image, length = c.c_void_p(), c.c_size_t()
+    code = driver.cuLinkComplete(link, c.byref(image), c.byref(length))
+    return code or c.string_at(image, length.value)
+
+
+def linked(*inputs):
+    link = new_link()
+    for kind, data in inputs:
+        check(add(link, kind, data))
+    return complete(link)
+
+
+def load(image):
+    module = c.c_void_p()
+    check(driver.cuModuleLoadData(c.byref(module), image))
+    return module
+
+
+def run(module, name):
+    function, place, result = c.c_void_p(), c.c_uint64(), c.c_uint()
+    check(driver.cuModuleGetFunction(c.byref(function), module, name))
+    check(driver.cuMemAlloc_v2(c.byref(place), c.c_size_t(4)))
+    check(driver.cuLaunchKernel(function, 1, 1, 1, 1, 1, 1, 0, None, (c.c_void_p * 1)(c.addressof(place)), None))
+    check(driver.cuMemcpyDtoH_v2(c.byref(result), place, c.c_size_t(4)))
+    return result.value
+
+
+context = c.c_void_p()
+check(driver.cuInit(0))
+check(driver.cuDevicePrimaryCtxRetain(c.byref(context), 0))
+check(driver.cuCtxSetCurrent(context))
+folder = tempfile.TemporaryDirectory()
+path = os.path.join(folder.name, "third.ptx")
+with open(path, "wb") as file:
+    file.write(THIRD)
+
+# One input.
+assert linked((PTX, THIRD)) == THIRD + b"\0"
+link = new_link()
+assert complete(link) == INVALID_VALUE, "nothing was added"
+check(add_file(link, PTX, path))
+image = complete(link)
+assert run(load(image), b"third") == 7
+assert add(link, PTX, THIRD) == INVALID_VALUE, "it is complete"
+assert complete(link) == image
+check(driver.cuLinkDestroy(link))
+assert driver.cuLinkDestroy(link) == INVALID_HANDLE
+
+# Several, by each way to a module.
+logs = Logs()
+link = new_link(logs)
+assert logs.are_empty()
+check(add(link, PTX, FIRST))
+check(add(link, PTX, SECOND + b"\0\0\0\0"))
+check(add_file(link, PTX, path))
+image = complete(link)
+check(driver.cuLinkDestroy(link))
+module = load(image)
+assert [run(module, name) for name in (b"first", b"second", b"third")] == [42, 10, 7]
+address, length = c.c_uint64(), c.c_size_t()
+check(driver.cuModuleGetGlobal_v2(c.byref(address), c.byref(length), module, b"base"))
+assert length.value == 4
+check(driver.cuMemcpyHtoD_v2(address, c.byref(c.c_uint(20)), c.c_size_t(4)))
+assert run(module, b"first") == 82
+count = c.c_uint()
+check(driver.cuModuleGetFunctionCount(c.byref(count), module))
+assert count.value == 3
+with open(os.path.join(folder.name, "linked.cubin"), "wb") as file:
+    file.write(image)
+check(driver.cuModuleLoad(c.byref(module), file.name.encode()))
+assert run(module, b"second") == 10
+logs, library, kernel = Logs(), c.c_void_p(), c.c_void_p()
+check(driver.cuLibraryLoadData(c.byref(library), image, logs.options, logs.values, 4, None, None, 0))
+assert logs.are_empty()
+check(driver.cuLibraryGetKernel(c.byref(kernel), library, b"first"))
+
+# What a link made, in another one.
+again = linked((CUBIN, linked((PTX, FIRST), (PTX, SECOND))), (CUBIN, linked((PTX, THIRD))))
+assert [run(load(again), name) for name in (b"first", b"second", b"third")] == [42, 10, 7]
+
+# What cannot be linked.
+assert linked((PTX, FIRST), (PTX, THIRD)) == UNKNOWN, "a function is missing"
+assert linked((PTX, THIRD), (PTX, THIRD)) == UNKNOWN, "a kernel twice"
+assert linked((PTX, THIRD), (PTX, HEAD + b"nonsense!")) == INVALID_PTX
+assert linked((OBJECT, b"\x7fELF")) == linked((PTX, FIRST), (LIBRARY, b"!<arch>\n")) == INVALID_IMAGE
+link = new_link()
+assert add(link, NVVM, b"BC") == add(link, 6, b"BC") == NOT_SUPPORTED
+assert add(link, PTX, b"") == INVALID_VALUE
+assert add_file(link, LIBRARY, "/nonexistent.a") == NO_FILE
+
+# Logs of who loads, and options that lack something.
+logs = Logs()
+check(driver.cuModuleLoadDataEx(c.byref(module), THIRD, *logs.arguments))
+assert logs.are_empty()
+logs = Logs()
+assert driver.cuModuleLoadDataEx(c.byref(module), b"\1\2\3\4", *logs.arguments) == INVALID_IMAGE
+assert logs.are_empty(), "nothing is said of what is refused, either"
+logs = Logs(room=0)
+new_link(logs)
+assert [buffer.value for buffer in logs.buffers] == [b"x" * 15] * 2, "there is no room"
+logs = Logs()
+logs.values[0] = logs.values[3] = None
+new_link(logs)
+assert not logs.values[1] and not logs.values[2]
+assert driver.cuLinkCreate_v2(4, logs.options, None, c.byref(link)) == INVALID_VALUE
+assert driver.cuLinkCreate_v2(1, None, logs.values, c.byref(link)) == INVALID_VALUE
+print("linking passed")
