@@ -22,6 +22,11 @@ pub(crate) fn wait_for_calm(links: &Links, deadline: Instant) {
     }
 }
 
+/// Whether it is so calm that what nobody waits for may be done: no kernel runs.
+pub(crate) fn is_idle(links: &Links) -> bool {
+    !lock(links).values().any(|link| link.may_run())
+}
+
 fn is_calm(links: &Links) -> bool {
     !lock(links).values().any(|link| link.may_run() && link.work.lasts() > SHORT)
 }
@@ -47,10 +52,11 @@ mod tests {
         assert!(is_calm(&links), "it has no work");
         link.work.begin();
         assert!(is_calm(&links), "a short request, perhaps");
+        assert!(is_idle(&links), "without a turn it has no kernel");
         std::thread::sleep(2 * SHORT);
         assert!(is_calm(&links), "it waits for its turn, or for memory");
         link.turn.begin();
-        assert!(!is_calm(&links));
+        assert!(!is_calm(&links) && !is_idle(&links));
         assert!(!wait_until(&links, Instant::now() + SHORT));
         let waiting = std::thread::spawn(move || wait_until(&links, Instant::now() + 1000 * SHORT));
         std::thread::sleep(SHORT);

@@ -30,6 +30,7 @@ use crate::compiler::Compiler;
 use crate::driver::{Device, PinnedWords};
 use crate::worker::gpu::anteroom::Anteroom;
 use crate::worker::gpu::aside::Aside;
+use crate::worker::gpu::calm::is_idle;
 use crate::worker::gpu::console::Console;
 use crate::worker::gpu::context_limits::ContextLimits;
 use crate::worker::gpu::cpu::CpuLine;
@@ -321,6 +322,11 @@ impl Shared {
     /// All sessions.
     pub(crate) fn all_links(&self) -> Vec<Arc<Link>> {
         self.links().values().cloned().collect()
+    }
+
+    /// Whether no kernel runs, as far as is known.
+    pub(crate) fn is_idle(&self) -> bool {
+        is_idle(&self.links)
     }
 
     /// Whether it is quiet now for a client that waits for that.

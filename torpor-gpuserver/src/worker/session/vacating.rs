@@ -18,8 +18,9 @@ impl Session {
         if idle < self.shared.tuning.staging_idle || is_needed || self.space.host.is_staging_vacant() {
             return;
         }
-        // Work that goes on without a turn may read it now.
-        if !matches!(self.check(), Ok(false)) {
+        // Work that goes on without a turn may read it now; and the driver unlocks memory when no kernel runs, and keeps all others
+        // waiting until then.
+        if !matches!(self.check(), Ok(false)) || !self.shared.is_idle() {
             return;
         }
         let link = self.link.clone();
