@@ -191,7 +191,7 @@ fn textures_reach_the_client_s_own_arrays_and_memory_alone() {
     client.ask(bytes_of(2, 64, 64, 0)).unwrap();
     client.ask(ArrayCreate { levels: 3, ..bytes_of(3, 64, 64, 0) }).unwrap();
     let row = client.ask(over_row(device, 2 * MIB)).unwrap().handle;
-    for (address, bytes) in [(device, 2 * MIB + 4), (device + 512, 2 * MIB), (device, u64::MAX)] {
+    for (address, bytes) in [(device, 2 * MIB + 4), (device + 512, 2 * MIB), (device, 512 * MIB)] {
         client
             .ask(over_row(address, bytes))
             .expect("one that names more than there is ends where the memory does");
@@ -218,6 +218,8 @@ fn textures_reach_the_client_s_own_arrays_and_memory_alone() {
     let invalid = Err(CudaError::INVALID_VALUE);
     for (texture, why) in [
         (over_row(device, 0), "nothing"),
+        (over_row(device, (1 << 30) + 4), "more elements than can be"),
+        (over_row(device, u64::MAX), "far more"),
         (over_row(device + 2 * MIB, 64), "from the end"),
         (over_row(theirs, 64), "another client's memory"),
         (over_row(0, 64), "nobody's memory"),

@@ -146,7 +146,10 @@ impl Router {
 
     /// Asks the admin socket.
     pub fn admin(&self, method: &str, path: &str, body: &str) -> Answer {
-        let mut stream = UnixStream::connect(self.directory.path().join("router.sock")).unwrap();
+        let connect = || UnixStream::connect(self.directory.path().join("router.sock"));
+        // It is made after the router listens.
+        self.eventually("the router has its admin socket", || connect().is_ok());
+        let mut stream = connect().unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.write_all(&request(method, path, &[("content-type", "application/json")], body)).unwrap();
         Answer::read(&mut stream)

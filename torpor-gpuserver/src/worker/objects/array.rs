@@ -89,6 +89,10 @@ impl ClientArray {
     }
 }
 
+/// Elements of a texture over linear memory. Source: CUDA C++ Programming Guide, technical specifications by compute capability, the width of a
+/// one-dimensional texture in linear memory.
+const MOST_LINEAR_ELEMENTS: u64 = 1 << 28;
+
 /// How an object was made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Recipe {
@@ -132,14 +136,15 @@ impl Recipe {
     /// programs name one that lies behind their memory (NVIDIA's convolutionFFT2D); what they read there has no value.
     ///
     /// # Errors
-    /// `CUDA_ERROR_INVALID_VALUE` for what has no element there, or rows.
+    /// `CUDA_ERROR_INVALID_VALUE` for what has no element there, more than the driver takes, or rows.
     pub(crate) fn end_within(&mut self, bytes: u64) -> Result<(), CudaError> {
         match self {
             Self::Texture(TextureCreate { resource, .. }) if resource.kind == LINEAR => {
                 let element =
                     element_bytes(resource.format, resource.channels).ok_or(CudaError::INVALID_VALUE)?;
+                let is_possible = resource.width / element <= MOST_LINEAR_ELEMENTS && bytes >= element;
                 resource.width = resource.width.min(bytes / element * element);
-                if resource.width > 0 { Ok(()) } else { Err(CudaError::INVALID_VALUE) }
+                if is_possible { Ok(()) } else { Err(CudaError::INVALID_VALUE) }
             }
             _ => Err(CudaError::INVALID_VALUE),
         }
