@@ -81,6 +81,7 @@ fn memory_leaves_with_the_last_process_and_comes_back_for_all() {
     assert_eq!(one.client.download(address + 2 * MIB, 1000), [6; 1000]);
     assert_eq!(other.client.download(there, 1000), [9; 1000]);
     assert_eq!(used_slots(&server), 2);
+    assert_eq!(server.listed("f").swaps, 2, "each time for the one that came first");
 }
 
 #[test]
