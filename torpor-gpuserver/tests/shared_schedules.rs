@@ -1,5 +1,5 @@
 //! Random schedules of processes that let each other have memory, against a reference that knows no processes: what one writes all see,
-//! whoever is evicted, closes it, frees it or is killed in between.
+//! whoever is evicted, moved to another GPU, closes it, frees it or is killed in between.
 //!
 //! Three processes of a function, and one of another that needs their room. `PROPTEST_CASES` says how many schedules,
 //! `PROPTEST_RNG_SEED` repeats them.
@@ -15,7 +15,7 @@ use server_support::server::Server;
 use sharing::Process;
 use std::collections::BTreeMap;
 use torpor_proto::command::Fill;
-use torpor_proto::control::admin::UnloadFunctionRequest;
+use torpor_proto::control::admin::{LoadFunctionRequest, UnloadFunctionRequest};
 
 const MIB: u64 = 1 << 20;
 
@@ -40,6 +40,8 @@ enum Step {
     /// The process is killed, and another takes its place.
     Kill,
     Unload,
+    /// All go to the other GPU.
+    Move,
     /// The other function takes the room.
     Press,
 }
@@ -56,6 +58,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (piece(), offset()).prop_map(|(piece, at)| Step::Look(piece, at)),
         1 => Just(Step::Kill),
         2 => Just(Step::Unload),
+        2 => Just(Step::Move),
         3 => Just(Step::Press),
     ]
 }
@@ -106,11 +109,16 @@ impl<'a> World<'a> {
             }
             Step::Open(piece) => {
                 let Some(known) = self.pieces.get_mut(&piece) else { return Ok(()) };
-                let Some((_, secret)) = known.exporter.filter(|_| !known.places.contains_key(&process))
+                let Some((exporter, secret)) =
+                    known.exporter.filter(|_| !known.places.contains_key(&process))
                 else {
                     return Ok(());
                 };
-                let address = self.processes[process].open(piece as u64, PIECE, secret).unwrap();
+                // One that came after a kill may be on the other GPU.
+                let exporter = self.processes[exporter].client.id;
+                let its = &mut self.processes[process];
+                let home = its.import(piece as u64, PIECE, secret, exporter).unwrap();
+                let address = its.map(home).unwrap();
                 known.places.insert(process, address);
             }
             Step::Close(piece) => {
@@ -153,6 +161,11 @@ impl<'a> World<'a> {
                 let request = UnloadFunctionRequest { name: "f".to_owned() };
                 self.server.admin(async |mut api| api.unload_function(request).await).unwrap();
             }
+            Step::Move => {
+                let gpu = Some(1 - self.processes[0].gpu(self.server));
+                let request = LoadFunctionRequest { name: "f".to_owned(), gpu };
+                self.server.admin(async |mut api| api.load_function(request).await).unwrap();
+            }
             Step::Press => {
                 let (other, room) = &mut self.other;
                 let room = *room;
@@ -194,8 +207,9 @@ impl<'a> World<'a> {
 fn what_one_process_writes_all_that_share_it_see_whatever_happens_to_them() {
     let findings = tempfile::NamedTempFile::new().unwrap();
     let server = served::serve_by(
-        "--gpus 0 --pinned-limit 24MiB --staging 4MiB --gpu-limit 12MiB --host-pool 32MiB --host-slab 8MiB",
+        "--gpus 0,1 --pinned-limit 24MiB --staging 4MiB --gpu-limit 12MiB --host-pool 32MiB --host-slab 8MiB",
         |command| {
+            command.env("TORPOR_SIMGPU_DEVICES", "2");
             command.env("TORPOR_SIMGPU_CHECKS", "unordered,busy,streams");
             command.env("TORPOR_SIMGPU_LOG", findings.path());
         },

@@ -1,5 +1,6 @@
 //! How a session is reached from outside its thread: what others want of it, and what it tells of itself.
 
+mod company;
 mod gate;
 mod link_usage;
 mod presence;
@@ -7,6 +8,7 @@ mod trial;
 mod watched;
 mod wish;
 
+pub(crate) use company::Company;
 pub(crate) use gate::Gate;
 pub(crate) use link_usage::LinkUsage;
 pub(crate) use presence::Presence;
@@ -23,7 +25,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 use torpor_proto::channel::MappedChannel;
-use torpor_proto::control::worker::{ClientUsage, Cost, Phase, Settings};
+use torpor_proto::control::worker::{ClientUsage, Cost, Phase, Release, Settings};
 use torpor_proto::image::AssertionTexts;
 use torpor_proto::layout::AddressRange;
 use torpor_proto::ring::Bell;
@@ -64,6 +66,8 @@ pub(crate) struct Link {
     pub(crate) overstays: AtomicU64,
     /// Over which link its memory may be read when it has left for another worker; 0 for none.
     pub(crate) leaves_over: AtomicU64,
+    /// With whom it leaves, and has come.
+    pub(crate) company: Company,
     /// Whether it may take a turn now.
     pub(crate) gate: Gate,
     /// What the server was told of its beginning.
@@ -113,6 +117,7 @@ impl Link {
             assertions: Mutex::default(),
             overstays: AtomicU64::new(0),
             leaves_over: AtomicU64::new(0),
+            company: Company::default(),
             gate: Gate::default(),
             presence: Presence::default(),
             trial: Trial::default(),
@@ -178,11 +183,26 @@ impl Link {
         self.wishes.fetch_and(!(wish as u32), Ordering::SeqCst) & wish as u32 != 0
     }
 
+    /// Wants the session to be given up.
+    ///
+    /// # Errors
+    /// Why it is not, for people.
+    pub(crate) fn ask_release(&self, release: Release) -> Result<(), &'static str> {
+        self.leaves_over.store(release.link, Ordering::Relaxed);
+        self.company.set(release.party);
+        if !release.while_waiting {
+            self.ask(Wish::Release);
+        } else if !self.ask_release_waiting() {
+            return Err("it does not wait for its turn");
+        }
+        Ok(())
+    }
+
     /// Wants the session to be given up if it waits for its turn. False if it does not, and need not answer.
     ///
     /// SYNC POINT turn: a session whose turn comes says that it is active and then looks at what is wanted; here the wish is
     /// noted first and the phase read then. One of the two sees the other, and whoever takes the wish answers it.
-    pub(crate) fn ask_release_waiting(&self) -> bool {
+    fn ask_release_waiting(&self) -> bool {
         self.ask(Wish::ReleaseWaiting);
         self.usage.phase.load(Ordering::SeqCst) == Phase::Waiting as i32 || !self.take(Wish::ReleaseWaiting)
     }

@@ -54,7 +54,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use torpor_proto::control::Message;
 use torpor_proto::control::worker::{
     Begin, ClientFault, Detached, Failed, Mark, NotReleased, Pong, Ready, RequestPoint, ToWorker,
@@ -288,19 +287,10 @@ fn listen(shared: &Arc<Shared>, pulse: &Pulse) -> io::Result<()> {
             }
             Some(to_worker::Body::Release(release)) => {
                 let client = release.client;
-                let refuse = |reason: &str| {
+                let link = shared.link(client).ok_or("it is not here");
+                if let Err(reason) = link.and_then(|link| link.ask_release(release)) {
                     let reason = reason.to_owned();
                     shared.tell(from_worker::Body::NotReleased(NotReleased { client, reason }));
-                };
-                let link = shared.link(client);
-                if let Some(link) = &link {
-                    link.leaves_over.store(release.link, Ordering::Relaxed);
-                }
-                match link {
-                    Some(link) if !release.while_waiting => link.ask(Wish::Release),
-                    Some(link) if link.ask_release_waiting() => {}
-                    Some(_) => refuse("it does not wait for its turn"),
-                    None => refuse("it is not here"),
                 }
             }
             Some(to_worker::Body::Gate(gate)) => {
@@ -314,6 +304,12 @@ fn listen(shared: &Arc<Shared>, pulse: &Pulse) -> io::Result<()> {
             Some(to_worker::Body::Sought(sought)) => {
                 if let Some(link) = shared.link(sought.client) {
                     link.tell_sought();
+                }
+            }
+            Some(to_worker::Body::Proceed(proceed)) => {
+                if let Some(link) = shared.link(proceed.client) {
+                    link.company.proceed();
+                    link.wake();
                 }
             }
             Some(to_worker::Body::RevokeLease(revoke)) => shared.want_lease(revoke.client),

@@ -209,7 +209,10 @@ pub fn serve_if_asked() {
             }
             to_worker::Body::Ping(_) => say(from_worker::Body::Pong(Pong::default())),
             // It has no GPU, and nothing happens here that anybody follows.
-            to_worker::Body::Begin(_) | to_worker::Body::Follow(_) | to_worker::Body::Gate(_) => {}
+            to_worker::Body::Begin(_)
+            | to_worker::Body::Follow(_)
+            | to_worker::Body::Gate(_)
+            | to_worker::Body::Proceed(_) => {}
             to_worker::Body::Settings(settings) => {
                 let served = clients.iter().find(|served| served.client == settings.client).unwrap();
                 let Settings { memory_limit_bytes, writeback, pinned, .. } = settings;

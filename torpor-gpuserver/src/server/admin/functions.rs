@@ -171,11 +171,16 @@ async fn move_all(node: &Arc<Node>, name: &str, to: usize) -> Result<(), Functio
         let Some(first) = elsewhere.first().copied() else { return Ok(()) };
         let busy =
             || FunctionOrderError::Busy { name: name.to_owned(), is: number(first.gpu), asked: number(to) };
-        let moves: Vec<_> = elsewhere
-            .iter()
-            .map(|client| (client.gpu, moves::begin(node, ClientId(client.client), to, Why::Asked, None)))
-            .collect();
-        for (from, begun) in moves {
+        let used = usage_where(node, &elsewhere).await;
+        let shares = |client: &Served| used.get(&client.client).is_some_and(|usage| usage.shares);
+        let (together, alone): (Vec<_>, Vec<_>) = elsewhere.iter().partition(|client| shares(client));
+        let ids =
+            |served: &[&Served]| served.iter().map(|served| ClientId(served.client)).collect::<Vec<_>>();
+        let mut moves = moves::begin_together(node, &ids(&together), to);
+        moves.extend(ids(&alone).into_iter().map(|id| (id, moves::begin(node, id, to, Why::Asked, None))));
+        let mut left_behind = None;
+        for (id, begun) in moves {
+            let from = elsewhere.iter().find(|served| served.client == id.0).map_or(first.gpu, |it| it.gpu);
             let moved = match begun {
                 Ok(moving) => timeout_at(deadline, moving).await.map_err(|_| busy())?,
                 Err(error) => Ok(Err(error)),
@@ -185,15 +190,33 @@ async fn move_all(node: &Arc<Node>, name: &str, to: usize) -> Result<(), Functio
                 Ok(Ok(()) | Err(MoveError::Gone | MoveError::Moving)) | Err(_) => {}
                 Ok(Err(reason)) => {
                     let (name, is, asked) = (name.to_owned(), number(from), number(to));
-                    return Err(FunctionOrderError::NotMoved { name, is, asked, reason });
+                    let says_why = !matches!(reason, MoveError::Company);
+                    let not_moved = FunctionOrderError::NotMoved { name, is, asked, reason };
+                    if says_why {
+                        return Err(not_moved);
+                    }
+                    left_behind = Some(not_moved);
                 }
             }
+        }
+        if let Some(not_moved) = left_behind {
+            return Err(not_moved);
         }
         if Instant::now() >= deadline {
             return Err(busy());
         }
         sleep(LOOK_EVERY).await;
     }
+}
+
+/// What the workers say of these, that serve them.
+async fn usage_where(node: &Node, clients: &[Served]) -> HashMap<u64, ClientUsage> {
+    let gpus: BTreeSet<usize> = clients.iter().map(|client| client.gpu).collect();
+    let mut used = HashMap::new();
+    for gpu in gpus {
+        used.extend(usage::by_client(&node.gpus()[gpu..=gpu]).await);
+    }
+    used
 }
 
 fn check_known(node: &Node, name: &str) -> Result<(), FunctionOrderError> {

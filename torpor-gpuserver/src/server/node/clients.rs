@@ -204,6 +204,7 @@ impl Node {
             link: 0,
             home: None,
             is_tried: false,
+            held: false,
         }
     }
 

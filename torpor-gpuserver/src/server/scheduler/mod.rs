@@ -11,6 +11,7 @@ mod gates;
 mod gathering;
 mod homes;
 pub(crate) mod moves;
+mod parties;
 mod recovery;
 mod trial;
 

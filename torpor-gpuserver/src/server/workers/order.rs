@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 use torpor_proto::channel::MappedChannel;
-use torpor_proto::control::worker::{Attach, Cost, ToWorker, Usage, to_worker};
+use torpor_proto::control::worker::{Attach, Cost, Party, ToWorker, Usage, to_worker};
 use torpor_proto::error::CudaError;
 
 /// The shared memory of a client.
@@ -98,6 +98,8 @@ pub enum Order {
         while_waiting: bool,
         /// Over which link its memory may be read then; 0 for none.
         link: u64,
+        /// With whom it goes, or none of them does.
+        party: Option<Party>,
         /// Told when the worker holds nothing of it any more, or keeps it; dropped if the client is gone.
         done: oneshot::Sender<Result<OwnedFd, NotReleased>>,
     },

@@ -206,9 +206,12 @@ impl Shared {
         let links = self.links();
         for link in links.values() {
             link.end_requests();
+            // Who has not come by now goes on from its state where this one is.
+            link.company.proceed();
             link.presence.tell_again(&self.server, link.client);
         }
         drop(links);
+        self.ipc.parties.resume();
         self.store.resume();
         self.tell(from_worker::Body::Resumed(Resumed { server }));
     }
@@ -235,6 +238,7 @@ impl Shared {
     /// Forgets a session that has given its client up, but for the memory that it has not given back yet.
     pub(crate) fn delist_released(&self, client: u64) {
         self.pen.give_up(client);
+        self.ipc.parties.forget(client);
         self.limits.forget(client);
         self.turns.give_up(client);
         self.gpu_time.end(client);

@@ -135,6 +135,18 @@ impl Membership {
         self.origin == Origin::Import
     }
 
+    /// What it is, for another worker. What others have left to this client is its own where it goes.
+    fn save(&self) -> migration::Shared {
+        let Self { segment, client, origin } = self;
+        let is_left = *origin == Origin::Import && !segment.goes_with_several();
+        migration::Shared {
+            secret: segment.secret().0.to_vec(),
+            origin: if is_left { Origin::Object } else { *origin }.into(),
+            founder: if is_left { *client } else { segment.founder },
+            is_closed: !is_left && segment.is_closed(),
+        }
+    }
+
     /// Whether the memory counts as this client's while it is on the GPU.
     pub(crate) fn holds(&self) -> bool {
         self.segment.is_held_by(self.client)
@@ -234,11 +246,7 @@ impl ClientSegment {
             migration::Chunk { stored, copied_into: chunk.copied_into, is_fleeting: chunk.is_fleeting }
         };
         let object = self.views.clone().map(|views| migration::Object { views });
-        // What others have left to this client is its own where it goes.
-        let shared = self.shared.as_ref().map(|Membership { segment, origin, .. }| migration::Shared {
-            secret: segment.secret().0.to_vec(),
-            origin: if *origin == Origin::Import { Origin::Object } else { *origin }.into(),
-        });
+        let shared = self.shared.as_ref().map(Membership::save);
         migration::Segment { address, chunks: self.chunks.iter().map(chunk).collect(), object, shared }
     }
 

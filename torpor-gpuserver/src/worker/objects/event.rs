@@ -7,7 +7,7 @@
 
 use crate::driver::{DISABLE_TIMING, Device, Event};
 use crate::worker::gpu::ipc::Secret;
-use crate::worker::gpu::ipc::event::SharedEvent;
+use crate::worker::gpu::ipc::event::{Membership, SharedEvent};
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use torpor_proto::control::migration;
@@ -32,7 +32,7 @@ pub(crate) struct ClientEvent {
 enum Real {
     Own(Arc<Event>),
     /// Other clients may have it, too.
-    Shared(Arc<SharedEvent>),
+    Shared(Membership),
 }
 
 /// The last record of an event.
@@ -52,7 +52,7 @@ impl ClientEvent {
     }
 
     /// One that another client exported.
-    pub(crate) fn imported(event: Arc<SharedEvent>) -> Self {
+    pub(crate) fn imported(event: Membership) -> Self {
         Self::of(Real::Shared(event), INTERPROCESS | DISABLE_TIMING)
     }
 
@@ -66,37 +66,37 @@ impl ClientEvent {
     }
 
     /// Makes it one that other clients may have, too, unless it is. `None` if it was not made for that, or a graph has it.
-    pub(crate) fn share(&self, secret: Secret) -> Option<Arc<SharedEvent>> {
+    pub(crate) fn share(&self, secret: Secret, client: u64) -> Option<Arc<SharedEvent>> {
         let mut real = self.real.borrow_mut();
         match &*real {
-            Real::Shared(event) => Some(event.clone()),
+            Real::Shared(membership) => Some(membership.event.clone()),
             Real::Own(_) if self.flags & INTERPROCESS == 0 || self.is_in_graph.get() => None,
             Real::Own(event) => {
                 let shared = SharedEvent::new(secret, event.clone());
-                *real = Real::Shared(shared.clone());
+                *real = Real::Shared(Membership::new(shared.clone(), client));
                 Some(shared)
             }
         }
+    }
+
+    /// It is this one from now on, which others have, too.
+    pub(crate) fn join(&self, event: Membership) {
+        *self.real.borrow_mut() = Real::Shared(event);
     }
 
     /// What others may have of it.
     pub(crate) fn shared(&self) -> Option<Arc<SharedEvent>> {
         match &*self.real.borrow() {
             Real::Own(_) => None,
-            Real::Shared(event) => Some(event.clone()),
+            Real::Shared(membership) => Some(membership.event.clone()),
         }
-    }
-
-    /// Whether other clients have it.
-    pub(crate) fn has_others(&self) -> bool {
-        matches!(&*self.real.borrow(), Real::Shared(event) if Arc::strong_count(event) > 1)
     }
 
     /// The driver's event, to ask or to wait for its last record.
     pub(crate) fn real(&self) -> Arc<Event> {
         match &*self.real.borrow() {
             Real::Own(event) => event.clone(),
-            Real::Shared(event) => event.last(),
+            Real::Shared(membership) => membership.event.last(),
         }
     }
 
@@ -105,9 +105,9 @@ impl ClientEvent {
     pub(crate) fn to_record(&self) -> Result<Arc<Event>, CudaError> {
         let mut real = self.real.borrow_mut();
         let recorded = match &mut *real {
-            Real::Shared(event) => {
-                let device = event.last().device().clone();
-                event.to_record(&device, self.flags & !INTERPROCESS)?
+            Real::Shared(membership) => {
+                let device = membership.event.last().device().clone();
+                membership.event.to_record(&device, self.flags & !INTERPROCESS)?
             }
             Real::Own(event) => {
                 if Arc::strong_count(event) > 1 && !self.is_in_graph.get() {

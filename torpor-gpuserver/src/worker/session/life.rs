@@ -1,6 +1,7 @@
 //! The beginning and the end of a session: its thread, what it is made of, and how everything is given back.
 
 mod brought;
+mod held;
 
 use crate::worker::gpu::Shared;
 use crate::worker::mailbox::Link;
@@ -76,6 +77,9 @@ pub(crate) fn start(shared: &Arc<Shared>, attach: Attach, descriptors: Vec<Owned
     if attach.is_tried {
         link.trial.begin();
     }
+    if attach.held {
+        link.company.hold();
+    }
     attach.home.into_iter().for_each(|home| link.gate.begin_shut(home));
     let (theirs, shared_there) = (link.clone(), shared.clone());
     let run = move || {
@@ -127,7 +131,10 @@ fn live(
         Ok(mut command) => {
             tracing::debug!(client = link.client, took_us = micros(began.elapsed()), "is served");
             match session.replay {
-                None => session.tell_attached(),
+                None => {
+                    session.tell_attached();
+                    held::wait_for_company(shared, link);
+                }
                 Some(_) => session.let_others_be_made(),
             }
             if !attach.resumed {

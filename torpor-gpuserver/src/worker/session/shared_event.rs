@@ -1,10 +1,12 @@
 //! Shared events: those that other clients of the function have, too, as one of their sessions deals with them.
 
 use crate::worker::gpu::ipc::Secret;
+use crate::worker::gpu::ipc::event::Membership;
 use crate::worker::objects::event::ClientEvent;
 use crate::worker::session::Session;
 use crate::worker::session::halt::Halt;
 use std::rc::Rc;
+use std::sync::Arc;
 use torpor_proto::error::CudaError;
 
 impl Session {
@@ -14,7 +16,7 @@ impl Session {
     /// # Errors
     /// `CUDA_ERROR_INVALID_HANDLE` for one that was not made for that.
     pub(crate) fn export_event(&mut self, event: &ClientEvent, secret: Secret) -> Result<Secret, CudaError> {
-        let shared = event.share(secret).ok_or(CudaError::INVALID_HANDLE)?;
+        let shared = event.share(secret, self.link.client).ok_or(CudaError::INVALID_HANDLE)?;
         self.shared.ipc.events.add(shared.secret(), &self.link.function, &shared);
         self.residency.shares = true;
         Ok(shared.secret())
@@ -28,19 +30,24 @@ impl Session {
         self.events.check_free(event)?;
         self.residency.shares = true;
         let found = self.find_export(|session| &session.shared.ipc.events, secret, exporter)?;
-        Ok(self.events.insert(event, Rc::new(ClientEvent::imported(found)))?)
+        Ok(self
+            .events
+            .insert(event, Rc::new(ClientEvent::imported(Membership::new(found, self.link.client))))?)
     }
 
-    /// Whether other clients have any of its events, too.
-    pub(crate) fn shares_events(&self) -> bool {
-        self.events.iter().any(|(_, event)| event.has_others())
-    }
-
-    /// From now on nobody imports any of its events here. False if somebody has one.
-    pub(crate) fn withdraw_events(&self) -> bool {
-        let shared = self.events.iter().filter_map(|(_, event)| event.shared());
-        shared.for_each(|event| self.shared.ipc.events.remove(event.secret()));
-        !self.shares_events()
+    /// An event that clients had together at another worker is one event here, too.
+    ///
+    /// # Errors
+    /// As [`Self::export_event`].
+    pub(crate) fn regain_event(&mut self, event: &ClientEvent, secret: Secret) -> Result<(), CudaError> {
+        let client = self.link.client;
+        let its = event.share(secret, client).ok_or(CudaError::INVALID_HANDLE)?;
+        let there = self.shared.ipc.events.find_or_add(secret, &self.link.function, &its);
+        if !Arc::ptr_eq(&there, &its) {
+            event.join(Membership::new(there, client));
+        }
+        self.residency.shares = true;
+        Ok(())
     }
 
     /// They may be imported here, after all.

@@ -48,7 +48,7 @@ impl Session {
         };
         let piece = segment.backing.as_mut().and_then(Backing::share);
         let chunks = std::mem::take(&mut segment.chunks);
-        let shared = SharedSegment::new(secret, segment.bytes, &memory, client, piece, chunks);
+        let shared = SharedSegment::new(secret, segment.bytes, &memory, (client, client), piece, chunks);
         self.shared.ipc.segments.add(secret, &self.link.function, &shared);
         segment.shared = Some(Membership::new(shared, client, origin));
         self.tell_memory();
@@ -229,12 +229,6 @@ impl Session {
         } else {
             Err(self.parking.park(Need::Others))
         }
-    }
-
-    /// Whether other clients have any of its memory, too.
-    pub(crate) fn shares_memory(&self) -> bool {
-        let memberships = self.space.segments().filter_map(|(_, segment)| segment.shared.as_ref());
-        memberships.into_iter().any(|membership| membership.segment.has_others(self.link.client))
     }
 
     /// Clears an object that was not mapped yet: others may be the first to do that.

@@ -69,13 +69,14 @@ impl Served {
                 self.attaching.insert(attach.client, Attaching { state: state.clone(), done });
                 (to_worker::Body::Attach(attach), Attachment::Client(memory, state))
             }
-            Order::Release { client, while_waiting, link, done } => {
+            Order::Release { client, while_waiting, link, party, done } => {
                 if !self.channels.contains_key(&client) {
                     let _ = done.send(Err(NotReleased("its GPU's worker does not serve it".to_owned())));
                     return None;
                 }
                 self.releasing.insert(client, done);
-                (to_worker::Body::Release(Release { client, while_waiting, link }), Attachment::Nothing)
+                let release = Release { client, while_waiting, link, party };
+                (to_worker::Body::Release(release), Attachment::Nothing)
             }
             Order::Detach { client, done } => {
                 if !self.channels.contains_key(&client) && !self.going.contains(&client) {

@@ -93,7 +93,8 @@ fn a_released_client_is_nobody_s_any_more() {
     let mut served = Served::default();
     let release = |served: &mut Served| {
         let (done, answer) = oneshot::channel();
-        (served.order(Order::Release { client: 1, while_waiting: false, link: 0, done }).is_some(), answer)
+        let order = Order::Release { client: 1, while_waiting: false, link: 0, party: None, done };
+        (served.order(order).is_some(), answer)
     };
     let (asked, mut answer) = release(&mut served);
     assert!(!asked && answer.try_recv().unwrap().is_err(), "it is not there");

@@ -18,7 +18,7 @@ pub(crate) struct SharedSegment {
     secret: Secret,
     bytes: u64,
     /// Among whose own allocations it counts.
-    founder: u64,
+    pub(crate) founder: u64,
     memory: Arc<GpuMemory>,
     state: Mutex<State>,
 }
@@ -30,6 +30,8 @@ struct State {
     piece: Option<Arc<PhysicalMemory>>,
     /// Where its contents are. Whoever saves it has them; whoever brings it, too.
     chunks: Vec<Chunk>,
+    /// Several take it elsewhere.
+    goes_with_several: bool,
 }
 
 /// As whose memory a segment counts.
@@ -61,18 +63,18 @@ pub(crate) enum Found {
 }
 
 impl SharedSegment {
-    /// What was a client's own: on the GPU, mapped there and its to count, or not.
+    /// What was a client's own: on the GPU, mapped there and its to count, or not. `founder`: among whose own allocations it counts.
     pub(crate) fn new(
         secret: Secret,
         bytes: u64,
         memory: &Arc<GpuMemory>,
-        client: u64,
+        (client, founder): (u64, u64),
         piece: Option<Arc<PhysicalMemory>>,
         chunks: Vec<Chunk>,
     ) -> Arc<Self> {
         let tenancy = Tenancy::new(client, piece.is_some());
-        let state = Mutex::new(State { tenancy, piece, chunks });
-        Arc::new(Self { secret, bytes, founder: client, memory: memory.clone(), state })
+        let state = Mutex::new(State { tenancy, piece, chunks, goes_with_several: false });
+        Arc::new(Self { secret, bytes, founder, memory: memory.clone(), state })
     }
 
     /// What it is imported with.
@@ -88,10 +90,17 @@ impl SharedSegment {
     /// Another client of the function becomes a member, and refers to what the host store has of it. It has no lease.
     pub(crate) fn join(&self, client: u64, store: &Store) -> Result<(), NotJoined> {
         let mut state = lock(&self.state);
-        state.tenancy.join(client)?;
-        if let Some(&member) = state.tenancy.others(client).first() {
-            store.share(member, &[client], &state.stored());
-        }
+        state.tenancy.join(client, false)?;
+        state.share_with(client, store);
+        Ok(())
+    }
+
+    /// One that was a member elsewhere is one here. What it refers to as of then it may refer to no longer.
+    pub(crate) fn rejoin(&self, client: u64, stored: &[u64], store: &Store) -> Result<(), NotJoined> {
+        let mut state = lock(&self.state);
+        state.tenancy.join(client, true)?;
+        state.share_with(client, store);
+        store.release(client, stored);
         Ok(())
     }
 
@@ -198,14 +207,24 @@ impl SharedSegment {
         true
     }
 
-    /// The member that has it alone takes it to another GPU. It was saved; nobody joins until [`Self::stay`].
-    pub(crate) fn depart(&self, client: u64) -> Option<Vec<Chunk>> {
+    /// Nobody joins until [`Self::stay`]. Whether these alone have it, and all of it is saved: then they take it to another GPU.
+    pub(crate) fn depart(&self, party: &[u64]) -> bool {
         let mut state = lock(&self.state);
-        let goes = state.tenancy.is_alone(client) && state.piece.is_none();
-        if goes {
-            state.tenancy.set_departing(true);
-        }
-        goes.then(|| state.chunks.clone())
+        state.tenancy.set_departing(true);
+        let members = state.tenancy.members();
+        state.goes_with_several = members.len() > 1;
+        let is_absent = state.piece.is_none() && state.tenancy.mover().is_none();
+        is_absent && members.iter().all(|member| party.contains(member))
+    }
+
+    /// Whether several take it to another GPU.
+    pub(crate) fn goes_with_several(&self) -> bool {
+        lock(&self.state).goes_with_several
+    }
+
+    /// Where its contents are, once it departs.
+    pub(crate) fn saved(&self) -> Vec<Chunk> {
+        lock(&self.state).chunks.clone()
     }
 
     /// It stays, after all.
@@ -218,9 +237,14 @@ impl SharedSegment {
         lock(&self.state).tenancy.close();
     }
 
-    /// Whether other clients have it, too.
-    pub(crate) fn has_others(&self, client: u64) -> bool {
-        !lock(&self.state).tenancy.others(client).is_empty()
+    /// Whether nobody joins any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        lock(&self.state).tenancy.is_closed()
+    }
+
+    /// Who has it.
+    pub(crate) fn members(&self) -> Vec<u64> {
+        lock(&self.state).tenancy.members()
     }
 
     /// Whether it is on the GPU and counts as this member's.
@@ -238,12 +262,19 @@ impl SharedSegment {
             founder: Some(self.founder).filter(|&founder| state.tenancy.has(founder)),
             holder,
             payer: holder.or(payer),
-            sharers: state.tenancy.sharers(),
+            sharers: Some(state.tenancy.members()).filter(|members| members.len() > 1).unwrap_or_default(),
         }
     }
 }
 
 impl State {
+    /// A new member refers to what the store has of it.
+    fn share_with(&self, client: u64, store: &Store) {
+        if let Some(&member) = self.tenancy.others(client).first() {
+            store.share(member, &[client], &self.stored());
+        }
+    }
+
     fn stored(&self) -> Vec<u64> {
         self.chunks.iter().filter_map(Chunk::stored).collect()
     }

@@ -1,26 +1,26 @@
 //! Giving a client up for another worker: its session becomes data.
 
+use super::party::SHARES;
 use crate::state_file;
+use crate::worker::gpu::ipc::party::Fate;
 use crate::worker::session::Session;
 use crate::worker::session::halt::Halt;
 use crate::worker::work_time::micros;
+use std::borrow::Cow;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 use torpor_proto::control::migration::Checkpoint;
-use torpor_proto::control::worker::{NotReleased, from_worker};
+use torpor_proto::control::worker::{NotReleased, Party, from_worker};
 use torpor_proto::ring::Record;
 
 /// Why a client stays whose memory is still on the GPU.
-const UNSAVED: &str = "its memory cannot be saved in the host store; the worker's log says why";
+pub(super) const UNSAVED: &str = "its memory cannot be saved in the host store; the worker's log says why";
 
 /// Why a client stays that is more than data.
 const FIXED: &str = "it uses variables of an image that only this GPU's driver can place or fill; the worker's log says which and why";
 
 /// Why a client stays whose kernels know handles of this GPU's driver.
 const HANDLES: &str = "it has texture or surface objects, and this GPU's driver gives no handle again, as the worker's log says";
-
-/// Why a client stays that has memory or events together with others.
-const SHARES: &str = "it shares memory or events with another process of its function";
 
 /// Between two looks at answers that are due.
 const NAP: Duration = Duration::from_micros(10);
@@ -30,7 +30,7 @@ enum Departure {
     /// It is data.
     Goes(Box<Checkpoint>),
     /// It stays, and why.
-    Stays(&'static str),
+    Stays(Cow<'static, str>),
 }
 
 impl Session {
@@ -39,14 +39,16 @@ impl Session {
     /// # Errors
     /// [`Halt::Interrupted`] if it is given up, or if the session is to end anyway; [`Halt::Lost`].
     pub(crate) fn depart(&mut self) -> Result<(), Halt> {
-        let departure = self.become_data();
-        match self.unless_refused(departure)?.unwrap_or(Departure::Stays(UNSAVED)) {
+        let party = self.party();
+        let departure = self.become_data(&party);
+        let departure = self.unless_refused(departure)?;
+        match departure.unwrap_or_else(|| self.stays(&party, UNSAVED)) {
             Departure::Goes(state) => {
                 self.released = Some(*state);
                 Err(Halt::Interrupted)
             }
             Departure::Stays(reason) => {
-                self.refuse_release(reason);
+                self.refuse_release(&reason);
                 Ok(())
             }
         }
@@ -58,15 +60,21 @@ impl Session {
         self.shared.tell(from_worker::Body::NotReleased(NotReleased { client: self.link.client, reason }));
     }
 
-    fn become_data(&mut self) -> Result<Departure, Halt> {
+    /// It stays, and so do those that were to go with it.
+    fn stays(&self, party: &Party, reason: &'static str) -> Departure {
+        self.call_off(party, reason);
+        Departure::Stays(reason.into())
+    }
+
+    fn become_data(&mut self, party: &Party) -> Result<Departure, Halt> {
         if self.images.fixed() > 0 {
-            return Ok(Departure::Stays(FIXED));
+            return Ok(self.stays(party, FIXED));
         }
         if self.keeps_arrays() {
-            return Ok(Departure::Stays(HANDLES));
+            return Ok(self.stays(party, HANDLES));
         }
-        if self.shares_memory() || self.shares_events() {
-            return Ok(Departure::Stays(SHARES));
+        if self.lacks_company(party) {
+            return Ok(self.stays(party, SHARES));
         }
         let began = Instant::now();
         self.drain()?;
@@ -81,11 +89,12 @@ impl Session {
         let is_saved = self.save_whole()?;
         let saved = Instant::now();
         if !is_saved {
-            return Ok(Departure::Stays(UNSAVED));
+            return Ok(self.stays(party, UNSAVED));
         }
-        if !self.depart_shared() {
-            return Ok(Departure::Stays(SHARES));
+        if let Fate::Stays(reason) = self.wait_for_company(party)? {
+            return Ok(Departure::Stays(reason.into()));
         }
+        self.take_shared();
         let checkpoint = self.take_checkpoint();
         if !matches!(checkpoint, Ok(Some(_))) {
             self.stay_shared();
@@ -97,7 +106,8 @@ impl Session {
             checkpoint_us = micros(saved.elapsed()),
             "became data"
         );
-        Ok(checkpoint?.map_or(Departure::Stays(FIXED), |checkpoint| Departure::Goes(Box::new(checkpoint))))
+        Ok(checkpoint?
+            .map_or(Departure::Stays(FIXED.into()), |checkpoint| Departure::Goes(Box::new(checkpoint))))
     }
 
     /// The state as it is handed on. If that cannot be, the client stays, and the command is returned that was taken from

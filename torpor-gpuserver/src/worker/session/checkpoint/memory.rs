@@ -4,9 +4,10 @@ use super::saved::Saved;
 use crate::chunk::CHUNK_BYTES;
 use crate::worker::memory::address_space::AddressSpace;
 use crate::worker::memory::host_range::HostMemory;
+use crate::worker::memory::segment::ClientSegment;
 use crate::worker::session::Session;
 use crate::worker::session::halt::Halt;
-use torpor_proto::control::migration;
+use torpor_proto::control::migration::{self, Origin};
 
 impl Saved for AddressSpace {
     const NAME: &'static str = "device memory";
@@ -20,15 +21,24 @@ impl Saved for AddressSpace {
     fn restore(session: &mut Session, state: Self::State) -> Result<(), Halt> {
         session.space.set_limit_bytes(session.shared.memory.limit_bytes());
         for migration::Segment { address, chunks, object, shared } in state {
-            session.space.allocate(address, chunks.len() as u64 * CHUNK_BYTES)?;
+            let mut segment = ClientSegment::new(chunks.len() as u64 * CHUNK_BYTES);
+            segment.restore(chunks);
+            match shared {
+                Some(shared) if shared.origin() == Origin::Import => {
+                    session.regain_import(address, segment, &shared)?;
+                }
+                shared => {
+                    session.space.allocate(address, segment.bytes)?;
+                    if let Some((_, own)) = session.space.segment_of_mut(address) {
+                        *own = segment;
+                    }
+                    if let Some(shared) = shared {
+                        session.regain_shared(address, &shared)?;
+                    }
+                }
+            }
             if let Some(object) = object {
                 session.space.set_views(address, object.views);
-            }
-            if let Some((_, segment)) = session.space.segment_of_mut(address) {
-                segment.restore(chunks);
-            }
-            if let Some(shared) = shared {
-                session.restore_shared(address, &shared)?;
             }
         }
         Ok(())

@@ -7,7 +7,7 @@
 //! Taking one ends nothing: the client can go on here.
 //!
 //! Limits: a client with variables that the driver placed is no data, nor one with texture or surface objects whose handles no other
-//! GPU would give, nor one that shares memory with others.
+//! GPU would give. One that shares memory or events with others becomes data together with them (`party.rs`).
 
 mod account;
 mod arrays;
@@ -16,6 +16,7 @@ mod cover;
 mod departure;
 mod memory;
 mod order;
+mod party;
 mod saved;
 mod shared_memory;
 

@@ -60,7 +60,7 @@ impl Saved for ClientEvent {
         for saved in state {
             let event = Self::restore(&session.shared.device, &saved)?;
             if let Ok(secret) = <[u64; 2]>::try_from(&saved.secret[..]) {
-                session.export_event(&event, Secret(secret))?;
+                session.regain_event(&event, Secret(secret))?;
             }
             session.events.insert(saved.id, Rc::new(event))?;
         }

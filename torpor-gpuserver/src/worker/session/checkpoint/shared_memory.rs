@@ -1,30 +1,26 @@
-//! Shared memory and events at a move: what a client has alone goes along, and can be imported where it goes. Who has some
-//! together with others stays.
+//! Shared memory at a move: it goes along with all who have it, each of whose states tells of it. The first of them that is made
+//! where they go makes the segment, and the others find it there.
 
+use crate::worker::gpu::host_store::Chunk;
 use crate::worker::gpu::ipc::Secret;
 use crate::worker::gpu::ipc::segment::SharedSegment;
+use crate::worker::gpu::ipc::tenancy::NotJoined;
 use crate::worker::memory::segment::{ClientSegment, Membership};
 use crate::worker::session::Session;
-use torpor_proto::control::migration::Shared;
+use crate::worker::session::halt::Halt;
+use crate::worker::session::pause::BUSY_NAP;
+use std::sync::Arc;
+use torpor_proto::control::migration::{Origin, Shared};
 use torpor_proto::error::CudaError;
 
 impl Session {
-    /// From now on nobody imports anything of the client's here, and its segments have what is to be saved of them. False if
-    /// somebody has imported something meanwhile: then all stays.
-    pub(super) fn depart_shared(&mut self) -> bool {
-        let client = self.link.client;
-        let mut departs = self.withdraw_events();
+    /// It was decided that the client departs: its segments have what is saved of them.
+    pub(super) fn take_shared(&mut self) {
         for (_, segment) in self.space.segments_mut() {
-            let Some(membership) = &segment.shared else { continue };
-            match membership.segment.depart(client) {
-                Some(chunks) => segment.chunks = chunks,
-                None => departs = false,
+            if let Some(membership) = &segment.shared {
+                segment.chunks = membership.segment.saved();
             }
         }
-        if !departs {
-            self.stay_shared();
-        }
-        departs
     }
 
     /// The client stays, after all.
@@ -38,18 +34,57 @@ impl Session {
         }
     }
 
-    /// Makes a segment one that others may import here.
-    pub(super) fn restore_shared(&mut self, home: u64, shared: &Shared) -> Result<(), CudaError> {
-        let secret = <[u64; 2]>::try_from(&shared.secret[..]).map_err(|_| CudaError::INVALID_VALUE)?;
-        let (secret, client, memory) = (Secret(secret), self.link.client, &self.shared.memory);
-        let Some((_, ClientSegment { bytes, chunks, shared: part, .. })) = self.space.segment_of_mut(home)
-        else {
-            return Err(CudaError::INVALID_VALUE);
+    /// Makes a segment of the client's own one that others have, or may import, here, too.
+    pub(super) fn regain_shared(&mut self, home: u64, shared: &Shared) -> Result<(), Halt> {
+        let Some((_, ClientSegment { bytes, chunks, .. })) = self.space.segment_of_mut(home) else {
+            return Err(CudaError::INVALID_VALUE.into());
         };
-        let segment = SharedSegment::new(secret, *bytes, memory, client, None, std::mem::take(chunks));
-        self.shared.ipc.segments.add(secret, &self.link.function, &segment);
-        self.residency.shares = true;
-        *part = Some(Membership::new(segment, client, shared.origin()));
+        let (bytes, chunks) = (*bytes, std::mem::take(chunks));
+        let membership = self.rejoin(bytes, chunks, shared)?;
+        if let Some((_, segment)) = self.space.segment_of_mut(home) {
+            segment.shared = Some(membership);
+        }
         Ok(())
+    }
+
+    /// As [`Self::regain_shared`], of what is another client's allocation.
+    pub(super) fn regain_import(
+        &mut self,
+        home: u64,
+        ClientSegment { bytes, chunks, .. }: ClientSegment,
+        shared: &Shared,
+    ) -> Result<(), Halt> {
+        let membership = self.rejoin(bytes, chunks, shared)?;
+        Ok(self.space.import(home, ClientSegment::imported(membership))?)
+    }
+
+    /// The client's part in a segment that is here already, or is here from now on.
+    fn rejoin(&mut self, bytes: u64, chunks: Vec<Chunk>, shared: &Shared) -> Result<Membership, Halt> {
+        let secret = <[u64; 2]>::try_from(&shared.secret[..]).map_err(|_| CudaError::INVALID_VALUE)?;
+        let (client, store, function) = (self.link.client, &self.shared.store, &self.link.function);
+        let stored: Vec<u64> = chunks.iter().filter_map(Chunk::stored).collect();
+        let (secret, founders, memory) = (Secret(secret), (client, shared.founder), &self.shared.memory);
+        let its = SharedSegment::new(secret, bytes, memory, founders, None, chunks);
+        if shared.is_closed {
+            its.close();
+        }
+        self.residency.shares = true;
+        let segment = loop {
+            let there = self.shared.ipc.segments.find_or_add(secret, function, &its);
+            if Arc::ptr_eq(&there, &its) {
+                break its;
+            }
+            if there.bytes() != bytes {
+                return Err(CudaError::INVALID_VALUE.into());
+            }
+            match there.rejoin(client, &stored, store) {
+                Ok(()) => break there,
+                Err(NotJoined::Refused) => return Err(CudaError::INVALID_VALUE.into()),
+                // Whoever moves it here has it soon; of those that have left with it the last one soon lets go of it.
+                Err(NotJoined::Busy) if self.is_interrupted() => return Err(Halt::Interrupted),
+                Err(NotJoined::Busy) => std::thread::sleep(BUSY_NAP),
+            }
+        };
+        Ok(Membership::new(segment, client, Origin::try_from(shared.origin).unwrap_or_default()))
     }
 }
