@@ -14,7 +14,7 @@ from functions.process import ProgramError
 
 @dataclasses.dataclass
 class Request:
-    """One that was answered."""
+    """One that was answered, or, for ever in `ms`, was not."""
 
     at_s: float
     began_us: int  # since 1970
@@ -33,7 +33,7 @@ class Clients:
         self.lock = threading.Lock()
         self.stopping = threading.Event()
         self.requests = []
-        self.failures = []
+        self.lost, self.failures = [], []
         self.begin = time.monotonic()
         self.weights = offline.popularity(len(members), seed, zipf)
         self.threads = [threading.Thread(target=self._ask_again_and_again, args=(random.Random(seed * 1000 + number),),
@@ -84,6 +84,7 @@ class Clients:
             except ProgramError as error:
                 # A process that may still answer cannot be asked again.
                 member.error = str(error)
+                self.lost.append(Request(time.monotonic() - self.begin, began_us, member.name, member.model, float("inf"), False))
                 self.failures.append(f"{member.name}: {error}")
                 print(f"  {member.name} failed: {error}", flush=True)
             member.is_busy = False

@@ -17,7 +17,8 @@ def tell(asked, members, clients, watch, server, limit_bytes, seconds, output):
           + ", ".join(f"{count} {model} ({asked[model]} asked for)" for model, count in counts.items()))
     requests = clients.requests if clients else []
     swaps = clients.swaps() if clients else []
-    _latencies(requests, swaps, seconds)
+    lost = clients.lost if clients else []
+    _latencies(requests, lost, swaps, seconds)
     bars = Bars()
     bars.say("every function that fits has started", len(ready) == len(members), f"{len(ready)} of {len(members)}")
     wrong = sum(request.is_wrong for request in requests)
@@ -25,8 +26,8 @@ def tell(asked, members, clients, watch, server, limit_bytes, seconds, output):
              f"{wrong} wrong of {len(requests)}")
     failures = clients.failures if clients else ["no requests"]
     bars.say("every request is answered", not failures, f"{len(failures)} failed {failures[:2] or ''}")
-    lost = clients.events.of_kind("events_lost") if clients else []
-    bars.say("every event was heard", not lost, f"{sum(event['count'] for event in lost)} went by too fast")
+    unheard = clients.events.of_kind("events_lost") if clients else []
+    bars.say("every event was heard", not unheard, f"{sum(event['count'] for event in unheard)} went by too fast")
     untouched = {member.name for member in ready} - {request.name for request in requests}
     compared = [member for member in ready if member.native]
     equal = sum(member.native == member.first for member in compared)
@@ -37,14 +38,15 @@ def tell(asked, members, clients, watch, server, limit_bytes, seconds, output):
     _host_memory(ready, watch, server, bars)
     write_csv(output / "requests.csv", ("at_s", "function", "model", "ms", "swaps", "wrong"),
               [(f"{one.at_s:.3f}", one.name, one.model, f"{one.ms:.3f}", count, int(one.is_wrong))
-               for one, count in zip(requests, swaps)])
+               for one, count in zip([*requests, *lost], [*swaps, *([""] * len(lost))])])
     write_csv(output / "samples.csv", watch.HEADING, watch.samples)
     return bars
 
 
-def _latencies(requests, swaps, seconds):
+def _latencies(requests, lost, swaps, seconds):
+    """Those that were lost are among all, as never answered."""
     rows = [("latency in the process", "requests", "per second", "P50 ms", "P99 ms", "max ms")]
-    kinds = [("all", requests)]
+    kinds = [("all", [*requests, *lost])]
     for model in sorted({request.model for request in requests}):
         same = [(request, count) for request, count in zip(requests, swaps) if request.model == model]
         kinds += [(f"{model}, hits", [request for request, count in same if not count]),
