@@ -1,8 +1,9 @@
 """Groups of bars as an SVG, without anything that has to be installed. Each group has a scale of its own, or all have an axis."""
 
+import math
 from xml.sax.saxutils import escape
 
-COLOURS = ("#555555", "#b2182b", "#ef8a62", "#fddbc7", "#92c5de", "#2166ac")
+COLOURS = ("#555555", "#b2182b", "#ef8a62", "#fddbc7", "#92c5de", "#2166ac", "#4d9221", "#c51b7d")
 
 BAR, GAP, GROUP_GAP = 46, 6, 60
 PLOT_HEIGHT, TOP, LEFT, BOTTOM, LEGEND_LINE = 260, 70, 46, 40, 20
@@ -26,7 +27,7 @@ def draw(title, unit, groups, kinds, values, axis=None, per_row=None):
     parts = [text(LEFT, 24, title, size=16, anchor="start")]
     if not axis and len(groups) > 1:
         parts.append(text(LEFT, 42, "each group has a scale of its own", size=11, anchor="start"))
-    common = max((value for group in groups for value in values[group].values()), default=1) or 1 if axis else None
+    common = round_number(max((value for group in groups for value in values[group].values()), default=1) or 1) if axis else None
     for number, row in enumerate(rows):
         base = TOP + PLOT_HEIGHT + number * (PLOT_HEIGHT + ROW_GAP)
         if axis:
@@ -34,7 +35,7 @@ def draw(title, unit, groups, kinds, values, axis=None, per_row=None):
         for place, group in enumerate(row):
             left = LEFT + AXIS_GAP + place * (group_width + GROUP_GAP)
             parts.append(f'<line x1="{left}" y1="{base}" x2="{left + group_width}" y2="{base}" stroke="black"/>')
-            parts.append(text(left + group_width / 2, base + 22, f"{group} ({unit})"))
+            parts.append(text(left + group_width / 2, base + 22, group if axis else f"{group} ({unit})"))
             parts += bars(left, base, kinds, values[group], common or max(values[group].values(), default=1) or 1)
     for place, label in enumerate(kinds.values()):
         y = last_base + BOTTOM + LEGEND_LINE * place
@@ -44,6 +45,12 @@ def draw(title, unit, groups, kinds, values, axis=None, per_row=None):
     return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
             f'viewBox="0 0 {width} {height}" font-family="DejaVu Sans, sans-serif">\n'
             '<rect width="100%" height="100%" fill="white"/>\n' + "\n".join(parts) + "\n</svg>\n")
+
+
+def round_number(least):
+    """Not less, and a quarter of it can be read."""
+    magnitude = 10 ** math.floor(math.log10(least))
+    return next(magnitude * factor for factor in (1, 2, 4, 6, 8, 10) if magnitude * factor >= least * (1 - 1e-9))
 
 
 def scale(base, most, label):
