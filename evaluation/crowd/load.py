@@ -34,7 +34,7 @@ class Clients:
         self.stopping = threading.Event()
         self.requests = []
         self.lost, self.failures = [], []
-        self.begin = time.monotonic()
+        self.begin, self.end_us = time.monotonic(), float("inf")
         self.weights = offline.popularity(len(members), seed, zipf)
         self.threads = [threading.Thread(target=self._ask_again_and_again, args=(random.Random(seed * 1000 + number),),
                                          daemon=True) for number in range(in_flight)]
@@ -46,6 +46,7 @@ class Clients:
         self.stopping.set()
         for thread in self.threads:
             thread.join(timeout=65)
+        self.end_us = time.time_ns() // 1000
 
     def swaps(self):
         """How often each request's function was swapped in for it: since it began, and before the function's next one."""
@@ -56,7 +57,7 @@ class Clients:
         for event in self.events.of_kind("swapped_in"):
             known = of_function.get(event["function"], [])
             at = bisect.bisect_right(known, (event["unix_us"], len(requests))) - 1
-            if at >= 0:
+            if at >= 0 and event["unix_us"] <= self.end_us:
                 swaps[known[at][1]] += 1
         return swaps
 
