@@ -224,13 +224,11 @@ impl Session {
         let (link, shared) = (self.link.clone(), self.shared.clone());
         let new_bytes = if let Errand::Command(Need::Room(bytes)) = errand { bytes } else { 0 };
         let joins = |limit, active| shared.memory.join(link.client, new_bytes, limit, active);
+        let missed = !self.space.is_whole() || self.away_bytes() > 0;
+        link.is_away.store(missed, Ordering::Relaxed);
         if shared.turns.take(&link, joins) {
             self.begin_turn(line.since);
-            return Ok(Step::On(Stage::Arriving(Arriving {
-                since: Instant::now(),
-                missed: !self.space.is_whole() || self.away_bytes() > 0,
-                missing: None,
-            })));
+            return Ok(Step::On(Stage::Arriving(Arriving { since: Instant::now(), missed, missing: None })));
         }
         if line.since.elapsed() >= FIRST_WORD + NEXT_WORD * line.told && shared.waiting_words.pass() {
             shared.tell(from_worker::Body::Waiting(Waiting { client: link.client }));
@@ -292,6 +290,8 @@ impl Session {
         }
         if came.is_err() {
             self.give_up_turn();
+        } else if came == Ok(Room::Granted) && !self.is_swapping_in() {
+            self.shared.turns.has_come(self.link.client);
         }
         came
     }
