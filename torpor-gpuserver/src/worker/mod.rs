@@ -266,7 +266,8 @@ fn listen(shared: &Arc<Shared>, pulse: &Pulse) -> io::Result<()> {
             Some(to_worker::Body::Ping(_)) => {
                 let driver_silent_ms = u64::try_from(pulse.beat().silent.as_millis()).unwrap_or(u64::MAX);
                 let working = u32::try_from(shared.working()).unwrap_or(u32::MAX);
-                shared.tell(from_worker::Body::Pong(Pong { driver_silent_ms, working }));
+                let unsaved_bytes = shared.unsaved_bytes();
+                shared.tell(from_worker::Body::Pong(Pong { driver_silent_ms, working, unsaved_bytes }));
             }
             Some(to_worker::Body::Forget(forget)) => {
                 shared.peers.forget(forget.client);

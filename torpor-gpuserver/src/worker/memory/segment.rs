@@ -259,7 +259,7 @@ impl ClientSegment {
                     pointers: stored.pointers.into(),
                 },
             };
-            Chunk { content, copied_into: chunk.copied_into, is_fleeting: chunk.is_fleeting }
+            Chunk { content, copied_into: chunk.copied_into, is_fleeting: chunk.is_fleeting, is_known: true }
         };
         self.chunks = chunks.into_iter().map(chunk).collect();
     }

@@ -7,6 +7,7 @@ pub(crate) mod checkpoint;
 pub(crate) mod code;
 mod coming;
 mod contents;
+mod copy_back;
 mod crowd;
 pub(crate) mod dedup;
 mod eviction;
