@@ -1,16 +1,12 @@
-"""Workloads on managed memory, for `run`: Numba's managed arrays, and a compiled program with `__managed__` variables.
+"""Workloads on managed memory, for `run`: Numba's managed arrays, CuPy's allocator of it, and a compiled program with `__managed__`
+variables.
 
-    managed_workloads.py managed_numba | managed_nvcc
+    managed_workloads.py managed_numba | managed_cupy | managed_nvcc
 
-managed_numba needs numba-cuda, managed_nvcc a compiler (evaluation/nvcc.py).
+managed_numba needs numba-cuda, managed_cupy CuPy, managed_nvcc a compiler (evaluation/nvcc.py).
 """
 
-import pathlib
-import subprocess
 import sys
-import tempfile
-
-HERE = pathlib.Path(__file__).resolve().parent
 
 
 def arrays():
@@ -60,18 +56,31 @@ def arrays():
     assert total[0] == 10 * sum(range(200)), total[0]
 
 
-def program():
-    sys.path.insert(0, str(HERE.parent))
-    from nvcc import compile_cuda
+def cupy():
+    import cupy
+    import numpy
+    cupy.cuda.set_allocator(cupy.cuda.MemoryPool(cupy.cuda.malloc_managed).malloc)
+    random = numpy.random.default_rng(0)
+    left, right = (random.integers(-4, 5, (512, 512)).astype(numpy.float32) for _ in range(2))
+    product = cupy.asarray(left) @ cupy.asarray(right)
+    assert numpy.array_equal(product.get(), left @ right)
+    kind = cupy.cuda.runtime.pointerGetAttributes(product.data.ptr).type
+    assert kind == 3, "managed memory"
+    values = random.permutation(1 << 20).astype(numpy.int32)
+    on_gpu = cupy.asarray(values)
+    assert numpy.array_equal(cupy.sort(on_gpu).get(), numpy.arange(1 << 20))
+    assert int(on_gpu.sum(dtype=cupy.int64)) == int(values.sum(dtype=numpy.int64))
+    for turn in range(20):
+        on_gpu = on_gpu * 3 + turn
+        values = values * numpy.int32(3) + numpy.int32(turn)
+    assert numpy.array_equal(on_gpu.get(), values)
 
-    with tempfile.TemporaryDirectory() as folder:
-        for runtime in ("static", "shared"):
-            binary = pathlib.Path(folder) / runtime
-            compile_cuda(HERE / "managed.cu", binary, f"-cudart={runtime}")
-            done = subprocess.run([binary], capture_output=True, text=True, check=False)
-            assert done.returncode == 0 and done.stdout == "right\n", (runtime, done.returncode, done.stdout, done.stderr)
+
+def program():
+    from compiled import passes
+    passes("managed.cu")
 
 
 if __name__ == "__main__":
-    {"managed_numba": arrays, "managed_nvcc": program}[sys.argv[1]]()
+    {"managed_numba": arrays, "managed_cupy": cupy, "managed_nvcc": program}[sys.argv[1]]()
     print(f"{sys.argv[1]} passed")

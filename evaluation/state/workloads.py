@@ -1,6 +1,6 @@
 """Programs whose state lives on the GPU: each step's answer depends on what all steps before left there.
 
-    workloads.py lstm | gpt2 | half | train | expandable | sleep | jax | partners
+    workloads.py lstm | gpt2 | half | train | expandable | sleep | jax | partners | profiled
 
 A step (the command `step` of ../functions/answering.py) gives the sha256 of the step's outputs and of the whole state.
 Every number is determined: seeds, and algorithms that give the same bits each time.
@@ -14,6 +14,7 @@ import answering  # noqa: E402 (first of all that may print)
 import argparse  # noqa: E402
 import hashlib  # noqa: E402
 import os  # noqa: E402
+import time  # noqa: E402
 
 os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
 os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
@@ -171,6 +172,41 @@ class Partners:
         return digest(self.state, self.weight)
 
 
+class Profiled:
+    """A profiler that is on for two steps at a time, and so while the memory leaves between them: the state, and the kernels it saw."""
+
+    def __init__(self, device):
+        self.weight, self.state = (torch.randn(512, 512) / 23).to(device), torch.randn(512, 512).to(device)
+        self.profile, self.names = None, []
+
+    def step(self):
+        from torch.profiler import ProfilerActivity, profile
+        is_first = self.profile is None
+        # PyTorch leaves out what does not lie within the profile, and the clocks of host and GPU may differ a little.
+        if is_first:
+            self.profile = profile(activities=[ProfilerActivity.CUDA])
+            self.profile.start()
+            time.sleep(0.05)
+        self.state = torch.tanh(self.state @ self.weight)
+        torch.cuda.synchronize()
+        if not is_first:
+            time.sleep(0.05)
+            self.profile.stop()
+            self.names.append(self.kernels())
+            self.profile = None
+        return hashlib.sha256((digest(self.state, self.weight) + repr(self.names)).encode()).hexdigest()
+
+    def kernels(self):
+        """The names of the kernels of both steps, which are the same."""
+        seen = [event for event in self.profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+        seen = [event for event in seen if not event.name.startswith(("Memcpy", "Memset"))]
+        names = [event.name for event in sorted(seen, key=lambda event: event.time_range.start)]
+        half = len(names) // 2
+        if not names or names != 2 * names[:half]:
+            raise RuntimeError(f"two steps of the same are {names}")
+        return names
+
+
 class Copies:
     """Without kernels, for the simulated GPU: a piece of a buffer changes with each step."""
 
@@ -186,8 +222,7 @@ class Copies:
 
 
 WORKLOADS = {"lstm": Lstm, "gpt2": Gpt2, "half": Half, "train": Train, "expandable": Train, "sleep": Sleep, "jax": Jax,
-             "partners": Partners,
-             "copies": Copies}
+             "partners": Partners, "profiled": Profiled, "copies": Copies}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

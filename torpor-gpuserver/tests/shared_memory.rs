@@ -8,6 +8,7 @@ mod worker_support;
 
 use server_support::server::{Server, eventually};
 use sharing::{HOMES, Process, VIEWS};
+use std::time::Duration;
 use torpor_proto::command::{
     EventCreate, EventExport, EventImport, EventQuery, EventRecord, EventSynchronize, Fill, MemoryAllocate,
     MemoryFree, MemoryImport, ObjectCreate, ObjectMap, ObjectRelease, ObjectUnmap, Ping, StreamWaitEvent,
@@ -81,6 +82,7 @@ fn memory_leaves_with_the_last_process_and_comes_back_for_all() {
     assert_eq!(one.client.download(address + 2 * MIB, 1000), [6; 1000]);
     assert_eq!(other.client.download(there, 1000), [9; 1000]);
     assert_eq!(used_slots(&server), 2);
+    assert_eq!(server.listed("f").swaps, 2, "each time for the one that came first");
 }
 
 #[test]
@@ -330,6 +332,26 @@ fn who_seeks_what_nobody_has_is_told() {
         }
         refused => refused == invalid,
     });
+}
+
+#[test]
+fn who_seeks_what_is_on_its_way_waits_for_it() {
+    let server = start_on("0,1");
+    let (mut one, mut other) = apart(&server);
+    let address = one.client.allocate(0, 4 * MIB).unwrap();
+    let secret = one.export(address).unwrap();
+    let exporter = one.client.id;
+    for round in 0..40 {
+        let request = LoadFunctionRequest { name: "f".to_owned(), gpu: Some(1 - one.gpu(&server)) };
+        let home = std::thread::scope(|scope| {
+            // Both go, one after the other; it is refused if they have memory together before that.
+            scope.spawn(|| server.admin(async |mut api| api.load_function(request).await));
+            // At every point of that, over the rounds.
+            std::thread::sleep(Duration::from_micros(500) * round);
+            other.import(0, 4 * MIB, secret, exporter).unwrap()
+        });
+        other.posted(|client| client.post(ObjectRelease { home }, &[])).unwrap();
+    }
 }
 
 #[test]

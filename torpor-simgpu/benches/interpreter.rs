@@ -124,6 +124,7 @@ fn interpreter(criterion: &mut Criterion) {
             memory: &memory,
             system: &NoSystem,
             threads: 1,
+            is_cooperative: false,
             cancel: &cancel,
         };
         let statistics = module.run(kernel, &launch).expect("the kernel runs");

@@ -23,6 +23,7 @@ pub struct Launch {
     grid: [u32; 3],
     block: [u32; 3],
     shared_bytes: u32,
+    cooperative: bool,
     parameters: Vec<u8>,
 }
 
@@ -149,7 +150,7 @@ fn check(machine: &Machine, function: Arc<Function>, request: Request) -> Result
             return Err(CudaError::COOPERATIVE_LAUNCH_TOO_LARGE);
         }
     }
-    Ok(Launch { function, grid, block, shared_bytes, parameters: Vec::new() })
+    Ok(Launch { function, grid, block, shared_bytes, cooperative, parameters: Vec::new() })
 }
 
 /// The parameter block, from an array of pointers or from one buffer.
@@ -209,6 +210,7 @@ fn run(machine: &Machine, launch: &Launch, place: &Place) -> Result<u64> {
             memory: &memory,
             system: machine,
             threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            is_cooperative: launch.cooperative,
             cancel: &machine.cancel,
         },
     );

@@ -69,6 +69,12 @@ gives(0, "cuMemAlloc_v2", c.byref(memory), size(1 << 16))
 gives(0, "cuPointerGetAttribute", c.byref(word), 6, memory)
 same("SYNC_MEMOPS of new memory", word.value, 0)
 
+# Copies from and to nowhere.
+gives(INVALID, "cuMemcpyHtoD_v2", memory, None, size(4))
+gives(INVALID, "cuMemcpyDtoH_v2", None, memory, size(4))
+gives(0, "cuMemcpyHtoD_v2", memory, None, size(0))
+gives(INVALID, "cudaMemcpy", memory, None, size(4), 1, library=runtime)
+
 # Attributes of streams.
 stream, second = pointer(), pointer()
 for one in (stream, second):

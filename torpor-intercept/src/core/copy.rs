@@ -112,7 +112,8 @@ impl Client {
     /// Copies between two places in a stream's order. `waits` makes it the synchronous kind.
     ///
     /// # Errors
-    /// Those of the copy, or of earlier posted commands; `INVALID_VALUE` if a side that is to be the device's is not.
+    /// Those of the copy, or of earlier posted commands; `INVALID_VALUE` if a side that is to be the device's is not, or
+    /// is nowhere.
     ///
     /// # Safety
     /// Pageable addresses are valid for `bytes` bytes, as for the CUDA function this serves.
@@ -127,6 +128,10 @@ impl Client {
     ) -> CudaResult<()> {
         if bytes == 0 {
             return self.check();
+        }
+        // As CUDA says, and as nothing here would survive.
+        if destination == 0 || source == 0 {
+            return Err(CudaError::INVALID_VALUE);
         }
         let (to, from) = (self.locate(destination, bytes), self.locate(source, bytes));
         direction.check(to, from)?;

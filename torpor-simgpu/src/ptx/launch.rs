@@ -30,6 +30,8 @@ pub struct Launch<'a> {
     pub system: &'a dyn System,
     /// Host threads to spread the blocks over; 0 counts as 1. With 1, blocks run in order on the calling thread.
     pub threads: usize,
+    /// All blocks run at once, each on a host thread of its own, so that any may wait for any other.
+    pub is_cooperative: bool,
     /// Set from another thread, it stops the kernel soon, with [`KernelFault::Cancelled`].
     pub cancel: &'a AtomicBool,
 }
@@ -95,7 +97,8 @@ struct Grid<'a> {
     launch: Shared<'a>,
     globals: Vec<u64>,
     blocks: u64,
-    /// The block to start next. Blocks start in order, so that one may wait for another with a lower index.
+    /// The block to start next. Blocks start in order, so that one may wait for another with a lower index, and for every other one
+    /// if the launch is cooperative.
     next: AtomicU64,
     /// Set when a block has failed.
     stop: AtomicBool,
@@ -170,13 +173,19 @@ pub(super) fn run(kernel: &Kernel, launch: &Launch<'_>) -> Result<Statistics, Ke
         started: Instant::now(),
     };
     std::thread::scope(|scope| {
+        let left = grid.blocks - 1;
+        let help = |helpers: u64| {
+            for _ in 0..helpers {
+                scope.spawn(|| grid.work(&|_| ()));
+            }
+        };
+        if launch.is_cooperative {
+            help(left);
+        }
         grid.work(&|first| {
-            let left = grid.blocks - 1;
-            let helpers = (launch.threads.max(1) as u64 - 1).min(left);
-            if first.saturating_mul(u32::try_from(left).unwrap_or(u32::MAX)) > WORTH_HELP {
-                for _ in 0..helpers {
-                    scope.spawn(|| grid.work(&|_| ()));
-                }
+            let is_long = first.saturating_mul(u32::try_from(left).unwrap_or(u32::MAX)) > WORTH_HELP;
+            if is_long && !launch.is_cooperative {
+                help((launch.threads.max(1) as u64 - 1).min(left));
             }
         });
     });

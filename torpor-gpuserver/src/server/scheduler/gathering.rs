@@ -43,8 +43,13 @@ async fn gather(node: &Arc<Node>, client: ClientId, exporter: ClientId) -> bool 
             return false;
         }
         let (Some(here), Some(there)) = (gpu_of(node, client), gpu_of(node, exporter)) else { return false };
-        if here == there {
+        if here == there && !is_moving(node, client) && !is_moving(node, exporter) {
             return false;
+        }
+        if here == there {
+            // It has what it exported once it is there.
+            sleep(PAUSE).await;
+            continue;
         }
         // Who seeks waits, and goes at once; who has exported something may be in a request.
         for (goes, to, why) in [(client, there, Why::Waiting), (exporter, here, Why::Asked)] {
@@ -73,6 +78,10 @@ fn are_of_one_function(node: &Node, one: ClientId, other: ClientId) -> bool {
         Some(&client.introduction.function)
     };
     function(one).is_some() && function(one) == function(other)
+}
+
+fn is_moving(node: &Node, id: ClientId) -> bool {
+    node.clients().get(id).is_some_and(|client| client.moving_to.is_some())
 }
 
 fn gpu_of(node: &Node, id: ClientId) -> Option<usize> {

@@ -25,8 +25,8 @@ impl Session {
         if let Some(found) = exports(self).find(secret, &self.link.function) {
             return Ok(found);
         }
-        let is_elsewhere = self.residency.may_seek && self.shared.link(exporter).is_none();
-        if is_elsewhere && !self.parking.has_sought() {
+        // Also one whose exporter is here: that one may be on its way to here, and not have it yet.
+        if self.residency.may_seek && !self.parking.has_sought() {
             return Err(self.parking.park(Need::Export(exporter)));
         }
         Err(Halt::Refused(CudaError::INVALID_VALUE))

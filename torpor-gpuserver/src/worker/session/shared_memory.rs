@@ -160,8 +160,9 @@ impl Session {
         self.residency.lease_lost |= is_stored;
         let filled = self.post_contents(home).and_then(|_| self.settle_setup());
         let chunks = self.space.segment_of_mut(home).map(|(_, segment)| std::mem::take(&mut segment.chunks));
-        if filled.is_err() {
-            self.unback(home)?;
+        match filled {
+            Ok(()) => self.residency.has_brought_shared |= is_stored,
+            Err(_) => self.unback(home)?,
         }
         filled.map(|()| (chunks.unwrap_or_default(), piece))
     }

@@ -80,7 +80,10 @@ impl Session {
         let bytes: u64 = missing.iter().map(|&(_, bytes)| bytes).sum();
         let (arrays_come, array_bytes) = (self.arrays.are_to_come(), self.away_bytes());
         if bytes == 0 && !arrays_come {
-            self.link.usage.hits.fetch_add(1, Ordering::Relaxed);
+            let usage = &self.link.usage;
+            let counter = if self.residency.has_brought_shared { &usage.swaps } else { &usage.hits };
+            counter.fetch_add(1, Ordering::Relaxed);
+            self.residency.has_brought_shared = false;
             return Ok(Room::Granted);
         }
         let asked = short.unwrap_or_else(Instant::now);
@@ -89,6 +92,7 @@ impl Session {
             return Ok(reserved);
         }
         self.link.usage.swaps.fetch_add(1, Ordering::Relaxed);
+        self.residency.has_brought_shared = false;
         let rooms = self.rooms_for_arrays();
         if bytes == 0 {
             return self.bring_arrays(rooms).map(|()| Room::Granted);

@@ -119,6 +119,7 @@ fn an_endless_kernel_can_be_cancelled() {
         memory: &arena,
         system: &arena,
         threads: 2,
+        is_cooperative: false,
         cancel: &cancel,
     };
     let outcome = std::thread::scope(|scope| {

@@ -2,7 +2,7 @@
 
 use super::super::{KernelFault, Module, PtxError};
 use super::arena::Arena;
-use super::{Parameters, Run};
+use super::{Parameters, Run, kernel};
 
 fn module() -> Module {
     Module::parse(include_str!("cuda/features.ptx")).expect("PTX parses")
@@ -83,6 +83,20 @@ fn lanes_and_blocks_compete_for_a_lock() {
     tickets.sort_unstable();
     assert_eq!(tickets, (0..192).collect::<Vec<i32>>(), "everyone got the lock exactly once");
     assert_eq!(arena.get::<i32>(lock, 1), [0]);
+}
+
+#[test]
+fn blocks_of_a_cooperative_launch_wait_for_each_other() {
+    let text = kernel(
+        "atom.global.add.u32 %r1, [%out], 1; mov.u32 %r2, %nctaid.x;\n\
+         WAIT: ld.volatile.global.u32 %r1, [%out]; setp.lt.u32 %p1, %r1, %r2; @%p1 bra WAIT;",
+    );
+    let module = Module::parse(&text).expect("PTX parses");
+    let mut arena = Arena::new(1 << 12);
+    let arrived = arena.put(&[0_u32]);
+    let run = Run { is_cooperative: true, ..Run::new(&module, "test", 5, 1) };
+    run.run(&arena, Parameters::default().pointer(arrived));
+    assert_eq!(arena.get::<u32>(arrived, 1), [5]);
 }
 
 #[test]

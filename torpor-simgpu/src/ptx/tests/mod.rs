@@ -49,11 +49,13 @@ struct Run<'a> {
     block: [u32; 3],
     dynamic_shared_bytes: usize,
     threads: usize,
+    is_cooperative: bool,
 }
 
 impl<'a> Run<'a> {
     fn new(module: &'a Module, kernel: &'a str, grid: u32, block: u32) -> Self {
-        Self { module, kernel, grid: [grid, 1, 1], block: [block, 1, 1], dynamic_shared_bytes: 0, threads: 2 }
+        let (grid, block) = ([grid, 1, 1], [block, 1, 1]);
+        Self { module, kernel, grid, block, dynamic_shared_bytes: 0, threads: 2, is_cooperative: false }
     }
 
     fn start(&self, arena: &Arena, parameters: Parameters) -> Result<Statistics, KernelFault> {
@@ -69,6 +71,7 @@ impl<'a> Run<'a> {
                 memory: arena,
                 system: arena,
                 threads: self.threads,
+                is_cooperative: self.is_cooperative,
                 cancel: &AtomicBool::new(false),
             },
         )

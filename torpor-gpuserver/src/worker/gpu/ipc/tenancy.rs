@@ -36,7 +36,7 @@ pub(crate) struct Tenancy {
 /// Why a client does not become a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotJoined {
-    /// Somebody moves it: try again soon.
+    /// Somebody moves it, or moves with it: try again soon.
     Busy,
     /// It is one, or nobody may any more.
     Refused,
@@ -49,7 +49,7 @@ pub(crate) enum Entered {
     Mapped(u64),
     /// It must be brought.
     Absent,
-    /// Somebody moves it: try again soon.
+    /// Somebody moves it, or moves with it: try again soon.
     Busy,
 }
 
@@ -87,7 +87,11 @@ impl Tenancy {
 
     /// Another client becomes a member.
     pub(crate) fn join(&mut self, client: u64) -> Result<(), NotJoined> {
-        if self.is_closed || self.is_departing || self.members.iter().any(|member| member.client == client) {
+        // It soon is at another worker, where it is sought, or stays.
+        if self.is_departing {
+            return Err(NotJoined::Busy);
+        }
+        if self.is_closed || self.members.iter().any(|member| member.client == client) {
             return Err(NotJoined::Refused);
         }
         if self.mover.is_some() {
@@ -253,6 +257,8 @@ mod tests {
         assert!(tenancy.begin_bringing(2) && !tenancy.begin_bringing(1));
         tenancy.end_bringing(2, true);
         assert_eq!(tenancy.enter(1), Entered::Mapped(2));
+        tenancy.set_departing(true);
+        assert_eq!(tenancy.join(3), Err(NotJoined::Busy));
     }
 
     #[test]

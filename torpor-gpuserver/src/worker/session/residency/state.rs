@@ -52,6 +52,8 @@ pub(crate) struct Residency {
     pub(crate) whole: bool,
     /// It has exported something that other clients may have, or imported something.
     pub(crate) shares: bool,
+    /// Memory that it shares was brought since a request was counted last.
+    pub(crate) has_brought_shared: bool,
     /// What other clients have exported may be at another GPU's worker.
     pub(crate) may_seek: bool,
     /// A kernel runs that did not wait for all memory, see [`Link::ran_ahead`](crate::worker::mailbox::Link::ran_ahead).
@@ -97,6 +99,7 @@ impl Residency {
             packs_addresses: false,
             whole: false,
             shares: false,
+            has_brought_shared: false,
             may_seek: false,
             is_ahead: false,
             swap_in: None,
