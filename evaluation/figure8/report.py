@@ -62,7 +62,11 @@ def draw(given, measured, path):
     for name, point in sorted(measured.items(), key=lambda item: (item[1]["functions"], item[1]["rpm"])):
         at = (point["functions"], min(point["p98_ms"] if point["p98_ms"] is not None else top, top))
         drawn.setdefault(labels[point["system"]], []).append(at)
-        notes[at] = f"{point['rpm']}/min" + (f": {cell(point['p98_ms'], 0)}" if at[1] == top else "")
+        beside = [other["rpm"] for other in measured.values() if (other["system"], other["functions"]) == (point["system"], point["functions"])]
+        # Points above each other have one note.
+        if point["rpm"] == max(beside):
+            rates = f"{min(beside)} to {max(beside)}" if len(beside) > 1 else point["rpm"]
+            notes[at] = f"{rates}/min" + (": not answered" if point["p98_ms"] is None else f": {point['p98_ms']:.0f}" if at[1] == top else "")
     most = max(point["functions"] for point in measured.values())
     drawn[f"objective, {given.slo} ms"] = [(0, given.slo), (most, given.slo)]
     minutes = " to ".join(f"{one:g}" for one in sorted({point["minutes"] for point in measured.values()}))
