@@ -16,6 +16,7 @@ mod giving;
 pub(crate) mod halt;
 mod home;
 mod hush;
+pub(crate) mod lean;
 mod lease;
 pub(crate) mod leaving;
 pub(crate) mod life;

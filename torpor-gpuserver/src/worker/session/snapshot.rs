@@ -107,8 +107,16 @@ impl Session {
         self.note_saved(&changed, &places, &mut Vec::new());
         self.end_reservation();
         self.note_looked_at(&suspects);
-        self.residency.has_changed = false;
+        self.note_snapshot();
         Ok(Some(taken))
+    }
+
+    /// The store has what the client has.
+    pub(super) fn note_snapshot(&mut self) {
+        let has_worked = std::mem::take(&mut self.residency.has_changed);
+        self.residency.snapshots = self.residency.snapshots.saturating_add(has_worked.into());
+        self.residency.is_surveyed = true;
+        self.residency.written.clear();
     }
 
     /// What is other in these chunks than at the last snapshot.
@@ -151,13 +159,16 @@ impl Session {
         }
     }
 
+    /// One that nobody uses.
+    pub(super) fn digest_buffer(&self) -> Result<DigestBuffer, CudaError> {
+        let pooled = lock(&self.shared.digest_buffers).pop();
+        pooled.map_or_else(|| DigestBuffer::new(&self.shared.device, DIGESTS_AT_ONCE), Ok)
+    }
+
     /// What is in these chunks now.
     fn digest(&mut self, suspects: &[ChunkAddress]) -> Result<Vec<ChunkDigest>, Halt> {
         let (shared, reachable) = (self.shared.clone(), [self.space.arena(), self.space.host.range()]);
-        let buffer = match lock(&shared.digest_buffers).pop() {
-            Some(buffer) => buffer,
-            None => DigestBuffer::new(&shared.device, DIGESTS_AT_ONCE)?,
-        };
+        let buffer = self.digest_buffer()?;
         let mut digests = Vec::with_capacity(suspects.len());
         let at_once = if shared.working() > 0 { DIGESTS_BESIDE } else { buffer.capacity() };
         for part in suspects.chunks(at_once) {

@@ -167,6 +167,7 @@ impl Session {
     #[inline]
     pub(crate) fn keep_bringing(&mut self, commands_follow: bool) -> Result<(), Halt> {
         match &mut self.residency.swap_in {
+            None if self.residency.lean.is_some() => self.keep_passing(commands_follow),
             None => Ok(()),
             Some(swap_in) if commands_follow && swap_in.pace.is_commands_turn(Instant::now()) => Ok(()),
             Some(swap_in) => {
@@ -214,7 +215,8 @@ impl Session {
         Ok(())
     }
 
-    fn bring(&mut self, address: u64, bytes: u64, closes: bool) -> Result<(), Halt> {
+    /// Maps a segment and posts its contents; ends the group if that `closes` it. The memory was reserved, and that is used up.
+    pub(super) fn bring(&mut self, address: u64, bytes: u64, closes: bool) -> Result<(), Halt> {
         let began = Instant::now();
         self.back(address, bytes)?;
         let mapping_time = began.elapsed();
