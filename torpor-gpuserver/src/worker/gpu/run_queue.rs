@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use torpor_proto::control::worker::{GateState, Phase};
 
 /// Clients that bring their memory, or wait for room for it, at once: enough to keep the bus busy while others are asked to leave. An H200
-/// brings 231 MiB 220 times a second with 4 and with 16 at once, and 80 times with 64, as unmapping takes 27 ms in place of 0.5
+/// brings 220 MiB 220 times a second with 4 and with 16 at once, and 80 times with 64, as unmapping takes 27 ms in place of 0.5
 /// (docs/benchmarks/swapping.md).
 const BRINGING: usize = 4;
 

@@ -1,5 +1,5 @@
 //! Page-locking a slab without holding up whoever works: while memory is locked the driver takes no launch of anybody (an H200: 7 ms
-//! for 256 MiB, 0.5 ms for 4 MiB). So beside the work of others it is done in small pieces, with pauses.
+//! for 256 MiB, 0.3 ms for 4 MiB). So beside the work of others it is done in small pieces, with pauses.
 //!
 //! No copy reaches from one locked piece into the next: the driver refuses it (`CUDA_ERROR_INVALID_VALUE`, driver 580), so whoever
 //! copies several chunks in one go asks where pieces begin.
