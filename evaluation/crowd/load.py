@@ -14,7 +14,7 @@ from functions.process import ProgramError
 
 @dataclasses.dataclass
 class Request:
-    """One that was answered."""
+    """One that was answered, or, for ever in `ms`, was not."""
 
     at_s: float
     began_us: int  # since 1970
@@ -33,8 +33,8 @@ class Clients:
         self.lock = threading.Lock()
         self.stopping = threading.Event()
         self.requests = []
-        self.failures = []
-        self.begin = time.monotonic()
+        self.lost, self.failures = [], []
+        self.begin, self.end_us = time.monotonic(), float("inf")
         self.weights = offline.popularity(len(members), seed, zipf)
         self.threads = [threading.Thread(target=self._ask_again_and_again, args=(random.Random(seed * 1000 + number),),
                                          daemon=True) for number in range(in_flight)]
@@ -46,6 +46,7 @@ class Clients:
         self.stopping.set()
         for thread in self.threads:
             thread.join(timeout=65)
+        self.end_us = time.time_ns() // 1000
 
     def swaps(self):
         """How often each request's function was swapped in for it: since it began, and before the function's next one."""
@@ -56,7 +57,7 @@ class Clients:
         for event in self.events.of_kind("swapped_in"):
             known = of_function.get(event["function"], [])
             at = bisect.bisect_right(known, (event["unix_us"], len(requests))) - 1
-            if at >= 0:
+            if at >= 0 and event["unix_us"] <= self.end_us:
                 swaps[known[at][1]] += 1
         return swaps
 
@@ -84,6 +85,7 @@ class Clients:
             except ProgramError as error:
                 # A process that may still answer cannot be asked again.
                 member.error = str(error)
+                self.lost.append(Request(time.monotonic() - self.begin, began_us, member.name, member.model, float("inf"), False))
                 self.failures.append(f"{member.name}: {error}")
                 print(f"  {member.name} failed: {error}", flush=True)
             member.is_busy = False

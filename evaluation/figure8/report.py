@@ -1,5 +1,6 @@
 """What ./run measured: a table, a summary, a figure, and what is promised of them."""
 
+import csv
 import json
 
 import lines
@@ -42,11 +43,18 @@ def tell(given, points, wanted, output, bars):
               [(name, point["system"], *(point.get(key, "") for key in COLUMNS)) for name, point in measured.items()])
     (output / "figure8.json").write_text(json.dumps(measured, indent=1))
     if measured:
-        draw(given, measured, output)
+        draw(given, measured, output / "figure8.svg")
     say(given, points, wanted, measured, bars)
 
 
-def draw(given, measured, output):
+def read(path):
+    """The points of a figure8.csv, {name: point}, as far as they are drawn. A P98 that was never reached is empty there."""
+    with open(path, newline="") as file:
+        return {row["point"]: {"system": row["system"], "functions": int(row["functions"]), "rpm": int(row["rpm"]), "minutes": float(row["minutes"]),
+                               "p98_ms": float(row["p98_ms"]) if row["p98_ms"] else None} for row in csv.DictReader(file)}
+
+
+def draw(given, measured, path):
     """P98 over functions on the GPU."""
     labels = {"native": "native processes", "torpor": "Torpor"}
     drawn, notes = {}, {}
@@ -54,14 +62,18 @@ def draw(given, measured, output):
     for name, point in sorted(measured.items(), key=lambda item: (item[1]["functions"], item[1]["rpm"])):
         at = (point["functions"], min(point["p98_ms"] if point["p98_ms"] is not None else top, top))
         drawn.setdefault(labels[point["system"]], []).append(at)
-        notes[at] = f"{point['rpm']}/min" + (f": {cell(point['p98_ms'], 0)}" if at[1] == top else "")
+        beside = [other["rpm"] for other in measured.values() if (other["system"], other["functions"]) == (point["system"], point["functions"])]
+        # Points above each other have one note.
+        if point["rpm"] == max(beside):
+            rates = f"{min(beside)} to {max(beside)}" if len(beside) > 1 else point["rpm"]
+            notes[at] = f"{rates}/min" + (": not answered" if point["p98_ms"] is None else f": {point['p98_ms']:.0f}" if at[1] == top else "")
     most = max(point["functions"] for point in measured.values())
     drawn[f"objective, {given.slo} ms"] = [(0, given.slo), (most, given.slo)]
-    subtitle = (f"{given.model}, batch 1, independent arrivals, {given.minutes:g} minutes a point; Torpor has {given.gpu_limit} of the card, "
+    minutes = " to ".join(f"{one:g}" for one in sorted({point["minutes"] for point in measured.values()}))
+    subtitle = (f"{given.model}, batch 1, independent arrivals, {minutes} minutes a point; Torpor has {given.gpu_limit} of the card, "
                 f"native processes {given.card}")
     title = "SIMULATED GPU, times mean nothing" if given.simulated else "Low-rate functions on one GPU: P98 by functions, requests a minute"
-    lines.write(output / "figure8.svg", lines.draw(title, subtitle, "functions on the GPU", "P98 latency, end to end (ms)", drawn, (0, top),
-                                                   notes))
+    lines.write(path, lines.draw(title, subtitle, "functions on the GPU", "P98 latency, end to end (ms)", drawn, (0, top), notes))
 
 
 def say(given, points, wanted, measured, bars):

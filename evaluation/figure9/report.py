@@ -61,7 +61,9 @@ def draw(given, measured, output):
     values = {f"{name}, P98 {cell(point['p98_ms'], 0)} ms": {gpu: 100 * point["busy"].get(gpu, 0.0) for gpu in gpus}
               for name, point in measured.items()}
     axis = "part of the time in which functions used the GPU (%)"
-    lines.write(output / "figure9.svg", chart.draw(title, "%", list(values), {gpu: f"GPU {gpu}" for gpu in gpus}, values, axis))
+    of_a_system = max(sum(point["system"] == system for point in measured.values()) for system in ("torpor", "native"))
+    lines.write(output / "figure9.svg", chart.draw(title, "%", list(values), {gpu: f"GPU {gpu}" for gpu in gpus}, values, axis,
+                                                   per_row=of_a_system))
 
 
 def say(points, measured, bars):

@@ -33,6 +33,17 @@ fn graphs_have_the_page_locked_memory_of_those_that_are_gone() {
     assert!(printed.contains("graph staging passed"), "{}\n{printed}\n{errors}", output.status);
 }
 
+#[test]
+fn the_legacy_stream_is_barred_while_a_blocking_one_is_captured() {
+    let home = tempfile::tempdir().unwrap();
+    let mut command = torpor(home.path());
+    command.args(["run", "--private", "--driver", "simulated", "--", "python3"]);
+    let output = command.arg(script("barred.py")).output().unwrap();
+    let (printed, errors) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(printed.contains("barred passed"), "{}\n{printed}\n{errors}", output.status);
+}
+
 fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/torch").join(name)
 }

@@ -203,6 +203,22 @@ fn host_memory_has_one_address() {
 }
 
 #[test]
+fn no_copy_reaches_from_one_registered_range_into_the_next() {
+    passes("no_copy_reaches_from_one_registered_range_into_the_next", &[], || {
+        use_device(0);
+        let mut buffer = vec![7_u8; 8192];
+        let (address, memory) = (buffer.as_mut_ptr() as u64, allocate(8192));
+        assert_eq!(cuMemHostRegister_v2(address, 4096, 0), SUCCESS);
+        assert_eq!(cuMemHostRegister_v2(address + 4096, 4096, 0), SUCCESS);
+        for at in [address, address + 4096] {
+            assert_eq!(cuMemcpyHtoD_v2(memory, at as *const _, 4096), SUCCESS);
+        }
+        assert_eq!(cuMemcpyHtoD_v2(memory, address as *const _, 8192), INVALID_VALUE);
+        assert_eq!(cuMemcpyDtoH_v2((address + 2048) as *mut _, memory, 4096), INVALID_VALUE);
+    });
+}
+
+#[test]
 fn memory_runs_out_and_comes_back() {
     passes("memory_runs_out_and_comes_back", &[("MEMORY", "64MiB")], || {
         use_device(0);

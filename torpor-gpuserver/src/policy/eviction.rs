@@ -17,6 +17,8 @@ pub enum Eviction {
     HeavyLast,
     /// Whoever is likely to need most memory latest, by the time between its uses so far and what bringing it back costs
     Predicted,
+    /// Whoever is likely to need most memory latest, whatever bringing it back costs: so fewest have to come back
+    Fewest,
 }
 
 /// A client with memory on the GPU.
@@ -66,6 +68,10 @@ pub struct Resident {
 ///
 /// // Used a moment ago, and not again for a while.
 /// assert_eq!(torpor_gpuserver::policy::eviction::victims(&residents, 5, Eviction::Predicted), Some(vec![1]));
+///
+/// // Needed as soon as the others, but it has room for five of them.
+/// let alike = residents.map(|one| Resident { until_used: Duration::from_secs(1), ..one });
+/// assert_eq!(torpor_gpuserver::policy::eviction::victims(&alike, 5, Eviction::Fewest), Some(vec![3]));
 /// ```
 #[must_use]
 pub fn victims(residents: &[Resident], needed_bytes: u64, eviction: Eviction) -> Option<Vec<u64>> {
@@ -77,6 +83,7 @@ pub fn victims(residents: &[Resident], needed_bytes: u64, eviction: Eviction) ->
             one.until_used.as_micros().saturating_mul(one.bytes.into())
                 / SWAP.saturating_add(one.shows).as_micros()
         }
+        Eviction::Fewest => one.until_used.as_micros().saturating_mul(one.bytes.into()),
         Eviction::Lru | Eviction::HeavyLast => 0,
     };
     candidates

@@ -9,6 +9,7 @@ pub mod due;
 pub mod event;
 pub mod eviction;
 pub mod gangs;
+pub mod lean;
 pub mod placement;
 pub mod reuse;
 pub mod sharing;

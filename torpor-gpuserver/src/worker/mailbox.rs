@@ -88,6 +88,8 @@ pub(crate) struct Link {
     pub(crate) turn: WorkTime,
     /// When the last of them ended, in nanoseconds since the [turns](crate::worker::gpu::run_queue) began; 0 before that.
     pub(crate) turn_ended_ns: AtomicU64,
+    /// While it waits for its turn: some of its memory is to be brought with it.
+    pub(crate) is_away: AtomicBool,
     /// What others want of the session.
     wishes: AtomicU32,
     /// The settings of its function, if they have changed.
@@ -128,6 +130,7 @@ impl Link {
             work: WorkTime::new(),
             turn: WorkTime::new(),
             turn_ended_ns: AtomicU64::new(0),
+            is_away: AtomicBool::new(false),
             wishes: AtomicU32::new(0),
             settings: Mutex::default(),
             stop: AtomicBool::new(false),

@@ -56,8 +56,8 @@ use std::path::Path;
 use std::sync::Arc;
 use torpor_proto::control::Message;
 use torpor_proto::control::worker::{
-    Begin, ClientFault, Detached, Failed, Mark, NotReleased, Pong, Ready, RequestPoint, ToWorker,
-    from_worker, to_worker,
+    Begin, ClientFault, Detached, Failed, Mark, NotReleased, Ready, RequestPoint, ToWorker, from_worker,
+    to_worker,
 };
 use torpor_proto::error::CudaError;
 use torpor_proto::handover;
@@ -263,9 +263,7 @@ fn listen(shared: &Arc<Shared>, pulse: &Pulse) -> io::Result<()> {
                 usage::parts(shared, pulse).for_each(|part| shared.tell(from_worker::Body::Usage(part)));
             }
             Some(to_worker::Body::Ping(_)) => {
-                let driver_silent_ms = u64::try_from(pulse.beat().silent.as_millis()).unwrap_or(u64::MAX);
-                let working = u32::try_from(shared.working()).unwrap_or(u32::MAX);
-                shared.tell(from_worker::Body::Pong(Pong { driver_silent_ms, working }));
+                shared.tell(from_worker::Body::Pong(usage::pong(shared, pulse)));
             }
             Some(to_worker::Body::Forget(forget)) => {
                 shared.peers.forget(forget.client);

@@ -3,12 +3,21 @@
 use crate::worker::gpu::Shared;
 use crate::worker::gpu::pulse::Pulse;
 use std::sync::atomic::Ordering;
-use torpor_proto::control::worker::Usage;
+use torpor_proto::control::worker::{Pong, Usage};
 
 /// Clients in one message: at most 163 bytes each, of a message's 64 KiB.
 const CLIENTS_PER_USAGE: usize = 400;
 /// Functions in one message: at most 83 bytes each.
 const FUNCTIONS_PER_USAGE: usize = 700;
+
+/// What the server asks for all the time.
+pub(super) fn pong(shared: &Shared, pulse: &Pulse) -> Pong {
+    Pong {
+        driver_silent_ms: u64::try_from(pulse.beat().silent.as_millis()).unwrap_or(u64::MAX),
+        working: u32::try_from(shared.working()).unwrap_or(u32::MAX),
+        unsaved_bytes: shared.unsaved_bytes(),
+    }
+}
 
 /// Who uses what, in as many parts as messages need.
 pub(super) fn parts(shared: &Shared, pulse: &Pulse) -> impl Iterator<Item = Usage> {

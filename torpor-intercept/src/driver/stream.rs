@@ -128,7 +128,7 @@ stream_functions! {
 
     fn cuStreamIsCapturing / cuStreamIsCapturing_ptsz(@ stream, status: Out<i32>) {
         client()?;
-        status.put(capture_status(stream.find()?) as i32)
+        status.put(capture_status(stream.find()?)? as i32)
     }
 
     /// Up to CUDA 11.2, and in the runtime of CUDA 12 under the same name.
@@ -193,12 +193,15 @@ impl CapturePlaces {
     }
 }
 
-pub(crate) fn capture_status(stream: &CoreStream) -> CaptureStatus {
+pub(crate) fn capture_status(stream: &CoreStream) -> CudaResult<CaptureStatus> {
     // Asked before each allocation: a stream that captures nothing is told without a lock.
     if !stream.is_capturing() {
-        return CaptureStatus::None;
+        return Ok(CaptureStatus::None);
     }
-    stream.capture().map_or(CaptureStatus::None, |capture| capture.status())
+    if stream.is_barred() {
+        return Err(CudaError::STREAM_CAPTURE_IMPLICIT);
+    }
+    Ok(stream.capture().map_or(CaptureStatus::None, |capture| capture.status()))
 }
 
 /// Tells what is known of a stream's capture. Nodes are told only if the program wants them.
@@ -208,7 +211,7 @@ pub(crate) fn capture_info(
     id: Out<u64>,
     places: CapturePlaces,
 ) -> CudaResult<()> {
-    let state = capture_status(stream);
+    let state = capture_status(stream)?;
     let capture = stream.capture().filter(|_| state == CaptureStatus::Active);
     let CapturePlaces { graph, dependencies, edges, count } = places;
     let none = (std::ptr::null(), std::ptr::null(), 0, false);

@@ -96,7 +96,7 @@ stream_functions! {
 
     fn cudaStreamIsCapturing / cudaStreamIsCapturing_ptsz(@ stream, status: Out<i32>) {
         ready()?;
-        status.put(capture_status(stream.find()?) as i32)
+        status.put(capture_status(stream.find()?)? as i32)
     }
 
     /// CUDA 12 calls this one `_v3`.

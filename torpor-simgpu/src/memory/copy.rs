@@ -66,10 +66,12 @@ fn kind_of(machine: &Machine, address: u64, extent: u64) -> Result<Kind> {
     if pieces.iter().any(|piece| !piece.is_plain() && !piece.is_accessible()) {
         return Err(CudaError::INVALID_VALUE);
     }
-    Ok(match pieces.first().and_then(|piece| piece.physical()) {
-        Some(physical) => Kind::Device(physical.device),
-        None => Kind::Pinned,
-    })
+    match pieces.first().and_then(|piece| piece.physical()) {
+        Some(physical) => Ok(Kind::Device(physical.device)),
+        // From one piece of page-locked memory into the next (seen on an H200, driver 580).
+        None if pieces.len() > 1 => Err(CudaError::INVALID_VALUE),
+        None => Ok(Kind::Pinned),
+    }
 }
 
 /// Whether a range is memory that devices know.

@@ -1,6 +1,7 @@
 //! Slabs are made in the background, ahead of need, until the pool is as large as it may be.
 
-use super::{State, Store};
+use super::{State, Store, WorkerId};
+use crate::chunk::CHUNK_BYTES;
 use crate::server::keeper::numbered;
 use crate::server::size::ByteSize;
 use crate::server::store::inherited::SLAB;
@@ -42,6 +43,17 @@ pub enum Outlook {
 }
 
 impl Store {
+    /// A worker's clients may need so much for what they have on the GPU: it is made before they have to leave, which would else
+    /// wait for it (0.1 s a GiB, and as long again for the worker to lock it).
+    pub(in crate::server) fn expect(self: &Arc<Self>, worker: WorkerId, bytes: u64) {
+        let slots = usize::try_from(bytes.div_ceil(CHUNK_BYTES)).unwrap_or(usize::MAX);
+        let mut state = self.state();
+        let before = state.expected.insert(worker, slots);
+        if before.is_none_or(|before| before < slots) {
+            self.advance(&mut state);
+        }
+    }
+
     /// Takes a slab into use that all workers have page-locked, and begins to make another one if few slots are free.
     pub(super) fn advance(self: &Arc<Self>, state: &mut State) -> Outlook {
         if let Some(outlook) = self.finish_return(state) {
@@ -62,10 +74,11 @@ impl Store {
                 Reach::Never(reason) => return Outlook::Blocked(reason),
             }
         }
-        if state.index.free_slots() >= state.wanted.max(self.slab_slots as usize) {
-            return Outlook::Good;
-        }
-        if state.index.free_slots() >= state.wanted && self.pool.is_wanted() {
+        let ahead = match self.pool.is_wanted() {
+            true => 0,
+            false => state.expected().max(self.slab_slots as usize),
+        };
+        if state.index.free_slots() >= state.wanted.max(ahead) {
             return Outlook::Good;
         }
         match &state.growth {

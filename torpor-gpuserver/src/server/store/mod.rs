@@ -131,6 +131,8 @@ struct State {
     returning: Option<u32>,
     /// Slots that somebody waits for.
     wanted: usize,
+    /// Slots that each worker's clients may need when they have to leave the GPU.
+    expected: BTreeMap<WorkerId, usize>,
 }
 
 /// Whose chunks they are.
@@ -197,7 +199,16 @@ impl Store {
     ) -> Arc<Self> {
         let clients = index.functions().map(|(client, function)| (client, Owner::new(function))).collect();
         let (workers, growth) = (Workers::default(), Growth::Idle);
-        let state = State { index, workers, slabs, clients, growth, returning: None, wanted: 0 };
+        let state = State {
+            index,
+            workers,
+            slabs,
+            clients,
+            growth,
+            returning: None,
+            wanted: 0,
+            expected: BTreeMap::new(),
+        };
         let store = Arc::new(Self {
             slab_bytes: u64::from(slab_slots) * CHUNK_BYTES,
             slab_slots,
@@ -235,6 +246,7 @@ impl Store {
     pub fn disconnect(self: &Arc<Self>, worker: WorkerId) {
         let mut state = self.state();
         state.workers.disconnect(worker);
+        state.expected.remove(&worker);
         state.index.gone(worker);
         self.advance(&mut state);
         self.wake();
@@ -373,6 +385,21 @@ impl Owner {
 impl State {
     fn function(&self, client: ClientId) -> Arc<str> {
         self.clients.get(&client).map_or_else(|| "(gone)".into(), |owner| owner.function.clone())
+    }
+
+    /// Slots that may be needed for what is on GPUs.
+    fn expected(&self) -> usize {
+        self.expected.values().fold(0, |all, &slots| all.saturating_add(slots))
+    }
+
+    /// What a client has reserved now is not expected any more, until its worker says again what is.
+    fn note_reserved(&mut self, client: ClientId, places: Option<&[index::Place]>) {
+        let worker = self.clients.get(&client).and_then(|owner| owner.worker);
+        if let (Some(expected), Some(places)) =
+            (worker.and_then(|worker| self.expected.get_mut(&worker)), places)
+        {
+            *expected = expected.saturating_sub(places.len());
+        }
     }
 
     /// What a request's mistake is. The client was known when the request came: one that is not any more made none.

@@ -19,6 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// This part of the pool is for those that have to leave their GPUs, not for what is saved ahead of time.
 const KEPT_PART: usize = 8;
 
+/// How long sessions may take to say what some more chunks contain, of which equal ones become one.
+const HASHING_PATIENCE: Duration = Duration::from_millis(500);
+
 /// How long a client may take to give its lease back before the next one is asked too.
 const REVOKE_STEP: Duration = Duration::from_millis(200);
 
@@ -49,6 +52,22 @@ struct Search {
     revoked_at: Option<Instant>,
     /// No other store of the pool has a slab to give.
     is_alone: bool,
+    /// How many chunks nobody had identified, when these became fewer last.
+    unidentified: Option<(usize, Instant)>,
+}
+
+impl Search {
+    /// Whether chunks may still turn out to be equal, so that one of them has room for others.
+    fn awaits_equals(&mut self, unidentified: usize, now: Instant) -> bool {
+        match self.unidentified {
+            _ if unidentified == 0 => false,
+            Some((before, since)) if before <= unidentified => now < since + HASHING_PATIENCE,
+            _ => {
+                self.unidentified = Some((unidentified, now));
+                true
+            }
+        }
+    }
 }
 
 enum Step {
@@ -91,7 +110,9 @@ impl Store {
         let places = if state.index.free_slots() + to_come >= count.saturating_add(kept) {
             let misuse = state.misuse(client);
             state.index.touch(client);
-            state.index.reserve(client, count, asked).map_err(misuse)?
+            let places = state.index.reserve(client, count, asked).map_err(misuse)?;
+            state.note_reserved(client, places.as_deref());
+            places
         } else {
             None
         };
@@ -124,6 +145,7 @@ impl Store {
                 state.index.touch(client);
                 let held = state.index.chunks_of(client);
                 let reserved = state.index.reserve(client, count, asked).map_err(misuse)?;
+                state.note_reserved(client, reserved.as_deref());
                 self.advance(&mut state);
                 if let Some(places) = reserved {
                     // From now on it uses what it has reserved.
@@ -218,7 +240,8 @@ impl Store {
     /// many as it spills, so it may exceed the spill limit meanwhile.
     async fn make_room(self: &Arc<Self>, client: ClientId, need: Need) -> Result<(), StoreError> {
         let deadline = Instant::now() + PATIENCE;
-        let mut search = Search { client, need, deadline, revoked_at: None, is_alone: false };
+        let mut search =
+            Search { client, need, deadline, revoked_at: None, is_alone: false, unidentified: None };
         let mut wanting = None;
         loop {
             let mut changes = self.changed.subscribe();
@@ -272,6 +295,9 @@ impl Store {
             Outlook::Full => None,
         };
         let Some(files) = &self.files else {
+            if blocked.is_none() && now < deadline && search.awaits_equals(state.index.unidentified(), now) {
+                return Ok(Step::Wait(now + HASHING_PATIENCE));
+            }
             return Err(match blocked {
                 Some(reason) => StoreError::Growth { function, fill, reason },
                 None => StoreError::NoSpilling { function, fill },

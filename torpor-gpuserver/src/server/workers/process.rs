@@ -73,6 +73,7 @@ impl Recipe {
             swap: text(&flags.swap()),
             swap_group_bytes: flags.swap_group().0,
             cover: scheduler.cover(),
+            lean: scheduler.lean(),
             spare: scheduler.spare_worker(),
             enclosed: false,
         };

@@ -81,6 +81,7 @@ impl Supervisor {
                             let driver_silent = Duration::from_millis(pong.driver_silent_ms);
                             heartbeat.hear(driver_silent, std::time::Instant::now());
                             self.note_silence(&heartbeat);
+                            self.store.expect(at_store, pong.unsaved_bytes);
                             if pong.working > 1 {
                                 self.site.words.events.tell(What::Crowded { gpu: self.site.at });
                             }

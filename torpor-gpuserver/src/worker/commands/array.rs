@@ -6,7 +6,6 @@
 use super::memory::{note_staging, pitched, span};
 use crate::driver::{Box3d, End, Pitched, Place};
 use crate::worker::gpu::handles::Kind;
-use crate::worker::memory::arrivals::EVERYTHING;
 use crate::worker::objects::array::{ARRAY, ClientArray, Here, MIPMAPPED_ARRAY, Recipe};
 use crate::worker::session::Session;
 use std::rc::Rc;
@@ -52,7 +51,7 @@ impl ArrayCommands for Session {
             self.residency.answered = true;
         }
         let ranges: Vec<_> = [&to, &from].into_iter().filter_map(Side::range).collect();
-        let group = self.group_of_ranges(&ranges);
+        let group = self.group_of_ranges(&ranges)?;
         let extent =
             Box3d { width_bytes: width_bytes as usize, height: height as usize, depth: depth as usize };
         let entered = self.enter(stream, group)?;
@@ -84,7 +83,7 @@ impl ArrayCommands for Session {
                 Some(over.clone()).filter(|over| over.shape.is_mipmapped())
             }
             _ => {
-                self.bring_up_to(EVERYTHING)?;
+                self.bring_whole()?;
                 // All memory that it could read.
                 let (address, bytes) = recipe.memory()?.ok_or(CudaError::INVALID_VALUE)?;
                 if self.space.locate(address, bytes).is_err() {

@@ -113,6 +113,8 @@ impl KernelCommands for Session {
                 .max(group_of(&self.space, &mut self.residency, variables.block())),
             false => 0,
         };
+        // Before anything is posted: it may have to be there as a whole.
+        let group = self.bring_named(group)?;
         self.note_running_ahead(group);
         self.bring_up_to(group)?;
         self.may_say(calls)?;

@@ -132,7 +132,7 @@ impl MemoryCommands for Session {
         let bytes = span(pitch, row_bytes, height).ok_or(CudaError::INVALID_VALUE)?;
         self.activate()?;
         self.space.locate(address, bytes)?;
-        let group = self.group_of_ranges(&[(address, bytes)]);
+        let group = self.group_of_ranges(&[(address, bytes)])?;
         let entered = self.enter(stream, group)?;
         // SAFETY: as in `copy`; the range reaches from the first row to the end of the last one.
         unsafe {

@@ -25,6 +25,11 @@ impl CpuLine {
         Self { cpus: u32::try_from(cpus).unwrap_or(u32::MAX), last: Mutex::default() }
     }
 
+    /// One for every `each` CPUs, and one at least.
+    pub(crate) fn part(&self, each: u32) -> std::ops::Range<u32> {
+        0..(self.cpus / each).max(1)
+    }
+
     /// How long a thread at the end of the line may wait; nothing while there are CPUs to spare, or if nobody says.
     pub(crate) fn delay(&self) -> Duration {
         let mut last = lock(&self.last);
@@ -68,5 +73,6 @@ mod tests {
         assert_eq!(wait(20, 2), 9 * SLICE);
         let line = CpuLine::new();
         assert_eq!(line.delay(), line.delay(), "looked at once");
+        assert!(!line.part(u32::MAX).is_empty() && line.part(1).end == line.cpus);
     }
 }

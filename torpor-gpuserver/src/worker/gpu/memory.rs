@@ -240,6 +240,14 @@ impl GpuMemory {
         );
     }
 
+    /// Keeps a piece for the next one; so much stays reserved for the client that had it.
+    pub(crate) fn lay_by(&self, physical: PhysicalMemory) {
+        let mut state = lock(&self.state);
+        let bytes = physical.bytes();
+        state.pool_bytes += bytes;
+        state.pool.entry(bytes).or_default().push(physical);
+    }
+
     /// Gives a piece back.
     pub(crate) fn give_back(&self, client: u64, physical: PhysicalMemory) {
         let mut state = lock(&self.state);

@@ -67,6 +67,10 @@ const WAITING_PAUSE: Duration = Duration::from_millis(1);
 /// Who is served.
 pub(crate) type Links = Mutex<HashMap<u64, Arc<Link>>>;
 
+/// Sessions hash at the same time on one of so many CPUs each: one alone would leave the pool full of equal chunks while hundreds of
+/// functions start.
+const HASHING_PART: u32 = 8;
+
 /// What the sessions of a worker share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -112,8 +116,8 @@ pub(crate) struct Shared {
     pub(crate) digests: Digests,
     /// What it needs for one launch, for whoever is next.
     pub(crate) digest_buffers: Mutex<Vec<DigestBuffer>>,
-    /// Held by the session that hashes chunks.
-    pub(crate) hashing: Mutex<()>,
+    /// Held by the sessions that hash chunks, one each.
+    pub(crate) hashing: Box<[Mutex<()>]>,
     /// Held by the session that saves its memory ahead of time.
     pub(crate) saving: Mutex<()>,
     /// Words of sessions that ended, for the next ones: giving page-locked memory back would wait for the whole GPU.
@@ -168,7 +172,7 @@ impl Shared {
             tuning,
             digests,
             digest_buffers: Mutex::default(),
-            hashing: Mutex::default(),
+            hashing: CpuLine::new().part(HASHING_PART).map(|_| Mutex::default()).collect(),
             saving: Mutex::default(),
             words: Mutex::default(),
             overstays: AtomicU64::new(0),
@@ -299,6 +303,11 @@ impl Shared {
     /// How many clients have work.
     pub(crate) fn working(&self) -> usize {
         self.links().values().filter(|link| link.work.is_working()).count()
+    }
+
+    /// What of all clients' memory may need room of the host store that it does not have yet.
+    pub(crate) fn unsaved_bytes(&self) -> u64 {
+        self.links().values().map(|link| link.usage.unsaved_bytes.load(Ordering::Relaxed)).sum()
     }
 
     /// What each client uses.

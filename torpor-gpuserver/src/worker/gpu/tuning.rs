@@ -35,6 +35,8 @@ pub(crate) struct Tuning {
     pub(crate) context_limit_bytes: u64,
     /// Whether the server is given idle clients' states.
     pub(crate) cover: bool,
+    /// Whether clients may be active with a part of their memory.
+    pub(crate) lean: bool,
     /// Whether it is for one function alone, beside other workers of the GPU.
     pub(crate) enclosed: bool,
 }
@@ -57,6 +59,7 @@ impl Tuning {
             eviction: Eviction::from_str(&begin.eviction, false)?,
             context_limit_bytes: context_limit_bytes(memory_limit_bytes, total_bytes, begin.spare),
             cover: begin.cover,
+            lean: begin.lean,
             enclosed: begin.enclosed,
         })
     }

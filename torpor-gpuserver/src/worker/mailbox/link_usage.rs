@@ -16,6 +16,8 @@ pub(crate) struct LinkUsage {
     pub(crate) allocated_bytes: AtomicU64,
     /// Host store referred to.
     pub(crate) host_bytes: AtomicU64,
+    /// What of its memory is on the GPU, and may need room of the host store that it does not have yet.
+    pub(crate) unsaved_bytes: AtomicU64,
     /// Times that it was given the GPU.
     pub(crate) requests: AtomicU64,
     /// Of those, how often all its memory was there.

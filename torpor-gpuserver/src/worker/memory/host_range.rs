@@ -270,20 +270,25 @@ impl HostMemory {
         Ok(())
     }
 
-    /// The aligned words of a range that the client wrote; it may write on meanwhile, and harms only itself.
-    pub(crate) fn words(&self, address: u64, bytes: u64) -> Option<impl Iterator<Item = u64> + '_> {
+    /// The aligned words that a range which the client wrote has where it is copied to; it may write on meanwhile, and harms only
+    /// itself.
+    pub(crate) fn words(&self, address: u64, bytes: u64, to: u64) -> Option<impl Iterator<Item = u64> + '_> {
         if !self.range.contains(address, bytes) {
             return None;
         }
-        let end = address + bytes;
-        let first = address.next_multiple_of(8);
-        let count = end.saturating_sub(first) / 8;
-        Some((0..count).map(move |index| {
-            let word = std::ptr::with_exposed_provenance::<u64>((first + index * 8) as usize);
-            // SAFETY: inside the range, which stays mapped as long as self lives; aligned; volatile, because the other side
-            // may write it.
+        let skipped = to.next_multiple_of(8) - to;
+        let count = bytes.saturating_sub(skipped) / 8;
+        let read = |address: u64| {
+            let word = std::ptr::with_exposed_provenance::<u64>(address as usize);
+            // SAFETY: inside the range, which stays mapped as long as self lives and begins and ends with a word; aligned; volatile,
+            // because the other side may write it.
             unsafe { word.read_volatile() }
-        }))
+        };
+        let word = move |at: u64| match at % 8 {
+            0 => read(at),
+            over => (read(at - over) >> (8 * over)) | (read(at - over + 8) << (64 - 8 * over)),
+        };
+        Some((0..count).map(move |index| word(address + skipped + index * 8)))
     }
 
     fn staging_ready(&mut self) -> Result<(), CudaError> {

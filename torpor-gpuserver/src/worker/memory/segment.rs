@@ -96,6 +96,18 @@ impl Backing {
         self.mappings.first().map(Mapping::address)
     }
 
+    /// Takes its memory away, which somebody else may have; so much stays reserved for the client. Returns how much.
+    pub(crate) fn lay_by(mut self) -> u64 {
+        let unmapped: Vec<_> = self.mappings.drain(..).map(Mapping::unmap).collect();
+        if unmapped.iter().any(Result::is_err) {
+            self.withhold();
+        }
+        let Some(Physical::Own(physical)) = self.physical.take() else { return 0 };
+        let bytes = physical.bytes();
+        self.memory.lay_by(physical);
+        bytes
+    }
+
     /// The device gets it back, instead of the next client.
     fn withhold(&mut self) {
         if let Some(Physical::Own(physical)) = self.physical.take() {
@@ -267,7 +279,7 @@ impl ClientSegment {
                     pointers: stored.pointers.into(),
                 },
             };
-            Chunk { content, copied_into: chunk.copied_into, is_fleeting: chunk.is_fleeting }
+            Chunk { content, copied_into: chunk.copied_into, is_fleeting: chunk.is_fleeting, is_known: true }
         };
         self.chunks = chunks.into_iter().map(chunk).collect();
     }

@@ -32,6 +32,8 @@ pub(crate) enum Pending {
     CaughtUp(Arc<Link>, Vec<Fence>),
     /// All that the client had done before its last worker died is done again, when the fences are reached.
     DoneAgain(Vec<Fence>),
+    /// A segment is looked at, which the session goes on with when the fences are reached.
+    Looked(Vec<Fence>),
     /// Something that the GPU still uses until the fences are reached.
     Keep(#[expect(dead_code, reason = "kept for its drop alone")] Kept, Vec<Fence>),
 }
@@ -98,7 +100,7 @@ impl PendingWork {
         match &pending {
             Pending::Answer(ticket, _) | Pending::Event(ticket, _) => self.due |= bit(ticket.0),
             Pending::Keep(..) => self.kept += 1,
-            Pending::CaughtUp(..) | Pending::DoneAgain(_) => {}
+            Pending::CaughtUp(..) | Pending::DoneAgain(_) | Pending::Looked(_) => {}
         }
         self.list.push(pending);
     }
@@ -180,6 +182,7 @@ impl PendingWork {
                 }
                 !done
             }
+            Pending::Looked(waiting) => !fences.all_reached(waiting),
             Pending::DoneAgain(waiting) => {
                 let done = fences.all_reached(waiting);
                 self.is_done_again |= done;

@@ -72,6 +72,7 @@ impl Session {
         self.drain()?;
         self.give_up_shared(address)?;
         let segment = self.space.free(address)?;
+        self.forget_passing(address);
         let stored: Vec<u64> = segment.stored().collect();
         self.release(&stored, Void::Freed);
         drop(segment);

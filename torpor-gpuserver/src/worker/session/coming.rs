@@ -3,6 +3,7 @@
 //! Each step is tried, and is over, or is to be tried again after a nap; the loop of the session (`machine.rs`) does both, and
 //! grants what others want in between. Nothing here waits for others by itself.
 
+use crate::policy::lean::Entry;
 use crate::worker::mailbox::{Standing, Wish};
 use crate::worker::memory::arrivals::EVERYTHING;
 use crate::worker::session::Session;
@@ -74,12 +75,16 @@ struct Line {
     told: u32,
     /// How often it heard so while the client's gate was not open.
     knocked: u32,
+    /// Its program has just been given an answer.
+    is_busy: bool,
     nap: Duration,
 }
 
 #[derive(Debug)]
 struct Arriving {
     since: Instant,
+    /// With all of its memory, or with a part.
+    entry: Entry,
     /// A part of it was not there.
     missed: bool,
     missing: Option<Missing>,
@@ -106,8 +111,8 @@ pub(crate) enum Progress {
 }
 
 impl Line {
-    fn new() -> Self {
-        Self { since: Instant::now(), told: 0, knocked: 0, nap: FIRST_WORD }
+    fn new(is_busy: bool) -> Self {
+        Self { since: Instant::now(), told: 0, knocked: 0, is_busy, nap: FIRST_WORD }
     }
 }
 
@@ -217,18 +222,35 @@ impl Session {
 
     fn line_up(&self) -> Stage {
         self.tell_phase(Phase::Waiting);
-        Stage::InLine(Line::new())
+        Stage::InLine(Line::new(self.residency.asks_again_soon()))
     }
 
     fn stand_in_line(&mut self, errand: Errand, line: &mut Line) -> Result<Step, Halt> {
         let (link, shared) = (self.link.clone(), self.shared.clone());
         let new_bytes = if let Errand::Command(Need::Room(bytes)) = errand { bytes } else { 0 };
-        let joins = |limit, active| shared.memory.join(link.client, new_bytes, limit, active);
-        if shared.turns.take(&link, joins) {
+        // Whoever comes after a while is brought whole, as nobody knows when it comes again.
+        let may_be_lean = matches!(errand, Errand::Command(Need::Turn) | Errand::Request) && line.is_busy;
+        let mut entry = None;
+        let joins = |limit, active| {
+            let fit = || may_be_lean.then(|| self.fit()).flatten();
+            entry = shared.memory.join(link.client, (new_bytes, fit), limit, active);
+            entry.is_some()
+        };
+        let missed = !self.space.is_whole() || self.away_bytes() > 0;
+        link.is_away.store(missed, Ordering::Relaxed);
+        if shared.turns.take(&link, joins)
+            && let Some(entry) = entry
+        {
             self.begin_turn(line.since);
+            if entry == Entry::Whole {
+                self.residency.unfit.note_turn();
+                self.residency.is_surveyed = false;
+                self.begin_whole_turn();
+            }
             return Ok(Step::On(Stage::Arriving(Arriving {
                 since: Instant::now(),
-                missed: !self.space.is_whole() || self.away_bytes() > 0,
+                entry,
+                missed,
                 missing: None,
             })));
         }
@@ -278,7 +300,10 @@ impl Session {
     /// Begins to bring all that is missing, once there is room for it. The turn is measured from then on: waiting for others to
     /// leave is no part of it.
     fn arrive_whole(&mut self, arriving: &mut Arriving, short: Option<Instant>) -> Result<Room, Halt> {
-        let came = self.swap_in(&mut arriving.missing, short);
+        let came = match arriving.entry {
+            Entry::Whole => self.swap_in(&mut arriving.missing, short),
+            Entry::Lean(bytes) => self.come_lean(bytes),
+        };
         let came = self.unless_crowded(came, short);
         let came =
             if came == Ok(Room::Granted) { self.renew_variables().map(|()| Room::Granted) } else { came };
@@ -292,6 +317,8 @@ impl Session {
         }
         if came.is_err() {
             self.give_up_turn();
+        } else if came == Ok(Room::Granted) && !self.is_swapping_in() {
+            self.shared.turns.has_come(self.link.client);
         }
         came
     }

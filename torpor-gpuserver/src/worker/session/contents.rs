@@ -2,7 +2,7 @@
 
 use crate::chunk::CHUNK_BYTES;
 use crate::driver::Place;
-use crate::worker::gpu::host_store::{Chunk, Content};
+use crate::worker::gpu::host_store::{Chunk, Content, Store};
 use crate::worker::session::Session;
 use crate::worker::session::halt::Halt;
 use std::sync::atomic::Ordering;
@@ -21,9 +21,9 @@ enum Source {
 
 impl Source {
     /// Whether a chunk from there can be posted together with the one before it.
-    fn follows(self, before: Self) -> bool {
+    fn follows(self, before: Self, store: &Store) -> bool {
         match (before, self) {
-            (Self::Host(before), Self::Host(this)) => before + CHUNK_BYTES == this,
+            (Self::Host(before), Self::Host(this)) => store.joins(before, this),
             (before, this) => before == this,
         }
     }
@@ -54,7 +54,7 @@ impl Session {
         let sources = chunks.map(source).collect::<Result<Vec<_>, _>>()?;
         let mut destination = self.space.device_address(address).ok_or(CudaError::UNKNOWN)?;
         let (mut host_bytes, mut peer_bytes) = (0, 0);
-        for run in sources.chunk_by(|&before, &this| this.follows(before)) {
+        for run in sources.chunk_by(|&before, &this| this.follows(before, &self.shared.store)) {
             let bytes = run.len() as u64 * CHUNK_BYTES;
             let stream = self.streams.enter_setup();
             // SAFETY: the segment was just mapped and stays until the client's streams, this one included, are idle; the

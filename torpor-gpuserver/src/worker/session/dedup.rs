@@ -1,7 +1,7 @@
 //! Identifying chunks: what a client has in the host store is hashed while the session has nothing else to do, so that equal
 //! chunks of many functions are kept once.
 //!
-//! A hash takes about a millisecond; between two the session looks at its ring. One session of a worker hashes at a time.
+//! A hash takes about a millisecond; between two the session looks at its ring. Few sessions of a worker hash at a time.
 
 use crate::worker::gpu::host_store::Content;
 use crate::worker::session::Session;
@@ -36,7 +36,7 @@ impl Session {
             return Ok(false);
         }
         let shared = self.shared.clone();
-        let Some(_hashing) = lock_now(&shared.hashing) else { return Ok(false) };
+        let Some(_hashing) = shared.hashing.iter().find_map(lock_now) else { return Ok(false) };
         let known = |chunk: u64| self.hashed.iter().any(|&(hashed, _)| hashed == chunk);
         let is_long = idle >= LONG_IDLE;
         if self.residency.is_looked_through && !is_long {

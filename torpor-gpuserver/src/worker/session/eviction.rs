@@ -130,5 +130,9 @@ impl Session {
         let stored = self.space.segments().flat_map(|(_, segment)| segment.stored()).count();
         let stored = stored + self.arrays.stored.len();
         usage.host_bytes.store(stored as u64 * CHUNK_BYTES, Ordering::Relaxed);
+        let here = self.space.segments().filter(|(_, segment)| segment.is_filled());
+        let unsaved =
+            here.flat_map(|(_, segment)| &segment.chunks).filter(|chunk| chunk.may_need_room()).count();
+        usage.unsaved_bytes.store(unsaved as u64 * CHUNK_BYTES, Ordering::Relaxed);
     }
 }

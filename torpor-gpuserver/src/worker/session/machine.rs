@@ -180,10 +180,11 @@ impl Session {
     /// Looks at a ring that has been empty, and for what can be done meanwhile.
     fn idle(&mut self, commands: &mut Commands<'_>, since: Instant) -> Result<State, Stop> {
         if self.take_next(commands, false)? {
-            self.residency.note_thought();
+            self.residency.note_thought(since);
             return self.wake_for(commands);
         }
         self.poll().map_err(|halt| self.lose(halt, "waiting for the GPU"))?;
+        self.residency.looked = Instant::now();
         let idle = since.elapsed();
         let quiet = if self.is_coming() {
             Quiet::Coming

@@ -80,10 +80,10 @@ pub(crate) fn enter<'a>(
 }
 
 impl Session {
-    /// Whether it matters what work can reach: memory is on its way, or its order is being learned.
+    /// Whether it matters what work can reach: memory is on its way, or passes, or its order is being learned.
     #[inline]
     pub(crate) fn observes_reach(&self) -> bool {
-        self.is_arriving() || self.residency.touched.is_some()
+        self.is_arriving() || self.residency.touched.is_some() || self.is_lean()
     }
 
     /// Whether memory is on its way.
@@ -104,6 +104,10 @@ impl Session {
     pub(crate) fn note_caught_up(&mut self) -> Result<(), Halt> {
         if self.residency.is_ahead && !self.is_arriving() {
             self.residency.is_ahead = false;
+            if self.is_lean() {
+                // There is always something that it does not have.
+                return Ok(());
+            }
             let fences = self.streams.fence_all()?;
             self.pending.push(Pending::CaughtUp(self.link.clone(), fences));
         }
@@ -117,24 +121,35 @@ impl Session {
     }
 
     /// The group for work that names these addresses.
-    pub(crate) fn group_of(&mut self, addresses: &[u64]) -> u64 {
-        if self.observes_reach() { group_of(&self.space, &mut self.residency, addresses) } else { 0 }
+    ///
+    /// # Errors
+    /// As [`Self::bring_named`].
+    pub(crate) fn group_of(&mut self, addresses: &[u64]) -> Result<u64, Halt> {
+        if !self.observes_reach() {
+            return Ok(0);
+        }
+        let group = group_of(&self.space, &mut self.residency, addresses);
+        self.bring_named(group)
     }
 
     /// The group for work on these ranges of addresses, each with its length.
-    pub(crate) fn group_of_ranges(&mut self, ranges: &[(u64, u64)]) -> u64 {
+    ///
+    /// # Errors
+    /// As [`Self::bring_named`].
+    pub(crate) fn group_of_ranges(&mut self, ranges: &[(u64, u64)]) -> Result<u64, Halt> {
         if !self.observes_reach() {
-            return 0;
+            return Ok(0);
         }
         let groups =
             ranges.iter().map(|&(at, bytes)| group_of_range(&self.space, &mut self.residency, at, bytes));
-        groups.max().unwrap_or(0)
+        let group = groups.max().unwrap_or(0);
+        self.bring_named(group)
     }
 
     /// The group for a copy; notes what else follows from it.
     ///
     /// # Errors
-    /// The context's.
+    /// The context's; as [`Self::bring_named`].
     pub(crate) fn group_of_copy(
         &mut self,
         to: (Place, u64),
@@ -151,19 +166,23 @@ impl Session {
         if !self.observes_reach() {
             return Ok(0);
         }
-        let group = self.group_of_ranges(&[(to.1, bytes), (from.1, bytes)]);
+        let group = self.group_of_ranges(&[(to.1, bytes), (from.1, bytes)])?;
         if (to.0, from.0) != (Place::Device, Place::Host) {
             return Ok(group);
         }
         // Looking into megabytes takes longer than asking the driver whether that is still needed.
         self.arrivals.look()?;
-        if !self.is_arriving() {
+        if !self.is_arriving() && !self.is_lean() {
             return Ok(group);
         }
-        Ok(match self.space.host.words(from.1, bytes.min(LOOKED_INTO_BYTES + 1)) {
+        let group = match self.space.host.words(from.1, bytes.min(LOOKED_INTO_BYTES + 1), to.1) {
             Some(words) if bytes <= LOOKED_INTO_BYTES => group.max(self.space.reached_by(words)),
             _ => EVERYTHING,
-        })
+        };
+        if group != EVERYTHING {
+            self.keep_written(to.1, from.1, bytes);
+        }
+        self.bring_named(group)
     }
 
     /// The host writes into these chunks, which is not lost with what kernels write.

@@ -70,7 +70,7 @@ impl Session {
             }
             self.note_looked_at(part);
         }
-        self.residency.has_changed = false;
+        self.note_snapshot();
         self.tell_memory();
         self.save_arrays_ahead()
     }

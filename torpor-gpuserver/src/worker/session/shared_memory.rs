@@ -9,7 +9,6 @@ use crate::worker::gpu::host_store::Chunk;
 use crate::worker::gpu::ipc::Secret;
 use crate::worker::gpu::ipc::segment::{Found, SharedSegment};
 use crate::worker::gpu::ipc::tenancy::NotJoined;
-use crate::worker::memory::arrivals::EVERYTHING;
 use crate::worker::memory::segment::{Backing, ClientSegment, Membership};
 use crate::worker::session::Session;
 use crate::worker::session::halt::Halt;
@@ -39,7 +38,7 @@ impl Session {
         self.residency.shares = true;
         self.activate()?;
         // Others map what is there; what is on its way would be there for this client alone.
-        self.bring_up_to(EVERYTHING)?;
+        self.bring_whole()?;
         self.settle_setup()?;
         self.clear_object(home)?;
         let (client, memory) = (self.link.client, self.shared.memory.clone());
@@ -72,7 +71,7 @@ impl Session {
             return Err(CudaError::INVALID_VALUE.into());
         }
         self.residency.shares = true;
-        self.bring_up_to(EVERYTHING)?;
+        self.bring_whole()?;
         self.settle_setup()?;
         // Chunks that it has not referred to may be in files, and a lease says that none of its are.
         self.give_lease_back();

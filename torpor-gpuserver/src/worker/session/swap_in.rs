@@ -167,6 +167,7 @@ impl Session {
     #[inline]
     pub(crate) fn keep_bringing(&mut self, commands_follow: bool) -> Result<(), Halt> {
         match &mut self.residency.swap_in {
+            None if self.residency.lean.is_some() => self.keep_passing(commands_follow),
             None => Ok(()),
             Some(swap_in) if commands_follow && swap_in.pace.is_commands_turn(Instant::now()) => Ok(()),
             Some(swap_in) => {
@@ -214,7 +215,8 @@ impl Session {
         Ok(())
     }
 
-    fn bring(&mut self, address: u64, bytes: u64, closes: bool) -> Result<(), Halt> {
+    /// Maps a segment and posts its contents; ends the group if that `closes` it. The memory was reserved, and that is used up.
+    pub(super) fn bring(&mut self, address: u64, bytes: u64, closes: bool) -> Result<(), Halt> {
         let began = Instant::now();
         self.back(address, bytes)?;
         let mapping_time = began.elapsed();
@@ -256,6 +258,7 @@ impl Session {
     /// Everything is posted.
     fn end_swap_in(&mut self) {
         let Some(swap_in) = self.residency.swap_in.take() else { return };
+        self.shared.turns.has_come(self.link.client);
         let cost = swap_in.reserve_time + swap_in.began.elapsed();
         self.residency.tenure.costs(cost);
         let swapping_us = u64::try_from(cost.as_micros()).unwrap_or(u64::MAX);

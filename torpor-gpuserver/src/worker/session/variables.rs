@@ -145,7 +145,7 @@ impl Session {
         code_pointers: &[CodePointers],
     ) -> Result<(), Halt> {
         if self.space.is_segment(segment.address) {
-            let group = self.group_of(&[segment.address]);
+            let group = self.group_of(&[segment.address])?;
             self.bring_up_to(group)?;
         } else {
             self.space.check_any(segment.address, segment.bytes)?;
@@ -268,7 +268,7 @@ impl Session {
         };
         let blocks: Vec<_> = self.images.placed_mut().filter(stale).map(whole).collect();
         for (address, code_pointers, copies) in blocks {
-            let group = self.group_of(&[address]);
+            let group = self.group_of(&[address])?;
             self.bring_up_to(group)?;
             self.post_code_pointers(&code_pointers)?;
             self.residency.has_changed |= !code_pointers.is_empty();

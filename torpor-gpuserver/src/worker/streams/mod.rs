@@ -9,6 +9,7 @@ pub(crate) mod capture;
 mod congestion;
 pub(crate) mod legacy_order;
 mod live;
+mod own;
 pub(crate) mod watched;
 
 use crate::driver::{Device, Event, Stream};
@@ -20,6 +21,7 @@ use crate::worker::streams::capture::Capture;
 use crate::worker::streams::congestion::CHECKPOINT;
 use crate::worker::streams::legacy_order::{Legacy, Role};
 use crate::worker::streams::live::Live;
+use crate::worker::streams::own::Own;
 use crate::worker::streams::watched::Watching;
 use std::sync::Arc;
 use torpor_proto::command::{ALL_DEVICES, MOST_DEVICES};
@@ -54,8 +56,7 @@ pub(crate) struct Declared {
 pub(crate) struct Streams {
     device: Arc<Device>,
     table: Table<Entry>,
-    /// The worker's own work for this client: clearing memory.
-    setup: Box<Live>,
+    own: Own,
     /// Destroyed by the client, not idle yet.
     retiring: Vec<Live>,
     /// By device.
@@ -78,11 +79,11 @@ impl Streams {
         let mut legacies: [Legacy; MOST_DEVICES as usize] = Default::default();
         legacies[0].number = Some(LEGACY);
         let mut fences = Fences::new(shared)?;
-        let setup = Live::new(&shared.device, &mut fences, (0, ALL_DEVICES))?;
+        let own = Own::new(&shared.device, &mut fences)?;
         Ok(Self {
             device: shared.device.clone(),
             table,
-            setup,
+            own,
             retiring: Vec::new(),
             legacies,
             crowded: None,
@@ -154,27 +155,6 @@ impl Streams {
         Ok(&live.stream)
     }
 
-    /// The setup stream, if work posted there now is in order for every stream of the client: none has work of its own.
-    pub(crate) fn enter_setup_for_all(&mut self) -> Option<&Stream> {
-        let Self { table, retiring, fences, .. } = &*self;
-        let is_free = |live: &Live| live.follows_setup || live.is_idle(fences);
-        let named = table.iter().filter_map(|(_, entry)| entry.live.as_deref());
-        if self.capture.is_some() || !named.chain(retiring).all(is_free) {
-            return None;
-        }
-        Some(self.enter_setup())
-    }
-
-    /// What is posted to a stream from now on waits for what [`Self::enter_setup_for_all`] was used for.
-    pub(crate) fn follow_setup(&mut self, id: u32) -> Result<(), CudaError> {
-        self.enter(id)?;
-        let Self { table, setup, .. } = self;
-        let live = table.get_mut(id)?.live.as_deref_mut().ok_or(CudaError::INVALID_HANDLE)?;
-        live.stream.wait(setup.record_join()?, 0)?;
-        live.follows_setup = true;
-        Ok(())
-    }
-
     /// The stream whether or not it is ready to take work: `None` if it was never used.
     pub(crate) fn peek(&mut self, id: u32) -> Result<Option<&Stream>, CudaError> {
         if self.capture.is_some() {
@@ -184,27 +164,6 @@ impl Streams {
             self.enter(id)?;
         }
         Ok(self.table.get(id)?.live.as_ref().map(|live| &live.stream))
-    }
-
-    /// A stream that no command belongs to, for questions that name one.
-    pub(crate) fn neutral(&self) -> &Stream {
-        &self.setup.stream
-    }
-
-    /// The worker's own stream for this client.
-    pub(crate) fn enter_setup(&mut self) -> &Stream {
-        self.setup.unfenced = true;
-        &self.setup.stream
-    }
-
-    /// Whether the setup stream has work that is not known to be done, see [`Self::check`].
-    pub(crate) fn is_setting_up(&self) -> bool {
-        !self.setup.is_idle(&self.fences)
-    }
-
-    /// A fence behind all work of the setup stream.
-    pub(crate) fn fence_setup(&mut self) -> Result<Option<Fence>, CudaError> {
-        self.setup.fence(&self.fences)
     }
 
     /// A fence behind all work of a stream; `None` if there is none left.
@@ -235,7 +194,7 @@ impl Streams {
 
     fn fence_those(&mut self, which: impl Fn(&Live) -> bool) -> Result<Vec<Fence>, CudaError> {
         let mut fences = Vec::new();
-        for live in all(&mut self.table, &mut self.setup, &mut self.retiring).filter(|live| which(live)) {
+        for live in all(&mut self.table, &mut self.own, &mut self.retiring).filter(|live| which(live)) {
             fences.extend(live.fence(&self.fences)?);
         }
         Ok(fences)
@@ -253,7 +212,7 @@ impl Streams {
     /// Fences behind all copies to or from the staging area since the last call.
     pub(crate) fn fence_staging(&mut self) -> Result<Vec<Fence>, CudaError> {
         let mut fences = Vec::new();
-        for live in all(&mut self.table, &mut self.setup, &mut self.retiring) {
+        for live in all(&mut self.table, &mut self.own, &mut self.retiring) {
             if std::mem::take(&mut live.touches_staging) {
                 fences.extend(live.fence(&self.fences)?);
             }
@@ -292,7 +251,7 @@ impl Streams {
     /// context's.
     pub(crate) fn check(&mut self) -> Result<bool, CudaError> {
         let mut busy = false;
-        for live in all(&mut self.table, &mut self.setup, &mut self.retiring) {
+        for live in all(&mut self.table, &mut self.own, &mut self.retiring) {
             if live.is_idle(&self.fences) {
                 continue;
             }
@@ -318,9 +277,9 @@ impl Streams {
 /// Every real stream of a client.
 fn all<'a>(
     table: &'a mut Table<Entry>,
-    setup: &'a mut Live,
+    own: &'a mut Own,
     retiring: &'a mut [Live],
 ) -> impl Iterator<Item = &'a mut Live> {
     let named = table.values_mut().filter_map(|entry| entry.live.as_deref_mut());
-    named.chain(std::iter::once(setup)).chain(retiring.iter_mut())
+    named.chain(own.all()).chain(retiring.iter_mut())
 }

@@ -135,6 +135,7 @@ impl Capture {
     pub fn end(stream: &'static Stream) -> CudaResult<&'static Graph> {
         let capture = stream.current_capture()?;
         if capture.origin != stream.number {
+            capture.invalidate();
             return Err(CudaError::STREAM_CAPTURE_UNMATCHED);
         }
         if capture.mode != MODE_RELAXED && capture.thread != thread::current().id() {

@@ -4,6 +4,7 @@
 //! early where the program cannot tell, [`host_function`] calls the program in between, [`capture`] keeps commands for a graph.
 
 mod attribute;
+mod barred;
 mod capture;
 mod deferred_sync;
 pub(super) mod host_function;
@@ -24,6 +25,7 @@ pub(super) use progress::Position;
 use super::handle::Table;
 use super::{CudaResult, client, devices};
 use attribute::Attributes;
+use barred::Bars;
 use deferred_sync::StreamDeferral;
 use order::{Lane, Role};
 use progress::Progress;
@@ -50,8 +52,11 @@ pub struct Stream {
     /// Commands posted to it; for a legacy stream, to any that synchronises with it.
     progress: Progress,
     deferral: StreamDeferral,
+    /// Commands posted to it do not go into the ring: it is captured, or barred.
     is_capturing: AtomicBool,
     capture: Mutex<Option<Arc<Capture>>>,
+    /// Of a legacy stream.
+    bars: Bars,
 }
 
 const LEGACY_ID: u64 = 1;
@@ -102,6 +107,7 @@ impl Stream {
             deferral: StreamDeferral::new(),
             is_capturing: AtomicBool::new(false),
             capture: Mutex::new(None),
+            bars: Bars::new(),
         }
     }
 
@@ -220,7 +226,7 @@ impl Stream {
         self.progress.mark_done_up_to(position);
     }
 
-    /// Whether its commands go into a capture.
+    /// Whether its commands go into a capture, or nowhere.
     #[must_use]
     pub fn is_capturing(&self) -> bool {
         self.is_capturing.load(Ordering::Relaxed)
@@ -233,6 +239,7 @@ impl Stream {
     }
 
     pub(super) fn current_capture(&self) -> CudaResult<Arc<Capture>> {
+        self.refuse_barred()?;
         self.capture().ok_or(CudaError::ILLEGAL_STATE)
     }
 
@@ -245,6 +252,7 @@ impl Stream {
             None => {
                 *own = Some(capture.clone());
                 self.is_capturing.store(true, Ordering::Relaxed);
+                self.bar_legacy(capture);
                 capture.add_stream(self);
                 Ok(())
             }
@@ -257,6 +265,7 @@ impl Stream {
         if own.as_ref().is_some_and(|own| Arc::ptr_eq(own, capture)) {
             *own = None;
             self.is_capturing.store(false, Ordering::Relaxed);
+            self.unbar_legacy(capture);
         }
     }
 
@@ -265,6 +274,7 @@ impl Stream {
         if !self.is_capturing() {
             return Ok(());
         }
+        self.refuse_barred()?;
         if let Some(capture) = self.capture() {
             capture.invalidate();
         }

@@ -97,6 +97,7 @@ impl Stream {
     /// that was last recorded in a capture that has ended.
     pub fn wait_event(&'static self, event: &Event, flags: u32) -> CudaResult<()> {
         let client = client()?;
+        self.refuse_barred()?;
         match event.captured() {
             _ if self.is_capturing() && flags & EXTERNAL != 0 => {}
             Some((capture, _)) if capture.is_over() => return Err(CudaError::CAPTURED_EVENT),
@@ -106,7 +107,10 @@ impl Stream {
                 capture.come_behind(self, &nodes);
                 return client.check();
             }
-            None if self.is_capturing() => return Err(CudaError::STREAM_CAPTURE_ISOLATION),
+            None if self.is_capturing() => {
+                self.current_capture()?.invalidate();
+                return Err(CudaError::STREAM_CAPTURE_ISOLATION);
+            }
             None if event.is_done() => return client.check(),
             None => {}
         }

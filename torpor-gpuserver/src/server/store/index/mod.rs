@@ -198,6 +198,12 @@ impl Index {
         self.slots.total()
     }
 
+    /// Chunks of which nobody has said yet what they contain: equal ones may become one.
+    #[must_use]
+    pub fn unidentified(&self) -> usize {
+        self.chunks.len().saturating_sub(self.by_hash.len())
+    }
+
     /// Slots that are free.
     #[must_use]
     pub fn free_slots(&self) -> usize {

@@ -33,6 +33,27 @@ async fn the_pool_grows_ahead_of_need_and_as_far_as_it_may() {
 }
 
 #[tokio::test]
+async fn what_is_on_gpus_has_room_before_it_must_leave_and_what_was_reserved_is_not_expected_twice() {
+    let store = open(6, None);
+    let mut worker = Worker::new(&store);
+    store.expect(worker.id, 9 * CHUNK_BYTES + 1);
+    while store.usage().index.total_slots < 12 {
+        assert_eq!(worker.obey().await, None);
+    }
+    assert_eq!(worker.reserve(1, 10).await.unwrap().len(), 10);
+    while store.usage().index.total_slots < 16 {
+        assert_eq!(worker.obey().await, None);
+    }
+    assert_eq!(worker.slabs, [0, 1, 2, 3], "one is ahead, and nothing is expected any more");
+    store.expect(worker.id, u64::MAX);
+    while store.usage().index.total_slots < 24 {
+        assert_eq!(worker.obey().await, None);
+    }
+    assert_eq!(worker.slabs.len(), 6, "no more than there may be");
+    assert_eq!(worker.reserve(2, 14).await.unwrap().len(), 14);
+}
+
+#[tokio::test]
 async fn what_is_saved_ahead_of_time_leaves_room_for_those_that_must_leave_and_sends_nobody_to_files() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(2, Some((directory.path(), 100)));

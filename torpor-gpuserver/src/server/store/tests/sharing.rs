@@ -3,6 +3,8 @@
 use super::worker::Worker;
 use super::*;
 use std::collections::HashMap;
+use tokio::time::timeout;
+use torpor_proto::control::worker::{Identify, Reserve, store_request};
 
 #[tokio::test]
 async fn equal_contents_of_many_functions_take_the_room_of_one() {
@@ -26,6 +28,30 @@ async fn equal_contents_of_many_functions_take_the_room_of_one() {
     assert_eq!(store.usage().index.used_slots, 0);
     let refusal = worker.reserve(3, 1).await.unwrap_err();
     assert!(refusal.contains("not known"), "{refusal}");
+}
+
+#[tokio::test]
+async fn who_finds_the_pool_full_waits_for_equals_to_become_one_as_long_as_any_is_found() {
+    let store = open(1, None);
+    let mut worker = Worker::new(&store);
+    let ada = worker.make(1, &[1, 2]).await.unwrap();
+    let bob = worker.reserve(2, 2).await.unwrap();
+    for (place, content) in bob.iter().zip([1, 2]) {
+        memory(&store, place.slot).copy_in(&bytes(content));
+    }
+    let request = worker.post(3, store_request::Body::Reserve(Reserve { count: 2, only_spare: false }));
+    assert!(timeout(Duration::from_millis(50), worker.await_answer(request)).await.is_err());
+    let hashes = [1, 2].map(|content| hash(content).to_vec()).to_vec();
+    let chunks = bob.iter().map(|place| place.chunk).collect();
+    let identify = Identify { chunks, hashes, is_named: false };
+    let equal = worker.post(2, store_request::Body::Identify(identify));
+    assert_eq!(worker.await_answer(equal).await.unwrap(), ada);
+    assert_eq!(worker.await_answer(request).await.unwrap().len(), 2);
+    let refusal = worker.reserve(3, 1).await.unwrap_err();
+    assert!(
+        refusal.contains("there is no spill directory"),
+        "nobody says what the last two contain: {refusal}"
+    );
 }
 
 #[tokio::test]

@@ -63,7 +63,7 @@ impl GraphCommands for Session {
 
     fn graph_launch(&mut self, command: GraphLaunch, _: &[u8]) -> Result<(), CudaError> {
         self.activate()?;
-        self.bring_up_to(EVERYTHING)?;
+        self.bring_whole()?;
         let graph = self.graphs.table.get(command.graph)?;
         let flags = graph.flags.ok_or(CudaError::INVALID_HANDLE)?;
         if graph.executable.is_none() || graph.is_stale {
@@ -129,7 +129,7 @@ impl GraphCommands for Session {
 fn build(session: &mut Session, graph: u32, flags: u64) -> Result<(), CudaError> {
     // The driver looks at the addresses of copies.
     session.activate()?;
-    session.bring_up_to(EVERYTHING)?;
+    session.bring_whole()?;
     let words = std::mem::take(&mut session.graphs.table.get_mut(graph)?.words);
     let replayed = replay(session, &words);
     let known = session.graphs.table.get_mut(graph)?;

@@ -38,12 +38,14 @@ pub(crate) struct Chunk {
     pub(crate) copied_into: bool,
     /// It has had other contents in the host store before: whatever it has is soon another one's.
     pub(crate) is_fleeting: bool,
+    /// It has been looked at since it was allocated: what the store has no room for by now is zero.
+    pub(crate) is_known: bool,
 }
 
 impl Chunk {
     /// One whose contents are there, for all that is known for good.
     pub(crate) fn new(content: Content) -> Self {
-        Self { content, copied_into: false, is_fleeting: false }
+        Self { content, copied_into: false, is_fleeting: false, is_known: false }
     }
 
     /// Its number in the host store, if it is there.
@@ -51,6 +53,15 @@ impl Chunk {
         match &self.content {
             Content::Stored { place, .. } => Some(place.chunk),
             Content::Zero | Content::Unsaved { .. } => None,
+        }
+    }
+
+    /// Whether the store may need room for it when it has to leave the GPU.
+    pub(crate) fn may_need_room(&self) -> bool {
+        match &self.content {
+            Content::Stored { .. } => false,
+            Content::Unsaved { .. } => true,
+            Content::Zero => !self.is_known,
         }
     }
 }

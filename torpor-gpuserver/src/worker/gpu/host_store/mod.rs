@@ -1,6 +1,7 @@
 //! The host store as sessions see it: slabs that are page-locked here, and questions to the node server.
 
 mod content;
+mod locking;
 mod questions;
 mod slabs;
 
@@ -82,6 +83,11 @@ impl Store {
     #[inline]
     pub(crate) fn address(&self, slot: u32) -> Option<u64> {
         self.slabs.address(slot)
+    }
+
+    /// Whether the chunk at the second of two [addresses](Self::address) can be copied in one go with the one at the first.
+    pub(crate) fn joins(&self, before: u64, this: u64) -> bool {
+        self.slabs.joins(before, this)
     }
 
     /// The BLAKE3 of what lies in a slot, which must not change while it is hashed.

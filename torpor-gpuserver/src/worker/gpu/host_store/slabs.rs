@@ -2,17 +2,18 @@
 //! side by side.
 
 use crate::chunk::{CHUNK_BYTES, Hash, hash_at};
-use crate::driver::{Device, HostRegistration, Place};
+use crate::driver::{Device, Place};
 use crate::swap_mode::SwapMode;
+use crate::worker::gpu::host_store::locking::Locked;
 use crate::worker::gpu::{Shared, bandwidth};
 use crate::worker::server_socket::ServerSocket;
 use crate::worker::sync::lock;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use torpor_proto::control::worker::{self, SlabReady, SlabReturned, from_worker};
-use torpor_proto::layout::MAX_SLABS;
+use torpor_proto::layout::{AddressRange, MAX_SLABS};
 use torpor_proto::mapping::{Mapping, check_sealed};
 
 /// What the way from the host is measured with, if a slab has as much.
@@ -21,7 +22,7 @@ const MEASURED_BYTES: u64 = 16 << 20;
 /// A slab that is page-locked here. Fields are dropped in this order: what is locked in a mapping goes before it.
 #[derive(Debug)]
 struct Slab {
-    _registration: Option<HostRegistration>,
+    locked: Option<Locked>,
     _mapping: Mapping,
 }
 
@@ -33,6 +34,8 @@ pub(super) struct Slabs {
     /// Length of every slab; 0 until the first is there.
     slab_bytes: AtomicU64,
     kept: Mutex<BTreeMap<u32, Slab>>,
+    /// Addresses at which a piece begins that was locked by itself: every slab's first one, and those inside.
+    borders: RwLock<BTreeSet<u64>>,
 }
 
 impl Slabs {
@@ -42,6 +45,7 @@ impl Slabs {
             addresses: (0..MAX_SLABS).map(|_| AtomicU64::new(0)).collect(),
             slab_bytes: AtomicU64::new(0),
             kept: Mutex::default(),
+            borders: RwLock::default(),
         }
     }
 
@@ -54,6 +58,12 @@ impl Slabs {
         // Acquire: a slab that is seen has its length set. SYNC POINT slab.
         let address = self.addresses.get(usize::try_from(slab).ok()?)?.load(Ordering::Acquire);
         (address != 0).then(|| address + u64::from(slot) % slots * CHUNK_BYTES)
+    }
+
+    /// Whether the chunk at an address of the store can be copied in one go with the one at the other, which comes before it.
+    pub(super) fn joins(&self, before: u64, this: u64) -> bool {
+        before + CHUNK_BYTES == this
+            && !self.borders.read().unwrap_or_else(PoisonError::into_inner).contains(&this)
     }
 
     /// The slabs that are here.
@@ -83,6 +93,12 @@ impl Slabs {
     /// From now on a slab is not here, in which no chunk lies.
     fn remove(&self, index: u32) -> Option<Slab> {
         let removed = lock(&self.kept).remove(&index)?;
+        if let Some(locked) = &removed.locked {
+            let mut borders = self.borders.write().unwrap_or_else(PoisonError::into_inner);
+            locked.borders().for_each(|border| {
+                borders.remove(&border);
+            });
+        }
         self.addresses.get(index as usize)?.store(0, Ordering::Release);
         Some(removed)
     }
@@ -90,19 +106,22 @@ impl Slabs {
     /// Bytes a second from the first slab to the device.
     fn measure(&self, device: &Arc<Device>) -> Option<u64> {
         let address = self.address(0)?;
-        let bytes = self.slab_bytes.load(Ordering::Relaxed).min(MEASURED_BYTES);
+        let borders = self.borders.read().unwrap_or_else(PoisonError::into_inner);
+        let locked_bytes = borders.range(address + 1..).next().map_or(u64::MAX, |next| next - address);
+        let bytes = self.slab_bytes.load(Ordering::Relaxed).min(MEASURED_BYTES).min(locked_bytes);
         // SAFETY: the first slab stays mapped and page-locked as long as the worker lives; whatever is in there goes nowhere.
         unsafe { bandwidth::measure(device, (Place::Host, address), bytes).ok() }
     }
 
-    /// Maps a slab and page-locks it, unless what that brings is being measured.
+    /// Maps a slab and page-locks it, unless what that brings is being measured: beside the work of others, if there is any.
     fn add(
         &self,
         device: &Arc<Device>,
         index: u32,
         bytes: u64,
         descriptors: &[OwnedFd],
-        locked: bool,
+        is_locked: bool,
+        is_busy: &dyn Fn() -> bool,
     ) -> Result<(), String> {
         let [file] = descriptors else {
             return Err(format!("{} descriptors came with it", descriptors.len()));
@@ -118,14 +137,18 @@ impl Slabs {
             Mapping::anywhere(file, length).map_err(|error| format!("it cannot be mapped: {error}"))?;
         let address = mapping.address().as_ptr().expose_provenance() as u64;
         device.make_current().map_err(|error| error.to_string())?;
-        // SAFETY: the mapping is dropped after the registration, here and in `Slab`.
-        let registration = locked.then(|| unsafe { HostRegistration::new(device, address, bytes) });
-        let registration = registration.transpose().map_err(|error| error.to_string())?;
-        let slab = Slab { _registration: registration, _mapping: mapping };
+        // SAFETY: the mapping is dropped after what is locked in it, here and in `Slab`.
+        let locked =
+            is_locked.then(|| unsafe { Locked::lock(device, AddressRange { address, bytes }, is_busy) });
+        let locked = locked.transpose().map_err(|error| error.to_string())?;
+        let slab = Slab { locked, _mapping: mapping };
         let mut slabs = lock(&self.kept);
         // A server that goes on where another one was killed may offer it again.
         if place.load(Ordering::Relaxed) != 0 {
             return Ok(());
+        }
+        if let Some(locked) = &slab.locked {
+            self.borders.write().unwrap_or_else(PoisonError::into_inner).extend(locked.borders());
         }
         slabs.insert(index, slab);
         self.slab_bytes.store(bytes, Ordering::Relaxed);
@@ -141,7 +164,8 @@ pub(crate) fn take_slab(shared: &Arc<Shared>, slab: worker::Slab, descriptors: V
     let theirs = shared.clone();
     let take = move || {
         let locked = theirs.tuning.swap != SwapMode::Pageable;
-        let added = theirs.store.slabs.add(&theirs.device, index, bytes, &descriptors, locked);
+        let is_busy = || theirs.working() > 0;
+        let added = theirs.store.slabs.add(&theirs.device, index, bytes, &descriptors, locked, &is_busy);
         // Nobody depends on that.
         let is_measured = index == 0 && locked && added.is_ok();
         let measured = is_measured.then(|| theirs.store.slabs.measure(&theirs.device)).flatten();

@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 /// How long nobody tries again to save memory that could not be saved.
 const STUCK: Duration = Duration::from_secs(1);
 
+/// How long a client counts as busy that has given its turn up: as long as those wait for theirs that have them one after the other.
+const BUSY: Duration = Duration::from_secs(2);
+
 /// A client, and what it has of the GPU's memory.
 #[derive(Debug)]
 pub(super) struct Client {
@@ -27,6 +30,8 @@ pub(super) struct Client {
     pub(super) stuck: Option<Instant>,
     /// How much memory it waits for.
     pub(super) wanted_bytes: u64,
+    /// It is active with a part of its memory: so much was promised to it, until it is reserved.
+    pub(super) lean: Option<u64>,
 }
 
 impl Client {
@@ -43,6 +48,7 @@ impl Client {
             pinned,
             stuck: None,
             wanted_bytes: 0,
+            lean: None,
         }
     }
 
@@ -52,10 +58,23 @@ impl Client {
         allocated_bytes.max(self.bytes.saturating_add(self.wanted_bytes))
     }
 
+    /// What it has, or is about to take, while it is active.
+    fn active_bytes(&self) -> u64 {
+        match self.lean {
+            Some(promised_bytes) => promised_bytes.max(self.bytes.saturating_add(self.wanted_bytes)),
+            None => self.needed_bytes(),
+        }
+    }
+
+    /// Whether it was active a moment ago, and may be about to go on.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.active && self.last_used > 0 && self.idle_since.elapsed() < BUSY
+    }
+
     /// What nobody else can have of the GPU.
     pub(super) fn staying_bytes(&self) -> u64 {
         match self.active {
-            true => self.needed_bytes(),
+            true => self.active_bytes(),
             false if self.pinned || self.is_stuck() => self.bytes,
             false => self.kept_bytes,
         }

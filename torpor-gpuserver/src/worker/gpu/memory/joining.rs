@@ -3,6 +3,7 @@
 //! Ranks of one function (`mailbox/gate.rs`) may wait for each other's work. So nobody takes his turn whose room one of them would have to
 //! give up while its sibling is still to come: he might keep the sibling out, and wait for the first one for ever.
 
+use crate::policy::lean::{self, Crowded, Entry, Fit};
 use crate::policy::sharing::{self, ActiveLimit};
 use crate::worker::gpu::memory::client::Client;
 use crate::worker::gpu::memory::{GpuMemory, State};
@@ -25,14 +26,20 @@ pub(crate) struct Crowd {
 }
 
 impl GpuMemory {
-    /// Makes the client active if it may be, beside `active` others, with all that it has allocated and `more_bytes`. Only an
-    /// idle client can be evicted.
-    pub(crate) fn join(&self, client: u64, more_bytes: u64, limit: ActiveLimit, active: usize) -> bool {
+    /// Makes the client active if it may be, beside `active` others, with all that it has allocated and `more_bytes`, or with a part
+    /// if it is `fit` for that. Only an idle client can be evicted.
+    pub(crate) fn join(
+        &self,
+        client: u64,
+        (more_bytes, fit): (u64, impl FnOnce() -> Option<Fit>),
+        limit: ActiveLimit,
+        active: usize,
+    ) -> Option<Entry> {
         let mut state = lock(&self.state);
-        let Some(its) = state.clients.get(&client) else { return false };
+        let its = state.clients.get(&client)?;
         let goes_first = its.link.gate.goes_first();
         if state.neighbours.waits_outside() && !goes_first {
-            return false;
+            return None;
         }
         let needed_bytes = its.needed_bytes().saturating_add(more_bytes);
         let with_turn = || state.clients.values().filter(|other| other.active && other.link.client != client);
@@ -46,15 +53,53 @@ impl GpuMemory {
         let memory =
             || state.beside(client, if goes_first { Client::held_bytes } else { Client::staying_bytes });
         let joins = sharing::joins(limit, active, needed_bytes, memory);
-        if joins {
-            state.use_by(client, true);
+        // Who has everything puts nobody out.
+        let is_missing = more_bytes == 0 && its.bytes < needed_bytes;
+        let is_busy = limit == ActiveLimit::Auto && is_missing && its.is_busy();
+        let left_bytes = if is_busy { state.left_by_busy(client) } else { 0 };
+        let entry = lean::entry(Crowded { joins, is_busy, needed_bytes, left_bytes }, fit)?;
+        state.use_by(client, true);
+        if let Some(client) = state.clients.get_mut(&client) {
+            client.lean = match entry {
+                Entry::Whole => None,
+                Entry::Lean(bytes) => Some(bytes),
+            };
         }
-        joins
+        Some(entry)
+    }
+
+    /// The client, which is active with a part of its memory, has reserved what it was promised.
+    pub(crate) fn keep_promise(&self, client: u64) {
+        if let Some(client) = lock(&self.state).clients.get_mut(&client) {
+            client.lean = client.lean.and(Some(0));
+        }
+    }
+
+    /// All of the client's memory is there.
+    pub(crate) fn become_whole(&self, client: u64) {
+        if let Some(client) = lock(&self.state).clients.get_mut(&client) {
+            client.lean = None;
+        }
+    }
+
+    /// Reserves memory for an active client, if that is nobody's.
+    pub(crate) fn reserve_free(&self, client: u64, bytes: u64) -> bool {
+        let mut state = lock(&self.state);
+        let wanted = state.used_bytes.saturating_add(bytes);
+        let is_free = wanted <= state.room_bytes();
+        if is_free && let Some(client) = state.clients.get_mut(&client) {
+            client.bytes += bytes;
+            state.used_bytes = wanted;
+        }
+        is_free
     }
 
     /// The client is active no longer.
     pub(crate) fn part(&self, client: u64) {
         let mut state = lock(&self.state);
+        if let Some(client) = state.clients.get_mut(&client) {
+            client.lean = None;
+        }
         state.use_by(client, false);
         state.wake_waiting();
     }
@@ -91,6 +136,17 @@ impl State {
             available_bytes: self.available_bytes.saturating_sub(self.context_bytes),
             staying_bytes: others.map(staying_bytes).collect(),
         }
+    }
+
+    /// What those leave to a client that are active, or were a moment ago and have what they need for the next time.
+    fn left_by_busy(&self, client: u64) -> u64 {
+        let others = self.clients.values().filter(|other| other.link.client != client);
+        let theirs = others.map(|other| match other.is_busy() {
+            true => other.bytes,
+            false => other.staying_bytes(),
+        });
+        let room_bytes = self.room_bytes().saturating_sub(self.context_bytes);
+        theirs.fold(room_bytes, u64::saturating_sub)
     }
 
     fn has_sibling(&self, client: &Client) -> bool {

@@ -78,6 +78,7 @@ fn worker(images: PathBuf, arena: AddressRange) -> (Arc<Shared>, Reservation, Ow
         eviction: Eviction::Lru,
         context_limit_bytes: 1 << 20,
         cover: false,
+        lean: true,
         enclosed: false,
     };
     let limits = ImageLimits { disk_bytes: u64::MAX, code_bytes: u64::MAX };

@@ -102,18 +102,21 @@ impl Session {
 
     /// Whether it copies something to the GPU by which kernels may be led to the client's host range, as by what is saved.
     fn copies_what_leads_to_host(&self, record: &Record) -> bool {
-        let (source, bytes) = match record.header().opcode {
-            Copy::OPCODE => decode::<Copy>(record).map_or((0, 0), |(it, _)| (it.source, it.bytes)),
-            CopyStrided::OPCODE => decode::<CopyStrided>(record).map_or((0, 0), |(it, _)| {
+        let (source, to, bytes) = match record.header().opcode {
+            Copy::OPCODE => {
+                decode::<Copy>(record).map_or((0, 0, 0), |(it, _)| (it.source, it.destination, it.bytes))
+            }
+            CopyStrided::OPCODE => decode::<CopyStrided>(record).map_or((0, 0, 0), |(it, _)| {
                 let rows = it.source_height.max(it.height).saturating_mul(it.depth);
-                (it.source, it.source_pitch.max(it.width_bytes).saturating_mul(rows))
+                (it.source, it.destination, it.source_pitch.max(it.width_bytes).saturating_mul(rows))
             }),
             _ => return false,
         };
         let host = &self.space.host;
         let end = host.range().address + host.range().bytes;
         let bytes = bytes.min(end.saturating_sub(source));
-        host.words(source, bytes).is_some_and(|mut words| words.any(|word| host.range().contains(word, 1)))
+        let mut words = host.words(source, bytes, to).into_iter().flatten();
+        words.any(|word| host.range().contains(word, 1))
     }
 
     /// The next command that is done again. `None` if that was all: once its work is done, the client is what it was, and the server

@@ -20,6 +20,7 @@ use crate::worker::mailbox::{Standing, Wish};
 use crate::worker::session::Session;
 use crate::worker::session::coming::Errand;
 use crate::worker::session::halt::Halt;
+use crate::worker::session::lean::Why;
 use crate::worker::session::parking::Need;
 use crate::worker::session::shortage::Room;
 use crate::worker::session::tenure::GRACE;
@@ -62,8 +63,13 @@ impl Session {
     /// As [`Self::activate`].
     pub(crate) fn activate_with(&mut self, new_bytes: u64) -> Result<(), Halt> {
         self.parking.hear()?;
-        let reserved = self.residency.active
-            && (self.parking.take_room(new_bytes) || self.try_reserve(new_bytes)? == Room::Granted);
+        let reserved = match self.is_lean() {
+            true => self.reserve_lean(new_bytes)?,
+            false => {
+                self.residency.active
+                    && (self.parking.take_room(new_bytes) || self.try_reserve(new_bytes)? == Room::Granted)
+            }
+        };
         if reserved { Ok(()) } else { Err(self.parking.park(Need::Room(new_bytes))) }
     }
 
@@ -73,6 +79,9 @@ impl Session {
     /// As [`Self::activate`].
     pub(crate) fn activate_in(&mut self, home: u64) -> Result<(), Halt> {
         self.parking.hear()?;
+        if self.is_lean() {
+            self.leave_lean(Why::Everything)?;
+        }
         let is_there = self.residency.active && self.enter_segment(home)? == Room::Granted;
         if is_there { Ok(()) } else { Err(self.parking.park(Need::Segment(home))) }
     }
@@ -126,6 +135,8 @@ impl Session {
         }
         self.note_gpu_use();
         self.abandon_swap_in();
+        self.end_lean();
+        self.end_whole_turn();
         // Its error is the context's: the next look at that finds it.
         let _ = self.put_pen_down();
         self.link.may_assert.store(false, Ordering::Relaxed);
@@ -144,8 +155,7 @@ impl Session {
         self.lend_pen()?;
         if self.residency.active
             && self.link.wishes(Wish::Lease)
-            && !self.is_swapping_in()
-            && self.arrivals.is_empty()
+            && (self.is_lean() || !self.is_swapping_in() && self.arrivals.is_empty())
         {
             self.lend_lease()?;
         }
@@ -239,7 +249,7 @@ impl Session {
     }
 
     /// Whether somebody wants this client's turn or its room.
-    fn is_wanted(&self) -> bool {
+    pub(in crate::worker::session) fn is_wanted(&self) -> bool {
         self.shared.turns.is_contended() || self.link.has_wishes() || !self.link.gate.is_open()
     }
 

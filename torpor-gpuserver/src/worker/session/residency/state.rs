@@ -1,14 +1,19 @@
 //! What a session knows of its client's residency.
 
 use crate::rate_limited::Seldom;
+use crate::worker::session::lean::{Course, Lean, Span, Unfit};
 use crate::worker::session::pull::Former;
 use crate::worker::session::swap_in::SwapIn;
 use crate::worker::session::tenure::Tenure;
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 use torpor_proto::control::worker::Writeback;
 
 /// A program that has thought for longer counts as busy again after a few answers.
 const LONGEST_THOUGHT: Duration = Duration::from_secs(1);
+
+/// A program that thinks for longer has other things to do.
+const SOON: Duration = Duration::from_millis(50);
 
 /// How it is known that a client has a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +47,10 @@ pub(crate) struct Residency {
     pub(in crate::worker::session) waited_until: Option<Instant>,
     /// How long its program thinks when it has been given what it waited for.
     pub(in crate::worker::session) thought: Duration,
+    /// When it last had asked for nothing.
+    pub(in crate::worker::session) looked: Instant,
+    /// How long it thought the last time, at least.
+    pub(in crate::worker::session) last_thought: Duration,
     /// Segments in the order in which the last request that began with a swap-in touched them first.
     pub(crate) order: Vec<u64>,
     /// The order of this request, if it began with a swap-in.
@@ -60,6 +69,20 @@ pub(crate) struct Residency {
     pub(crate) is_ahead: bool,
     /// The swap-in that this request began with, while there is something left to bring.
     pub(crate) swap_in: Option<SwapIn>,
+    /// It is active with a part of its memory.
+    pub(crate) lean: Option<Box<Lean>>,
+    /// In which order it used its memory when it was.
+    pub(crate) course: Course,
+    /// It was not fit for that.
+    pub(crate) unfit: Unfit,
+    /// Its turn, if that is one with all of its memory, and how many commands a second the last one had.
+    pub(crate) whole_turn: Option<Span>,
+    pub(crate) whole_pace: Option<f64>,
+    /// Snapshots behind work of its.
+    pub(crate) snapshots: u32,
+    /// What its memory leads to is known from the last snapshot and, since then, of these segments: it was lean whenever it worked.
+    pub(crate) is_surveyed: bool,
+    pub(crate) written: HashSet<u64>,
     /// Where its memory may still be that was served elsewhere before, until it is brought.
     pub(crate) former: Option<Former>,
     /// The store's slots must be asked for again.
@@ -94,6 +117,8 @@ impl Residency {
             answered: false,
             waited_until: None,
             thought: Duration::ZERO,
+            looked: Instant::now(),
+            last_thought: Duration::MAX,
             order: Vec::new(),
             touched: None,
             packs_addresses: false,
@@ -103,6 +128,14 @@ impl Residency {
             may_seek: false,
             is_ahead: false,
             swap_in: None,
+            lean: None,
+            course: Course::default(),
+            unfit: Unfit::default(),
+            whole_turn: None,
+            whole_pace: None,
+            snapshots: 0,
+            is_surveyed: false,
+            written: HashSet::new(),
             former: None,
             lease_lost: false,
             superseded: Vec::new(),
@@ -125,15 +158,27 @@ impl Residency {
         self.settled && self.writeback == Writeback::Never
     }
 
-    /// The program has asked for something again. The longest of its last few thoughts counts: not each answer ends a request.
-    pub(crate) fn note_thought(&mut self) {
-        if let Some(waited) = self.waited_until.take() {
+    /// The program has asked for something again, for nothing since then. The longest of its last few thoughts counts: not each
+    /// answer ends a request.
+    pub(crate) fn note_thought(&mut self, idle_since: Instant) {
+        let waited = self.waited_until.take();
+        // The session may have saved its memory meanwhile, which is none of it.
+        self.last_thought = self.looked.saturating_duration_since(waited.unwrap_or(idle_since));
+        if let Some(waited) = waited {
             self.thought = waited.elapsed().min(LONGEST_THOUGHT).max(self.thought / 2);
         }
     }
 
+    /// Whether its program has asked again as soon as it was given what it waited for, or does so now.
+    pub(in crate::worker::session) fn asks_again_soon(&self) -> bool {
+        self.waited_until.map_or(self.last_thought, |waited| waited.elapsed()) < SOON
+    }
+
     /// A kernel, copy or fill names this segment.
     pub(crate) fn touch(&mut self, segment: u64) {
+        if let Some(lean) = &mut self.lean {
+            lean.name(segment);
+        }
         if let Some(touched) = &mut self.touched
             && !touched.contains(&segment)
         {
