@@ -292,6 +292,8 @@ Wide = c_char * 4096
 wide, narrow = Wide(*bytes(index % 251 for index in range(4096))), Wide(*b"." * 4096)
 plane = made("cuMemAlloc_v2", c_size_t(4096), kind=c_uint64)
 call("cuMemsetD8_v2", plane, ord("-"), c_size_t(4096))
+# The graph is launched in a stream that does not wait for the legacy one.
+call("cuCtxSynchronize")
 flat = Copy2D(End2D(x=3, y=1, type=1, host=ctypes.addressof(wide), pitch=100), End2D(type=2, device=plane.value, pitch=64), 10, 4)
 flat_back = Copy2D(End2D(type=2, device=plane.value, pitch=64), End2D(x=1, type=1, host=ctypes.addressof(narrow), pitch=20), 10, 4)
 box = Copy(End(type=1, host=ctypes.addressof(wide), pitch=32, height=8), End(type=2, device=plane.value + 1024, pitch=16, height=4),
