@@ -8,6 +8,10 @@ use std::time::{Duration, Instant};
 /// How long a thread runs before another one has its CPU. Source: sched(7) and the kernel's documentation of EEVDF: 3 ms.
 const SLICE: Duration = Duration::from_millis(3);
 
+/// Sessions hash at the same time on one of so many CPUs each: one alone would leave the pool full of equal chunks while hundreds of
+/// functions start.
+const HASHING_PART: u32 = 8;
+
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
@@ -25,9 +29,9 @@ impl CpuLine {
         Self { cpus: u32::try_from(cpus).unwrap_or(u32::MAX), last: Mutex::default() }
     }
 
-    /// One for every `each` CPUs, and one at least.
-    pub(crate) fn part(&self, each: u32) -> std::ops::Range<u32> {
-        0..(self.cpus / each).max(1)
+    /// Places for sessions that hash, one of which each holds meanwhile.
+    pub(crate) fn places_to_hash(&self) -> Box<[Mutex<()>]> {
+        (0..(self.cpus / HASHING_PART).max(1)).map(|_| Mutex::default()).collect()
     }
 
     /// How long a thread at the end of the line may wait; nothing while there are CPUs to spare, or if nobody says.
@@ -73,6 +77,6 @@ mod tests {
         assert_eq!(wait(20, 2), 9 * SLICE);
         let line = CpuLine::new();
         assert_eq!(line.delay(), line.delay(), "looked at once");
-        assert!(!line.part(u32::MAX).is_empty() && line.part(1).end == line.cpus);
+        assert!(!line.places_to_hash().is_empty(), "one at least");
     }
 }

@@ -67,10 +67,6 @@ const WAITING_PAUSE: Duration = Duration::from_millis(1);
 /// Who is served.
 pub(crate) type Links = Mutex<HashMap<u64, Arc<Link>>>;
 
-/// Sessions hash at the same time on one of so many CPUs each: one alone would leave the pool full of equal chunks while hundreds of
-/// functions start.
-const HASHING_PART: u32 = 8;
-
 /// What the sessions of a worker share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -172,7 +168,7 @@ impl Shared {
             tuning,
             digests,
             digest_buffers: Mutex::default(),
-            hashing: CpuLine::new().part(HASHING_PART).map(|_| Mutex::default()).collect(),
+            hashing: CpuLine::new().places_to_hash(),
             saving: Mutex::default(),
             words: Mutex::default(),
             overstays: AtomicU64::new(0),
