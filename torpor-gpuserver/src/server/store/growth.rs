@@ -2,8 +2,10 @@
 
 use super::{State, Store, WorkerId};
 use crate::chunk::CHUNK_BYTES;
+use crate::server::clients::ClientId;
 use crate::server::keeper::numbered;
 use crate::server::size::ByteSize;
+use crate::server::store::index::Place;
 use crate::server::store::inherited::SLAB;
 use crate::server::store::slab::Slab;
 use crate::server::store::workers::Reach;
@@ -119,5 +121,22 @@ impl Store {
         }
         drop(state);
         self.wake();
+    }
+}
+
+impl State {
+    /// Slots that may be needed for what is on GPUs.
+    fn expected(&self) -> usize {
+        self.expected.values().fold(0, |all, &slots| all.saturating_add(slots))
+    }
+
+    /// What a client has reserved now is not expected any more, until its worker says again what is.
+    pub(super) fn note_reserved(&mut self, client: ClientId, places: Option<&[Place]>) {
+        let worker = self.clients.get(&client).and_then(|owner| owner.worker);
+        if let (Some(expected), Some(places)) =
+            (worker.and_then(|worker| self.expected.get_mut(&worker)), places)
+        {
+            *expected = expected.saturating_sub(places.len());
+        }
     }
 }

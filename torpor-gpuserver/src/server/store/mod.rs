@@ -198,17 +198,8 @@ impl Store {
         slabs: Vec<Arc<Slab>>,
     ) -> Arc<Self> {
         let clients = index.functions().map(|(client, function)| (client, Owner::new(function))).collect();
-        let (workers, growth) = (Workers::default(), Growth::Idle);
-        let state = State {
-            index,
-            workers,
-            slabs,
-            clients,
-            growth,
-            returning: None,
-            wanted: 0,
-            expected: BTreeMap::new(),
-        };
+        let (workers, growth, expected) = (Workers::default(), Growth::Idle, BTreeMap::new());
+        let state = State { index, workers, slabs, clients, growth, returning: None, wanted: 0, expected };
         let store = Arc::new(Self {
             slab_bytes: u64::from(slab_slots) * CHUNK_BYTES,
             slab_slots,
@@ -385,21 +376,6 @@ impl Owner {
 impl State {
     fn function(&self, client: ClientId) -> Arc<str> {
         self.clients.get(&client).map_or_else(|| "(gone)".into(), |owner| owner.function.clone())
-    }
-
-    /// Slots that may be needed for what is on GPUs.
-    fn expected(&self) -> usize {
-        self.expected.values().fold(0, |all, &slots| all.saturating_add(slots))
-    }
-
-    /// What a client has reserved now is not expected any more, until its worker says again what is.
-    fn note_reserved(&mut self, client: ClientId, places: Option<&[index::Place]>) {
-        let worker = self.clients.get(&client).and_then(|owner| owner.worker);
-        if let (Some(expected), Some(places)) =
-            (worker.and_then(|worker| self.expected.get_mut(&worker)), places)
-        {
-            *expected = expected.saturating_sub(places.len());
-        }
     }
 
     /// What a request's mistake is. The client was known when the request came: one that is not any more made none.

@@ -86,17 +86,23 @@ impl Session {
     pub(crate) fn wait_for(&mut self, mut fences: Vec<Fence>) -> Result<(), Halt> {
         let since = Instant::now();
         while !self.streams.fences.all_reached(&mut fences) {
-            if self.interrupted().is_some() {
-                return Err(Halt::Interrupted);
-            }
-            self.poll()?;
-            if since.elapsed() < self.shared.tuning.spin {
-                std::hint::spin_loop();
-            } else {
-                // Nobody but this loop notices a context that is lost meanwhile.
-                self.check()?;
-                std::thread::sleep(WATCH_NAP);
-            }
+            self.wait_a_moment(since)?;
+        }
+        Ok(())
+    }
+
+    /// What whoever waits for the GPU since then does between two looks. Errors as [`Self::drain`].
+    pub(crate) fn wait_a_moment(&mut self, since: Instant) -> Result<(), Halt> {
+        if self.is_interrupted() {
+            return Err(Halt::Interrupted);
+        }
+        self.poll()?;
+        if since.elapsed() < self.shared.tuning.spin {
+            std::hint::spin_loop();
+        } else {
+            // Nobody but who waits notices a context that is lost meanwhile.
+            self.check()?;
+            std::thread::sleep(WATCH_NAP);
         }
         Ok(())
     }

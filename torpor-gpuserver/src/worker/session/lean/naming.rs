@@ -5,7 +5,6 @@ use crate::worker::session::Session;
 use crate::worker::session::halt::Halt;
 use crate::worker::session::lean::{Lean, Why};
 use crate::worker::session::parking::Need;
-use crate::worker::session::pause::WATCH_NAP;
 use std::time::Instant;
 
 impl Lean {
@@ -56,7 +55,7 @@ impl Session {
             if lean.is_looking_at_named() {
                 if !self.finish_look() {
                     has_waited = true;
-                    self.nap_for_named(since)?;
+                    self.wait_a_moment(since)?;
                 }
                 continue;
             }
@@ -69,7 +68,7 @@ impl Session {
                 // The GPU has work before something can go, or looks at that.
                 Ok(false) => {
                     has_waited = true;
-                    self.nap_for_named(since)?;
+                    self.wait_a_moment(since)?;
                 }
                 Err(halt) if self.is_refusal(halt) => return Err(self.leave_for_turn(Why::Refused)),
                 Err(halt) => return Err(halt),
@@ -113,22 +112,6 @@ impl Session {
             self.residency.written.insert(start);
         }
         Ok(group)
-    }
-
-    /// Waits a moment for the GPU; answers that are due go out.
-    fn nap_for_named(&mut self, since: Instant) -> Result<(), Halt> {
-        if self.is_interrupted() {
-            return Err(Halt::Interrupted);
-        }
-        self.poll()?;
-        if since.elapsed() < self.shared.tuning.spin {
-            std::hint::spin_loop();
-        } else {
-            // Nobody but this loop notices a context that is lost meanwhile.
-            self.check()?;
-            std::thread::sleep(WATCH_NAP);
-        }
-        Ok(())
     }
 
     /// The program copies this from the host: what is written, and what that points to, stays from now on.
