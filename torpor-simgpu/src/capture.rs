@@ -163,6 +163,11 @@ pub fn refuse_captured(queue: &Queue) -> Result {
     }
 }
 
+/// Into a capture no cooperative launch comes whose parameters are one block, and it ends the capture (driver 580 on an H200, 2026-11-30).
+pub fn refuse_block(queue: &Queue) -> Result {
+    refuse_captured(queue).map_err(|_| CudaError::INVALID_VALUE)
+}
+
 /// Stream 0 may not be used while a stream that it would wait for is captured.
 pub fn refuse_implicit(context: &Context) -> Result {
     let captures = lock(&context.captures);

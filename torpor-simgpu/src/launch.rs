@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use crate::abi::{In, LaunchAttribute, LaunchConfig};
+use crate::capture;
 use crate::clock::{Resource, nanoseconds};
 use crate::config::CubinKernels;
 use crate::error::{CudaError, Result};
@@ -91,6 +92,9 @@ pub fn issue(
         return Err(CudaError::INVALID_HANDLE);
     }
     let launch = check(machine, function, request)?;
+    if launch.cooperative && !extra.is_null() {
+        capture::refuse_block(&queue)?;
+    }
     if launch.function.module.code.ptx.is_none() {
         meet_cubin(machine, &launch)?;
     }

@@ -204,6 +204,21 @@ launch(720, (1 << 20, 1, 1), (64, 1, 1), (COOPERATIVE, 1))
 launch(INVALID, (1, 1, 1), (1, 1, 128))
 launch(INVALID, (1, 1 << 17, 1))
 
+# Launched by a graph, all blocks at once.
+graph, ready, what = pointer(), pointer(), c.c_uint32(815)
+parameters = (pointer * 2)(c.addressof(memory), c.addressof(what))
+cooperative = c.create_string_buffer(struct.pack("=III", COOPERATIVE, 0, 1), 72)
+gives(0, "cuStreamBeginCapture_v2", stream, 2)
+for _ in range(2):
+    config = struct.pack("=7IxxxxQQI4x", 4, 1, 1, 1, 1, 1, 0, stream.value, c.addressof(cooperative), 1)
+    gives(0, "cuLaunchKernelEx", config, kernel, parameters, None)
+gives(0, "cuStreamEndCapture", stream, c.byref(graph))
+gives(0, "cuGraphInstantiateWithFlags", c.byref(ready), graph, c.c_uint64(0))
+gives(0, "cuGraphLaunch", ready, stream)
+gives(0, "cuStreamSynchronize", stream)
+gives(0, "cuMemcpyDtoH_v2", c.byref(word), memory, size(4))
+same("what a graph's cooperative launches wrote", word.value, 815)
+
 # The best size of a block.
 blocks, threads = number(), number()
 gives(0, "cuOccupancyMaxPotentialBlockSize", c.byref(blocks), c.byref(threads), kernel, None, size(0), 0)

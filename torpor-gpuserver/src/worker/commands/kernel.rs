@@ -122,11 +122,18 @@ impl KernelCommands for Session {
         let loaded = &kernel.loaded;
         let parameters = &self.kernels.scratch[attributes..];
         let config = config(shape, &self.kernels.scratch[..attributes]);
+        let is_recorded = self.streams.capture.is_some();
         self.streams.launch(shape.stream, &self.arrivals, |streams| {
             let stream = enter(streams, &self.arrivals, shape.stream, group)?;
-            // SAFETY: the instance is loaded as long as the client's streams have work; the block is as long as the
+            // SAFETY: the instance is loaded as long as the client's streams have work, and its graphs; the block is as long as the
             // kernel's; events in attributes are alive, see `prepare`.
-            unsafe { stream.launch(loaded.kernel, &config, parameters, loaded.block_bytes) }
+            unsafe {
+                if is_recorded && config.is_cooperative() {
+                    stream.launch_with_each(loaded.kernel, &config, parameters, &loaded.parameters)
+                } else {
+                    stream.launch(loaded.kernel, &config, parameters, loaded.block_bytes)
+                }
+            }
         })?;
         self.has_said(calls, shape.stream)
     }
