@@ -253,6 +253,8 @@ assert seen[0] == 31
 with tempfile.NamedTemporaryFile() as file:
     call("cuGraphDebugDotPrint", clone, file.name.encode(), 1)
     assert "digraph" in (text := file.read().decode()) and "add" in text and "->" in text
+    call("cuGraphDebugDotPrint", clone, file.name.encode(), 0)
+    assert "shared memory" in text and "shared memory" not in open(file.name).read()
 for thing in (tree, clone):
     call("cuGraphDestroy", thing)
 call("cuGraphNodeGetType", two, byref(c_uint()), expected=1)

@@ -6,17 +6,22 @@ use crate::core::kernel::Kernel;
 use std::fmt::Write as _;
 use torpor_proto::command::{Copy, CopyStrided, Fill, Launch};
 
+/// `CU_GRAPH_DEBUG_DOT_FLAGS_VERBOSE`, `_KERNEL_NODE_PARAMS`
+const VERBOSE: u32 = 1;
+const KERNEL_PARAMETERS: u32 = 4;
+
 impl Graph {
-    /// The text: a box for each node, an arrow for each dependency, graphs in nodes behind the one that they are in.
+    /// The text: a box for each node, an arrow for each dependency, graphs in nodes behind the one that they are in. The `flags`
+    /// (`CUgraphDebugDot_flags`) say whether kernels tell all there is to their launch; of other nodes the same is told always.
     #[must_use]
-    pub fn dot(&'static self) -> String {
+    pub fn dot(&'static self, flags: u32) -> String {
         let mut text = String::from("digraph dot {\n");
-        self.write_dot(&mut text);
+        self.write_dot(&mut text, flags & (VERBOSE | KERNEL_PARAMETERS) != 0);
         text.push_str("}\n");
         text
     }
 
-    fn write_dot(&'static self, text: &mut String) {
+    fn write_dot(&'static self, text: &mut String, is_verbose: bool) {
         let (nodes, edges, id) = self.with(|state| {
             let nodes: Vec<_> = state.dag.iter().map(|(id, entry)| (id, entry.work.clone())).collect();
             (nodes, state.dag.edges().collect::<Vec<_>>(), self.id())
@@ -27,7 +32,7 @@ impl Graph {
             _ = writeln!(
                 text,
                 "\"graph_{id}_node_{node}\"[shape=\"record\" label=\"{node}\\n{}\"];",
-                label(work)
+                label(work, is_verbose)
             );
         }
         for (edge, to) in edges {
@@ -36,9 +41,9 @@ impl Graph {
         text.push_str("}\n");
         for (_, work) in &nodes {
             match work {
-                Work::Child(graph) => graph.write_dot(text),
+                Work::Child(graph) => graph.write_dot(text, is_verbose),
                 Work::Conditional(conditional) => {
-                    conditional.bodies.iter().for_each(|graph| graph.write_dot(text));
+                    conditional.bodies.iter().for_each(|graph| graph.write_dot(text, is_verbose));
                 }
                 _ => {}
             }
@@ -46,12 +51,21 @@ impl Graph {
     }
 }
 
-fn label(work: &Work) -> String {
+fn label(work: &Work, is_verbose: bool) -> String {
     if let Some((launch, _)) = work.as_command::<Launch>() {
         let name =
             Kernel::numbered(launch.shape.kernel).map(|kernel| kernel.name.to_string_lossy().into_owned());
-        let (grid, block) = (launch.shape.grid, launch.shape.block);
-        return format!("{}\\n{grid:?} {block:?}", name.unwrap_or_default());
+        let (shape, name) = (&launch.shape, name.unwrap_or_default());
+        let mut label = format!("{name}\\n{:?} {:?}", shape.grid, shape.block);
+        if is_verbose {
+            let (shared, parameters, attributes) =
+                (shape.shared_bytes, shape.parameter_bytes, shape.attributes);
+            _ = write!(
+                label,
+                "\\n{shared} bytes of shared memory, {parameters} of parameters, {attributes} attributes"
+            );
+        }
+        return label;
     }
     if let Some((copy, _)) = work.as_command::<Copy>() {
         return format!("MEMCPY {:#x} to {:#x}, {} bytes", copy.source, copy.destination, copy.bytes);

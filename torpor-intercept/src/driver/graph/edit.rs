@@ -42,9 +42,8 @@ pub(crate) fn node_type(node: *mut c_void, found: Out<u32>) -> CudaResult<()> {
     found.put(Node::find(node)?.work()?.node_type() as u32)
 }
 
-/// The flags say how much is told of nodes; here it is always the same.
-pub(crate) fn print(graph: *mut c_void, path: Text, _flags: u32) -> CudaResult<()> {
-    let text = Graph::find(graph)?.dot();
+pub(crate) fn print(graph: *mut c_void, path: Text, flags: u32) -> CudaResult<()> {
+    let text = Graph::find(graph)?.dot(flags);
     let path = path.get()?;
     std::fs::write(OsStr::from_bytes(path.as_bytes()), text).map_err(|_| CudaError::OPERATING_SYSTEM)
 }
