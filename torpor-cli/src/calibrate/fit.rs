@@ -41,15 +41,19 @@ pub fn line(loads: &[(f64, f64)]) -> (f64, f64) {
 }
 
 /// Paths from what each GPU has alone, and pairs have together while both load (10⁹ bytes a second). GPUs that share a link with the same one
-/// share it with each other.
-pub fn paths(alone: &[f64], together: &[(usize, usize, f64)]) -> Vec<Path> {
+/// share it with each other. Where the server has `copied` page-locked memory by itself, that says how fast the link is: loads of
+/// one size cannot tell what each takes besides.
+pub fn paths(alone: &[f64], copied: &[Option<f64>], together: &[(usize, usize, f64)]) -> Vec<Path> {
     let round = |gbps: f64| (1e3 * gbps).round() / 1e3;
-    let path = |gbps: &f64| Path { host_gbps: Some(round(*gbps)), ..Path::default() };
-    let mut paths: Vec<Path> = alone.iter().map(path).collect();
+    let times: Vec<f64> =
+        alone.iter().zip(copied).map(|(alone, copied)| copied.map_or(1.0, |copied| copied / alone)).collect();
+    let path = |(gbps, times): (&f64, &f64)| Path { host_gbps: Some(round(gbps * times)), ..Path::default() };
+    let mut paths: Vec<Path> = alone.iter().zip(&times).map(path).collect();
     for &(one, other, gbps) in together {
         if gbps >= SHARED * (alone[one] + alone[other]) {
             continue;
         }
+        let gbps = gbps * times[one];
         let link = paths[one].switch.or(paths[other].switch).unwrap_or(one as u32);
         for gpu in [one, other] {
             let least = paths[gpu].switch_gbps.map_or(gbps, |known| known.min(gbps));
@@ -86,13 +90,15 @@ mod tests {
     #[test]
     fn gpus_share_a_link_if_they_are_slower_together() {
         let pairs = [(0, 1, 12.0), (0, 2, 19.5), (0, 3, 20.0), (1, 2, 20.0), (1, 3, 20.0), (2, 3, 12.5)];
-        let found = paths(&[10.0; 4], &pairs);
+        let found = paths(&[10.0; 4], &[None; 4], &pairs);
         let switches: Vec<_> = found.iter().map(|path| (path.switch, path.switch_gbps)).collect();
         assert_eq!(
             switches,
             [(Some(0), Some(12.0)), (Some(0), Some(12.0)), (Some(2), Some(12.5)), (Some(2), Some(12.5))]
         );
-        assert!(paths(&[10.0], &[])[0].switch.is_none());
+        assert!(paths(&[10.0], &[None], &[])[0].switch.is_none());
+        let copied = paths(&[10.0; 2], &[Some(50.0); 2], &[(0, 1, 12.0)]);
+        assert_eq!((copied[1].host_gbps, copied[1].switch_gbps), (Some(50.0), Some(60.0)));
     }
 
     #[test]

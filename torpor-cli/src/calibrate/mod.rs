@@ -7,7 +7,7 @@ use crate::DirectoryFlag;
 use crate::error::CliError;
 use crate::simulate::profile::{Model, Profile};
 use fit::{line, median, paths, spread};
-use node::{Loaded, Node};
+use node::{Asked, Loaded, Node};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,14 +19,15 @@ use torpor_gpuserver::server::time::Time;
 const LOADS: usize = 5;
 
 const EXAMPLES: &str = "\
-Asks each function through the router, one request at a time: as many as --rounds when its memory is on its GPU, and as many after
-`torpor unload`. Then memory alone is loaded, for each GPU, and for each pair of GPUs at once, which shows whether they share a link; and
-functions are moved between GPUs. Give functions of different sizes, nobody else may use the node meanwhile, and all times are those of
-whoever asks. What a native process takes cannot be seen here: say it.
+Asks the functions through the router, one after the other, one request at a time: as many as --rounds each when their memory is on the
+GPU, and as many after `torpor unload`. Then memory alone is loaded, for each GPU, and for each pair of GPUs at once, which shows whether
+they share a link; and functions are moved between GPUs. Nobody else may use the node meanwhile. Functions that are asked in turn
+take longer than one that is asked again and again, as they do in use: give several of each model, as many as the GPUs have room for.
+What a native process takes cannot be seen here: say it.
 
 Examples:
   torpor calibrate resnet bert --output profile.toml
-  torpor calibrate f1=resnet152 f2=bert_large_qa --rounds 50 --output profile.toml
+  torpor calibrate f1=resnet152 f2=resnet152 f3=bert_large_qa f4=bert_large_qa --rounds 20 --output profile.toml
   torpor simulate --profile profile.toml --functions 160";
 
 /// Measure what functions take on this node, and write a profile for `torpor simulate`
@@ -41,7 +42,7 @@ pub struct Calibrate {
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
 
-    /// Requests to each function, warm and after an eviction
+    /// Requests to each function, with its memory on the GPU, and after an eviction
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(5..=10_000))]
     rounds: u32,
 
@@ -89,19 +90,20 @@ impl Calibrate {
     /// Measures and writes.
     pub fn run(self) -> Result<ExitCode, CliError> {
         let mut node = Node::connect(&self.directory.server(), &self.url)?;
-        let mut models = BTreeMap::new();
-        let mut names = Vec::new();
-        for function in &self.functions {
-            let (function, model) = function.split_once('=').unwrap_or((function, function));
-            let measured = self.model(&mut node, function)?;
+        let named = self.functions.iter().map(|word| word.split_once('=').unwrap_or((word, word)));
+        let functions: Vec<Function<'_>> =
+            named.map(|(name, model)| Function { name, model, ..Function::default() }).collect();
+        let functions = self.in_turn(&mut node, functions)?;
+        let beside: Vec<f64> = functions.iter().flat_map(|one| one.beside_ms.iter().copied()).collect();
+        let names = functions.iter().map(|one| (one.name.to_owned(), one.bytes)).collect();
+        let models = models(&functions, self.rounds);
+        for (name, model) in &models {
             eprintln!(
-                "torpor: {function}: {} bytes, {:.2} ms, {:.2} ms after an eviction",
-                measured.bytes,
-                measured.warm_ms,
-                measured.swapped_ms.unwrap_or_default()
+                "torpor: {name}: {} bytes, {:.2} ms, {:.2} ms after an eviction",
+                model.bytes,
+                model.warm_ms,
+                model.swapped_ms.unwrap_or_default()
             );
-            names.push((function.to_owned(), measured.bytes));
-            models.insert(model.to_owned(), measured);
         }
         let topology = topology(&mut node, names)?;
         let gpus = node.gpus()?;
@@ -113,6 +115,7 @@ impl Calibrate {
             host_memory: None,
             native_overhead: self.native_overhead,
             native_start_ms: 1e3 * self.native_start.0.as_secs_f64(),
+            beside_ms: median(&beside).max(0.0),
             topology,
             peer_gbps: None,
             models,
@@ -128,27 +131,73 @@ impl Calibrate {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn model(&self, node: &mut Node, function: &str) -> Result<Model, CliError> {
-        let rounds = self.rounds as usize;
-        node.ask(function)?;
-        let warm = (0..rounds).map(|_| node.ask(function)).collect::<Result<Vec<_>, _>>()?;
-        let mut swapped = Vec::with_capacity(rounds);
-        for _ in 0..rounds {
-            node.unload(function)?;
-            swapped.push(node.ask(function)?);
+    /// What the functions take that are asked in turn.
+    fn in_turn<'a>(
+        &self,
+        node: &mut Node,
+        mut functions: Vec<Function<'a>>,
+    ) -> Result<Vec<Function<'a>>, CliError> {
+        for function in &functions {
+            node.ask(function.name)?;
         }
-        let bytes = node.resident_bytes(function)?;
-        if bytes == 0 {
-            return Err(CalibrationError::NoMemory(function.to_owned()).into());
+        for _ in 0..self.rounds {
+            for function in &mut functions {
+                let Asked { turn_ms, beside_ms } = node.ask(function.name)?;
+                function.warm_ms.push(turn_ms);
+                function.beside_ms.push(beside_ms);
+            }
         }
-        Ok(Model {
-            bytes,
-            warm_ms: median(&warm),
-            swapped_ms: Some(median(&swapped)),
-            spread: spread(&warm),
-            source: format!("torpor calibrate, {function}: medians of {rounds} requests through the router"),
-        })
+        for function in &mut functions {
+            function.bytes = node.resident_bytes(function.name)?;
+            if function.bytes == 0 {
+                return Err(CalibrationError::NoMemory(function.name.to_owned()).into());
+            }
+            node.unload(function.name)?;
+        }
+        for _ in 0..self.rounds {
+            for at in 0..functions.len() {
+                // Not just before it is asked, but where there is no other.
+                let other = (at + functions.len() / 2) % functions.len();
+                node.unload(functions[other].name)?;
+                let turn_ms = node.ask(functions[at].name)?.turn_ms;
+                functions[at].swapped_ms.push(turn_ms);
+            }
+        }
+        Ok(functions)
     }
+}
+
+/// A function that is measured.
+#[derive(Clone, Debug, Default)]
+struct Function<'a> {
+    name: &'a str,
+    model: &'a str,
+    bytes: u64,
+    warm_ms: Vec<f64>,
+    swapped_ms: Vec<f64>,
+    beside_ms: Vec<f64>,
+}
+
+/// What models take whose functions took so much.
+fn models(functions: &[Function<'_>], rounds: u32) -> BTreeMap<String, Model> {
+    let mut by_model: BTreeMap<&str, Vec<&Function<'_>>> = BTreeMap::new();
+    functions.iter().for_each(|function| by_model.entry(function.model).or_default().push(function));
+    let model = |(name, all): (&str, Vec<&Function<'_>>)| {
+        let warm_ms: Vec<f64> = all.iter().flat_map(|one| one.warm_ms.iter().copied()).collect();
+        let swapped_ms: Vec<f64> = all.iter().flat_map(|one| one.swapped_ms.iter().copied()).collect();
+        let model = Model {
+            bytes: all.iter().map(|one| one.bytes).max().unwrap_or(0),
+            warm_ms: median(&warm_ms),
+            swapped_ms: Some(median(&swapped_ms)),
+            spread: spread(&warm_ms),
+            source: format!(
+                "torpor calibrate: medians of {rounds} requests through the router to each of {} functions",
+                all.len()
+            ),
+        };
+        (name.to_owned(), model)
+    };
+    by_model.into_iter().map(model).collect()
 }
 
 /// The paths to the GPUs, by the functions' memory on its way over them.
@@ -187,8 +236,11 @@ fn topology(node: &mut Node, mut functions: Vec<(String, u64)>) -> Result<Topolo
         }
     }
     let rates: Vec<f64> = alone.iter().map(|(gbps, _)| *gbps).collect();
+    let known = node.topology()?;
+    let copied: Vec<Option<f64>> =
+        (0..count).map(|gpu| known.gpus.get(gpu).and_then(|path| path.host_gbps)).collect();
     let mut topology =
-        Topology { gpus: paths(&rates, &together), moving_ms: None, peers: node.topology()?.peers };
+        Topology { gpus: paths(&rates, &copied, &together), moving_ms: None, peers: known.peers };
     // Each move was from the GPU before, where all of the memory was.
     let way_ms = |gpu: usize, bytes: u64| {
         let peer = topology.peer_bytes_per_second(gpu - 1, gpu);
@@ -197,4 +249,32 @@ fn topology(node: &mut Node, mut functions: Vec<(String, u64)>) -> Result<Topolo
     let beside: Vec<f64> = moves.iter().map(|&(gpu, bytes, ms)| (ms - way_ms(gpu, bytes)).max(0.0)).collect();
     topology.moving_ms = (!beside.is_empty()).then(|| median(&beside));
     Ok(topology)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_of_one_model_are_one_model_s() {
+        let function = |name, model, bytes, warm_ms: f64| Function {
+            name,
+            model,
+            bytes,
+            warm_ms: vec![warm_ms; 3],
+            swapped_ms: vec![2.0 * warm_ms; 3],
+            beside_ms: Vec::new(),
+        };
+        let functions = [
+            function("a", "small", 10, 4.0),
+            function("b", "large", 90, 9.0),
+            function("c", "small", 12, 5.0),
+        ];
+        let models = models(&functions, 3);
+        let figures = |name: &str| (models[name].bytes, models[name].warm_ms, models[name].swapped_ms);
+        assert_eq!(models.len(), 2);
+        assert_eq!(figures("small"), (12, 4.0, Some(8.0)));
+        assert_eq!(figures("large"), (90, 9.0, Some(18.0)));
+        assert_eq!(models["small"].spread.last(), Some(&1.25));
+    }
 }

@@ -3,6 +3,7 @@
 use crate::admin::Admin;
 use crate::calibrate::CalibrationError;
 use crate::error::CliError;
+use crate::load_test::send::phase;
 use crate::topology::topology;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
@@ -30,6 +31,15 @@ pub struct Node {
     client: Client<HttpConnector, Full<Bytes>>,
 }
 
+/// A request that was answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// What its function had it for, and nobody else's request was answered there.
+    pub turn_ms: f64,
+    /// What it took besides: the network, the router, and whoever asks.
+    pub beside_ms: f64,
+}
+
 /// Two functions that were loaded at once.
 #[derive(Clone, Copy, Debug)]
 pub struct Loaded {
@@ -53,8 +63,8 @@ impl Node {
         })
     }
 
-    /// Milliseconds until the whole answer is there.
-    pub fn ask(&mut self, function: &str) -> Result<f64, CliError> {
+    /// Asks a function, and waits until the whole answer is there.
+    pub fn ask(&mut self, function: &str) -> Result<Asked, CliError> {
         let wrong = || ClientError::Url(self.url.clone());
         let uri =
             format!("{}/v1/functions/{function}/invoke", self.url).parse::<Uri>().map_err(|_| wrong())?;
@@ -68,13 +78,15 @@ impl Node {
                 .await
                 .map_err(|error| ClientError::Unreachable { url: uri, error: error.to_string() })?;
             let status = answer.status();
+            let of_phase = |name| phase(answer.headers(), name).map_or(0.0, |(ms, _)| ms);
+            let (waited_ms, turn_ms) = (of_phase("queue"), of_phase("function"));
             answer.into_body().collect().await.map_err(ClientError::Broken)?;
-            Ok::<_, ClientError>(status)
+            Ok::<_, ClientError>((status, waited_ms, turn_ms))
         });
         let ms = 1e3 * begin.elapsed().as_secs_f64();
-        let status = asked?;
+        let (status, waited_ms, turn_ms) = asked?;
         if status.is_success() {
-            return Ok(ms);
+            return Ok(Asked { turn_ms, beside_ms: ms - waited_ms - turn_ms });
         }
         Err(CalibrationError::Failed { function: function.to_owned(), status }.into())
     }

@@ -4,7 +4,7 @@ pub mod arrivals;
 mod figures;
 pub mod record;
 pub mod report;
-mod send;
+pub mod send;
 pub mod trace;
 
 use crate::error::CliError;

@@ -112,12 +112,17 @@ fn note_head<B>(record: &mut Record, answer: &Response<B>) {
     record.status = Some(answer.status().as_u16());
     let text = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
     record.start = text("x-torpor-start").unwrap_or_default().to_owned();
+    let phase = |name: &str| phase(answer.headers(), name);
+    record.queue_ms = phase("queue").map(|(ms, _)| ms);
+    record.swap_ms = phase("swap").map(|(ms, _)| ms);
+    (record.gpu_ms, record.gpu) = phase("gpu").map_or((None, None), |(ms, gpu)| (Some(ms), gpu));
+}
+
+/// What the router says of a phase of a request: milliseconds, and the number in its description.
+pub fn phase(headers: &HeaderMap, name: &str) -> Option<(f64, Option<u32>)> {
     // The router's comes after what the function says of itself.
-    let timings = || answer.headers().get_all("server-timing").iter().filter_map(|value| value.to_str().ok());
-    let last = |phase: &str| timings().filter_map(|timing| told(timing, phase)).next_back();
-    record.queue_ms = last("queue").map(|(ms, _)| ms);
-    record.swap_ms = last("swap").map(|(ms, _)| ms);
-    (record.gpu_ms, record.gpu) = last("gpu").map_or((None, None), |(ms, gpu)| (Some(ms), gpu));
+    let timings = headers.get_all("server-timing").iter().filter_map(|value| value.to_str().ok());
+    timings.filter_map(|timing| told(timing, name)).next_back()
 }
 
 /// What `Server-Timing` says of a phase: milliseconds, and the number in its description.

@@ -217,7 +217,7 @@ impl Baseline<'_> {
     fn finish(&mut self, gpu: usize, id: usize, records: &mut [Option<Record>]) {
         let request = &self.work.requests[id];
         let function = &self.work.functions[request.function];
-        let latency = self.now - request.at;
+        let latency = self.now - request.at + self.work.beside;
         let outcome = if latency > self.work.patience { Outcome::Timeout } else { Outcome::Ok };
         let cold = latency >= Duration::from_secs_f64(self.profile.native_start_ms / 1e3);
         let start = if cold { "cold" } else { "warm" };
@@ -269,6 +269,7 @@ mod tests {
             functions: functions.collect(),
             requests: requests.collect(),
             patience: Duration::from_secs(60),
+            beside: Duration::ZERO,
             percentile: 0.98,
         };
         run(&work, &profile, lives)

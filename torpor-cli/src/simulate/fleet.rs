@@ -108,6 +108,7 @@ fn split<'a>(work: &Work<'a>, places: &[Option<usize>], nodes: usize) -> (Vec<Pa
         functions: Vec::new(),
         requests: Vec::new(),
         patience: work.patience,
+        beside: work.beside,
         percentile: work.percentile,
     };
     let mut parts: Vec<_> = (0..nodes).map(|node| Part { node, work: empty() }).collect();
@@ -200,6 +201,7 @@ mod tests {
             functions: functions.collect(),
             requests: requests.collect(),
             patience: Duration::from_secs(60),
+            beside: Duration::ZERO,
             percentile: 0.98,
         };
         let alone = |work: &Work<'_>, node: u64| {

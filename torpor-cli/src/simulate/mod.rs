@@ -254,7 +254,8 @@ impl Simulate {
         if requests.is_empty() {
             return Err(SimulationError::Empty);
         }
-        Ok(Work { functions, requests, patience: self.timeout.0, percentile: self.percentile })
+        let beside = Duration::from_secs_f64(profile.beside_ms / 1e3);
+        Ok(Work { functions, requests, patience: self.timeout.0, beside, percentile: self.percentile })
     }
 
     /// The node of each function, by its memory and by how much of the GPUs it uses. One node has all.

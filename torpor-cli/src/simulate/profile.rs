@@ -30,6 +30,9 @@ pub struct Profile {
     pub native_overhead: ByteSize,
     /// From the start of a native process until it can answer, in milliseconds.
     pub native_start_ms: f64,
+    /// What of a request's latency nobody waits for who comes behind it, in milliseconds: the way from whoever asks to the process, and back.
+    #[serde(default)]
+    pub beside_ms: f64,
     /// Over which paths memory comes.
     pub topology: Topology,
     /// 10⁹ bytes a second from each GPU to each other one, where all pairs are joined alike; otherwise the topology has the pairs.
@@ -136,6 +139,7 @@ impl Profile {
         let is_right = !profile.topology.gpus.is_empty()
             && profile.topology.peers.iter().all(is_path)
             && !profile.models.is_empty()
+            && (0.0..1e15).contains(&profile.beside_ms)
             && numbers.all(|number| number > 0.0 && number < 1e15);
         if is_right { Ok(profile) } else { Err(ProfileError::Empty(path.to_owned())) }
     }

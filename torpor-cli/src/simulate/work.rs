@@ -14,6 +14,8 @@ pub struct Work<'a> {
     pub requests: Vec<Request>,
     /// How long a request waits for an answer.
     pub patience: Duration,
+    /// What a request takes beside the turn of its function, and nobody else waits for.
+    pub beside: Duration,
     /// The part of a function's requests that should be answered in time.
     pub percentile: f64,
 }

@@ -103,7 +103,7 @@ impl Node<'_> {
         let passed_at = it.passed_at;
         if let Some(id) = it.request.take() {
             let (request, function) = self.request(id);
-            let latency = self.now - request.at;
+            let latency = self.now - request.at + self.work.beside;
             let start = if turn.swaps { "swapped" } else { "warm" };
             let outcome = if latency > self.work.patience { Outcome::Timeout } else { Outcome::Ok };
             records[id] = Some(record(request, function, latency.min(self.work.patience), outcome, start));

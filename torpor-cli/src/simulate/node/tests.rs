@@ -13,7 +13,13 @@ fn work<'a>(profile: &'a Profile, models: &[&str], requests: &[(u64, usize)]) ->
     let mut requests: Vec<Request> =
         requests.iter().map(|&(ms, function)| Request { at: Duration::from_millis(ms), function }).collect();
     requests.sort_by_key(|request| request.at);
-    Work { functions: functions.collect(), requests, patience: Duration::from_secs(60), percentile: 0.98 }
+    Work {
+        functions: functions.collect(),
+        requests,
+        patience: Duration::from_secs(60),
+        beside: Duration::ZERO,
+        percentile: 0.98,
+    }
 }
 
 fn policies(placement: Placement, gpus: usize) -> Policies {
@@ -45,6 +51,14 @@ fn inferences_differ_as_the_profile_s_spread_says() {
     let warm = &latencies[1..];
     assert!(warm.contains(&19.0) && warm.contains(&38.0), "{warm:?}");
     assert!(warm.iter().all(|latency| [19.0, 38.0].contains(latency)), "{warm:?}");
+}
+
+#[test]
+fn what_a_request_takes_beside_its_turn_holds_nobody_up() {
+    let profile = Profile::find("v100x1").unwrap();
+    let requests = [(0, 0), (100, 0), (101, 0)];
+    let work = Work { beside: Duration::from_millis(4), ..work(&profile, &["resnet152"], &requests) };
+    assert_eq!(run(&profile, &work, Placement::MostFree).0, [29.0, 23.0, 41.0]);
 }
 
 #[test]
