@@ -29,10 +29,18 @@ impl Source {
     }
 }
 
+/// What is on its way.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Posted {
+    /// From the host and from another GPU.
+    pub(crate) bytes: u64,
+    /// From the host: fewer and longer ones are faster (`host_store/locking.rs`).
+    pub(crate) copies: usize,
+}
+
 impl Session {
-    /// Posts the copies and fills that give a segment that was just backed its contents, every byte of it. Returns how much
-    /// is copied.
-    pub(crate) fn post_contents(&mut self, address: u64) -> Result<u64, Halt> {
+    /// Posts the copies and fills that give a segment that was just backed its contents, every byte of it.
+    pub(crate) fn post_contents(&mut self, address: u64) -> Result<Posted, Halt> {
         let from_peer = self.take_parcels(address)?;
         let is_from_peer = |at: u64| from_peer.iter().any(|part| part.contains(&at));
         let (_, segment) = self.space.segment_of(address).ok_or(CudaError::UNKNOWN)?;
@@ -53,7 +61,7 @@ impl Session {
         let chunks = (address..).step_by(CHUNK_BYTES as usize).zip(&segment.chunks);
         let sources = chunks.map(source).collect::<Result<Vec<_>, _>>()?;
         let mut destination = self.space.device_address(address).ok_or(CudaError::UNKNOWN)?;
-        let (mut host_bytes, mut peer_bytes) = (0, 0);
+        let (mut host_bytes, mut peer_bytes, mut copies) = (0, 0, 0);
         for run in sources.chunk_by(|&before, &this| this.follows(before, &self.shared.store)) {
             let bytes = run.len() as u64 * CHUNK_BYTES;
             let stream = self.streams.enter_setup();
@@ -65,6 +73,7 @@ impl Session {
                     Source::Host(from) => {
                         stream.copy((Place::Device, destination), (Place::Host, from), bytes as usize)?;
                         host_bytes += bytes;
+                        copies += 1;
                     }
                     Source::Peer => peer_bytes += bytes,
                 }
@@ -73,6 +82,6 @@ impl Session {
         }
         self.shared.peers.from_host_bytes.fetch_add(host_bytes, Ordering::Relaxed);
         self.shared.peers.from_peers_bytes.fetch_add(peer_bytes, Ordering::Relaxed);
-        Ok(host_bytes + peer_bytes)
+        Ok(Posted { bytes: host_bytes + peer_bytes, copies })
     }
 }
