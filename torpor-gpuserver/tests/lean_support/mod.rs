@@ -77,8 +77,7 @@ impl Node {
     pub fn start_with(gpus: u32, flags: &str, faults: &str) -> Self {
         let findings = tempfile::NamedTempFile::new().unwrap();
         let usual = "--pinned-limit 8MiB --staging 4MiB --gpu-limit 48MiB --host-pool 192MiB --host-slab 16MiB --spare-worker false --log debug";
-        let lean = if flags.contains("--lean") { "" } else { "--lean true" };
-        let server = serve_by(&format!("{usual} {lean} {flags}"), |command| {
+        let server = serve_by(&format!("{usual} {flags}"), |command| {
             command
                 .env("TORPOR_SIMGPU_DEVICES", gpus.to_string())
                 .env("TORPOR_SIMGPU_CHECKS", "unordered,busy,streams")

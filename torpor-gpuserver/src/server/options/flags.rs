@@ -180,7 +180,7 @@ mod tests {
             ["--linger", "1.5ms"],
             ["--turn-worth", "16"],
             ["--cover", "false"],
-            ["--lean", "true"],
+            ["--lean", "false"],
             ["--spare-worker", "false"],
             ["--strict-per-gpu", "3"],
             ["--placement", "interference"],

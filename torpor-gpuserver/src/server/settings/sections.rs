@@ -90,7 +90,7 @@ settings! {
 
         /// Whether busy functions that do not fit beside the others work with a part of their memory on the GPU
         #[arg(value_name = "BOOL")]
-        lean: bool = false;
+        lean: bool = true;
 
         /// Whether a second worker of each GPU stands ready, with a context of its own, to take over at once when the first one ends
         #[arg(value_name = "BOOL")]

@@ -45,6 +45,7 @@ pub(crate) struct SwapIn {
     bytes: u64,
     segments: usize,
     copied_bytes: u64,
+    copies: usize,
     /// What of it can be taken from where the client was before.
     pub(super) pull: Option<Pull>,
     /// What was taken from there.
@@ -116,6 +117,7 @@ impl Session {
             under_way: VecDeque::new(),
             bytes,
             copied_bytes: 0,
+            copies: 0,
             pull,
             peer_bytes: 0,
             began,
@@ -220,20 +222,21 @@ impl Session {
         let began = Instant::now();
         self.back(address, bytes)?;
         let mapping_time = began.elapsed();
-        let posted = self.post_contents(address).and_then(|copied_bytes| {
+        let posted = self.post_contents(address).and_then(|posted| {
             if closes {
                 self.arrivals.close_group(&self.shared.device, self.streams.enter_setup())?;
             }
-            Ok(copied_bytes)
+            Ok(posted)
         });
         if posted.is_err() {
             self.unback(address)?;
         }
-        let copied_bytes = posted?;
+        let posted = posted?;
         if let Some(swap_in) = &mut self.residency.swap_in {
             swap_in.mapping_time += mapping_time;
             swap_in.pace.note(began, Instant::now());
-            swap_in.copied_bytes += copied_bytes;
+            swap_in.copied_bytes += posted.bytes;
+            swap_in.copies += posted.copies;
         }
         Ok(())
     }
@@ -259,7 +262,9 @@ impl Session {
     fn end_swap_in(&mut self) {
         let Some(swap_in) = self.residency.swap_in.take() else { return };
         self.shared.turns.has_come(self.link.client);
-        let cost = swap_in.reserve_time + swap_in.began.elapsed();
+        let came = swap_in.began.elapsed();
+        self.shared.turns.way.note(came);
+        let cost = swap_in.reserve_time + came;
         self.residency.tenure.costs(cost);
         let swapping_us = u64::try_from(cost.as_micros()).unwrap_or(u64::MAX);
         self.link.usage.swapping_us.fetch_add(swapping_us, Ordering::Relaxed);
@@ -272,6 +277,7 @@ impl Session {
             pointers = self.space.segments().map(|(_, segment)| segment.pointers().count()).sum::<usize>(),
             bytes = swap_in.bytes,
             copied_bytes = swap_in.copied_bytes,
+            copies = swap_in.copies,
             peer_bytes = swap_in.peer_bytes,
             reserve_us = swap_in.reserve_time.as_micros(),
             map_us = swap_in.mapping_time.as_micros(),
