@@ -5,7 +5,8 @@ mod server_support;
 use rustix::process::Signal;
 use server_support::client::{connect, hello, take_memory};
 use server_support::fake_worker::{
-    self, BUSY_AGAIN, COMES_TO_A_LOSS, COVERED, DEADLY, DIES, LOSES_CONTEXT, LOSES_CONTEXT_AND_STAYS,
+    self, BUSY_AGAIN, COMES_TO_A_LOSS, COVERED, DEADLY, DIES, FORGOTTEN, LOSES_CONTEXT,
+    LOSES_CONTEXT_AND_STAYS,
 };
 use server_support::process::{is_alive, signal};
 use server_support::server::{self, Server, eventually};
@@ -142,4 +143,16 @@ fn a_worker_that_is_stopped_is_told_of_until_it_goes_on() {
     eventually("that is in the log too", || server.said("answer again"));
     assert_eq!(server.times_said("the worker has not answered for"), 1);
     drop(clients);
+}
+
+#[test]
+fn a_client_goes_on_that_is_nowhere_when_its_server_is_killed_and_the_next_one_too_before_it_hears_so() {
+    let server = Server::start(PROGRAM, &["--gpus", "0", "--keeper", "true"]);
+    let client = connect(&server.function(FORGOTTEN));
+    server.kill_for_the_next();
+    eventually("its worker is to let go of it", || server.said("fake worker: lets go of a client, unheard"));
+    server.kill_for_the_next();
+    eventually("the client goes on", || server.said("the client goes on at another worker"));
+    assert_eq!(client.channel.sticky_error(), None);
+    assert!(!server.said("client lost"), "{}", server.log());
 }

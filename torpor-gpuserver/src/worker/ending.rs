@@ -16,11 +16,13 @@ const LINGER: Duration = Duration::from_secs(2);
 /// Until the process may end.
 pub(super) fn end(shared: &Shared) {
     let has_left = leave(shared);
+    // Before the last word: a session may hold the list of all while it tells the server something, as it does for ever from then on.
+    let links = shared.all_links();
     // What sessions say later nobody hears: it may be of what has never happened outside of this process.
     let last_word = shared.server.last_word();
     if !has_left {
         tracing::debug!("sessions are in the driver still; the worker lets go of what it shares");
-        shared.all_links().iter().for_each(|link| link.stop_answering());
+        links.iter().for_each(|link| link.stop_answering());
         if let Err(error) = relinquish() {
             tracing::warn!("the worker cannot let go of what it shares, and ends at once: {error}");
             return;

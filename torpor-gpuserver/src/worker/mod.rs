@@ -56,8 +56,7 @@ use std::path::Path;
 use std::sync::Arc;
 use torpor_proto::control::Message;
 use torpor_proto::control::worker::{
-    Begin, ClientFault, Detached, Failed, Mark, NotReleased, Ready, RequestPoint, ToWorker, from_worker,
-    to_worker,
+    Begin, ClientFault, Failed, Mark, NotReleased, Ready, RequestPoint, ToWorker, from_worker, to_worker,
 };
 use torpor_proto::error::CudaError;
 use torpor_proto::handover;
@@ -254,11 +253,7 @@ fn listen(shared: &Arc<Shared>, pulse: &Pulse) -> io::Result<()> {
                     shared.tell(from_worker::Body::ClientFault(ClientFault { client, reason }));
                 }
             }
-            Some(to_worker::Body::Detach(detach)) => {
-                if !shared.stop(detach.client) {
-                    shared.tell(from_worker::Body::Detached(Detached { client: detach.client }));
-                }
-            }
+            Some(to_worker::Body::Detach(detach)) => shared.detach(detach.client),
             Some(to_worker::Body::ReportUsage(_)) => {
                 usage::parts(shared, pulse).for_each(|part| shared.tell(from_worker::Body::Usage(part)));
             }

@@ -8,7 +8,8 @@ use torpor_proto::control::Message;
 use torpor_proto::control::client::Device;
 use torpor_proto::control::worker::{
     Attached, ClientFault, ClientUsage, Covered, Detached, DeviceFault, Failed, FromWorker, MemoryYielded,
-    NotReleased, Pong, Ready, Released, Settings, ToWorker, Usage, YieldMemory, from_worker, to_worker,
+    NotReleased, Pong, Ready, Released, Resumed, Settings, ToWorker, Usage, YieldMemory, from_worker,
+    to_worker,
 };
 use torpor_proto::error::CudaError;
 use torpor_proto::handover;
@@ -42,6 +43,10 @@ pub const DEADLY: &str = "deadly";
 /// As [`COVERED`], and its worker makes its state void.
 pub const BUSY_AGAIN: &str = "busy-again";
 
+/// As [`COVERED`], and its worker does not have it any more when another server comes, as if it had just been given up to the one before.
+/// What it says first of letting go of it is not heard before another server comes.
+pub const FORGOTTEN: &str = "forgotten";
+
 /// Bytes of GPU memory that every client is said to use.
 pub const MEMORY_BYTES: u64 = 3 << 20;
 
@@ -50,6 +55,8 @@ struct Served {
     client: u64,
     function: String,
     resident_bytes: u64,
+    /// Another worker had it, or this one.
+    came_back: bool,
 }
 
 /// Tells on standard error, which is the server's log, what it is to hold to for a client of a function.
@@ -98,6 +105,8 @@ pub fn serve_if_asked() {
     let device = Device { name: "Fake GPU".to_owned(), total_memory_bytes: 8 << 30, ..Device::default() };
     say(from_worker::Body::Ready(Ready { device: Some(device) }));
     let mut clients: Vec<Served> = Vec::new();
+    // Those that it had for another server, and those of which it has said that they are let go of, though nobody has heard.
+    let (mut forgotten, mut unheard): (Vec<u64>, Vec<u64>) = (Vec::new(), Vec::new());
     let mut store = FakeStore::default();
     loop {
         let (message, descriptors) = handover::receive(socket.as_fd()).unwrap();
@@ -131,9 +140,10 @@ pub fn serve_if_asked() {
                 }
                 tell_settings(&attach.function, attach.memory_limit_bytes, attach.writeback, attach.pinned);
                 let function = attach.function.clone();
-                clients.push(Served { client, function, resident_bytes: MEMORY_BYTES });
+                let came_back = attach.resumed;
+                clients.push(Served { client, function, resident_bytes: MEMORY_BYTES, came_back });
                 say(from_worker::Body::Attached(Attached { client, is_coming: false }));
-                if [COVERED, DEADLY, BUSY_AGAIN].contains(&attach.function.as_str()) {
+                if [COVERED, DEADLY, BUSY_AGAIN, FORGOTTEN].contains(&attach.function.as_str()) {
                     let state = create_sealed("state", 8).unwrap();
                     let word = if attach.function == BUSY_AGAIN { [0; 8] } else { *b"it holds" };
                     assert_eq!(rustix::io::pwrite(&state, &word, 0), Ok(8));
@@ -182,6 +192,12 @@ pub fn serve_if_asked() {
             to_worker::Body::Detach(detach) => {
                 store.detach(detach.client);
                 clients.retain(|served| served.client != detach.client);
+                if forgotten.contains(&detach.client) {
+                    eprintln!("fake worker: lets go of a client, unheard");
+                    forgotten.retain(|&client| client != detach.client);
+                    unheard.push(detach.client);
+                    continue;
+                }
                 say(from_worker::Body::Detached(Detached { client: detach.client }));
             }
             to_worker::Body::ReportUsage(_) => {
@@ -214,7 +230,10 @@ pub fn serve_if_asked() {
             | to_worker::Body::Gate(_)
             | to_worker::Body::Proceed(_) => {}
             to_worker::Body::Settings(settings) => {
-                let served = clients.iter().find(|served| served.client == settings.client).unwrap();
+                // One that it does not have needs none.
+                let Some(served) = clients.iter().find(|served| served.client == settings.client) else {
+                    continue;
+                };
                 let Settings { memory_limit_bytes, writeback, pinned, .. } = settings;
                 tell_settings(&served.function, memory_limit_bytes, writeback, pinned);
             }
@@ -249,8 +268,17 @@ pub fn serve_if_asked() {
             to_worker::Body::AllowMemory(_)
             | to_worker::Body::GrantMemory(_)
             | to_worker::Body::RefuseMemory(_) => {}
-            // Its server has no keeper.
-            to_worker::Body::Resume(_) => {}
+            to_worker::Body::Resume(resume) => {
+                unheard.drain(..).for_each(|client| say(from_worker::Body::Detached(Detached { client })));
+                let (kept, gone): (Vec<_>, Vec<_>) =
+                    clients.into_iter().partition(|served| served.function != FORGOTTEN || served.came_back);
+                clients = kept;
+                forgotten.extend(gone.iter().map(|served| served.client));
+                for &Served { client, .. } in &clients {
+                    say(from_worker::Body::Attached(Attached { client, is_coming: false }));
+                }
+                say(from_worker::Body::Resumed(Resumed { server: resume.server }));
+            }
         }
     }
 }

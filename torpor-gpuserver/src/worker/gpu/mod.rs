@@ -22,6 +22,7 @@ pub(crate) mod pinned_budget;
 mod pressure;
 pub(crate) mod pulse;
 pub(crate) mod quiet;
+mod roster;
 pub(crate) mod run_queue;
 pub(crate) mod throttle;
 pub(crate) mod tuning;
@@ -57,9 +58,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
-use torpor_proto::control::worker::{ClientUsage, Detached, Happened, Resumed, from_worker, happened};
+use torpor_proto::control::worker::{ClientUsage, Happened, from_worker, happened};
 use torpor_proto::error::CudaError;
-use torpor_proto::layout::AddressRange;
 
 /// Between two words that some session waits for its turn: hundreds may wait at once, and the server has other things to
 /// hear.
@@ -199,62 +199,6 @@ impl Shared {
         }
     }
 
-    /// Tells another server, which goes on where the one before was killed, what it needs to know.
-    pub(crate) fn resume(&self, server: u64) {
-        self.follow(false);
-        self.memory.resume();
-        // Locked as long as this tells: a session that gives its client up, or ends, leaves the list before it says so.
-        let links = self.links();
-        for link in links.values() {
-            link.end_requests();
-            // Who has not come by now goes on from its state where this one is.
-            link.company.proceed();
-            link.presence.tell_again(&self.server, link.client);
-        }
-        drop(links);
-        self.ipc.parties.resume();
-        self.store.resume();
-        self.tell(from_worker::Body::Resumed(Resumed { server }));
-    }
-
-    /// Notes a new session, unless its number or its addresses are taken.
-    pub(crate) fn enlist(
-        &self,
-        client: u64,
-        function: &str,
-        arena: AddressRange,
-    ) -> Result<Arc<Link>, String> {
-        let mut links = self.links();
-        if links.contains_key(&client) {
-            return Err(format!("client {client} is attached already"));
-        }
-        if let Some(other) = links.values().find(|link| link.arena.overlaps(arena)) {
-            return Err(format!("its addresses are still in use by client {}", other.client));
-        }
-        let link = Arc::new(Link::new(client, function, arena));
-        links.insert(client, link.clone());
-        Ok(link)
-    }
-
-    /// Forgets a session that has given its client up, but for the memory that it has not given back yet.
-    pub(crate) fn delist_released(&self, client: u64) {
-        self.pen.give_up(client);
-        self.ipc.parties.forget(client);
-        self.limits.forget(client);
-        self.turns.give_up(client);
-        self.gpu_time.end(client);
-        self.links().remove(&client);
-    }
-
-    /// Forgets a session that has ended, then tells the server unless it knows.
-    pub(crate) fn delist(&self, client: u64, tell: bool) {
-        self.memory.leave(client);
-        self.delist_released(client);
-        if tell {
-            self.tell(from_worker::Body::Detached(Detached { client }));
-        }
-    }
-
     /// Takes a part of the page-locked memory, for which what clients left that are elsewhere may have to go.
     ///
     /// # Errors
@@ -272,11 +216,6 @@ impl Shared {
     /// The session of a client.
     pub(crate) fn link(&self, client: u64) -> Option<Arc<Link>> {
         self.links().get(&client).cloned()
-    }
-
-    /// Asks a session to end. False if there is none.
-    pub(crate) fn stop(&self, client: u64) -> bool {
-        self.link(client).inspect(|link| link.stop()).is_some()
     }
 
     /// Asks a session for its lease of the host store. One that is gone does not use it.

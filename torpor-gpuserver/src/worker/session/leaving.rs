@@ -20,8 +20,7 @@ impl Session {
         shared.anteroom.depart(ranges);
         // Before the server can tell the other worker.
         let gift = self.offer_memory();
-        shared.delist_released(client);
-        shared.server.tell_released(client, state);
+        shared.delist_released(client, state);
         let Self { space, arrays, mut streams, link, .. } = self;
         // Their memory goes first: nobody reads it from here.
         drop(arrays);

@@ -35,7 +35,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use torpor_proto::channel::{Channel, MappedChannel};
-use torpor_proto::control::worker::{Attach, Detached, from_worker};
+use torpor_proto::control::worker::Attach;
 use torpor_proto::error::CudaError;
 use torpor_proto::layout::AddressRange;
 use torpor_proto::mapping::check_sealed;
@@ -56,10 +56,10 @@ const PANICKED: &str = "the worker made a mistake with it; its log has a panic";
 
 /// What became of a session.
 enum End {
-    /// The server does not know yet that it is over.
-    Untold,
-    /// It does.
-    Told,
+    /// It is over, as the server hears.
+    Over,
+    /// It ends with the worker, and the server hears of that.
+    Lost,
     /// It goes on elsewhere, from this state. What it had here is given back afterwards, as nobody need wait for that.
     Released(OwnedFd, Box<Session>),
 }
@@ -88,11 +88,11 @@ pub(crate) fn start(shared: &Arc<Shared>, attach: Attach, descriptors: Vec<Owned
         let end = catch_unwind(body).unwrap_or_else(|_| {
             fault(&shared, &link, PANICKED.to_owned());
             wait_for_stop(&shared, &link);
-            End::Untold
+            End::Over
         });
         match end {
             End::Released(state, session) => session.leave(&state),
-            end => shared.delist(client, matches!(end, End::Untold)),
+            end => shared.delist(client, matches!(end, End::Over)),
         }
     };
     match std::thread::Builder::new().name(format!("client-{client}")).spawn(run) {
@@ -121,7 +121,7 @@ fn live(
         Err(reason) => {
             let is_lost = refuse(shared, link, reason);
             wait_for_stop(shared, link);
-            return if is_lost { End::Told } else { End::Untold };
+            return if is_lost { End::Lost } else { End::Over };
         }
     };
     let resume =
@@ -155,9 +155,9 @@ fn live(
         }
         Err(reason) => {
             let is_lost = refuse(shared, link, reason);
-            let told = session.close();
+            session.close();
             wait_for_stop(shared, link);
-            return if told || is_lost { End::Told } else { End::Untold };
+            return if is_lost { End::Lost } else { End::Over };
         }
     };
     let (detached, lost) = (matches!(stop, Stop::Detached), matches!(stop, Stop::Lost(_)));
@@ -176,12 +176,12 @@ fn live(
         Stop::Fault(reason) => fault(shared, link, reason),
         Stop::Unrepeatable(why) => session.tell_unrepeatable(&why),
     }
-    let told = session.close();
+    session.close();
     if !detached {
         wait_for_stop(shared, link);
     }
     // With this worker all its sessions end, which is not the end of those clients that are covered.
-    if told || lost { End::Told } else { End::Untold }
+    if lost { End::Lost } else { End::Over }
 }
 
 /// A client cannot be served here. True if that is because the context is lost, which is no fault of the client's: the server asks the
@@ -288,8 +288,8 @@ impl Session {
         })
     }
 
-    /// Gives everything back. True if the server was told before, because the client's work does not end.
-    fn close(self) -> bool {
+    /// Gives everything back, once the client's work has ended.
+    fn close(self) {
         // Nothing is given back that may be in use: neither after a panic here nor when the context is lost, whose end the
         // process's is.
         let mut session = ManuallyDrop::new(self);
@@ -299,29 +299,28 @@ impl Session {
         shared.turns.give_up(client);
         let _overstay = Overstay::begin(&shared, &link);
         let began = Instant::now();
-        let mut told = false;
+        let mut overstays = false;
         while session.check() == Ok(true) {
             if !session.streams.is_setting_up() {
                 if shared.lost().is_some() {
                     break;
                 }
-                if began.elapsed() >= FAREWELL && link.is_stopping() && !told {
-                    told = true;
+                // Each server that waits hears so, whichever is there.
+                if began.elapsed() >= FAREWELL && shared.detach_early(&link) && !overstays {
+                    overstays = true;
                     tracing::warn!(
                         client,
                         "the client is gone, its work on the GPU goes on: memory and addresses stay taken until that ends"
                     );
-                    shared.tell(from_worker::Body::Detached(Detached { client }));
                 }
             }
-            std::thread::sleep(if told { BUSY_NAP } else { WATCH_NAP });
+            std::thread::sleep(if overstays { BUSY_NAP } else { WATCH_NAP });
         }
         if shared.lost().is_none() {
             // Else the next one who prints would be given it.
             let _ = session.read_text();
             ManuallyDrop::into_inner(session).give_back();
         }
-        told
     }
 }
 

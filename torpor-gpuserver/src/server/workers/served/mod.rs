@@ -24,6 +24,9 @@ use torpor_proto::control::worker::{
 };
 use torpor_proto::error::CudaError;
 
+/// Why a client is not given up that is not there.
+const NOT_SERVED: &str = "its GPU's worker does not serve it";
+
 /// A client that the worker has not said that it serves.
 #[derive(Debug)]
 struct Attaching {
@@ -47,6 +50,10 @@ pub struct Served {
     unconfirmed: HashSet<u64>,
     /// Of a server before: the worker is only to let go of them.
     going: HashSet<u64>,
+    /// Of those that it has not said again that it serves: a server before has had it let go of them.
+    let_go: HashSet<u64>,
+    /// The worker has not said yet that this was all: what it says of the ends of clients is what a server before asked for.
+    is_resuming: bool,
 }
 
 impl Served {
@@ -71,7 +78,7 @@ impl Served {
             }
             Order::Release { client, while_waiting, link, party, done } => {
                 if !self.channels.contains_key(&client) {
-                    let _ = done.send(Err(NotReleased("its GPU's worker does not serve it".to_owned())));
+                    let _ = done.send(Err(NotReleased(NOT_SERVED.to_owned())));
                     return None;
                 }
                 self.releasing.insert(client, done);
@@ -121,6 +128,7 @@ impl Served {
                     let _ = done.send(Ok(()));
                 }
             }
+            from_worker::Body::Detached(detached) if self.is_resuming => self.was_let_go(detached.client),
             from_worker::Body::Detached(detached) => {
                 self.unconfirmed.remove(&detached.client);
                 self.going.remove(&detached.client);
@@ -133,6 +141,8 @@ impl Served {
                     let _ = done.send(());
                 }
             }
+            // It goes on from its state once the worker has said all.
+            from_worker::Body::ClientFault(fault) if self.is_resuming && self.was_refused(fault.client) => {}
             from_worker::Body::ClientFault(fault) => {
                 self.releasing.remove(&fault.client);
                 self.states.remove(fault.client);
@@ -178,6 +188,7 @@ impl Served {
         self.states.note_released(client, &state);
         self.unconfirmed.remove(&client);
         self.channels.remove(&client);
+        self.attaching.remove(&client);
         self.states.remove(client);
         self.costing.retain(|&(whose, _), _| whose != client);
         let is_going = self.detaching.contains_key(&client);
@@ -211,6 +222,8 @@ impl Served {
         self.states.clear();
         self.unconfirmed.clear();
         self.going.clear();
+        self.let_go.clear();
+        self.is_resuming = false;
         for (_, Attaching { done, .. }) in self.attaching.drain() {
             let _ = done.send(Err(NotServed::Died(death.clone())));
         }

@@ -1,6 +1,8 @@
 //! What is noted of a worker's answers.
 
 use super::*;
+use crate::server::keeper::Keeper;
+use crate::server::workers::inherited::InheritedClient;
 use crate::server::workers::order::ClientMemory;
 use crate::state_file::{self, Pledge, Void};
 use torpor_proto::control::migration::Checkpoint;
@@ -147,4 +149,90 @@ fn only_who_has_done_nothing_since_goes_on_before_the_process_is_gone() {
     assert_eq!(clients(served.take_quiet()), [1]);
     assert!(!served.has(1) && served.has(2) && served.has(3));
     assert_eq!(clients(served.survivors()), [2]);
+}
+
+/// One client that the server before has left, which held its state then or did not.
+fn inherited(holds: bool) -> (Served, Arc<MappedChannel>) {
+    let state = state_file::write(&Checkpoint::default()).unwrap();
+    if !holds {
+        Pledge::of(&state).unwrap().make_void(Void::Freed);
+    }
+    let channel = memory().channel.clone();
+    let (its, state) = (Some(channel.clone()), Some(Arc::new(state)));
+    let client = InheritedClient { client: 1, channel: its, state };
+    (Served::new(&Keeper::default(), vec![client]), channel)
+}
+
+/// Whom the worker does not serve, once it has said all.
+fn unconfirmed(served: &mut Served) -> Vec<u64> {
+    let known = served.take_unconfirmed(CudaError::LAUNCH_FAILED);
+    known.into_iter().map(|(client, _)| client).collect()
+}
+
+#[test]
+fn who_was_let_go_of_for_the_server_before_goes_on_from_what_it_is() {
+    let detached = || from_worker::Body::Detached(Detached { client: 1 });
+    let (mut served, channel) = inherited(true);
+    served.hear(detached());
+    assert_eq!(unconfirmed(&mut served), [1]);
+    let (done, mut answer) = oneshot::channel();
+    assert!(served.order(Order::Detach { client: 1, done }).is_some(), "for itself it asks again");
+    served.hear(detached());
+    answer.try_recv().unwrap();
+    // What was said before it was let go of counts no more.
+    let (mut served, _) = inherited(true);
+    served.hear(from_worker::Body::Attached(Attached { client: 1, is_coming: false }));
+    served.hear(detached());
+    assert_eq!(unconfirmed(&mut served), [1]);
+    let (mut served, _) = inherited(true);
+    let mut coming = served.coming(1).unwrap();
+    served.hear(detached());
+    assert!(matches!(coming.answer.try_recv(), Err(oneshot::error::TryRecvError::Closed)));
+    assert_eq!(unconfirmed(&mut served), [1]);
+    assert_eq!(channel.sticky_error(), None);
+    // It has come back since.
+    let (mut served, _) = inherited(true);
+    served.hear(detached());
+    served.hear(from_worker::Body::Attached(Attached { client: 1, is_coming: false }));
+    assert!(unconfirmed(&mut served).is_empty());
+}
+
+#[test]
+fn who_was_let_go_of_and_is_nothing_that_is_known_is_told_and_let_go_of_again() {
+    let (mut served, channel) = inherited(false);
+    served.hear(from_worker::Body::Detached(Detached { client: 1 }));
+    assert!(unconfirmed(&mut served).is_empty());
+    assert_eq!(channel.sticky_error(), Some(CudaError::LAUNCH_FAILED));
+    let (done, _) = oneshot::channel();
+    assert!(served.order(Order::Detach { client: 1, done }).is_some());
+}
+
+#[test]
+fn a_refusal_that_the_server_before_did_not_hear_is_no_end_of_a_client() {
+    let fault = || from_worker::Body::ClientFault(ClientFault { client: 1, reason: "no room".to_owned() });
+    let (mut served, channel) = inherited(true);
+    served.hear(fault());
+    assert_eq!((unconfirmed(&mut served), channel.sticky_error()), (vec![1], None));
+    let (mut served, channel) = inherited(false);
+    served.hear(fault());
+    assert_eq!(channel.sticky_error(), Some(CudaError::LAUNCH_FAILED), "it was served");
+}
+
+#[test]
+fn nobody_waits_for_a_client_to_be_given_up_that_the_worker_does_not_serve() {
+    let (mut served, _) = inherited(true);
+    let (done, mut answer) = oneshot::channel();
+    let order = Order::Release { client: 1, while_waiting: false, link: 0, party: None, done };
+    assert!(served.order(order).is_some());
+    assert_eq!(unconfirmed(&mut served), [1]);
+    assert!(answer.try_recv().unwrap().is_err());
+}
+
+#[test]
+fn who_is_given_up_is_not_about_to_come_any_more() {
+    let (mut served, _) = inherited(true);
+    let mut coming = served.coming(1).unwrap();
+    assert!(served.released(1, create_sealed("state", 8).unwrap()).is_some());
+    served.bury(&Death::of("died"));
+    assert!(matches!(coming.answer.try_recv(), Err(oneshot::error::TryRecvError::Closed)));
 }

@@ -24,7 +24,10 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::thread;
 use torpor_proto::command::Ping;
+use torpor_proto::control::Message;
 use torpor_proto::control::migration::Checkpoint;
+use torpor_proto::control::worker::{Attached, Detached, FromWorker, Released, Resumed, from_worker::Body};
+use torpor_proto::handover;
 use torpor_proto::layout::{DEVICE_WINDOW, HOST_WINDOW};
 use torpor_proto::mapping::create_sealed;
 use torpor_proto::ring::{Consumer, NO_SLOT};
@@ -108,14 +111,14 @@ struct Scene {
     brought: Brought,
     client: Client,
     _window: Reservation,
-    _server: OwnedFd,
+    server: OwnedFd,
 }
 
 /// Its addresses are those of a number: tests run side by side.
 fn scene(number: u64, images: &Path, state: Option<OwnedFd>) -> Scene {
     let arena = AddressRange { address: DEVICE_WINDOW.address + number * ARENA_BYTES, bytes: ARENA_BYTES };
     let host = AddressRange { address: HOST_WINDOW.address + number * HOST_BYTES, bytes: HOST_BYTES };
-    let (shared, _window, _server) = worker(images.to_owned(), arena);
+    let (shared, _window, server) = worker(images.to_owned(), arena);
     let attach = Attach {
         client: 1,
         arena_address: arena.address,
@@ -135,14 +138,14 @@ fn scene(number: u64, images: &Path, state: Option<OwnedFd>) -> Scene {
     let brought = Brought { channel: copy(&channel_file), host: copy(&host_file), state };
     let client = Client::new(&attach, channel, channel_file, host_file);
     let link = shared.enlist(1, "f", arena).expect("it is alone");
-    Scene { shared, link, attach, brought, client, _window, _server }
+    Scene { shared, link, attach, brought, client, _window, server }
 }
 
 #[test]
 fn nothing_is_done_again_while_another_client_is_made() {
     let images = tempfile::tempdir().expect("a directory");
     let state = state_file::write(&Checkpoint::default()).expect("memory");
-    let Scene { shared, link, attach, brought, mut client, _window, _server } =
+    let Scene { shared, link, attach, brought, mut client, _window, server: _server } =
         scene(0, images.path(), Some(state));
     let slot = client.ask_later(Ping {}, &[]);
     // By the worker that is dead.
@@ -166,7 +169,7 @@ fn nothing_is_done_again_while_another_client_is_made() {
     other.presence.begin_again();
     assert!(!shared.is_making(), "neither for itself nor for one that does something again, too");
     client.await_slot(slot).expect("it is answered");
-    shared.stop(1);
+    shared.detach(1);
     session.join().expect("it ends in order");
 }
 
@@ -174,7 +177,7 @@ fn nothing_is_done_again_while_another_client_is_made() {
 fn who_comes_with_a_state_is_told_nothing_of_a_context_that_is_lost_before_it_is_served() {
     let told = |number, state| {
         let images = tempfile::tempdir().expect("a directory");
-        let Scene { shared, link, attach, brought, client, _window, _server } =
+        let Scene { shared, link, attach, brought, client, _window, server: _server } =
             scene(number, images.path(), state);
         let made = Session::open(&shared, &link, &attach, brought.channel, brought.host);
         let _session = made.expect("the GPU takes it");
@@ -189,7 +192,8 @@ fn who_comes_with_a_state_is_told_nothing_of_a_context_that_is_lost_before_it_is
 #[test]
 fn a_session_that_panics_keeps_its_memory_until_its_work_has_ended() {
     let images = tempfile::tempdir().expect("a directory");
-    let Scene { shared, link, attach, brought, mut client, _window, _server } = scene(1, images.path(), None);
+    let Scene { shared, link, attach, brought, mut client, _window, server: _server } =
+        scene(1, images.path(), None);
     let (theirs, there) = (shared.clone(), link.clone());
     let session = thread::spawn(move || {
         live(&theirs, &there, &attach, brought, |session, first| {
@@ -204,7 +208,7 @@ fn a_session_that_panics_keeps_its_memory_until_its_work_has_ended() {
     client.ask(Ping {}).expect("it is served");
     assert!(client.push(999, NO_SLOT, &[], &[]), "there is room");
     torpor_proto::ring::wake_consumer(client.channel.ring());
-    shared.stop(1);
+    shared.detach(1);
     let began = Instant::now();
     while client.channel.sticky_error().is_none() {
         assert!(began.elapsed() < Duration::from_secs(20), "the client is not told");
@@ -222,4 +226,50 @@ fn a_session_that_panics_keeps_its_memory_until_its_work_has_ended() {
     unsafe { stream.copy(to, from, word.len()) }.expect("the context is well");
     session.join().expect("it ends in order");
     assert_eq!(shared.lost(), None);
+}
+
+/// What the server has been told of clients since it listened last.
+fn told(server: &OwnedFd) -> Vec<Body> {
+    rustix::io::ioctl_fionbio(server, true).expect("it is a socket");
+    let next = || FromWorker::decode(handover::receive(server).ok()?.0.as_slice()).ok()?.body;
+    std::iter::from_fn(next).collect()
+}
+
+#[test]
+fn the_end_of_a_session_is_told_to_the_server_that_asks_for_it_and_to_no_other() {
+    let images = tempfile::tempdir().expect("a directory");
+    let Scene { shared, server, .. } = scene(4, images.path(), None);
+    let (detached, resumed) = (Body::Detached(Detached { client: 1 }), |server| Resumed { server });
+    shared.resume(1);
+    let coming = Body::Attached(Attached { client: 1, is_coming: true });
+    assert_eq!(told(&server), [coming, Body::Resumed(resumed(1))]);
+    shared.detach(1);
+    assert_eq!(told(&server), [], "it has not ended");
+    shared.resume(2);
+    assert_eq!(told(&server), [detached.clone(), Body::Resumed(resumed(2))], "this one did not ask for it");
+    shared.delist(1, true);
+    assert_eq!(told(&server), []);
+    shared.detach(1);
+    assert_eq!(told(&server), [detached]);
+}
+
+#[test]
+fn another_server_knows_what_became_of_each_client_when_it_hears_that_this_was_all() {
+    const SERVERS: u64 = 300;
+    let images = tempfile::tempdir().expect("a directory");
+    let Scene { shared, link, server, .. } = scene(5, images.path(), None);
+    let state = state_file::write(&Checkpoint::default()).expect("memory");
+    shared.delist(1, true);
+    for number in 1..=SERVERS {
+        shared.enlist(1, "f", link.arena).expect("it is alone");
+        thread::scope(|scope| {
+            scope.spawn(|| shared.delist_released(1, &state));
+            shared.resume(number);
+        });
+        let (told, released) = (told(&server), Body::Released(Released { client: 1 }));
+        let all = told.iter().position(|said| *said == Body::Resumed(Resumed { server: number }));
+        let is_of_it = |said: &Body| matches!(said, Body::Attached(_)) || *said == released;
+        assert!(told.iter().take(all.expect("it is said")).any(is_of_it), "{told:?}");
+        assert!(told.contains(&released));
+    }
 }
