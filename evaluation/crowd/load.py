@@ -8,7 +8,6 @@ import threading
 import time
 
 import machine
-import offline
 from functions.process import ProgramError
 
 
@@ -27,7 +26,7 @@ class Request:
 class Clients:
     """Threads that ask random functions that are free, until they are told to stop."""
 
-    def __init__(self, members, events, in_flight, seed, zipf):
+    def __init__(self, members, events, in_flight, seed, rates):
         self.members = members
         self.events = events
         self.lock = threading.Lock()
@@ -35,7 +34,7 @@ class Clients:
         self.requests = []
         self.lost, self.failures = [], []
         self.begin, self.end_us = time.monotonic(), float("inf")
-        self.weights = offline.popularity(len(members), seed, zipf)
+        self.rates = rates
         self.threads = [threading.Thread(target=self._ask_again_and_again, args=(random.Random(seed * 1000 + number),),
                                          daemon=True) for number in range(in_flight)]
         for thread in self.threads:
@@ -47,6 +46,10 @@ class Clients:
         for thread in self.threads:
             thread.join(timeout=65)
         self.end_us = time.time_ns() // 1000
+
+    def rate_of(self):
+        """How often each function is asked."""
+        return {member.name: rate for member, rate in zip(self.members, self.rates)}
 
     def swaps(self):
         """How often each request's function was swapped in for it: since it began, and before the function's next one."""
@@ -63,7 +66,7 @@ class Clients:
 
     def _take(self, dice):
         with self.lock:
-            free = [(member, weight) for member, weight in zip(self.members, self.weights)
+            free = [(member, weight) for member, weight in zip(self.members, self.rates)
                     if not member.is_busy and not member.error]
             if not free:
                 return None

@@ -1,22 +1,27 @@
 #!/usr/bin/env python3
 """How often a sequence of requests has to bring functions to a GPU: by who was used longest ago, with the future known, and at least.
 
-    evaluation/crowd/offline.py MODEL=N:SIZE... [--gpu-limit SIZE] [--requests N] [--zipf S] [--seed N]
+    evaluation/crowd/offline.py MODEL=N:SIZE... [--gpu-limit SIZE] [--requests N] [--zipf S | --rates trace|invocations] [--seed N]
+    evaluation/crowd/offline.py MODEL=N:SIZE... [--gpu-limit SIZE] --recorded FILE [--in-flight N]
 
 ./run says so of what it has seen. By itself this draws requests as ./run does, one after the other, for so many functions of each model
-with so much memory each, and prints three numbers of swaps. No GPU, some seconds.
+with so much memory each, or takes those that a run recorded, in the order in which they began, and prints three numbers of swaps. No GPU,
+some seconds.
 """
 
 import argparse
 import bisect
 import collections
+import csv
 import dataclasses
 import pathlib
 import random
 import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
 import machine  # noqa: E402
+import rates  # noqa: E402
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,16 +32,17 @@ class Bounds:
     # The future is known. The best way with functions of several sizes is not computable; this is the better of two that are near it.
     foreseen: int
     # What is kept is not chosen by the future, and each request is drawn as all others are: nothing that is kept is better on average than
-    # the functions that are asked most for their size. A part of a function counts as a part of its requests.
+    # the functions that are asked most for their size. A part of a function counts as a part of its requests. It goes by how often each is
+    # asked in the long run, as by chance a few minutes have favourites that nobody can know either.
     unforeseen: int
 
 
-def bounds(requests, bytes_of, limit_bytes):
-    """Of functions' names in the order in which they were asked, and each one's memory."""
+def bounds(requests, bytes_of, limit_bytes, rate_of):
+    """Of functions' names in the order in which they were asked, each one's memory, and how often each is asked."""
     return Bounds(
         lru=_swaps(requests, bytes_of, limit_bytes, lambda name, at, seen: -seen),
         foreseen=min(_swaps(requests, bytes_of, limit_bytes, rank) for rank in _by_the_future(requests, bytes_of)),
-        unforeseen=_unforeseen(requests, bytes_of, limit_bytes))
+        unforeseen=_unforeseen(len(requests), bytes_of, limit_bytes, rate_of))
 
 
 def _by_the_future(requests, bytes_of):
@@ -75,20 +81,20 @@ def _swaps(requests, bytes_of, limit_bytes, rank):
     return swaps
 
 
-def _unforeseen(requests, bytes_of, limit_bytes):
-    asked = collections.Counter(requests)
-    hits, left = 0.0, limit_bytes
-    for name in sorted(asked, key=lambda name: asked[name] / max(1, bytes_of[name]), reverse=True):
+def _unforeseen(requests, bytes_of, limit_bytes, rate_of):
+    hits, left, every = 0.0, limit_bytes, sum(rate_of.values())
+    for name in sorted(rate_of, key=lambda name: rate_of[name] / max(1, bytes_of[name]), reverse=True):
         part = min(1.0, left / max(1, bytes_of[name]))
-        hits, left = hits + part * asked[name], left - part * bytes_of[name]
-    return round(len(requests) - hits)
+        hits, left = hits + part * rate_of[name] / every, left - part * bytes_of[name]
+    return round(requests * (1 - hits))
 
 
-def popularity(count, seed, zipf):
-    """How often each of so many functions is asked, by Zipf's law, in an order that is drawn."""
-    order = list(range(1, count + 1))
-    random.Random(seed).shuffle(order)
-    return [1 / rank ** zipf for rank in order]
+def recorded(path, in_flight):
+    """Functions' names in the order in which they were asked, of a run's requests.csv, or of one of its spells."""
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if in_flight is None or int(row["in_flight"]) == in_flight]
+    rows.sort(key=lambda row: float(row["at_s"]) - float(row["ms"]) / 1e3)
+    return [row["function"] for row in rows]
 
 
 def main():
@@ -96,17 +102,22 @@ def main():
     parser.add_argument("functions", nargs="+", metavar="MODEL=N:SIZE")
     parser.add_argument("--gpu-limit", default="4GiB", metavar="SIZE")
     parser.add_argument("--requests", type=int, default=20_000, metavar="N")
-    parser.add_argument("--zipf", type=float, default=0, metavar="S", help="0: all functions are asked equally often")
+    rates.add_arguments(parser)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--recorded", metavar="FILE", help="a requests.csv of ./run")
+    parser.add_argument("--in-flight", type=int, default=None, metavar="N", help="the spell with so many at a time")
     given = parser.parse_args()
     bytes_of = {}
     for word in given.functions:
         model, count, size = word.replace(":", "=").split("=")
         bytes_of |= {f"{model}-{number}": machine.size(size) for number in range(int(count))}
-    names = list(bytes_of)
-    requests = random.Random(given.seed).choices(names, popularity(len(names), given.seed, given.zipf), k=given.requests)
-    found = bounds(requests, bytes_of, machine.size(given.gpu_limit))
-    print(f"swaps in {given.requests} requests of {len(names)} functions: by who was used longest ago {found.lru}; with the future known "
+    rate_of = dict(zip(bytes_of, rates.of_arguments(given, len(bytes_of))))
+    if given.recorded:
+        requests = recorded(given.recorded, given.in_flight)
+    else:
+        requests = random.Random(given.seed).choices(list(rate_of), list(rate_of.values()), k=given.requests)
+    found = bounds(requests, bytes_of, machine.size(given.gpu_limit), rate_of)
+    print(f"swaps in {len(requests)} requests of {len(set(requests))} functions: by who was used longest ago {found.lru}; with the future known "
           f"{found.foreseen}; without at least {found.unforeseen}, {found.unforeseen / max(1, found.foreseen):.2f} times that")
 
 

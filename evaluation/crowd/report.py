@@ -34,7 +34,7 @@ def tell(asked, members, spells, watch, server, limit_bytes, output, is_judged):
         bars.say("every request is answered", not clients.failures, f"{len(clients.failures)} failed {clients.failures[:2] or ''}")
         unheard = clients.events.of_kind("events_lost")
         bars.say("every event was heard", not unheard, f"{sum(event['count'] for event in unheard)} went by too fast")
-        _swaps(requests, swaps, server, limit_bytes, bars if is_judged else None)
+        _swaps(requests, swaps, clients.rate_of(), server, limit_bytes, bars if is_judged else None)
         asked_names |= {request.name for request in requests}
         rows += [(in_flight, f"{one.at_s:.3f}", one.name, one.model, f"{one.ms:.3f}", count, int(one.is_wrong))
                  for one, count in zip([*requests, *lost], [*swaps, *([""] * len(lost))])]
@@ -65,20 +65,23 @@ def _latencies(requests, lost, swaps, seconds):
     return percentile([request.ms for request in every], 99) if every else float("inf"), len(every) / max(seconds, 1e-9)
 
 
-def _swaps(requests, swaps, server, limit_bytes, bars):
+def _swaps(requests, swaps, rate_of, server, limit_bytes, bars):
     """How many there were, and how many there would be of these requests in this order, one after the other."""
     try:
         bytes_of = {row["name"]: row["allocated_bytes"] for row in server.ask("functions")}
     except RuntimeError as error:
         print(f"       how many swaps there must be is not known: {error}")
         return
+    rate_of = {name: rate for name, rate in rate_of.items() if name in bytes_of}
     order = [request.name for request in sorted(requests, key=lambda one: one.began_us) if request.name in bytes_of]
     if not order:
         return
-    bounds, seen = offline.bounds(order, bytes_of, limit_bytes), sum(count > 0 for count in swaps)
+    bounds, seen = offline.bounds(order, bytes_of, limit_bytes, rate_of), sum(count > 0 for count in swaps)
+    least = bounds.unforeseen / max(1, bounds.foreseen)
     if bars:
         bars.say("swaps, of those with the future known", seen <= TIMES_FORESEEN * bounds.foreseen,
-                 f"{seen / max(1, bounds.foreseen):.2f} of {TIMES_FORESEEN} times")
+                 f"{seen / max(1, bounds.foreseen):.2f} of {TIMES_FORESEEN} times"
+                 + (f"; nobody who does not know the future comes below {least:.2f} with these requests" if least > TIMES_FORESEEN else ""))
     print(f"       swaps: {seen} of {len(order)} requests. With the future known {bounds.foreseen} ({seen / max(1, bounds.foreseen):.2f} times "
           f"that); by who was used longest ago {bounds.lru}; without knowing the future at least {bounds.unforeseen}, as each request "
           "is drawn by itself")

@@ -110,11 +110,11 @@ pub struct Simulate {
     max_running: Option<u32>,
 
     /// Where a client goes that waits for its turn
-    #[arg(long, value_enum, default_value_t = Placement::MostFree)]
+    #[arg(long, value_enum, default_value_t = Placement::Deadline)]
     placement: Placement,
 
     /// Who leaves a GPU first when others need the room
-    #[arg(long, value_enum, default_value_t = Eviction::Lru)]
+    #[arg(long, value_enum, default_value_t = Eviction::Predicted)]
     eviction: Eviction,
 
     /// Within what time requests should be answered

@@ -7,6 +7,7 @@ use crate::simulate::work::record;
 use rand::Rng;
 use torpor_gpuserver::policy::due::due;
 use torpor_gpuserver::policy::eviction::{Resident, victims};
+use torpor_gpuserver::policy::reuse::Reuse;
 
 impl Node<'_> {
     pub(super) fn wait(&mut self, client: usize, request: usize) {
@@ -59,11 +60,12 @@ impl Node<'_> {
             return;
         }
         let line = &self.gpus[gpu].line;
+        let usual = Reuse::usual(held.iter().map(|of_it| self.clients[of_it.client].reuse));
         let residents = held.iter().map(|&Held { client: id, bytes, last_used }| Resident {
             client: id as u64,
             bytes,
             last_used,
-            until_used: self.clients[id].reuse.until_next(self.now),
+            until_used: self.clients[id].reuse.until_next(self.now, usual),
             next_turn: line.iter().position(|&(_, waiting)| waiting == id),
             shows: self.clients[id].model.shows(self.topology),
             evictable: id != client,

@@ -101,10 +101,10 @@ settings! {
         strict_per_gpu: NonZeroU32 = EIGHT;
 
         /// Where a client goes that waits for its turn
-        placement: Placement = Placement::MostFree;
+        placement: Placement = Placement::Deadline;
 
         /// Who leaves a GPU first when others need the room
-        eviction: Eviction = Eviction::Lru;
+        eviction: Eviction = Eviction::Predicted;
     }
 
     keys {

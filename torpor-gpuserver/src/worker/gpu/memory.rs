@@ -11,6 +11,7 @@ pub(crate) mod taken;
 
 use crate::driver::{Device, PhysicalMemory, PinnedArray};
 use crate::policy::eviction::{self, Eviction, Resident};
+use crate::policy::reuse::Reuse;
 use crate::worker::gpu::memory::client::Client;
 use crate::worker::gpu::memory::neighbours::Neighbours;
 use crate::worker::gpu::run_queue::Turns;
@@ -276,11 +277,12 @@ impl State {
     fn residents(&self, except: u64, line: &[u64]) -> Vec<Resident> {
         let others = self.clients.values().filter(|client| client.link.client != except);
         let now = self.began.elapsed();
+        let usual = Reuse::usual(self.clients.values().map(|client| client.reuse));
         let resident = |client: &Client| Resident {
             client: client.link.client,
             bytes: client.evictable_bytes(),
             last_used: client.last_used,
-            until_used: client.reuse.until_next(now),
+            until_used: client.reuse.until_next(now, usual),
             next_turn: line.iter().position(|&waiting| waiting == client.link.client),
             shows: client.shows(),
             evictable: !client.active && !client.pinned && client.stuck.is_none(),
