@@ -1,6 +1,6 @@
 """Programs of the driver's interface whose state lives on the GPU: each step's answer depends on what all steps before left there.
 
-    driver_workloads.py managed | linked | cooperative | devices
+    driver_workloads.py managed | linked | cooperative | devices | green
 
 A step (the command `step` of ../functions/answering.py) gives the sha256 of the whole state. Their kernels come as PTX, so they run
 on the simulated GPU, too.
@@ -10,13 +10,14 @@ import pathlib
 import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parent / "functions")]
+sys.path[:0] = [str(HERE.parent), str(HERE.parent / "functions"), str(HERE.parent / "conformance")]
 import answering  # noqa: E402 (first of all that may print)
 import ctypes  # noqa: E402
 import hashlib  # noqa: E402
 import random  # noqa: E402
 
 from driver_api import allocate, call, enter, launch, made  # noqa: E402
+from green_workloads import sides_of  # noqa: E402
 from linking import HEAD, KERNEL, PTX, SCRAMBLE, Advancing, link  # noqa: E402
 
 u32, u64, size = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_size_t
@@ -231,7 +232,27 @@ class Devices:
         return content
 
 
-WORKLOADS = {"managed": Managed, "linked": Linked, "cooperative": Cooperative, "devices": Devices}
+class Green:
+    """Two green contexts: what a kernel makes in one goes to the other, behind an event, and through the default stream of that."""
+
+    def __init__(self):
+        self.random, self.sides = random.Random(0), sides_of(enter())
+
+    def step(self):
+        first = self.random.randrange(2)
+        one, other = self.sides[first], self.sides[1 - first]
+        for _ in range(self.random.randrange(1, 4)):
+            one.advance()
+        other.follow(one)
+        other.advance()
+        call("cuStreamSynchronize", other.stream)
+        # The context of the other side is current.
+        launch(other.kernel, 1, self.random.randrange(1, 1024), other.place)
+        call("cuStreamSynchronize", None)
+        return b"".join(bytes((u32 * len(words))(*words)) for words in (side.words() for side in self.sides))
+
+
+WORKLOADS = {"managed": Managed, "linked": Linked, "cooperative": Cooperative, "devices": Devices, "green": Green}
 
 if __name__ == "__main__":
     WORKLOAD = WORKLOADS[sys.argv[1]]()

@@ -54,6 +54,15 @@ pub enum Address {
     Wild(u64),
 }
 
+/// How a part of the GPU comes of another one: the groups taken are bits.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub struct Level {
+    pub least: u8,
+    pub flags: u8,
+    pub groups: u8,
+    pub taken: u8,
+}
+
 /// A number of something that the client has, probably: a byte keeps collisions likely.
 pub type Number = u8;
 
@@ -76,11 +85,13 @@ pub enum Step {
     HostUnlock { page: u16 },
     Move(Moved),
     CopyStrided(Box<Strided>),
-    StreamCreate { stream: Number, flags: u32, priority: i32, device: u8 },
+    StreamCreate { stream: Number, flags: u32, priority: i32, context: u8, part: Vec<Level> },
     StreamDestroy { stream: Number },
     StreamSynchronize { stream: Number },
     StreamQuery { stream: Number },
-    ContextSynchronize { device: u32 },
+    ContextSynchronize { context: u32 },
+    PartLook { part: Vec<Level> },
+    PartSplit { part: Vec<Level>, least: u8, flags: u8, groups: u16 },
     EventCreate { event: Number, flags: u32 },
     EventDestroy { event: Number },
     EventQuery { event: Number },

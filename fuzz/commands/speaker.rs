@@ -2,7 +2,7 @@
 
 use crate::arrays;
 use crate::client::Client;
-use crate::program::{Address, GROUND_BYTES, Moved, Node, PTX, Step, Strided, Tensor};
+use crate::program::{Address, GROUND_BYTES, Level, Moved, Node, PTX, Step, Strided, Tensor};
 use crate::worker::HOST_BYTES;
 use torpor_proto::command::*;
 use torpor_proto::error::CudaError;
@@ -136,8 +136,14 @@ impl<'a> Speaker<'a> {
                 let command = self.strided(strided);
                 self.post(command, &[])
             }
-            Step::StreamCreate { stream, flags, priority, device } => {
-                self.post(StreamCreate { stream: stream.into(), flags, priority, device: device.into() }, &[])
+            Step::StreamCreate { stream, flags, priority, context, ref part } => {
+                let stream = stream.into();
+                self.post(StreamCreate { stream, flags, priority, context: context.into() }, &levels(part))
+            }
+            Step::PartLook { ref part } => self.ask(PartLook {}, &levels(part)),
+            Step::PartSplit { ref part, least, flags, groups } => {
+                let [least, flags, groups] = [least.into(), flags.into(), groups.into()];
+                self.ask(PartSplit { least, flags, groups, reserved: 0 }, &levels(part))
             }
             Step::StreamDestroy { stream } => {
                 self.post(StreamDestroy { stream: stream.into(), reserved: 0 }, &[])
@@ -146,7 +152,7 @@ impl<'a> Speaker<'a> {
                 self.ask(StreamSynchronize { stream: stream.into(), reserved: 0 }, &[])
             }
             Step::StreamQuery { stream } => self.ask(StreamQuery { stream: stream.into(), reserved: 0 }, &[]),
-            Step::ContextSynchronize { device } => self.ask(ContextSynchronize { device, reserved: 0 }, &[]),
+            Step::ContextSynchronize { context } => self.ask(ContextSynchronize { context, reserved: 0 }, &[]),
             Step::EventCreate { event, flags } => self.post(EventCreate { event: event.into(), flags }, &[]),
             Step::EventDestroy { event } => self.post(EventDestroy { event: event.into(), reserved: 0 }, &[]),
             Step::EventQuery { event } => self.ask(EventQuery { event: event.into(), reserved: 0 }, &[]),
@@ -381,6 +387,15 @@ fn launch_attributes(attributes: &[(u8, u64)]) -> (u32, Vec<u8>) {
         tail.extend(bytemuck::bytes_of(&attribute));
     }
     ((tail.len() / size_of::<LaunchAttribute>()) as u32, tail)
+}
+
+/// A part of the GPU, of at most ten levels.
+fn levels(part: &[Level]) -> Vec<u8> {
+    let level = |&Level { least, flags, groups, taken }: &Level| {
+        let [least, flags, groups] = [least, flags, groups].map(u32::from);
+        PartLevel { least, flags, groups, reserved: 0, taken: [taken.into(), 0, 0, u64::from(taken & 1) << 63] }
+    };
+    part.iter().take(10).flat_map(|of| bytemuck::bytes_of(&level(of)).to_vec()).collect()
 }
 
 fn launch_shape(kernel: u32, stream: u32, attributes: u32, parameter_bytes: u32) -> LaunchShape {

@@ -61,7 +61,7 @@ fn everything_an_evicted_client_has_survives_its_worker() {
     let pinned = client.host.address + STAGING_BYTES;
     client.ask(HostLock { address: pinned, bytes: MIB }).unwrap();
     client.write_host(STAGING_BYTES, &pattern);
-    client.post(StreamCreate { stream: 1, flags: 1, priority: 0, device: 0 }, &[]);
+    client.post(StreamCreate { stream: 1, flags: 1, priority: 0, context: 0 }, &[]);
     client.post(EventCreate { event: 1, flags: 0 }, &[]);
     client.post(EventRecord { event: 1, stream: 1, ..EventRecord::default() }, &[]);
     let parameters = add_step_parameters(data, 100);

@@ -36,9 +36,9 @@ fn everything_a_client_has_survives_being_moved_to_and_fro() {
     let pinned = client.host.address + STAGING_BYTES;
     client.ask(HostLock { address: pinned, bytes: MIB }).unwrap();
     client.write_host(STAGING_BYTES, &pattern);
-    client.post(StreamCreate { stream: 1, flags: 0, priority: 0, device: 0 }, &[]);
-    client.post(StreamCreate { stream: 2, flags: 1, priority: -1, device: 0 }, &[]);
-    client.post(StreamCreate { stream: 3, flags: 1, priority: 0, device: 0 }, &[]);
+    client.post(StreamCreate { stream: 1, flags: 0, priority: 0, context: 0 }, &[]);
+    client.post(StreamCreate { stream: 2, flags: 1, priority: -1, context: 0 }, &[]);
+    client.post(StreamCreate { stream: 3, flags: 1, priority: 0, context: 0 }, &[]);
     client.post(StreamDestroy { stream: 3, reserved: 0 }, &[]);
     for (event, flags) in [(1, 0), (2, 0), (3, 2), (4, 0), (5, 0)] {
         client.post(EventCreate { event, flags }, &[]);
@@ -209,7 +209,7 @@ fn clients_that_are_moved_while_they_work_compute_what_they_should() {
             .map(|(number, Program { client, .. })| {
                 scope.spawn(move || {
                     let data = client.allocate(0, 16 * MIB).unwrap();
-                    client.post(StreamCreate { stream: 1, flags: 1, priority: 0, device: 0 }, &[]);
+                    client.post(StreamCreate { stream: 1, flags: 1, priority: 0, context: 0 }, &[]);
                     client.post(EventCreate { event: 1, flags: 0 }, &[]);
                     let is_over = |round: u32| round > ROUNDS && enough.load(Ordering::Relaxed);
                     for round in (1..).take_while(|&round| !is_over(round)) {
@@ -246,7 +246,7 @@ fn streams_are_of_the_same_devices_after_a_move() {
     let mut program = Program::start(&server, "f");
     let data = program.client.allocate(0, 4 * MIB).unwrap();
     for (stream, flags, device) in [(4, LEGACY_STREAM, 1), (5, 0, 1)] {
-        program.client.post(StreamCreate { stream, flags, device, priority: 0 }, &[]);
+        program.client.post(StreamCreate { stream, flags, context: device, priority: 0 }, &[]);
     }
     program.client.settle().unwrap();
     let (_, other) = program.gpus(&server);
@@ -255,7 +255,7 @@ fn streams_are_of_the_same_devices_after_a_move() {
     let client = &mut program.client;
     client.post(Fill { stream: 5, ..fill(data, 64, 7, 1) }, &[]);
     client.copy(client.host.address + 4096, data, 64, 4);
-    client.ask(ContextSynchronize { device: 1, reserved: 0 }).unwrap();
+    client.ask(ContextSynchronize { context: 1, reserved: 0 }).unwrap();
     assert_eq!(client.read_host(4096, 64), [7; 64]);
     assert_eq!(client.ask(StreamQuery { stream: 0, reserved: 0 }), Err(CudaError::NOT_READY));
     program.stop();

@@ -26,7 +26,7 @@ fn start(jam: &str) -> (Server, tempfile::NamedTempFile) {
 /// A client with a stream of its own and something in memory.
 fn with_memory(server: &Server, name: &str) -> (Program, u64) {
     let mut program = Program::start(server, name);
-    program.client.post(StreamCreate { stream: 1, flags: 1, priority: 0, device: 0 }, &[]);
+    program.client.post(StreamCreate { stream: 1, flags: 1, priority: 0, context: 0 }, &[]);
     let data = program.client.allocate(0, 2 * MIB).unwrap();
     program.client.add_step(data, 1, 0);
     assert_eq!(program.client.words(data, 1), [3]);

@@ -39,7 +39,7 @@ struct Program {
 impl Program {
     fn start(server: &Server, name: &str) -> Self {
         let mut of = program::Program::start(server, name);
-        of.client.post(StreamCreate { stream: 1, flags: 1, priority: 0, device: 0 }, &[]);
+        of.client.post(StreamCreate { stream: 1, flags: 1, priority: 0, context: 0 }, &[]);
         let data = of.client.allocate(0, 4 * MIB).unwrap();
         of.client.upload(data, &[1; BYTES]);
         of.wait_until_covered(server);

@@ -203,7 +203,7 @@ fn an_upload_and_what_depends_on_it_is_done_while_other_memory_is_still_on_its_w
     let Attached { mut client, lifeline: _lifeline } = attach(&server, "f");
     client.load_kernels();
     for (stream, event) in [(1, 1), (2, 2)] {
-        client.post(StreamCreate { stream, flags: 1, priority: 0, device: 0 }, &[]);
+        client.post(StreamCreate { stream, flags: 1, priority: 0, context: 0 }, &[]);
         client.post(EventCreate { event, flags: 0 }, &[]);
     }
     let segments = allocate_ones(&mut client, SEGMENTS);

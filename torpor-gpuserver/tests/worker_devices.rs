@@ -4,8 +4,8 @@
 mod worker_support;
 
 use torpor_proto::command::{
-    ContextSynchronize, Fill, Home, LEGACY_STREAM, MOST_DEVICES, StreamCreate, StreamDestroy, StreamQuery,
-    StreamSynchronize,
+    ContextSynchronize, Fill, Home, LEGACY_STREAM, MOST_CONTEXTS, MOST_DEVICES, StreamCreate, StreamDestroy,
+    StreamQuery, StreamSynchronize,
 };
 use torpor_proto::error::CudaError;
 use worker_support::contents::fill;
@@ -17,7 +17,7 @@ const MIB: u64 = 1 << 20;
 const SECOND: u32 = 5;
 
 fn create(client: &mut Client, stream: u32, flags: u32, device: u32) {
-    client.post(StreamCreate { stream, flags, device, ..StreamCreate::default() }, &[]);
+    client.post(StreamCreate { stream, flags, context: device, ..StreamCreate::default() }, &[]);
 }
 
 fn query(client: &mut Client, stream: u32) -> Result<(), CudaError> {
@@ -25,7 +25,7 @@ fn query(client: &mut Client, stream: u32) -> Result<(), CudaError> {
 }
 
 fn synchronize(client: &mut Client, device: u32) {
-    client.ask(ContextSynchronize { device, reserved: 0 }).unwrap();
+    client.ask(ContextSynchronize { context: device, reserved: 0 }).unwrap();
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn what_one_device_does_waits_for_nothing_of_another() {
     for busy in [0, 1] {
         assert_eq!(query(&mut client, busy), Err(CudaError::NOT_READY), "stream {busy}");
     }
-    let waits = client.ask_later(ContextSynchronize { device: 0, reserved: 0 }, &[]);
+    let waits = client.ask_later(ContextSynchronize { context: 0, reserved: 0 }, &[]);
     assert!(!client.is_answered(waits));
     client.post(Fill { stream: 2, ..fill(flag, 4, 1, 1) }, &[]);
     client.await_slot(waits).unwrap();
@@ -81,7 +81,7 @@ fn a_device_has_one_legacy_stream_which_is_never_destroyed() {
         (7, LEGACY_STREAM, 1),
         (7, LEGACY_STREAM, 0),
         (7, LEGACY_STREAM | 1, 2),
-        (7, 0, MOST_DEVICES),
+        (7, 0, MOST_DEVICES * MOST_CONTEXTS),
         (7, LEGACY_STREAM, u32::MAX),
         (SECOND, LEGACY_STREAM, 2),
     ] {

@@ -12,8 +12,9 @@ use torpor_proto::command::{
     ImageKernels, ImageLoad, ImageUnload, ImageUpload, KernelResolve, KernelSetAttribute, Kind, Launch,
     LimitRaise, MemoryAllocate, MemoryExport, MemoryFree, MemoryImport, MemoryInfo, ObjectCreate, ObjectMap,
     ObjectRelease, ObjectUnmap, OccupancyBlocks, OccupancyClusterSize, OccupancyClusters, OccupancyShared,
-    Ping, StagingMark, StreamCreate, StreamDestroy, StreamQuery, StreamSynchronize, StreamWaitEvent,
-    SurfaceCreate, SurfaceDestroy, TensorMapIm2col, TensorMapTiled, TextTake, TextureCreate, TextureDestroy,
+    PartLook, PartSplit, Ping, StagingMark, StreamCreate, StreamDestroy, StreamQuery, StreamSynchronize,
+    StreamWaitEvent, SurfaceCreate, SurfaceDestroy, TensorMapIm2col, TensorMapTiled, TextTake, TextureCreate,
+    TextureDestroy,
 };
 use torpor_proto::control::worker::from_worker::Body as From;
 use torpor_proto::ring::NO_SLOT;
@@ -53,6 +54,8 @@ const SHAPES: &[(u16, Kind, usize)] = shapes![
     StreamQuery,
     StreamWaitEvent,
     ContextSynchronize,
+    PartLook,
+    PartSplit,
     EventCreate,
     EventDestroy,
     EventRecord,

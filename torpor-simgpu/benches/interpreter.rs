@@ -118,6 +118,8 @@ fn interpreter(criterion: &mut Criterion) {
         let launch = Launch {
             grid: case.grid,
             block: case.block,
+            multiprocessors: &[0],
+            all_multiprocessors: 1,
             dynamic_shared_bytes: case.shared,
             parameters: &case.parameters,
             globals: &|_| None,

@@ -5,7 +5,7 @@ mod structures;
 
 pub use argument::{In, Out, Text};
 pub use structures::{
-    Array3dDescriptor, ArrayDescriptor, LaunchAttribute, LaunchConfig, MemAccessDesc, MemAllocationProp,
-    MemLocation, Memcpy2d, Memcpy3d, NodeParams, ResourceDesc, ResourceViewDesc, TensorMap, TextureDesc,
-    Uuid,
+    Array3dDescriptor, ArrayDescriptor, DevResource, LaunchAttribute, LaunchConfig, MemAccessDesc,
+    MemAllocationProp, MemLocation, Memcpy2d, Memcpy3d, NodeParams, ResourceDesc, ResourceViewDesc,
+    TensorMap, TextureDesc, Uuid,
 };

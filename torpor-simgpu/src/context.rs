@@ -9,6 +9,7 @@ use crate::abi::Out;
 use crate::capture::Capture;
 use crate::device::{are_peers, ordinal_of};
 use crate::error::{CudaError, Result};
+use crate::green::Part;
 use crate::lock;
 use crate::machine::{Machine, machine};
 use crate::stream::{Queue, StreamFlags};
@@ -29,6 +30,8 @@ pub struct Context {
     pub blocking: Mutex<Vec<Arc<Queue>>>,
     /// Held while work is ordered against stream 0.
     pub submission: Mutex<()>,
+    /// Its multiprocessors, if it is a green one.
+    pub part: Option<Part>,
     /// The captures under way.
     pub captures: Mutex<Vec<Arc<Capture>>>,
     per_thread: Mutex<HashMap<ThreadId, Arc<Queue>>>,
@@ -42,11 +45,14 @@ thread_local! {
 }
 
 impl Context {
-    fn new(device: usize, id: u64) -> Arc<Self> {
+    /// One without work; a green one has a part of the multiprocessors.
+    pub fn new(device: usize, id: u64, part: Option<Part>) -> Arc<Self> {
+        let green = if part.is_some() { id } else { 0 };
         Arc::new(Self {
             device,
             id,
-            legacy: Queue::new(device, StreamFlags { legacy: true, ..StreamFlags::default() }),
+            part,
+            legacy: Queue::new(device, StreamFlags { legacy: true, green, ..StreamFlags::default() }),
             blocking: Mutex::default(),
             submission: Mutex::default(),
             captures: Mutex::default(),
@@ -61,20 +67,35 @@ impl Context {
     pub fn thread_stream(&self) -> Arc<Queue> {
         let mut streams = lock(&self.per_thread);
         let make = || {
-            let queue = Queue::new(self.device, StreamFlags::default());
+            let queue =
+                Queue::new(self.device, StreamFlags { green: self.green(), ..StreamFlags::default() });
             lock(&self.blocking).push(Arc::clone(&queue));
             queue
         };
         Arc::clone(streams.entry(std::thread::current().id()).or_insert_with(make))
     }
 
-    /// Waits for everything issued to this context.
-    pub fn synchronize(&self, machine: &Machine) -> Result {
+    /// What its streams say of it: its handle if it is a green one.
+    pub fn green(&self) -> u64 {
+        if self.part.is_some() { self.id } else { 0 }
+    }
+
+    /// Its streams.
+    pub fn queues(&self, machine: &Machine) -> Vec<Arc<Queue>> {
         let mut queues = machine.streams.all();
-        queues.retain(|queue| queue.device == self.device);
+        queues.retain(|queue| queue.device == self.device && queue.flags.green == self.green());
         queues.extend(lock(&self.per_thread).values().cloned());
         queues.push(Arc::clone(&self.legacy));
-        for queue in queues {
+        queues
+    }
+
+    /// Waits for everything issued to this context, to that of a device with its green ones.
+    pub fn synchronize(&self, machine: &Machine) -> Result {
+        let is_its =
+            |other: &Self| self.part.is_none() && other.part.is_some() && other.device == self.device;
+        let greens = machine.contexts.all().into_iter().filter(|other| is_its(other));
+        let of_greens = greens.flat_map(|green| green.queues(machine));
+        for queue in self.queues(machine).into_iter().chain(of_greens) {
             queue.synchronize(machine)?;
         }
         machine.health(Some(self.device))
@@ -115,21 +136,30 @@ pub fn find_or_current(machine: &Machine, handle: u64) -> Result<Arc<Context>> {
 }
 
 pub fn retain_primary(machine: &Machine, context: Out<u64>, device: i32) -> Result {
-    let device = machine.device(device)?;
+    let ordinal = machine.device(device)?.ordinal;
+    if context.is_null() {
+        return Err(CudaError::INVALID_VALUE);
+    }
+    context.set(hold_primary(machine, ordinal)?)
+}
+
+/// Retains a device's primary context. Its handle.
+pub fn hold_primary(machine: &Machine, ordinal: usize) -> Result<u64> {
+    let device = machine.devices.get(ordinal).ok_or(CudaError::INVALID_DEVICE)?;
     machine.health(Some(device.ordinal))?;
     let mut primary = lock(&device.primary);
     let handle = match &primary.context {
         Some((handle, _)) => *handle,
         None => {
             machine.clock.host_works(machine.config.profile.context_us);
-            let (handle, made) = machine.contexts.add_with(|handle| Context::new(device.ordinal, handle));
+            let (handle, made) =
+                machine.contexts.add_with(|handle| Context::new(device.ordinal, handle, None));
             primary.context = Some((handle, made));
             handle
         }
     };
-    context.set(handle)?;
     primary.retained += 1;
-    Ok(())
+    Ok(handle)
 }
 
 pub fn release_primary(machine: &Machine, device: i32) -> Result {

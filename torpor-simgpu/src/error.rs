@@ -49,6 +49,8 @@ impl CudaError {
     pub const PEER_ACCESS_NOT_ENABLED: Self = Self(705);
     pub const CONTEXT_IS_DESTROYED: Self = Self(709);
     pub const ASSERT: Self = Self(710);
+    pub const INVALID_RESOURCE_TYPE: Self = Self(914);
+    pub const INVALID_RESOURCE_CONFIGURATION: Self = Self(915);
     pub const HOST_MEMORY_ALREADY_REGISTERED: Self = Self(712);
     pub const HOST_MEMORY_NOT_REGISTERED: Self = Self(713);
     pub const HARDWARE_STACK_ERROR: Self = Self(714);

@@ -82,11 +82,12 @@ macro_rules! exports {
 
 mod arrays;
 mod find;
+mod green;
 
 /// All functions.
 pub fn table() -> &'static [Export] {
     static TABLE: OnceLock<Vec<Export>> = OnceLock::new();
-    TABLE.get_or_init(|| listed().into_iter().chain(arrays::listed()).collect())
+    TABLE.get_or_init(|| listed().into_iter().chain(arrays::listed()).chain(green::listed()).collect())
 }
 
 /// Functions with a variant for the per-thread default stream although no argument is a stream.

@@ -7,8 +7,10 @@ use crate::abi::{In, LaunchAttribute, LaunchConfig};
 use crate::capture;
 use crate::clock::{Resource, nanoseconds};
 use crate::config::CubinKernels;
+use crate::context::Context;
 use crate::error::{CudaError, Result};
 use crate::function::{self, Function};
+use crate::green;
 use crate::lock;
 use crate::machine::Machine;
 use crate::memory::{Accessor, KernelMemory, Mapping};
@@ -91,7 +93,7 @@ pub fn issue(
     if function.module.device != context.device {
         return Err(CudaError::INVALID_HANDLE);
     }
-    let launch = check(machine, function, request)?;
+    let launch = check(machine, &context, function, request)?;
     if launch.cooperative && !extra.is_null() {
         capture::refuse_block(&queue)?;
     }
@@ -123,7 +125,7 @@ fn meet_cubin(machine: &Machine, launch: &Launch) -> Result {
     result
 }
 
-fn check(machine: &Machine, function: Arc<Function>, request: Request) -> Result<Launch> {
+fn check(machine: &Machine, context: &Context, function: Arc<Function>, request: Request) -> Result<Launch> {
     let architecture = &machine.config.profile.architecture;
     let Request { grid, block, shared_bytes, cooperative, cluster, .. } = request;
     let cluster = cluster.unwrap_or_else(|| function.required_cluster());
@@ -150,7 +152,8 @@ fn check(machine: &Machine, function: Arc<Function>, request: Request) -> Result
     if cooperative {
         let blocks = grid.iter().map(|&extent| u64::from(extent)).product::<u64>();
         let resident = u64::from(max_blocks(architecture, function.info(), threads, shared_bytes));
-        if blocks > resident * u64::from(architecture.multiprocessors.unsigned_abs()) {
+        let multiprocessors = green::part_of_context(machine, context).numbers().len();
+        if blocks > resident * multiprocessors as u64 {
             return Err(CudaError::COOPERATIVE_LAUNCH_TOO_LARGE);
         }
     }
@@ -201,13 +204,21 @@ fn run(machine: &Machine, launch: &Launch, place: &Place) -> Result<u64> {
         return Ok(take_us(profile.kernel_us));
     };
     let kernel = code.kernel(launch.name()).ok_or(CudaError::NOT_FOUND)?;
+    let all_multiprocessors = profile.architecture.multiprocessors.unsigned_abs();
     let who = format!("kernel {}", launch.name());
     let memory = KernelMemory(Accessor::for_kernel(machine, &who, place.stamp.as_ref(), place.device));
+    let of_green = machine.contexts.find(place.green).ok().and_then(|context| context.part);
+    let multiprocessors = match &of_green {
+        Some(part) => part.numbers(),
+        None => (0..all_multiprocessors).collect(),
+    };
     let statistics = code.run(
         kernel,
         &ptx::Launch {
             grid: launch.grid,
             block: launch.block,
+            multiprocessors: &multiprocessors,
+            all_multiprocessors,
             dynamic_shared_bytes: launch.shared_bytes as usize,
             parameters: &launch.parameters,
             globals: &|name| module.address_of(name),

@@ -32,6 +32,7 @@ pub mod exports;
 mod fault;
 mod function;
 mod graph;
+mod green;
 mod handle;
 mod launch;
 mod library;

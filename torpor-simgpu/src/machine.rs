@@ -1,6 +1,6 @@
 //! The simulated machine: everything there is one of in a process.
 
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use crate::error::{CudaError, Result};
 use crate::event::Event;
 use crate::function::{Function, Kernel};
 use crate::graph::{Condition, Executable, Graph};
+use crate::green::Part;
 use crate::handle::Table;
 use crate::launch::InFlight;
 use crate::library::Library;
@@ -52,6 +53,10 @@ pub struct Machine {
     pub conditions: Table<Condition>,
     pub arrays: Table<Array>,
     pub mipmapped: Table<Mipmapped>,
+    /// Parts of devices that green contexts are made of.
+    pub descriptions: Table<Part>,
+    pub greens: Table<Context>,
+    splits: AtomicU32,
     /// Texture and surface objects.
     pub objects: Objects,
     /// What kernels printed and nobody has synchronised with yet.
@@ -127,6 +132,9 @@ impl Machine {
             conditions: Table::new(11),
             arrays: Table::new(12),
             mipmapped: Table::new(13),
+            descriptions: Table::new(14),
+            greens: Table::new(15),
+            splits: AtomicU32::new(0),
             printed: Printed::default(),
             in_flight: InFlight::default(),
             host_clocks: Mutex::default(),
@@ -141,6 +149,11 @@ impl Machine {
     pub fn device(&self, ordinal: i32) -> Result<&Device> {
         let index = usize::try_from(ordinal).map_err(|_| CudaError::INVALID_DEVICE)?;
         self.devices.get(index).ok_or(CudaError::INVALID_DEVICE)
+    }
+
+    /// A number that no other split of a device's multiprocessors has, from 1.
+    pub fn next_split(&self) -> u32 {
+        self.splits.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Makes `error` the answer to every later call of the process; the first one stays.

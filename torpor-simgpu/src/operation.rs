@@ -53,6 +53,8 @@ pub struct HostFunction {
 pub struct Place {
     /// The stream's device.
     pub device: usize,
+    /// The handle of the stream's green context; 0 if it is of the device's.
+    pub green: u64,
     /// The stream's number.
     pub stream: u64,
     /// The time from which it may start, in nanoseconds.

@@ -71,15 +71,11 @@ impl Stream {
             end,
         ];
         let raw = config.raw(self);
+        let function = if self.green.is_some() { kernel.handle } else { kernel.function };
         // SAFETY: the driver reads configuration, attributes and parameters before it returns; the caller promises the
         // rest.
         CudaError::check(unsafe {
-            (self.device().table().cuLaunchKernelEx)(
-                &raw,
-                kernel.function,
-                std::ptr::null_mut(),
-                extra.as_mut_ptr(),
-            )
+            (self.device().table().cuLaunchKernelEx)(&raw, function, std::ptr::null_mut(), extra.as_mut_ptr())
         })
     }
 

@@ -19,7 +19,8 @@ pub struct CodeLibrary {
 /// A kernel of a [`CodeLibrary`], which must outlive its use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kernel {
-    handle: Handle,
+    /// What launches in streams of green contexts take: the driver finds its function in the stream's context.
+    pub(super) handle: Handle,
     /// The function it is in the device's context: what launches and occupancy questions take.
     pub(super) function: Handle,
 }

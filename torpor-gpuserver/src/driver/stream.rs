@@ -1,6 +1,6 @@
 //! Streams.
 
-use super::{Device, Event, Handle};
+use super::{Device, Event, GreenContext, Handle};
 use std::sync::Arc;
 use torpor_proto::error::CudaError;
 
@@ -10,8 +10,10 @@ const NON_BLOCKING: u32 = 1;
 /// A stream that does not synchronise with the context's own legacy stream.
 #[derive(Debug)]
 pub struct Stream {
-    device: Arc<Device>,
+    pub(super) device: Arc<Device>,
     pub(super) handle: Handle,
+    /// The green context that it is of.
+    pub(super) green: Option<Arc<GreenContext>>,
 }
 
 impl Stream {
@@ -25,7 +27,7 @@ impl Stream {
         CudaError::check(unsafe {
             (device.table().cuStreamCreateWithPriority)(&mut handle, NON_BLOCKING, priority)
         })?;
-        Ok(Self { device: device.clone(), handle })
+        Ok(Self { device: device.clone(), handle, green: None })
     }
 
     /// The device it is on.

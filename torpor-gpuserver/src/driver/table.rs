@@ -102,6 +102,20 @@ pub(super) struct RawView {
 
 const _: () = assert!(size_of::<RawView>() == size_of::<cudarc::driver::sys::CUDA_RESOURCE_VIEW_DESC>());
 
+/// `CUdevResource` of multiprocessors. What the driver hides in it is for the driver alone.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+pub(super) struct RawDevResource {
+    pub(super) kind: u32,
+    pub(super) hidden: [u8; 92],
+    pub(super) multiprocessors: u32,
+    pub(super) least: u32,
+    pub(super) alignment: u32,
+    pub(super) rest: [u32; 9],
+}
+
+const _: () = assert!(size_of::<RawDevResource>() == size_of::<cudarc::driver::sys::CUdevResource>());
+
 /// `cuGetExportTable`: place for the table, UUID.
 pub(super) type GetExportTable = unsafe extern "C" fn(*mut *const c_void, *const [u8; 16]) -> u32;
 
@@ -152,6 +166,16 @@ table! {
     cuCtxSetLimit(u32, usize);
     cuCtxSynchronize();
     cuCtxGetStreamPriorityRange(*mut i32, *mut i32);
+
+    cuDeviceGetDevResource(i32, *mut RawDevResource, u32);
+    cuDevSmResourceSplitByCount(
+        *mut RawDevResource, *mut u32, *const RawDevResource, *mut RawDevResource, u32, u32
+    );
+    cuDevResourceGenerateDesc(*mut Handle, *mut RawDevResource, u32);
+    cuGreenCtxCreate(*mut Handle, Handle, i32, u32);
+    cuGreenCtxDestroy(Handle);
+    cuGreenCtxGetDevResource(Handle, *mut RawDevResource, u32);
+    cuGreenCtxStreamCreate(*mut Handle, Handle, u32, i32);
 
     cuMemGetInfo_v2(*mut usize, *mut usize);
     cuMemAddressReserve(*mut u64, usize, usize, u64, u64);

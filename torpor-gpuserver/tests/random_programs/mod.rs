@@ -62,7 +62,7 @@ impl Program {
         let name = format!("f{number}");
         let Attached { mut client, lifeline } = attach(server, &name);
         client.load_kernels();
-        client.post(StreamCreate { stream: 1, flags: 0, priority: 0, device: 0 }, &[]);
+        client.post(StreamCreate { stream: 1, flags: 0, priority: 0, context: 0 }, &[]);
         Self {
             client,
             name,

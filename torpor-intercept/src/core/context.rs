@@ -1,7 +1,7 @@
 //! Contexts: which one is current in a thread.
 //!
-//! Every context of a client is the same one on the GPU; contexts are told apart because programs compare handles, and because each is
-//! of one of the devices that the program sees.
+//! Every context of a client is the same one on the GPU, but for green ones ([`super::green`]); contexts are told apart because programs
+//! compare handles, and because each is of one of the devices that the program sees.
 
 use super::handle::Table;
 use super::stream::Stream;
@@ -11,13 +11,14 @@ use std::ffi::c_void;
 use std::mem::ManuallyDrop;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use torpor_proto::command::{device_of, is_green};
 use torpor_proto::error::CudaError;
 
 /// A context.
 pub struct Context {
     number: u32,
-    /// The ordinal of its device.
-    device: AtomicU32,
+    /// Its number for workers: the ordinal of its device, or a green context's.
+    place: AtomicU32,
     /// Unlike the number, never given to another one.
     id: AtomicU64,
     flags: AtomicU32,
@@ -102,24 +103,24 @@ pub mod contexts {
         if current().is_null() { Err(CudaError::INVALID_CONTEXT) } else { Ok(()) }
     }
 
-    /// The ordinal of the current context's device; the first device without one.
-    pub fn current_device() -> u32 {
-        CONTEXTS.get(current()).map_or(0, Context::device)
+    /// The current context's number for workers; the first device's without one.
+    pub fn current_place() -> u32 {
+        CONTEXTS.get(current()).map_or(0, Context::place)
     }
 
     /// Makes a context beside the primary one of a device.
     ///
     /// # Errors
     /// `OUT_OF_MEMORY` with thousands of them.
-    pub fn create(flags: u32, device: u32) -> CudaResult<&'static Context> {
+    pub fn create(flags: u32, place: u32) -> CudaResult<&'static Context> {
         client()?;
         let renew = |context: &Context| {
-            context.device.store(device, Ordering::Relaxed);
+            context.place.store(place, Ordering::Relaxed);
             context.id.store(next_id(), Ordering::Relaxed);
             context.set_flags(flags);
             context.cache_config.store(0, Ordering::Relaxed);
         };
-        CONTEXTS.insert(|number| Context::new(number, flags, device), renew).ok_or(CudaError::OUT_OF_MEMORY)
+        CONTEXTS.insert(|number| Context::new(number, flags, place), renew).ok_or(CudaError::OUT_OF_MEMORY)
     }
 }
 
@@ -129,9 +130,9 @@ fn next_id() -> u64 {
 }
 
 impl Context {
-    fn new(number: u32, flags: u32, device: u32) -> Self {
-        let [flags, cache_config, retained, device] = [flags, 0, 0, device].map(AtomicU32::new);
-        Self { number, device, id: AtomicU64::new(next_id()), flags, cache_config, retained }
+    fn new(number: u32, flags: u32, place: u32) -> Self {
+        let [flags, cache_config, retained, place] = [flags, 0, 0, place].map(AtomicU32::new);
+        Self { number, place, id: AtomicU64::new(next_id()), flags, cache_config, retained }
     }
 
     /// The primary context of a device, the same for the whole life of the process.
@@ -141,7 +142,7 @@ impl Context {
         PRIMARY[device as usize % devices::MOST].get_or_init(|| {
             let new = |number| Self::new(number, 0, device);
             let renew = |context: &Self| {
-                context.device.store(device, Ordering::Relaxed);
+                context.place.store(device, Ordering::Relaxed);
                 context.id.store(next_id(), Ordering::Relaxed);
                 [&context.flags, &context.cache_config, &context.retained]
                     .into_iter()
@@ -161,7 +162,13 @@ impl Context {
     /// The ordinal of its device.
     #[must_use]
     pub fn device(&self) -> u32 {
-        self.device.load(Ordering::Relaxed)
+        device_of(self.place())
+    }
+
+    /// Its number for workers.
+    #[must_use]
+    pub fn place(&self) -> u32 {
+        self.place.load(Ordering::Relaxed)
     }
 
     /// `cuCtxGetId`: never 0, unique in this process.
@@ -227,14 +234,22 @@ impl Context {
     /// `cuCtxDestroy`.
     ///
     /// # Errors
-    /// What waiting for its work gives.
+    /// What waiting for its work gives; `INVALID_CONTEXT` for a green one, which goes otherwise.
     pub fn destroy(&'static self) -> CudaResult<()> {
-        Stream::synchronize_device(self.device())?;
+        if is_green(self.place()) {
+            return Err(CudaError::INVALID_CONTEXT);
+        }
+        Stream::synchronize_context(self.place())?;
         if contexts::current() == self.handle() {
             let _ = contexts::pop();
         }
         self.forget_peers();
-        CONTEXTS.retire(self.number);
+        self.retire();
         Ok(())
+    }
+
+    /// The handle names no context any more.
+    pub(super) fn retire(&self) {
+        CONTEXTS.retire(self.number);
     }
 }

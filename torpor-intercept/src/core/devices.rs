@@ -10,7 +10,7 @@ use super::visible::VisibleDevices;
 use super::{Client, CudaResult};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use torpor_proto::command::{Home, MOST_DEVICES};
+use torpor_proto::command::{Home, MOST_DEVICES, device_of};
 use torpor_proto::control::client::{Device, DeviceName};
 use torpor_proto::error::CudaError;
 
@@ -19,6 +19,9 @@ pub(super) const MOST: usize = MOST_DEVICES as usize;
 
 /// How many the program sees; one before that is known.
 static COUNT: AtomicU32 = AtomicU32::new(1);
+
+/// Whether it matters which context is current: there are several devices, or was a green context.
+static HAVE_PLACES: AtomicBool = AtomicBool::new(false);
 
 /// Whether the program sees more than one device.
 #[inline]
@@ -35,7 +38,18 @@ pub fn count() -> u32 {
 /// The ordinal of the calling thread's current device.
 #[inline]
 pub fn current() -> u32 {
-    if are_several() { contexts::current_device() } else { 0 }
+    device_of(current_place())
+}
+
+/// What the calling thread's current context is for workers: its device, or a green context of that.
+#[inline]
+pub fn current_place() -> u32 {
+    if HAVE_PLACES.load(Ordering::Relaxed) { contexts::current_place() } else { 0 }
+}
+
+/// From now on threads may have a green context.
+pub(super) fn expect_green() {
+    HAVE_PLACES.store(true, Ordering::Relaxed);
 }
 
 /// The devices of the function, from what the server says of the GPU and of their names.
@@ -122,6 +136,9 @@ impl Client {
     /// From now on threads have a current device.
     pub(super) fn count_devices(&self) {
         COUNT.store(self.device_count(), Ordering::Relaxed);
+        if are_several() {
+            HAVE_PLACES.store(true, Ordering::Relaxed);
+        }
     }
 
     /// The program is about to put something on its current device: the first such is its home.

@@ -108,6 +108,12 @@ impl<T: Send + Sync + 'static> Table<T> {
         Some(unsafe { slot.value.assume_init_ref() })
     }
 
+    /// All live objects.
+    pub(crate) fn all(&'static self) -> impl Iterator<Item = &'static T> {
+        let end = self.numbers.lock().unwrap_or_else(PoisonError::into_inner).next;
+        (1..end).filter_map(|number| self.numbered(number))
+    }
+
     /// Takes a handle out of use; a later [`Self::insert`] may give it out again. False if it was not live.
     pub(crate) fn retire(&self, number: u32) -> bool {
         let Some(region) = self.region() else { return false };
@@ -127,6 +133,11 @@ impl<T: Send + Sync + 'static> Table<T> {
         // SAFETY: the number is kept below the capacity, so the slot lies in the region, which is mapped for ever.
         let slot = unsafe { region.add((number % self.capacity) as usize).as_ref() };
         let _ = slot.state.compare_exchange(LIVE, RETIRED, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    /// A number that was taken out of use for good may be given out again after all.
+    pub(crate) fn give_back(&self, number: u32) {
+        self.numbers.lock().unwrap_or_else(PoisonError::into_inner).free.push(number);
     }
 
     /// What the program is given for an object.

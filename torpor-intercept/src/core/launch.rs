@@ -119,7 +119,7 @@ impl Kernel {
     ) -> CudaResult<()> {
         self.check_launch(config.grid, config.block, config.shared_bytes)?;
         if !config.attributes.is_empty() {
-            self.check_attributes(config)?;
+            self.check_attributes(config, stream)?;
             if stream.is_capturing() && config.names_events() {
                 // SAFETY: the caller's promise.
                 return unsafe { self.launch_in_capture(config, stream, parameters, extra) };

@@ -1,7 +1,9 @@
 //! What is wrong with attributes of a launch that the driver refuses at once. A worker would only tell a later call.
 
+use super::green::Green;
 use super::kernel::Kernel;
 use super::launch::LaunchConfig;
+use super::stream::Stream;
 use super::{CudaResult, client};
 use torpor_proto::command::LaunchAttribute;
 use torpor_proto::error::CudaError;
@@ -32,10 +34,10 @@ impl Kernel {
     /// # Errors
     /// `INVALID_VALUE` for what is no attribute or no division of the grid, `INVALID_CLUSTER_SIZE`, or
     /// `COOPERATIVE_LAUNCH_TOO_LARGE` for blocks that cannot all be active at once.
-    pub(super) fn check_attributes(&self, config: &LaunchConfig<'_>) -> CudaResult<()> {
+    pub(super) fn check_attributes(&self, config: &LaunchConfig<'_>, stream: &Stream) -> CudaResult<()> {
         for attribute in config.attributes {
             match attribute.id {
-                COOPERATIVE if attribute.value[0] as u32 != 0 => self.check_cooperative(config)?,
+                COOPERATIVE if attribute.value[0] as u32 != 0 => self.check_cooperative(config, stream)?,
                 CLUSTER_DIMENSION => self.check_cluster(config, attribute)?,
                 0..=LAST | AFTER_THE_GAP => {}
                 _ => return Err(CudaError::INVALID_VALUE),
@@ -57,12 +59,15 @@ impl Kernel {
         if blocks > most { Err(INVALID_CLUSTER_SIZE) } else { Ok(()) }
     }
 
-    fn check_cooperative(&self, config: &LaunchConfig<'_>) -> CudaResult<()> {
+    fn check_cooperative(&self, config: &LaunchConfig<'_>, stream: &Stream) -> CudaResult<()> {
         let product =
             |sides: [u32; 3]| sides.iter().fold(1_u64, |product, &side| product.saturating_mul(side.into()));
         let threads = product(config.block).min(i32::MAX as u64) as i32;
         let each = self.occupancy_blocks(threads, config.shared_bytes.into(), 0)?;
-        let processors = client()?.device().attribute(MULTIPROCESSORS)?.unsigned_abs();
+        let processors = match Green::of_stream(stream) {
+            Some(green) => green.multiprocessors()?,
+            None => client()?.device().attribute(MULTIPROCESSORS)?.unsigned_abs(),
+        };
         let fits = product(config.grid) <= each.saturating_mul(processors.into());
         if fits { Ok(()) } else { Err(COOPERATIVE_LAUNCH_TOO_LARGE) }
     }

@@ -18,6 +18,7 @@ pub mod devices;
 mod event;
 mod fork;
 pub mod graph;
+pub mod green;
 mod handle;
 mod helper_thread;
 mod image;

@@ -1,4 +1,4 @@
-//! Contexts. All of them are the same one on the GPU, and each is of one of the program's devices; see [`crate::core::contexts`].
+//! Contexts. All of them are the same one on the GPU but for green ones (`green.rs`), and each is of one of the program's devices; see [`crate::core::contexts`].
 
 use super::argument::{In, Out};
 use super::device::ordinal;
@@ -55,7 +55,7 @@ fn primary(device: i32) -> CudaResult<&'static Context> {
 
 /// Waits for a device's work, and lets libraries forget what they have attached to its context. What the program allocated stays.
 pub(crate) fn reset(primary: &'static Context) -> CudaResult<()> {
-    Stream::synchronize_device(primary.device())?;
+    Stream::synchronize_context(primary.place())?;
     export_table::context_storage::reset_context_storage(primary.handle());
     primary.forget_peers();
     Ok(())
@@ -154,12 +154,12 @@ cuda_functions! {
 
     fn cuCtxSynchronize() {
         client()?;
-        Stream::synchronize_device(contexts::find(std::ptr::null_mut())?.device())
+        Stream::synchronize_context(contexts::find(std::ptr::null_mut())?.place())
     }
 
     fn cuCtxSynchronize_v2(context: *mut c_void) {
         client()?;
-        Stream::synchronize_device(contexts::find(context)?.device())
+        Stream::synchronize_context(contexts::find(context)?.place())
     }
 
     fn cuCtxGetFlags(flags: Out<u32>) {

@@ -18,6 +18,7 @@ mod event;
 pub mod export_table;
 mod fill;
 pub(crate) mod graph;
+mod green;
 mod host_function;
 pub(crate) mod init;
 pub(crate) mod ipc;

@@ -43,9 +43,9 @@ const FAMILIES: &[Family] = &[
         parts: &["Multicast", "MultiDevice", "P2PAtomic", "HostAtomic"],
     },
     Family {
-        what: "parts of a GPU (green contexts, affinity)",
-        who: "FlashInfer's and SGLang's partitioned prefill and decode",
-        parts: &["Green", "DevResource", "DevSm", "ExecAffinity", "CtxRecordEvent", "CtxWaitEvent"],
+        what: "parts of a GPU that MPS gives out",
+        who: "clients of MPS that ask what part they have",
+        parts: &["ExecAffinity"],
     },
     Family {
         what: "debuggers, checkpoints, logs and notifications",

@@ -4,6 +4,7 @@ use super::argument::{In, Out};
 use super::graph::edges::{LOSSY_QUERY, behind};
 use super::{cuda_functions, stream_functions};
 use crate::core::graph::{EdgeData, Graph};
+use crate::core::green::Green;
 use crate::core::{
     Capture, CaptureStatus, Context, CudaResult, Event, Stream as CoreStream, StreamHandle, client, contexts,
     devices,
@@ -12,11 +13,10 @@ use std::ffi::c_void;
 use torpor_proto::error::CudaError;
 
 cuda_functions! {
-    /// No stream is of a green context; cuBLAS 13.1 asks.
+    /// cuBLAS 13.1 asks, too.
     fn cuStreamGetGreenCtx(stream: *mut c_void, green: Out<*mut c_void>) {
         client()?;
-        StreamHandle { handle: stream, per_thread: false }.find()?;
-        green.put(std::ptr::null_mut())
+        green.put(green_of(StreamHandle { handle: stream, per_thread: false }.find()?))
     }
 
     fn cuStreamCreate(stream: Out<*mut c_void>, flags: u32) {
@@ -41,11 +41,20 @@ cuda_functions! {
     }
 }
 
-/// The current context, if the stream is of its device: of several contexts of a device it does not know which made it.
-fn context_of(stream: &CoreStream) -> *mut c_void {
+/// Its green context, or null.
+fn green_of(stream: &CoreStream) -> *mut c_void {
+    Green::of_stream(stream).map_or(std::ptr::null_mut(), Green::handle)
+}
+
+/// Its green context, as a context. Else the current context, if that is of the stream's device and no green one: of several contexts
+/// of a device the stream does not know which made it.
+fn context_of(stream: &CoreStream) -> CudaResult<*mut c_void> {
+    if let Some(green) = Green::of_stream(stream) {
+        return Ok(green.context()?.handle());
+    }
+    let is_its = devices::current_place() == stream.device();
     let current = contexts::current();
-    let is_its = !current.is_null() && devices::current() == stream.device();
-    if is_its { current } else { Context::primary(stream.device()).handle() }
+    Ok(if is_its && !current.is_null() { current } else { Context::primary(stream.device()).handle() })
 }
 
 fn create(stream: Out<*mut c_void>, flags: u32, priority: i32) -> CudaResult<()> {
@@ -90,16 +99,21 @@ stream_functions! {
 
     fn cuStreamGetCtx / cuStreamGetCtx_ptsz(@ stream, context: Out<*mut c_void>) {
         client()?;
-        context.put(context_of(stream.find()?))
+        context.put(context_of(stream.find()?)?)
     }
 
-    /// No context is a green one.
+    /// Of a stream of a green context, that and the primary one.
     fn cuStreamGetCtx_v2 / cuStreamGetCtx_v2_ptsz(
         @ stream, context: Out<*mut c_void>, green_context: Out<*mut c_void>,
     ) {
         client()?;
-        let found = context_of(stream.find()?);
-        green_context.put(std::ptr::null_mut())?;
+        let stream = stream.find()?;
+        let green = green_of(stream);
+        let found = match green.is_null() {
+            true => context_of(stream)?,
+            false => Context::primary(stream.device()).handle(),
+        };
+        green_context.put(green)?;
         context.put(found)
     }
 

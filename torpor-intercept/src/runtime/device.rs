@@ -94,7 +94,7 @@ runtime_functions! {
 
     fn cudaDeviceSynchronize() {
         ready()?;
-        Stream::synchronize_device(devices::current())
+        Stream::synchronize_context(devices::current())
     }
 
     /// As with the driver surface, what the program allocated stays.

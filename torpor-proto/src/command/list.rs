@@ -164,8 +164,9 @@ commands! {
             flags: u32,
             /// As cuStreamCreateWithPriority.
             priority: i32,
-            /// Of which of the program's devices it is.
-            device: u32,
+            /// Of which context it is, see [`device_of`](super::device_of). If that is a green one, the variable part is the
+            /// [`PartLevel`]s of its part of the GPU.
+            context: u32,
         } -> ();
         /// Destroys a stream once its work is done.
         posted 33 stream_destroy: StreamDestroy {
@@ -199,13 +200,31 @@ commands! {
             /// Zero.
             reserved: u32,
         } -> ();
-        /// Answers when everything is done that the client posted before to streams of a device.
+        /// Answers when everything is done that the client posted before to streams of a context: of a device with those of its
+        /// green ones.
         awaited 37 context_synchronize: ContextSynchronize {
             /// Which, or [`ALL_DEVICES`](super::ALL_DEVICES).
-            device: u32,
+            context: u32,
             /// Zero.
             reserved: u32,
         } -> ();
+    }
+
+    /// Parts of the GPU: sets of its multiprocessors, which green contexts have.
+    family PartCommands {
+        /// What a part has. The variable part is its [`PartLevel`]s; without any it is the whole GPU.
+        awaited 38 part_look: PartLook {} -> PartShape;
+        /// How a part, named as above, would be split. Nothing is made.
+        awaited 39 part_split: PartSplit {
+            /// `minCount` of cuDevSmResourceSplitByCount.
+            least: u32,
+            /// `CUdevSmResourceSplit_flags`.
+            flags: u32,
+            /// How many groups are wanted; 0 asks how many there could be.
+            groups: u32,
+            /// Zero.
+            reserved: u32,
+        } -> PartSplitReply;
     }
 
     /// Events.

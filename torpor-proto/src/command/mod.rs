@@ -12,10 +12,12 @@
 mod declare;
 mod devices;
 mod list;
+mod part;
 mod plain;
 
 pub use devices::*;
 pub use list::*;
+pub use part::*;
 pub use plain::*;
 
 use crate::error::CudaError;

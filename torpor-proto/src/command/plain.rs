@@ -111,6 +111,44 @@ plain! {
         value: u64,
     }
 
+    /// How a part of the GPU comes of another one, or of the whole: that is split, and some groups are taken.
+    PartLevel {
+        /// As of [`PartSplit`](super::PartSplit).
+        least: u32,
+        /// As of [`PartSplit`](super::PartSplit).
+        flags: u32,
+        /// As of [`PartSplit`](super::PartSplit).
+        groups: u32,
+        /// Zero.
+        reserved: u32,
+        /// The groups, a bit for each, and the last bit for what remains.
+        taken: [u64; 4],
+    }
+
+    /// Answer to [`PartLook`](super::PartLook): a `CUdevSmResource`.
+    PartShape {
+        /// How many multiprocessors it has.
+        multiprocessors: u32,
+        /// How many a part of it must have.
+        least: u32,
+        /// How many are scheduled together.
+        alignment: u32,
+        /// Zero.
+        reserved: u32,
+    }
+
+    /// Answer to [`PartSplit`](super::PartSplit).
+    PartSplitReply {
+        /// How many groups there are.
+        groups: u32,
+        /// Zero.
+        reserved: u32,
+        /// What each of them has.
+        each: PartShape,
+        /// What is in none.
+        rest: PartShape,
+    }
+
     /// Answer to [`EventElapsed`](super::EventElapsed).
     EventElapsedReply {
         /// The bits of an `f32`, in milliseconds.

@@ -41,6 +41,32 @@ pub struct MemAccessDesc {
     pub flags: u32,
 }
 
+/// `CUdevResource`. What comes before the count is the driver's own.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DevResource {
+    /// 1: multiprocessors; 0: nothing.
+    pub kind: u32,
+    /// The device's ordinal.
+    pub device: u32,
+    /// The split that it is of; 0 for all that a context has.
+    pub split: u32,
+    /// The multiprocessors, a bit for each.
+    pub set: [u32; 8],
+    /// Nothing.
+    pub padding: [u32; 13],
+    /// How many there are.
+    pub count: u32,
+    /// How many a part has at least.
+    pub least: u32,
+    /// What the number of a part's is a multiple of.
+    pub alignment: u32,
+    /// Nothing.
+    pub rest: [u32; 9],
+}
+
+const _: () = assert!(size_of::<DevResource>() == 144 && std::mem::offset_of!(DevResource, count) == 96);
+
 /// `CUDA_MEMCPY2D_v2`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]

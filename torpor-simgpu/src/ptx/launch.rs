@@ -18,6 +18,10 @@ pub struct Launch<'a> {
     pub grid: [u32; 3],
     /// Threads of a block along x, y, z; at most 1024 in all.
     pub block: [u32; 3],
+    /// The numbers of the multiprocessors that it runs on.
+    pub multiprocessors: &'a [u32],
+    /// How many the device has.
+    pub all_multiprocessors: u32,
     /// Bytes of dynamic shared memory, beyond what the kernel declares.
     pub dynamic_shared_bytes: usize,
     /// The parameter block, laid out as [`Kernel::parameters`] says.
@@ -47,11 +51,23 @@ pub struct Statistics {
 pub(super) struct Shared<'a> {
     pub(super) grid: [u32; 3],
     pub(super) block: [u32; 3],
+    pub(super) multiprocessors: &'a [u32],
+    pub(super) all_multiprocessors: u32,
     pub(super) dynamic_shared_bytes: usize,
     pub(super) parameters: &'a [u8],
     pub(super) memory: &'a dyn DeviceMemory,
     pub(super) system: &'a dyn System,
     pub(super) cancel: &'a AtomicBool,
+}
+
+impl Shared<'_> {
+    /// The multiprocessor that a block runs on: they take turns.
+    pub(super) fn multiprocessor_of(&self, [x, y, z]: [u32; 3]) -> u32 {
+        let [across, down, _] = self.grid.map(u64::from);
+        let index = (u64::from(z) * down + u64::from(y)) * across + u64::from(x);
+        let count = self.multiprocessors.len().max(1) as u64;
+        self.multiprocessors.get((index % count) as usize).copied().unwrap_or(0)
+    }
 }
 
 /// What a host thread needs to run blocks of one launch.
@@ -159,6 +175,8 @@ pub(super) fn run(kernel: &Kernel, launch: &Launch<'_>) -> Result<Statistics, Ke
         launch: Shared {
             grid: launch.grid,
             block: launch.block,
+            multiprocessors: launch.multiprocessors,
+            all_multiprocessors: launch.all_multiprocessors,
             dynamic_shared_bytes: launch.dynamic_shared_bytes,
             parameters: launch.parameters,
             memory: launch.memory,

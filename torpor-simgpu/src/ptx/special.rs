@@ -23,6 +23,8 @@ pub(super) enum Special {
     LanesGreaterOrEqual,
     DynamicShared,
     TotalShared,
+    Multiprocessor,
+    Multiprocessors,
     Zero,
     One,
 }
@@ -60,15 +62,17 @@ impl Special {
             "%lanemask_ge" => Self::LanesGreaterOrEqual,
             "%dynamic_smem_size" => Self::DynamicShared,
             "%total_smem_size" => Self::TotalShared,
-            "%smid" | "%gridid" | "%cluster_ctarank" | "%is_explicit_cluster" => Self::Zero,
-            "%nsmid" | "%cluster_nctarank" => Self::One,
+            "%smid" => Self::Multiprocessor,
+            "%nsmid" => Self::Multiprocessors,
+            "%gridid" | "%cluster_ctarank" | "%is_explicit_cluster" => Self::Zero,
+            "%cluster_nctarank" => Self::One,
             _ => return None,
         })
     }
 
     /// Whether it differs from block to block.
     pub(super) fn varies_by_block(self) -> bool {
-        matches!(self, Self::Block(_))
+        matches!(self, Self::Block(_) | Self::Multiprocessor)
     }
 
     /// Its value in one thread of a block.
@@ -98,6 +102,8 @@ impl Special {
             Self::LanesGreaterOrEqual => u32::MAX << lane,
             Self::DynamicShared => return launch.dynamic_shared_bytes as u64,
             Self::TotalShared => return (launch.dynamic_shared_bytes + static_shared_bytes) as u64,
+            Self::Multiprocessor => launch.multiprocessor_of(block),
+            Self::Multiprocessors => launch.all_multiprocessors,
             Self::Zero => 0,
             Self::One => 1,
         };

@@ -37,6 +37,10 @@ pub fn find(machine: &Machine, handle: u64) -> Result<(Arc<Context>, Arc<Queue>)
                         .line(&format!("check streams: stream {handle:#x} is used after it was destroyed"));
                 }
             })?;
+            if queue.flags.green != 0 {
+                let context = machine.contexts.find(queue.flags.green);
+                return Ok((context.map_err(|_| CudaError::CONTEXT_IS_DESTROYED)?, queue));
+            }
             // Work may be issued to a stream while another context is current.
             let primary = machine.devices.get(queue.device).map(|device| lock(&device.primary));
             let context =
@@ -75,7 +79,17 @@ pub fn enqueue(
 }
 
 pub fn create(machine: &Machine, stream: Out<u64>, flags: u32, priority: i32) -> Result {
-    let context = context::current(machine)?;
+    create_in(machine, &*context::current(machine)?, stream, flags, priority)
+}
+
+/// Makes a stream of a context.
+pub fn create_in(
+    machine: &Machine,
+    context: &Context,
+    stream: Out<u64>,
+    flags: u32,
+    priority: i32,
+) -> Result {
     if flags & !NON_BLOCKING != 0 || stream.is_null() {
         return Err(CudaError::INVALID_VALUE);
     }
@@ -83,6 +97,7 @@ pub fn create(machine: &Machine, stream: Out<u64>, flags: u32, priority: i32) ->
         non_blocking: flags & NON_BLOCKING != 0,
         legacy: false,
         priority: priority.clamp(GREATEST_PRIORITY, 0),
+        green: context.green(),
     };
     let queue = Queue::new(context.device, flags);
     if !flags.non_blocking {

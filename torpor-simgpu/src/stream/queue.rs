@@ -31,6 +31,8 @@ pub struct StreamFlags {
     pub non_blocking: bool,
     /// Its priority, 0 or less.
     pub priority: i32,
+    /// The handle of its green context; 0 if it is of the device's.
+    pub green: u64,
 }
 
 /// A stream.
@@ -261,7 +263,10 @@ impl Queue {
             earliest_ns = earliest_ns.max(dependency.wait(machine)?);
         }
         machine.health(Some(self.device))?;
-        work.execute(machine, &Place { device: self.device, stream: self.id, earliest_ns, stamp })
+        work.execute(
+            machine,
+            &Place { device: self.device, green: self.flags.green, stream: self.id, earliest_ns, stamp },
+        )
     }
 }
 

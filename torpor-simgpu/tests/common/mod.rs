@@ -49,6 +49,19 @@ functions! {
     cuCtxGetDevice(device: *mut i32);
     cuCtxSynchronize();
     cuCtxEnablePeerAccess(peer: u64, flags: u32);
+    cuDeviceGetDevResource(device: i32, resource: *mut Resource, kind: u32);
+    cuDevSmResourceSplitByCount(
+        found: *mut Resource, count: *mut u32, of: *const Resource, rest: *mut Resource, flags: u32, least: u32
+    );
+    cuDevResourceGenerateDesc(description: *mut u64, resources: *mut Resource, count: u32);
+    cuGreenCtxCreate(green: *mut u64, description: u64, device: i32, flags: u32);
+    cuGreenCtxDestroy(green: u64);
+    cuGreenCtxGetDevResource(green: u64, resource: *mut Resource, kind: u32);
+    cuGreenCtxStreamCreate(stream: *mut u64, green: u64, flags: u32, priority: i32);
+    cuGreenCtxRecordEvent(green: u64, event: u64);
+    cuGreenCtxWaitEvent(green: u64, event: u64);
+    cuCtxFromGreenCtx(context: *mut u64, green: u64);
+    cuStreamGetGreenCtx(stream: u64, green: *mut u64);
     cuMemGetInfo_v2(free: *mut usize, total: *mut usize);
     cuMemGetAllocationGranularity(granularity: *mut usize, prop: *const Prop, option: u32);
     cuMemAddressReserve(pointer: *mut u64, bytes: usize, alignment: usize, wanted: u64, flags: u64);
@@ -242,6 +255,18 @@ pub fn map(pointer: u64, bytes: usize, device: i32) -> u64 {
     assert_eq!(cuMemMap(pointer, bytes, 0, handle, 0), SUCCESS);
     assert_eq!(cuMemSetAccess(pointer, bytes, &access(device), 1), SUCCESS);
     handle
+}
+
+/// `CUdevResource`.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+pub struct Resource {
+    pub kind: u32,
+    pub hidden: [u32; 23],
+    pub count: u32,
+    pub least: u32,
+    pub alignment: u32,
+    pub rest: [u32; 9],
 }
 
 /// Memory from `cuMemAlloc`.

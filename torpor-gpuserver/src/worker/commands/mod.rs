@@ -9,4 +9,5 @@ mod ipc;
 mod kernel;
 mod memory;
 mod object;
+mod part;
 mod stream;

@@ -5,6 +5,7 @@ use crate::worker::objects::pending::Pending;
 use crate::worker::session::Session;
 use crate::worker::streams::Declared;
 use crate::worker::streams::legacy_order::Role;
+use crate::worker::streams::parts::Levels;
 use torpor_proto::command::{
     ALL_DEVICES, ContextSynchronize, LEGACY_STREAM, Outcome, StreamCommands, StreamCreate, StreamDestroy,
     StreamQuery, StreamSynchronize, StreamWaitEvent, Ticket,
@@ -15,15 +16,16 @@ use torpor_proto::error::CudaError;
 const NON_BLOCKING: u32 = 1;
 
 impl StreamCommands for Session {
-    fn stream_create(&mut self, command: StreamCreate, _: &[u8]) -> Result<(), CudaError> {
-        let StreamCreate { stream, flags, priority, device } = command;
+    fn stream_create(&mut self, command: StreamCreate, part: &[u8]) -> Result<(), CudaError> {
+        let StreamCreate { stream, flags, priority, context } = command;
         let role = match flags {
             0 => Role::Blocking,
             NON_BLOCKING => Role::NonBlocking,
             LEGACY_STREAM => Role::Legacy,
             _ => return Err(CudaError::INVALID_VALUE),
         };
-        self.streams.declare(stream, Declared { role, device, priority })
+        let part = Levels::read(part)?;
+        self.streams.declare(stream, Declared { role, context, priority, part })
     }
 
     fn stream_destroy(&mut self, command: StreamDestroy, _: &[u8]) -> Result<(), CudaError> {
@@ -64,9 +66,9 @@ impl StreamCommands for Session {
         _: &[u8],
         ticket: Ticket,
     ) -> Result<Outcome<()>, CudaError> {
-        let fences = match command.device {
+        let fences = match command.context {
             ALL_DEVICES => self.streams.fence_all()?,
-            device => self.streams.fence_device(device)?,
+            context => self.streams.fence_context(context)?,
         };
         Ok(answer_after(self, ticket, fences))
     }

@@ -1,11 +1,10 @@
-//! What CUDA promises between the legacy stream of a device and its blocking streams: work on either waits for all earlier work on
+//! What CUDA promises between the legacy stream of a context and its blocking streams: work on either waits for all earlier work on
 //! the other. An event is recorded and waited for only when there was work since the last time.
 
 use crate::worker::streams::Streams;
-use crate::worker::streams::live::Live;
 use torpor_proto::error::CudaError;
 
-/// What a stream is to its device's legacy stream.
+/// What a stream is to its context's legacy stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Legacy,
@@ -13,7 +12,7 @@ pub(crate) enum Role {
     NonBlocking,
 }
 
-/// The legacy stream of a device.
+/// The legacy stream of a context.
 #[derive(Debug, Default)]
 pub(super) struct Legacy {
     /// The client has declared it.
@@ -28,18 +27,17 @@ impl Streams {
     /// Whether a stream is a legacy one that does not wait for all earlier work on blocking streams yet.
     pub(super) fn is_behind_others(&self, id: u32) -> Result<bool, CudaError> {
         let entry = self.table.get(id)?;
-        Ok(entry.role == Role::Legacy && !self.legacies[entry.device as usize].unjoined.is_empty())
+        Ok(entry.role == Role::Legacy && !self.legacies[entry.context as usize].unjoined.is_empty())
     }
 
     /// Work on the legacy stream waits for all earlier work on blocking streams.
-    pub(super) fn join_into_legacy(&mut self, device: usize) -> Result<(), CudaError> {
-        let Some(number) = self.legacies[device].number else { return Ok(()) };
-        let entry = self.table.get(number)?;
+    pub(super) fn join_into_legacy(&mut self, context: usize) -> Result<(), CudaError> {
+        let Some(number) = self.legacies[context].number else { return Ok(()) };
+        let entry = self.table.get_mut(number)?;
         if entry.live.is_none() {
-            let live = Live::new(&self.device, &mut self.fences, (entry.priority, entry.device))?;
-            self.table.get_mut(number)?.live = Some(live);
+            entry.make_live(&mut self.parts, &mut self.fences)?;
         }
-        while let Some(id) = self.legacies[device].unjoined.pop() {
+        while let Some(id) = self.legacies[context].unjoined.pop() {
             let (legacy, blocking) = self.table.get_two_mut(number, id)?;
             if let (Some(legacy), Some(blocking)) = (&legacy.live, &mut blocking.live) {
                 blocking.unjoined = false;
@@ -50,14 +48,14 @@ impl Streams {
     }
 
     /// Work on a blocking stream waits for all earlier work on the legacy stream.
-    pub(super) fn join_legacy_into(&mut self, device: usize, id: u32) -> Result<(), CudaError> {
-        let &Legacy { number, work, .. } = &self.legacies[device];
+    pub(super) fn join_legacy_into(&mut self, context: usize, id: u32) -> Result<(), CudaError> {
+        let &Legacy { number, work, .. } = &self.legacies[context];
         let live = self.live(id)?;
         let first = !std::mem::replace(&mut live.unjoined, true);
         let behind = live.joined < work;
         live.joined = work;
         if first {
-            self.legacies[device].unjoined.push(id);
+            self.legacies[context].unjoined.push(id);
         }
         if behind && let Some(number) = number {
             let (legacy, blocking) = self.table.get_two_mut(number, id)?;
@@ -73,16 +71,25 @@ impl Streams {
     }
 
     /// A blocking stream is about to go: the legacy stream waits for its work now, if it does not yet.
-    pub(super) fn let_go_of(&mut self, device: usize, id: u32) -> Result<(), CudaError> {
-        if !self.legacies[device].unjoined.contains(&id) {
+    pub(super) fn let_go_of(&mut self, context: usize, id: u32) -> Result<(), CudaError> {
+        if !self.legacies[context].unjoined.contains(&id) {
             return Ok(());
         }
-        match self.legacies[device].number {
+        match self.legacies[context].number {
             Some(legacy) => self.enter(legacy).map(drop),
             None => {
-                self.legacies[device].unjoined.retain(|&other| other != id);
+                self.legacies[context].unjoined.retain(|&other| other != id);
                 Ok(())
             }
         }
+    }
+
+    /// The legacy stream of a green context is about to go: its blocking streams, if any are left, wait for none.
+    pub(super) fn end_legacy(&mut self, context: usize) -> Result<(), CudaError> {
+        self.legacies[context].number = None;
+        while let Some(id) = self.legacies[context].unjoined.pop() {
+            self.live(id)?.unjoined = false;
+        }
+        Ok(())
     }
 }

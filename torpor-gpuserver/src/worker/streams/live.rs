@@ -1,17 +1,16 @@
 //! A real stream, and what is known of the work that was posted to it.
 
-use crate::driver::{Device, Event, Stream};
+use crate::driver::{Event, Stream};
 use crate::worker::gpu::fence::{Counter, Fence, Fences};
 use std::collections::VecDeque;
-use std::sync::Arc;
 use torpor_proto::error::CudaError;
 
 /// A real stream and what was posted to it.
 #[derive(Debug)]
 pub(super) struct Live {
     pub(super) stream: Stream,
-    /// Of which of the program's devices it is.
-    pub(super) device: u32,
+    /// Of which of the program's contexts it is.
+    pub(super) context: u32,
     pub(super) counter: Counter,
     /// Something was posted since the last fence.
     pub(super) unfenced: bool,
@@ -35,14 +34,10 @@ pub(super) struct Live {
 
 impl Live {
     /// A stream without work.
-    pub(super) fn new(
-        device: &Arc<Device>,
-        fences: &mut Fences,
-        (priority, of): (i32, u32),
-    ) -> Result<Box<Self>, CudaError> {
+    pub(super) fn new(stream: Stream, fences: &mut Fences, context: u32) -> Result<Box<Self>, CudaError> {
         Ok(Box::new(Self {
-            stream: Stream::new(device, priority)?,
-            device: of,
+            stream,
+            context,
             counter: fences.counter()?,
             unfenced: false,
             posted: 0,

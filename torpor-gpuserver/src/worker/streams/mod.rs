@@ -1,7 +1,8 @@
 //! A client's streams: real ones are made on first use, and the legacy stream's rules are kept with events.
 //!
 //! Every stream of a client, its legacy stream 0 included, is a real non-blocking stream. What CUDA promises between
-//! the legacy stream and blocking streams is kept with events (`legacy_order`), for each of the program's devices apart.
+//! the legacy stream and blocking streams is kept with events (`legacy_order`), for each of the program's devices,
+//! and for each of their green contexts, apart. A stream of a green context is a real one of a real green context (`parts`).
 //!
 //! While a graph is built, every number stands for the private stream that is being recorded ([`Capture`]).
 
@@ -10,6 +11,7 @@ mod congestion;
 pub(crate) mod legacy_order;
 mod live;
 mod own;
+pub(crate) mod parts;
 pub(crate) mod watched;
 
 use crate::driver::{Device, Event, Stream};
@@ -22,9 +24,10 @@ use crate::worker::streams::congestion::CHECKPOINT;
 use crate::worker::streams::legacy_order::{Legacy, Role};
 use crate::worker::streams::live::Live;
 use crate::worker::streams::own::Own;
+use crate::worker::streams::parts::{Levels, Parts};
 use crate::worker::streams::watched::Watching;
 use std::sync::Arc;
-use torpor_proto::command::{ALL_DEVICES, MOST_DEVICES};
+use torpor_proto::command::{ALL_DEVICES, MOST_CONTEXTS, MOST_DEVICES, includes, is_green};
 use torpor_proto::error::CudaError;
 
 /// The number of the first device's legacy default stream.
@@ -36,19 +39,34 @@ const LIMIT: u32 = 4096;
 #[derive(Debug)]
 struct Entry {
     role: Role,
-    /// Of which of the program's devices it is.
-    device: u32,
+    /// Of which of the program's contexts it is.
+    context: u32,
     priority: i32,
+    /// The part of the GPU that its context has.
+    part: Levels,
     live: Option<Box<Live>>,
 }
 
+impl Entry {
+    fn new(role: Role, context: u32) -> Self {
+        Self { role, context, priority: 0, part: Levels::default(), live: None }
+    }
+
+    fn make_live(&mut self, parts: &mut Parts, fences: &mut Fences) -> Result<(), CudaError> {
+        self.live = Some(parts.live(fences, &self.part, (self.priority, self.context))?);
+        Ok(())
+    }
+}
+
 /// What a client says of a stream.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Declared {
     pub(crate) role: Role,
-    /// Of which of the program's devices it is.
-    pub(crate) device: u32,
+    /// Of which of the program's contexts it is.
+    pub(crate) context: u32,
     pub(crate) priority: i32,
+    /// The part of the GPU that its context has.
+    pub(crate) part: Levels,
 }
 
 /// The streams of one client.
@@ -59,8 +77,9 @@ pub(crate) struct Streams {
     own: Own,
     /// Destroyed by the client, not idle yet.
     retiring: Vec<Live>,
-    /// By device.
-    legacies: [Legacy; MOST_DEVICES as usize],
+    /// By context: as many as streams were declared of.
+    legacies: Vec<Legacy>,
+    pub(crate) parts: Parts,
     /// The stream that has had [`CHECKPOINT`] commands since its last checkpoint.
     crowded: Option<u32>,
     /// A graph is being built.
@@ -75,9 +94,8 @@ impl Streams {
     /// The legacy stream alone.
     pub(crate) fn new(shared: &Arc<Shared>, link: &Arc<Link>) -> Result<Self, CudaError> {
         let mut table = Table::new(LIMIT);
-        table.insert(LEGACY, Entry { role: Role::Legacy, device: 0, priority: 0, live: None })?;
-        let mut legacies: [Legacy; MOST_DEVICES as usize] = Default::default();
-        legacies[0].number = Some(LEGACY);
+        table.insert(LEGACY, Entry::new(Role::Legacy, 0))?;
+        let legacies = vec![Legacy { number: Some(LEGACY), ..Legacy::default() }];
         let mut fences = Fences::new(shared)?;
         let own = Own::new(&shared.device, &mut fences)?;
         Ok(Self {
@@ -86,6 +104,7 @@ impl Streams {
             own,
             retiring: Vec::new(),
             legacies,
+            parts: Parts::new(shared, link.client),
             crowded: None,
             capture: None,
             watched: Watching::new(shared, link, fences.words()),
@@ -95,12 +114,19 @@ impl Streams {
 
     /// Gives a number to a stream that is made when it is first used.
     pub(crate) fn declare(&mut self, id: u32, declared: Declared) -> Result<(), CudaError> {
-        let Declared { role, device, priority } = declared;
-        let legacy = self.legacies.get_mut(device as usize).ok_or(CudaError::INVALID_VALUE)?;
+        let Declared { role, context, priority, part } = declared;
+        if context >= MOST_DEVICES * MOST_CONTEXTS || !(part.is_whole() || is_green(context)) {
+            return Err(CudaError::INVALID_VALUE);
+        }
+        let at = context as usize;
+        if self.legacies.len() <= at {
+            self.legacies.resize_with(at + 1, Legacy::default);
+        }
+        let legacy = &mut self.legacies[at];
         if role == Role::Legacy && legacy.number.is_some() {
             return Err(CudaError::INVALID_VALUE);
         }
-        self.table.insert(id, Entry { role, device, priority, live: None })?;
+        self.table.insert(id, Entry { role, context, priority, part, live: None })?;
         if role == Role::Legacy {
             legacy.number = Some(id);
         }
@@ -110,7 +136,9 @@ impl Streams {
     /// What the client has declared.
     pub(crate) fn declared(&self) -> impl Iterator<Item = (u32, Declared)> {
         let declared = self.table.iter().filter(|&(id, _)| id != LEGACY);
-        declared.map(|(id, &Entry { role, device, priority, .. })| (id, Declared { role, device, priority }))
+        declared.map(|(id, &Entry { role, context, priority, ref part, .. })| {
+            (id, Declared { role, context, priority, part: part.clone() })
+        })
     }
 
     /// The stream to post something to, once it waits for what it must.
@@ -121,17 +149,17 @@ impl Streams {
         }
         let entry = self.table.get_mut(id)?;
         if entry.live.is_none() {
-            entry.live = Some(Live::new(&self.device, &mut self.fences, (entry.priority, entry.device))?);
+            entry.make_live(&mut self.parts, &mut self.fences)?;
         }
-        let device = entry.device as usize;
+        let context = entry.context as usize;
         match entry.role {
             Role::Legacy => {
-                self.legacies[device].work += 1;
-                if !self.legacies[device].unjoined.is_empty() {
-                    self.join_into_legacy(device)?;
+                self.legacies[context].work += 1;
+                if !self.legacies[context].unjoined.is_empty() {
+                    self.join_into_legacy(context)?;
                 }
             }
-            Role::Blocking => self.join_legacy_into(device, id)?,
+            Role::Blocking => self.join_legacy_into(context, id)?,
             Role::NonBlocking => {}
         }
         let live = self.table.get_mut(id)?.live.as_deref_mut().ok_or(CudaError::INVALID_HANDLE)?;
@@ -184,12 +212,12 @@ impl Streams {
 
     /// Fences behind all work of the client, but not the worker's own.
     pub(crate) fn fence_clients(&mut self) -> Result<Vec<Fence>, CudaError> {
-        self.fence_those(|live| live.device != ALL_DEVICES)
+        self.fence_those(|live| live.context != ALL_DEVICES)
     }
 
-    /// Fences behind all work of the client on a device of the program's, and the worker's own.
-    pub(crate) fn fence_device(&mut self, device: u32) -> Result<Vec<Fence>, CudaError> {
-        self.fence_those(|live| live.device == device || live.device == ALL_DEVICES)
+    /// Fences behind all work of the client in a context of the program's, that of a device with its green ones, and the worker's own.
+    pub(crate) fn fence_context(&mut self, context: u32) -> Result<Vec<Fence>, CudaError> {
+        self.fence_those(|live| live.context == ALL_DEVICES || includes(context, live.context))
     }
 
     fn fence_those(&mut self, which: impl Fn(&Live) -> bool) -> Result<Vec<Fence>, CudaError> {
@@ -222,11 +250,12 @@ impl Streams {
 
     /// Takes a stream's number back. Its work goes on.
     pub(crate) fn destroy(&mut self, id: u32) -> Result<(), CudaError> {
-        let &Entry { role, device, .. } = self.table.get(id)?;
-        if role == Role::Legacy {
-            return Err(CudaError::INVALID_HANDLE);
+        let &Entry { role, context, .. } = self.table.get(id)?;
+        match role {
+            Role::Legacy if is_green(context) => self.end_legacy(context as usize)?,
+            Role::Legacy => return Err(CudaError::INVALID_HANDLE),
+            Role::Blocking | Role::NonBlocking => self.let_go_of(context as usize, id)?,
         }
-        self.let_go_of(device as usize, id)?;
         if let Some(mut live) = self.table.remove(id)?.live {
             live.fence(&self.fences)?;
             self.retiring.push(*live);

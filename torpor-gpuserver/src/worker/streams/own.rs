@@ -33,7 +33,7 @@ impl Own {
 }
 
 fn live(device: &Arc<Device>, fences: &mut Fences) -> Result<Box<Live>, CudaError> {
-    Live::new(device, fences, (0, ALL_DEVICES))
+    Live::new(Stream::new(device, 0)?, fences, ALL_DEVICES)
 }
 
 impl Streams {

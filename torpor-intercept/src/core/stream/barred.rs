@@ -1,4 +1,4 @@
-//! Legacy default streams while a blocking stream of their device is captured: what is asked of one would make it wait for the
+//! Legacy default streams while a blocking stream of their context is captured: what is asked of one would make it wait for the
 //! captured work, or that for it, so it is refused, and spoils the capture.
 //!
 //! To be asked whether it is captured spoils nothing. Source: cuStreamIsCapturing and cuStreamBeginCapture in CUDA's reference,
@@ -28,7 +28,7 @@ impl Stream {
     /// This stream has become part of a capture.
     pub(super) fn bar_legacy(&self, capture: &Arc<Capture>) {
         if self.lane().is_blocking() {
-            let legacy = Self::legacy_of(self.device());
+            let legacy = Self::legacy_of(self.place());
             let mut bars = legacy.bars.lock();
             bars.push(capture.clone());
             legacy.is_capturing.store(true, Ordering::Relaxed);
@@ -38,7 +38,7 @@ impl Stream {
     /// It is no part of the capture any more.
     pub(super) fn unbar_legacy(&self, capture: &Arc<Capture>) {
         if self.lane().is_blocking() {
-            let legacy = Self::legacy_of(self.device());
+            let legacy = Self::legacy_of(self.place());
             let mut bars = legacy.bars.lock();
             if let Some(place) = bars.iter().position(|bar| Arc::ptr_eq(bar, capture)) {
                 bars.swap_remove(place);

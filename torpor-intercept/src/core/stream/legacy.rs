@@ -1,11 +1,11 @@
-//! Legacy default streams: one for each device that the program sees. That of the first is number 0 and always there.
+//! Legacy default streams: one for each device that the program sees, and one for each of their green
+//! contexts. That of the first device is number 0 and always there.
 
 use super::{LEGACY_ID, NEXT_ID, STREAMS, Stream};
-use crate::core::devices;
-use crate::core::{Client, CudaResult};
+use crate::core::{Client, CudaResult, devices, green};
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
-use torpor_proto::command::{LEGACY_STREAM, StreamCreate};
+use torpor_proto::command::{LEGACY_STREAM, StreamCreate, device_of};
 use torpor_proto::error::CudaError;
 
 static FIRST: Stream = Stream::new(0, LEGACY_ID, (LEGACY_STREAM, 0), 0);
@@ -14,21 +14,23 @@ static FIRST: Stream = Stream::new(0, LEGACY_ID, (LEGACY_STREAM, 0), 0);
 static OTHERS: [OnceLock<&'static Stream>; devices::MOST] = [const { OnceLock::new() }; devices::MOST];
 
 impl Stream {
-    /// The legacy default stream of a device.
+    /// The legacy default stream of a context.
     #[inline]
-    pub(in crate::core) fn legacy_of(device: u32) -> &'static Self {
-        if device == 0 { &FIRST } else { Self::other_legacy(device) }
+    pub(in crate::core) fn legacy_of(place: u32) -> &'static Self {
+        if place == 0 { &FIRST } else { Self::other_legacy(place) }
     }
 
-    /// That of the calling thread's current device.
+    /// That of the calling thread's current context.
     #[inline]
     pub(in crate::core) fn legacy() -> &'static Self {
-        if devices::are_several() { Self::other_legacy(devices::current()) } else { &FIRST }
+        Self::legacy_of(devices::current_place())
     }
 
     #[cold]
-    fn other_legacy(device: u32) -> &'static Self {
-        OTHERS.get(device as usize).and_then(OnceLock::get).copied().unwrap_or(&FIRST)
+    fn other_legacy(place: u32) -> &'static Self {
+        let of_device = || OTHERS.get(device_of(place) as usize).and_then(OnceLock::get).copied();
+        let of_green = green::legacy_number(place).and_then(|number| STREAMS.numbered(number));
+        of_green.or_else(of_device).unwrap_or(&FIRST)
     }
 
     /// Makes those of all devices but the first, for a process that has just become a client.
@@ -42,7 +44,7 @@ impl Stream {
             let made = STREAMS.insert(|number| Self::new(number, id, (LEGACY_STREAM, device), 0), |_| ());
             let made = made.ok_or(CudaError::OUT_OF_MEMORY)?;
             let (stream, flags) = (made.number, LEGACY_STREAM);
-            client.post(&StreamCreate { stream, flags, priority: 0, device }, &[])?;
+            client.post(&StreamCreate { stream, flags, priority: 0, context: device }, &[])?;
             if let Some(place) = OTHERS.get(device as usize) {
                 let _ = place.set(made);
             }
@@ -50,7 +52,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Whether it is the legacy default stream of its device.
+    /// Whether it is the legacy default stream of its context.
     #[inline]
     #[must_use]
     pub fn is_legacy(&self) -> bool {

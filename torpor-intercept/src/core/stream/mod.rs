@@ -1,6 +1,6 @@
 //! Streams, and the order of what is in them.
 //!
-//! [`post`] puts commands in, [`synchronize`] waits for them, [`progress`] knows how far they are; [`deferred_sync`] answers
+//! [`post`] puts commands in, [`synchronize`] waits for them, [`of_context`] goes over those of a context, [`progress`] knows how far they are; [`deferred_sync`] answers
 //! early where the program cannot tell, [`host_function`] calls the program in between, [`capture`] keeps commands for a graph.
 
 mod attribute;
@@ -9,6 +9,7 @@ mod capture;
 mod deferred_sync;
 pub(super) mod host_function;
 mod legacy;
+mod of_context;
 mod order;
 mod per_thread;
 mod post;
@@ -23,7 +24,7 @@ pub use host_function::{Callback, HostFunction, LaunchedFunction};
 pub(super) use progress::Position;
 
 use super::handle::Table;
-use super::{CudaResult, client, devices};
+use super::{CudaResult, client, devices, green};
 use attribute::Attributes;
 use barred::Bars;
 use deferred_sync::StreamDeferral;
@@ -32,7 +33,7 @@ use progress::Progress;
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use torpor_proto::command::{StreamCreate, StreamDestroy};
+use torpor_proto::command::{StreamCreate, StreamDestroy, device_of};
 use torpor_proto::error::CudaError;
 
 /// `CU_STREAM_NON_BLOCKING`
@@ -45,8 +46,8 @@ pub struct Stream {
     id: AtomicU64,
     /// `CUstream_flags`, or that it is a legacy stream.
     kind: AtomicU32,
-    /// The ordinal of its device.
-    device: AtomicU32,
+    /// The number of its context for workers.
+    place: AtomicU32,
     priority: AtomicI32,
     attributes: Attributes,
     /// Commands posted to it; for a legacy stream, to any that synchronises with it.
@@ -84,7 +85,7 @@ impl StreamHandle {
         match (self.handle.addr(), self.per_thread) {
             (0, false) | (1, _) => Ok(Stream::legacy()),
             (0, true) | (2, _) => per_thread::stream(),
-            _ => STREAMS.get(self.handle).ok_or(CudaError::INVALID_HANDLE),
+            _ => STREAMS.get(self.handle).ok_or_else(|| of_context::why_gone(self.handle)),
         }
     }
 }
@@ -95,12 +96,12 @@ impl Stream {
         Self::new(0, NEXT_ID.fetch_add(1, Ordering::Relaxed), (torpor_proto::command::LEGACY_STREAM, 0), 0)
     }
 
-    const fn new(number: u32, id: u64, (kind, device): (u32, u32), priority: i32) -> Self {
+    const fn new(number: u32, id: u64, (kind, place): (u32, u32), priority: i32) -> Self {
         Self {
             number,
             id: AtomicU64::new(id),
             kind: AtomicU32::new(kind),
-            device: AtomicU32::new(device),
+            place: AtomicU32::new(place),
             priority: AtomicI32::new(priority),
             attributes: Attributes::new(),
             progress: Progress::new(),
@@ -111,23 +112,31 @@ impl Stream {
         }
     }
 
-    /// `cuStreamCreateWithPriority`.
+    /// `cuStreamCreateWithPriority`: of the current context.
     ///
     /// # Errors
-    /// `OUT_OF_MEMORY` with thousands of streams, or what posting gives.
+    /// As [`Self::create_in`].
     pub fn create(flags: u32, priority: i32) -> CudaResult<&'static Self> {
-        let (client, device) = (client()?, devices::current());
+        Self::create_in(devices::current_place(), flags, priority)
+    }
+
+    /// Makes a stream of a context.
+    ///
+    /// # Errors
+    /// `OUT_OF_MEMORY` with thousands of streams, `CONTEXT_IS_DESTROYED`, or what posting gives.
+    pub(in crate::core) fn create_in(place: u32, flags: u32, priority: i32) -> CudaResult<&'static Self> {
+        let (client, part) = (client()?, green::part_of(place)?);
         // As the driver does, a priority out of range is clamped; greater ones are smaller numbers.
         let (least, greatest) = client.device().stream_priorities;
         let priority = priority.clamp(greatest.min(least), least.max(greatest));
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let insert = || {
             STREAMS.insert(
-                |number| Self::new(number, id, (flags, device), priority),
+                |number| Self::new(number, id, (flags, place), priority),
                 |stream| {
                     stream.id.store(id, Ordering::Relaxed);
                     stream.kind.store(flags, Ordering::Relaxed);
-                    stream.device.store(device, Ordering::Relaxed);
+                    stream.place.store(place, Ordering::Relaxed);
                     stream.priority.store(priority, Ordering::Relaxed);
                     stream.attributes.renew();
                     stream.progress.renew();
@@ -137,10 +146,15 @@ impl Stream {
         };
         let stream = insert().or_else(|| {
             per_thread::destroy_left();
-            insert()
+            insert().or_else(|| {
+                of_context::forget_oldest();
+                insert()
+            })
         });
         let stream = stream.ok_or(CudaError::OUT_OF_MEMORY)?;
-        client.post(&StreamCreate { stream: stream.number, flags, priority, device }, &[])?;
+        let command = StreamCreate { stream: stream.number, flags, priority, context: place };
+        client.post(&command, bytemuck::cast_slice(&part))?;
+        green::come_behind_waits(stream)?;
         Ok(stream)
     }
 
@@ -166,11 +180,17 @@ impl Stream {
         self.kind.load(Ordering::Relaxed)
     }
 
-    /// The ordinal of the device that was current when it was made.
+    /// The ordinal of its device.
     #[inline]
     #[must_use]
     pub fn device(&self) -> u32 {
-        self.device.load(Ordering::Relaxed)
+        device_of(self.place())
+    }
+
+    /// What its context is for workers.
+    #[inline]
+    pub(in crate::core) fn place(&self) -> u32 {
+        self.place.load(Ordering::Relaxed)
     }
 
     /// Its priority.
@@ -203,7 +223,7 @@ impl Stream {
     /// Its place among streams that wait for each other.
     #[inline]
     fn lane(&self) -> Lane {
-        Lane { number: self.number, device: self.device(), role: Role::of(self.kind()) }
+        Lane { number: self.number, place: self.place(), role: Role::of(self.kind()) }
     }
 
     /// How many commands it has, to compare with [`Self::is_done_up_to`].

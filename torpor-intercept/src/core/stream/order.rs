@@ -13,12 +13,12 @@ use torpor_proto::command::LEGACY_STREAM;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Lane {
     pub(super) number: u32,
-    /// Streams of different devices never wait for each other.
-    pub(super) device: u32,
+    /// Streams of different contexts never wait for each other.
+    pub(super) place: u32,
     pub(super) role: Role,
 }
 
-/// What a stream is to its device's legacy stream.
+/// What a stream is to its context's legacy stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     Legacy,
@@ -53,7 +53,7 @@ impl Lane {
     /// Whether who synchronises with it waits for work in the other. That of a blocking stream that comes behind work of
     /// the legacy stream waits for that itself.
     pub(super) fn includes(self, other: Self) -> bool {
-        let is_legacy_of = self.role == Role::Legacy && other.is_blocking() && self.device == other.device;
+        let is_legacy_of = self.role == Role::Legacy && other.is_blocking() && self.place == other.place;
         self.number == other.number || is_legacy_of
     }
 }
@@ -196,10 +196,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const DEFAULT: Lane = Lane { number: 0, device: 0, role: Role::Legacy };
-    const A: Lane = Lane { number: 1, device: 0, role: Role::Blocking };
-    const B: Lane = Lane { number: 2, device: 0, role: Role::Blocking };
-    const FREE: Lane = Lane { number: 3, device: 0, role: Role::NonBlocking };
+    const DEFAULT: Lane = Lane { number: 0, place: 0, role: Role::Legacy };
+    const A: Lane = Lane { number: 1, place: 0, role: Role::Blocking };
+    const B: Lane = Lane { number: 2, place: 0, role: Role::Blocking };
+    const FREE: Lane = Lane { number: 3, place: 0, role: Role::NonBlocking };
 
     /// Takes everything that is ready.
     fn take_all(order: &mut StreamOrder<u32, u32>) -> Vec<(Lane, u64, u32)> {
@@ -241,9 +241,9 @@ mod tests {
     }
 
     #[test]
-    fn streams_of_two_devices_do_not_wait_for_each_other() {
+    fn streams_of_two_contexts_do_not_wait_for_each_other() {
         let mut order = StreamOrder::<u32, u32>::new();
-        let other = |lane: Lane| Lane { number: lane.number + 10, device: 1, ..lane };
+        let other = |lane: Lane| Lane { number: lane.number + 10, place: 1, ..lane };
         for (lane, name) in [(DEFAULT, 1), (other(A), 2), (other(DEFAULT), 3), (A, 4)] {
             order.enter_function(lane, name);
         }

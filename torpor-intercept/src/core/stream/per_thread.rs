@@ -1,4 +1,5 @@
-//! Each thread's default stream, one for each device: an ordinary one that synchronises with the legacy stream.
+//! Each thread's default stream, one for each device: an ordinary one that synchronises with the legacy stream. Green contexts have none
+//! (cuda.h, cuStreamGetCtx_v2).
 //!
 //! A thread that ends leaves its stream behind, and the next one that needs a stream destroys what was left. Nothing of CUDA is
 //! done while a thread ends: the process may be exiting, and the GPU be full of work.
@@ -7,6 +8,8 @@ use super::Stream;
 use crate::core::{CudaResult, client, devices, fork};
 use std::cell::Cell;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use torpor_proto::command::is_green;
+use torpor_proto::error::CudaError;
 
 /// The calling thread's, by device, left behind on drop.
 struct Own([Cell<Option<&'static Stream>>; devices::MOST]);
@@ -33,7 +36,11 @@ fn left() -> MutexGuard<'static, Vec<&'static Stream>> {
 
 /// The calling thread's default stream of its current device.
 pub(super) fn stream() -> CudaResult<&'static Stream> {
-    let device = devices::current() as usize % devices::MOST;
+    let place = devices::current_place();
+    if is_green(place) {
+        return Err(CudaError::INVALID_HANDLE);
+    }
+    let device = place as usize % devices::MOST;
     match OWN.try_with(|own| own.0[device].get()) {
         Ok(Some(own)) => Ok(own),
         Ok(None) => {

@@ -85,7 +85,7 @@ impl Stream {
     fn count_posted(&self) {
         self.progress.count();
         if self.lane().is_blocking() {
-            Self::legacy_of(self.device()).progress.count();
+            Self::legacy_of(self.place()).progress.count();
         }
     }
 

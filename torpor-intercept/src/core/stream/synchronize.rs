@@ -3,7 +3,7 @@
 use super::{Stream, host_function};
 use crate::core::{Client, CudaResult, client, devices, pool, profile};
 use std::sync::atomic::Ordering;
-use torpor_proto::command::{ContextSynchronize, StreamQuery, StreamSynchronize};
+use torpor_proto::command::{ContextSynchronize, StreamQuery, StreamSynchronize, is_green};
 
 impl Stream {
     /// `cuStreamSynchronize`. Answered here if nothing was posted since the last time, or uploads alone.
@@ -54,21 +54,21 @@ impl Stream {
         Ok(())
     }
 
-    /// `cuCtxSynchronize`: waits for all work on a device.
+    /// `cuCtxSynchronize`: waits for all work of a context, on a device with that of its green ones.
     ///
     /// # Errors
     /// Those of earlier posted commands.
-    pub fn synchronize_device(device: u32) -> CudaResult<()> {
-        if !devices::are_several() {
+    pub fn synchronize_context(place: u32) -> CudaResult<()> {
+        if !devices::are_several() && !is_green(place) {
             return Self::synchronize_all();
         }
         let client = client()?;
         profile::seen_over(|| {
-            // Not for those of other devices, which may wait for what the program does next on this one.
-            host_function::wait_for_device(device)?;
+            // Not for those of other contexts, which may wait for what the program does next on this one.
+            host_function::wait_for_context(place)?;
             let position = client.posted.load(Ordering::Acquire);
             if client.synchronized.load(Ordering::Relaxed) < position {
-                client.call(&ContextSynchronize { device, reserved: 0 }, &[])?;
+                client.call(&ContextSynchronize { context: place, reserved: 0 }, &[])?;
             }
             client.write_text();
             pool::release_surplus(false)?;

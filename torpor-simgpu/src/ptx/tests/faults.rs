@@ -113,6 +113,8 @@ fn an_endless_kernel_can_be_cancelled() {
     let launch = Launch {
         grid: [4, 1, 1],
         block: [64, 1, 1],
+        multiprocessors: &[0],
+        all_multiprocessors: 1,
         dynamic_shared_bytes: 0,
         parameters: &parameters.0,
         globals: &|_| None,

@@ -65,6 +65,8 @@ impl<'a> Run<'a> {
             &Launch {
                 grid: self.grid,
                 block: self.block,
+                multiprocessors: &[0],
+                all_multiprocessors: 1,
                 dynamic_shared_bytes: self.dynamic_shared_bytes,
                 parameters: &parameters.0,
                 globals: &|symbol| arena.symbol(symbol),

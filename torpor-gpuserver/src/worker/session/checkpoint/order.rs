@@ -7,6 +7,7 @@ use crate::worker::objects::event::{ClientEvent, Epoch, clock};
 use crate::worker::session::Session;
 use crate::worker::session::halt::Halt;
 use crate::worker::streams::legacy_order::Role;
+use crate::worker::streams::parts::Levels;
 use crate::worker::streams::{Declared, Streams};
 use std::rc::Rc;
 use torpor_proto::control::migration;
@@ -23,21 +24,22 @@ impl Saved for Streams {
 
     fn save(session: &mut Session) -> Result<Self::State, Halt> {
         let declared = session.streams.declared();
-        let stream = |(id, Declared { role, device, priority })| {
+        let stream = |(id, Declared { role, context, priority, part })| {
             let (blocking, is_legacy) = (role == Role::Blocking, role == Role::Legacy);
-            migration::Stream { id, blocking, priority, device, is_legacy }
+            migration::Stream { id, blocking, priority, context, is_legacy, part: part.bytes().to_vec() }
         };
         Ok(declared.map(stream).collect())
     }
 
     fn restore(session: &mut Session, state: Self::State) -> Result<(), Halt> {
-        for migration::Stream { id, blocking, priority, device, is_legacy } in state {
+        for migration::Stream { id, blocking, priority, context, is_legacy, part } in state {
             let role = match (is_legacy, blocking) {
                 (true, _) => Role::Legacy,
                 (false, true) => Role::Blocking,
                 (false, false) => Role::NonBlocking,
             };
-            session.streams.declare(id, Declared { role, device, priority })?;
+            let part = Levels::read(&part)?;
+            session.streams.declare(id, Declared { role, context, priority, part })?;
         }
         Ok(())
     }

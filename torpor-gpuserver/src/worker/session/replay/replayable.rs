@@ -22,8 +22,8 @@ use torpor_proto::command::{
     GraphInstantiate, GraphLaunch, GraphUpdate, Home, HostLock, ImageKernels, ImageLoad, ImageUnload,
     ImageUpload, KernelResolve, KernelSetAttribute, Launch, LimitRaise, MemoryAllocate, MemoryFree,
     MemoryInfo, ObjectCreate, ObjectMap, ObjectRelease, ObjectUnmap, OccupancyBlocks, OccupancyClusterSize,
-    OccupancyClusters, OccupancyShared, Ping, StagingMark, StreamCreate, StreamDestroy, StreamQuery,
-    StreamSynchronize, StreamWaitEvent, TensorMapIm2col, TensorMapTiled, decode,
+    OccupancyClusters, OccupancyShared, PartLook, PartSplit, Ping, StagingMark, StreamCreate, StreamDestroy,
+    StreamQuery, StreamSynchronize, StreamWaitEvent, TensorMapIm2col, TensorMapTiled, decode,
 };
 use torpor_proto::layout::AddressRange;
 use torpor_proto::ring::{HistoryError, Malformed, NO_SLOT, Record, Taken};
@@ -250,9 +250,11 @@ fn role(record: &Record, client: &mut Client<'_>) -> Result<Role, Unrepeatable> 
         | OccupancyBlocks::OPCODE
         | OccupancyShared::OPCODE
         | OccupancyClusters::OPCODE
-        | OccupancyClusterSize::OPCODE => Role::Question,
+        | OccupancyClusterSize::OPCODE
+        | PartLook::OPCODE
+        | PartSplit::OPCODE => Role::Question,
         StreamSynchronize::OPCODE => Role::WaitsFor(Some(decode::<StreamSynchronize>(record)?.0.stream)),
-        ContextSynchronize::OPCODE => match decode::<ContextSynchronize>(record)?.0.device {
+        ContextSynchronize::OPCODE => match decode::<ContextSynchronize>(record)?.0.context {
             ALL_DEVICES => Role::WaitsFor(None),
             _ => Role::Looks,
         },

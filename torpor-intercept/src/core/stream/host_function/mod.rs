@@ -25,6 +25,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use threads::{FUNCTIONS, IS_CALLING, MOST_HELD, PENDING};
 use torpor_proto::command::Command;
+use torpor_proto::command::includes;
 use torpor_proto::error::CudaError;
 
 /// `CUhostFn`, `cudaHostFn_t`: what was given with it.
@@ -116,12 +117,12 @@ pub(in crate::core) fn wait_for_all() -> CudaResult<()> {
     wait_for(|_| true)
 }
 
-/// Waits for the functions of a device's streams that were added before.
+/// Waits for the functions of a context's streams that were added before, for a device with those of its green ones.
 ///
 /// # Errors
 /// `NOT_PERMITTED` in a host function.
-pub(in crate::core) fn wait_for_device(device: u32) -> CudaResult<()> {
-    wait_for(|lane| lane.device == device)
+pub(in crate::core) fn wait_for_context(place: u32) -> CudaResult<()> {
+    wait_for(|lane| includes(place, lane.place))
 }
 
 fn wait_for(matters: impl Fn(Lane) -> bool) -> CudaResult<()> {
