@@ -40,6 +40,7 @@ def show_warm(models, rounds, bars):
     theirs, ours = (geometric_mean(of_kind) for of_kind in zip(*tails.values()))
     bars.say("p99/p50 no worse than native, geometric mean of the models", ours <= theirs, f"{theirs:.2f} to {ours:.2f}")
     bars.say("p99/p50 no worse than native, for each model", not worse, ", ".join(worse) or "none")
+    show_usual(models, rounds)
     show_tails(models, rounds)
 
 
@@ -53,6 +54,27 @@ def show_beside(models, rounds):
     print("beside the other build")
     print_table(rows)
     print(f"geometric mean {geometric_mean(ratios):.3f}")
+
+
+def show_usual(models, rounds):
+    """Medians of the inferences for which the CPU had the speed that is usual in this run: a machine's CPUs may be half as fast for seconds."""
+    kinds = [*KINDS, *([BESIDE] if BESIDE in rounds[0] else [])]
+    of_all = [one[kind][name] for one in rounds for kind in kinds for name in models]
+    usual = USUAL * percentile([yardstick for figures in of_all for yardstick in figures["yardstick_ms"]], 10)
+    rows, ratios = [("model", *(f"{kind} ms" for kind in kinds), *(f"remoted / {kind}" for kind in kinds if kind != "remoted"), "inferences")], []
+    for name in models:
+        calm = {kind: [time for one in rounds for time, yardstick in zip(one[kind][name]["times_ms"], one[kind][name]["yardstick_ms"])
+                       if yardstick <= usual] for kind in kinds}
+        counts = "/".join(str(len(times)) for times in calm.values())
+        if not all(calm.values()):
+            rows.append((name, *[""] * (len(rows[0]) - 2), counts))
+            continue
+        medians = {kind: statistics.median(times) for kind, times in calm.items()}
+        ratios.append([medians["remoted"] / medians[kind] for kind in kinds if kind != "remoted"])
+        rows.append((name, *(f"{ms:.3f}" for ms in medians.values()), *(f"{ratio:.3f}" for ratio in ratios[-1]), counts))
+    print(f"while the CPU has its usual speed: its yardstick took at most {usual * 1e3:.0f} us")
+    print_table(rows)
+    print("geometric mean " + ", ".join(f"{geometric_mean(of_kind):.3f}" for of_kind in zip(*ratios)))
 
 
 def show_tails(models, rounds):
