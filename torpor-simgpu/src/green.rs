@@ -191,7 +191,7 @@ pub fn create_stream(machine: &Machine, out: Out<u64>, green: u64, flags: u32, p
 }
 
 /// Records an event behind all work of a context, those of a device with its green ones'.
-pub fn record(machine: &'static Machine, context: &Context, event: u64) -> Result {
+pub fn record(machine: &'static Machine, context: &Arc<Context>, event: u64) -> Result {
     let queues = queues(machine, context)?;
     let behind = queues.iter().filter_map(Queue::last_issued).collect();
     let all = Queue::new(context.device, stream::StreamFlags { non_blocking: true, ..Default::default() });
@@ -203,7 +203,7 @@ pub fn record(machine: &'static Machine, context: &Context, event: u64) -> Resul
 }
 
 /// Has all work of a context that is issued later to streams that there are wait for an event.
-pub fn wait(machine: &'static Machine, context: &Context, event: u64) -> Result {
+pub fn wait(machine: &'static Machine, context: &Arc<Context>, event: u64) -> Result {
     let Some(recording) = crate::event::find(machine, event)?.recording() else { return Ok(()) };
     for queue in queues(machine, context)? {
         queue.submit(machine, Work::Nothing, vec![Dependency::Recording(recording.clone())]);
@@ -225,9 +225,9 @@ fn queues(machine: &Machine, context: &Context) -> Result<Vec<Arc<Queue>>> {
 }
 
 pub fn record_in(machine: &'static Machine, green: u64, event: u64) -> Result {
-    record(machine, &*find(machine, green)?, event)
+    record(machine, &find(machine, green)?, event)
 }
 
 pub fn wait_in(machine: &'static Machine, green: u64, event: u64) -> Result {
-    wait(machine, &*find(machine, green)?, event)
+    wait(machine, &find(machine, green)?, event)
 }

@@ -21,6 +21,6 @@ exports! {
     call cuStreamGetGreenCtx = "cuStreamGetGreenCtx" 12040 (of: u64, context: Out<u64>) |m| green::of_stream(m, of, context);
     call cuGreenCtxRecordEvent = "cuGreenCtxRecordEvent" 12040 (context: u64, event: u64) |m| green::record_in(m, context, event);
     call cuGreenCtxWaitEvent = "cuGreenCtxWaitEvent" 12040 (context: u64, event: u64) |m| green::wait_in(m, context, event);
-    call cuCtxRecordEvent = "cuCtxRecordEvent" 12050 (context: u64, event: u64) |m| green::record(m, &*find_or_current(m, context)?, event);
-    call cuCtxWaitEvent = "cuCtxWaitEvent" 12050 (context: u64, event: u64) |m| green::wait(m, &*find_or_current(m, context)?, event);
+    call cuCtxRecordEvent = "cuCtxRecordEvent" 12050 (context: u64, event: u64) |m| green::record(m, &find_or_current(m, context)?, event);
+    call cuCtxWaitEvent = "cuCtxWaitEvent" 12050 (context: u64, event: u64) |m| green::wait(m, &find_or_current(m, context)?, event);
 }

@@ -79,7 +79,8 @@ pub fn enqueue(
 }
 
 pub fn create(machine: &Machine, stream: Out<u64>, flags: u32, priority: i32) -> Result {
-    create_in(machine, &*context::current(machine)?, stream, flags, priority)
+    let context = context::current(machine)?;
+    create_in(machine, &context, stream, flags, priority)
 }
 
 /// Makes a stream of a context.

@@ -1,5 +1,6 @@
 //! Questions about parts of the GPU, which the driver answers: nothing of the client's is changed.
 
+use crate::driver::Part;
 use crate::worker::session::Session;
 use crate::worker::streams::parts::Levels;
 use torpor_proto::command::{
@@ -31,7 +32,7 @@ impl PartCommands for Session {
         }
         let (found, rest) = part.split(device, groups, (flags, least))?;
         // All are alike (cuda.h).
-        let each = found.first().map_or(PartShape::default(), |part| part.shape());
+        let each = found.first().map(Part::shape).unwrap_or_default();
         let groups = found.len() as u32;
         Ok(Outcome::done(PartSplitReply { groups, reserved: 0, each, rest: rest.shape() }))
     }

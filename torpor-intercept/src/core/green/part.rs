@@ -34,10 +34,9 @@ struct Cut {
 }
 
 /// By number. What was described stays, as with CUDA, which has no function that ends it.
-#[derive(Default)]
 struct Known {
     cuts: Vec<Cut>,
-    descriptions: Vec<Box<(u32, Levels)>>,
+    descriptions: Vec<&'static (u32, Levels)>,
 }
 
 static KNOWN: Mutex<Known> = Mutex::new(Known { cuts: Vec::new(), descriptions: Vec::new() });
@@ -130,12 +129,12 @@ pub fn describe(pieces: &[(u32, u32)]) -> CudaResult<*mut c_void> {
             of.iter().copied().chain([level]).collect()
         }
     };
-    let same = known.descriptions.iter().position(|known| **known == (device, levels.clone()));
-    let at = same.unwrap_or_else(|| {
-        known.descriptions.push(Box::new((device, levels)));
-        known.descriptions.len() - 1
-    });
-    Ok(handle_of(&known.descriptions[at]))
+    let same = known.descriptions.iter().find(|&&&(of, ref known)| (of, known) == (device, &levels)).copied();
+    Ok(handle_of(same.unwrap_or_else(|| {
+        let new: &_ = Box::leak(Box::new((device, levels)));
+        known.descriptions.push(new);
+        new
+    })))
 }
 
 fn handle_of(description: &(u32, Levels)) -> *mut c_void {
@@ -145,8 +144,8 @@ fn handle_of(description: &(u32, Levels)) -> *mut c_void {
 /// What [`describe`] gave a handle for: its device and its part.
 pub(super) fn described(handle: *mut c_void) -> CudaResult<(u32, Levels)> {
     let known = known();
-    let found = known.descriptions.iter().find(|known| handle_of(known).addr() == handle.addr());
-    found.map(|found| (**found).clone()).ok_or(CudaError::INVALID_VALUE)
+    let found = known.descriptions.iter().copied().find(|known| handle_of(known).addr() == handle.addr());
+    found.cloned().ok_or(CudaError::INVALID_VALUE)
 }
 
 #[cfg(test)]
