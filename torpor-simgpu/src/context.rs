@@ -126,7 +126,8 @@ pub fn current(machine: &Machine) -> Result<Arc<Context>> {
     machine.contexts.find(handle).map_err(|_| CudaError::CONTEXT_IS_DESTROYED)
 }
 
-fn find(machine: &Machine, handle: u64) -> Result<Arc<Context>> {
+/// The context with this handle.
+pub fn find(machine: &Machine, handle: u64) -> Result<Arc<Context>> {
     machine.contexts.find(handle).map_err(|_| CudaError::INVALID_CONTEXT)
 }
 

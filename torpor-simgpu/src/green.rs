@@ -83,7 +83,8 @@ pub fn of_device(machine: &Machine, device: i32, out: Out<DevResource>, kind: u3
 }
 
 pub fn of_context(machine: &Machine, handle: u64, out: Out<DevResource>, kind: u32) -> Result {
-    let context = context::find_or_current(machine, handle)?;
+    // Elsewhere no context is the current one; driver 580 of an H200 wants one here.
+    let context = context::find(machine, handle)?;
     check_kind(kind)?;
     out.set(resource(machine, &part_of_context(machine, &context), 0))
 }
@@ -108,10 +109,11 @@ pub fn split(
     let (of, wanted) = (of.get()?, count.get()?);
     let part = part_of(&of)?;
     let numbers = part.numbers();
-    if flags & !ALL_FLAGS != 0 || least as usize > numbers.len() {
+    if flags & !ALL_FLAGS != 0 {
         return Err(CudaError::INVALID_VALUE);
     }
-    if of.split != 0 {
+    // So says driver 580 of an H200.
+    if of.split != 0 || least as usize > numbers.len() {
         return Err(CudaError::INVALID_RESOURCE_CONFIGURATION);
     }
     let (minimum, alignment) = granularity(machine, flags);

@@ -9,7 +9,7 @@ import ctypes as c
 import sys
 
 driver = c.CDLL("libcuda.so.1")
-INVALID_VALUE, INVALID_CONTEXT, INVALID_HANDLE, DESTROYED, WRONG_TYPE = 1, 201, 400, 709, 914
+INVALID_VALUE, INVALID_CONTEXT, INVALID_HANDLE, DESTROYED, WRONG_TYPE, WRONG_CONFIGURATION = 1, 201, 400, 709, 914, 915
 MULTIPROCESSORS, DEFAULT_STREAM, NON_BLOCKING, DISABLE_TIMING = 1, 1, 1, 2
 BLOCKS, COUNT = 512, 1024
 
@@ -114,7 +114,8 @@ of_device = c.c_int()
 call("cuDeviceGetAttribute", c.byref(of_device), 16, device)
 assert (whole.type, whole.count) == (MULTIPROCESSORS, of_device.value), (whole.type, whole.count, of_device.value)
 gives(WRONG_TYPE, "cuDeviceGetDevResource", device, c.byref(Resource()), 0)
-same = part_of("cuCtxGetDevResource", None)
+gives(INVALID_CONTEXT, "cuCtxGetDevResource", None, c.byref(Resource()), MULTIPROCESSORS)
+same = part_of("cuCtxGetDevResource", whole_context)
 assert same.count == whole.count
 possible = c.c_uint()
 call("cuDevSmResourceSplitByCount", None, c.byref(possible), c.byref(whole), None, 0, 16)
@@ -123,7 +124,7 @@ groups, count, rest = (Resource * 2)(), c.c_uint(2), Resource()
 call("cuDevSmResourceSplitByCount", groups, c.byref(count), c.byref(whole), c.byref(rest), 0, 16)
 assert count.value == 2 and groups[0].count == groups[1].count >= 16, (count.value, groups[0].count)
 assert groups[0].count * 2 + rest.count <= whole.count
-gives(INVALID_VALUE, "cuDevSmResourceSplitByCount", groups, c.byref(count), c.byref(whole), None, 0, whole.count + 1)
+gives(WRONG_CONFIGURATION, "cuDevSmResourceSplitByCount", groups, c.byref(count), c.byref(whole), None, 0, whole.count + 1)
 gives(INVALID_VALUE, "cuDevResourceGenerateDesc", c.byref(c.c_void_p()), groups, 0)
 first_part, second_part = (made("cuDevResourceGenerateDesc", c.byref(group), 1) for group in groups)
 both_parts = made("cuDevResourceGenerateDesc", groups, 2)

@@ -75,6 +75,10 @@ cuda_functions! {
 
     fn cuCtxGetDevResource(context: *mut c_void, resource: Out<Resource>, kind: u32) {
         client()?;
+        // Elsewhere no context is the current one (driver 580).
+        if context.is_null() {
+            return Err(CudaError::INVALID_CONTEXT);
+        }
         let context = contexts::find(context)?;
         check_kind(kind)?;
         let piece = match Green::of_context(context) {

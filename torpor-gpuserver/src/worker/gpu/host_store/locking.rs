@@ -1,6 +1,6 @@
 //! Page-locking a slab without holding up whoever works: while memory is locked the driver takes no launch of anybody (an H200: 7 ms
-//! for 256 MiB, 0.9 for 4 MiB). So beside the work of others it is done in small pieces, with pauses: no smaller ones, as each is copied by
-//! itself from then on (55.3 GB/s in pieces of 64 MiB, 55.0 of 16, 53.5 of 4, 51.8 of 2; docs/benchmarks/swapping.md).
+//! for 256 MiB, 0.9 for 4 MiB). So beside the work of others it is done in small pieces, with pauses. Each is copied by itself from then on,
+//! which costs little: 53.5 GB/s in pieces of 4 MiB, 55.3 of 64 (docs/benchmarks/swapping.md).
 //!
 //! No copy reaches from one locked piece into the next: the driver refuses it (`CUDA_ERROR_INVALID_VALUE`, driver 580), so whoever
 //! copies several chunks in one go asks where pieces begin.
@@ -15,10 +15,10 @@ use torpor_proto::layout::AddressRange;
 const PIECE_BYTES: u64 = 64 << 20;
 
 /// Locked at once beside the work of others.
-const SMALL_PIECE_BYTES: u64 = 8 << 20;
+const SMALL_PIECE_BYTES: u64 = 4 << 20;
 
-/// Between two small pieces: a request of 3 ms meets two of them.
-const PAUSE: Duration = Duration::from_millis(1);
+/// Between two small pieces.
+const PAUSE: Duration = Duration::from_micros(500);
 
 /// A mapping that is locked piece by piece.
 #[derive(Debug)]
