@@ -89,7 +89,7 @@ fn a_device_is_split_as_its_architecture_wants() {
         assert_eq!((groups.map(|group| group.count), count, rest.count), ([16; 3], 3, 84));
         assert_eq!(split::<40>(&whole, 0, 1).map(|(_, count, rest)| (count, rest.count)), Ok((16, 4)));
         assert_eq!(split::<1>(&whole, 1, 3).map(|(groups, ..)| groups[0].count), Ok(4));
-        assert_eq!(split::<1>(&whole, 0, 133).err(), Some(INVALID_VALUE));
+        assert_eq!(split::<1>(&whole, 0, 133).err(), Some(INVALID_RESOURCE_CONFIGURATION));
         assert_eq!(split::<1>(&whole, 4, 8).err(), Some(INVALID_VALUE));
         assert_eq!(split::<1>(&groups[0], 0, 8).err(), Some(INVALID_RESOURCE_CONFIGURATION));
         assert_eq!(split::<1>(&Resource::default(), 0, 0).err(), Some(INVALID_RESOURCE_TYPE));
