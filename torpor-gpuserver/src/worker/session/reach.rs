@@ -102,6 +102,12 @@ impl Session {
 
     /// Once everything has arrived, kernels that did not wait for that are known to be well when they have ended.
     pub(crate) fn note_caught_up(&mut self) -> Result<(), Halt> {
+        if !self.is_arriving()
+            && let Some(since) = self.residency.coming_since.take()
+        {
+            let took_us = since.elapsed().as_micros();
+            tracing::debug!(client = self.link.client, function = %self.link.function, took_us, "all has come");
+        }
         if self.residency.is_ahead && !self.is_arriving() {
             self.residency.is_ahead = false;
             if self.is_lean() {

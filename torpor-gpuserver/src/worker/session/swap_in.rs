@@ -126,6 +126,7 @@ impl Session {
             pace: Pace::new(began),
         });
         self.residency.touched = Some(Vec::new());
+        self.residency.coming_since = Some(began);
         // Shared memory may lead to the rest, and does not say so.
         let is_whole = self.residency.whole || self.space.is_shared() || arrays_come;
         if self.shared.tuning.swap.is_pipelined() && !is_whole {

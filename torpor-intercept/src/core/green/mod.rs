@@ -1,7 +1,7 @@
 //! Green contexts: contexts that have a part of the GPU's multiprocessors.
 //!
-//! One is a context with streams of its own, a default stream among them; memory, code and events are the device's. [`part`] says which
-//! multiprocessors it has, [`gather`] records events behind all of its work, and has it wait for them. A worker knows a green context only as
+//! One is a context with streams of its own, a default stream among them; memory, code and events are the device's. `part.rs` says which
+//! multiprocessors it has, `gather.rs` records events behind all of its work, and has it wait for them. A worker knows a green context only as
 //! what streams are of: it has nothing to keep but these.
 
 mod gather;

@@ -16,7 +16,7 @@ pub(super) type Levels = Arc<[PartLevel]>;
 /// A part that a program has.
 #[derive(Clone, Copy, Debug)]
 pub struct Piece {
-    /// The number of its [`Cut`].
+    /// The number of its cut.
     pub cut: u32,
     /// Which group of it, if it is one of several.
     pub group: u32,

@@ -115,7 +115,7 @@ impl Stream {
     /// `cuStreamCreateWithPriority`: of the current context.
     ///
     /// # Errors
-    /// As [`Self::create_in`].
+    /// `OUT_OF_MEMORY` with thousands of streams, `CONTEXT_IS_DESTROYED`, or what posting gives.
     pub fn create(flags: u32, priority: i32) -> CudaResult<&'static Self> {
         Self::create_in(devices::current_place(), flags, priority)
     }

@@ -69,6 +69,8 @@ pub(crate) struct Residency {
     pub(crate) is_ahead: bool,
     /// The swap-in that this request began with, while there is something left to bring.
     pub(crate) swap_in: Option<SwapIn>,
+    /// When the last swap-in began, until all of it is seen to have come.
+    pub(crate) coming_since: Option<Instant>,
     /// It is active with a part of its memory.
     pub(crate) lean: Option<Box<Lean>>,
     /// In which order it used its memory when it was.
@@ -128,6 +130,7 @@ impl Residency {
             may_seek: false,
             is_ahead: false,
             swap_in: None,
+            coming_since: None,
             lean: None,
             course: Course::default(),
             unfit: Unfit::default(),
