@@ -2,7 +2,7 @@
 
 use crate::server::entrance::tree::ServerTree;
 use crate::server::keeper::{Heritage, Keeper, numbered};
-use crate::server::node::{CLIENT, COUNTER, Legacy, LegacyMemory, MEMORY};
+use crate::server::node::{CLIENT, COUNTER, Legacies, Legacy, LegacyMemory, MEMORY, PARTY};
 use crate::server::options::ServerOptions;
 use crate::server::probe::UsableDriver;
 use crate::server::store::Store;
@@ -30,11 +30,9 @@ pub(super) struct Predecessor {
     pub(super) tree: ServerTree,
     pub(super) driver: UsableDriver,
     pub(super) store: Arc<Store>,
-    pub(super) clients: Vec<Legacy>,
+    pub(super) clients: Legacies,
     /// By their places among those that serve.
     pub(super) gpus: Vec<Inherited>,
-    /// The greatest number of a client.
-    pub(super) last_id: u64,
 }
 
 /// Why a server does not go on where the one before was.
@@ -100,8 +98,11 @@ impl Predecessor {
             let place = if is_spare { &mut its.spare } else { &mut its.first };
             its.leaving.extend(place.replace(worker));
         }
+        let parties: Vec<keeper::Party> =
+            heritage.take_all(PARTY).into_iter().map(|(party, _)| party).collect();
         let mut clients = Vec::new();
-        for (words, _) in heritage.take_all::<keeper::Client>(CLIENT) {
+        for (mut words, _) in heritage.take_all::<keeper::Client>(CLIENT) {
+            words.gpu = belongs(&words, &parties);
             let its = inherited.get_mut(words.gpu as usize).ok_or(NoSuccession::Torn("a client"))?;
             let legacy = client(words, heritage)?;
             let (_, state) = heritage.take::<()>(&numbered(STATE, legacy.words.client)).unwrap_or_default();
@@ -113,8 +114,15 @@ impl Predecessor {
             clients.push(legacy);
         }
         tracing::info!(clients = clients.len(), "going on where the server before ended");
-        Ok(Some(Self { tree, driver, store, clients, gpus: inherited, last_id }))
+        let clients = Legacies { clients, parties, last_id };
+        Ok(Some(Self { tree, driver, store, clients, gpus: inherited }))
     }
+}
+
+/// The GPU of a client: that of those that it goes with, if it does; the latest of several.
+fn belongs(client: &keeper::Client, parties: &[keeper::Party]) -> u32 {
+    let its = parties.iter().filter(|party| party.clients.contains(&client.client));
+    its.max_by_key(|party| party.number).map_or(client.gpu, |party| party.gpu)
 }
 
 /// A client with its memory, if the server before had that handed to it or was about to.
@@ -154,4 +162,25 @@ pub(super) fn keep(
     };
     let locks: Vec<_> = [tree.lock()].into_iter().chain(store.spill_lock()).collect();
     keeper.keep(NODE, &words, &locks);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_that_go_together_belong_together_whatever_is_kept_of_each() {
+        let client = |client, gpu| keeper::Client { client, gpu, ..keeper::Client::default() };
+        let party = |number, clients: &[u64], gpu| keeper::Party { number, clients: clients.to_vec(), gpu };
+        // The server was killed between what it kept of the one and of the other.
+        let [gone, staying, other] = [client(1, 1), client(2, 0), client(3, 0)];
+        let there = [party(7, &[1, 2], 1)];
+        assert_eq!([&gone, &staying, &other].map(|one| belongs(one, &there)), [1, 1, 0]);
+        // They were on their way back.
+        let back = [party(7, &[1, 2], 0)];
+        assert_eq!([&gone, &staying].map(|one| belongs(one, &back)), [0, 0]);
+        let again = [party(8, &[2], 1), party(7, &[1, 2], 0)];
+        assert_eq!([&gone, &staying].map(|one| belongs(one, &again)), [0, 1]);
+        assert_eq!([&gone, &staying].map(|one| belongs(one, &[])), [1, 0]);
+    }
 }

@@ -7,7 +7,7 @@ use crate::server::entrance::sockets;
 use crate::server::entrance::tree::{FileIdentity, ServerTree};
 use crate::server::error::ServerError;
 use crate::server::keeper::{self, Heritage, Keeper};
-use crate::server::node::{Legacy, Node};
+use crate::server::node::{Legacies, Node};
 use crate::server::options::ServerOptions;
 use crate::server::predecessor::{self, Predecessor};
 use crate::server::priority;
@@ -106,8 +106,8 @@ pub fn run(
     };
     let (mut inherited, mut gpus_before) = (None, Vec::new());
     let (tree, driver, store) = match predecessor {
-        Some(Predecessor { tree, driver, store, clients, gpus, last_id }) => {
-            (inherited, gpus_before) = (Some((clients, last_id)), gpus);
+        Some(Predecessor { tree, driver, store, clients, gpus }) => {
+            (inherited, gpus_before) = (Some(clients), gpus);
             (tree, driver, store)
         }
         None => {
@@ -178,7 +178,7 @@ async fn serve(
     (gpus, learned, teller, ear): (Vec<Gpu>, Arc<Learned>, Teller, Ear),
     realms: Arc<Realms>,
     driver: &UsableDriver,
-    (keeper, heritage, inherited): (Keeper, Heritage, Option<(Vec<Legacy>, u64)>),
+    (keeper, heritage, inherited): (Keeper, Heritage, Option<Legacies>),
     stop: &watch::Sender<bool>,
     also_stop: impl Future<Output = ()>,
     ready: impl FnOnce(&Serving),
@@ -214,8 +214,8 @@ async fn serve(
     check_limits(&node)?;
     settings::recall(&node);
     // Before others can come, who would be given their addresses, and before anybody looks for those that have no worker.
-    if let Some((clients, last_id)) = inherited {
-        node.resume(clients, last_id);
+    if let Some(clients) = inherited {
+        node.resume(clients);
         settings::tell_workers(&node);
     }
     scheduler::start(&node, ear);

@@ -3,6 +3,8 @@
 //! What is kept of a client: who it is and where (`client`), before its worker hears of it and whenever that changes; its memory and its
 //! lifeline (`memory`), once it is served and before it is handed its memory; and what it is (`state`), as its worker says. Nothing is
 //! kept of those of strict functions, whose workers and store end with the server.
+//!
+//! Where clients that go together belong is kept in one word (`party`) as long as what is kept of each may not say so yet.
 
 use crate::policy::event::What;
 use crate::server::clients::{Client, ClientId, Introduction};
@@ -23,8 +25,22 @@ use torpor_proto::control::keeper;
 pub(in crate::server) const CLIENT: &str = "client";
 pub(in crate::server) const MEMORY: &str = "memory";
 
+/// Under what kind of name it is kept where clients belong that go together.
+pub(in crate::server) const PARTY: &str = "party";
+
 /// Under what name the greatest number of a client is.
 pub(in crate::server) const COUNTER: &str = "counter";
+
+/// The clients of the server before.
+#[derive(Debug)]
+pub(in crate::server) struct Legacies {
+    /// Where each belongs, which is not what is kept of it alone where it was going with others.
+    pub(in crate::server) clients: Vec<Legacy>,
+    /// Those that were going together.
+    pub(in crate::server) parties: Vec<keeper::Party>,
+    /// The greatest number of a client.
+    pub(in crate::server) last_id: u64,
+}
 
 /// A client of the server before.
 #[derive(Debug)]
@@ -69,6 +85,21 @@ impl Node {
         self.keeper.keep(&numbered(CLIENT, client.id.0), &words, &[]);
     }
 
+    /// Clients that go together belong to a GPU, all of them or, if the next server does not hear of this, none.
+    pub(in crate::server) fn keep_party(&self, number: u64, clients: &[u64], gpu: usize) {
+        let gpu = u32::try_from(gpu).unwrap_or(u32::MAX);
+        self.keeper.keep(
+            &numbered(PARTY, number),
+            &keeper::Party { number, clients: clients.to_vec(), gpu },
+            &[],
+        );
+    }
+
+    /// What is kept of each client says where it belongs.
+    pub(in crate::server) fn forget_party(&self, number: u64) {
+        self.keeper.forget(&numbered(PARTY, number));
+    }
+
     /// A client is about to be handed its memory.
     pub(in crate::server) fn keep_memory(
         &self,
@@ -101,7 +132,7 @@ impl Node {
     }
 
     /// Goes on with the clients of the server before.
-    pub(in crate::server) fn resume(self: &Arc<Self>, clients: Vec<Legacy>, last_id: u64) {
+    pub(in crate::server) fn resume(self: &Arc<Self>, Legacies { clients, parties, last_id }: Legacies) {
         self.clients().go_on_from(last_id);
         let mut gone = Vec::new();
         for Legacy { words, memory } in clients {
@@ -125,6 +156,14 @@ impl Node {
             let entrance = Entrance { node: Arc::downgrade(self), function, log };
             let handed = words.has_memory;
             self.acceptor.spawn(lifeline::resume(lifeline, process, id, memory, handed, entrance));
+        }
+        for party in parties {
+            for &id in &party.clients {
+                if let Some(client) = self.clients().get_mut(ClientId(id)) {
+                    self.keep_client(client);
+                }
+            }
+            self.forget_party(party.number);
         }
         let known: BTreeSet<ClientId> = self.clients().iter().map(|client| client.id).collect();
         self.realms.common().keep_alone(|client| known.contains(&client));

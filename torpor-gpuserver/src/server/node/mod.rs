@@ -10,7 +10,7 @@ mod place;
 
 pub use clients::ATTACH_TIMEOUT;
 pub use functions::FunctionError;
-pub(in crate::server) use kept::{CLIENT, COUNTER, Legacy, LegacyMemory, MEMORY};
+pub(in crate::server) use kept::{CLIENT, COUNTER, Legacies, Legacy, LegacyMemory, MEMORY, PARTY};
 
 use crate::gpu_limit::gpu_limit_bytes;
 use crate::server::clients::ClientTable;

@@ -10,8 +10,10 @@
 //! ```
 //!
 //! The worker that they leave gives all of them up in one step, or none (`worker/gpu/ipc/party.rs`), so nobody executes anything that
-//! the state of another one does not tell of. From the second point on all belong where they go, also for the next server if this one
-//! is killed: two of them must not go on at different GPUs, each with a copy of what they have together. Who is gone keeps nobody waiting.
+//! the state of another one does not tell of. From the first point on all belong where they go, also for the next server if this one
+//! is killed, which is kept in one word for all of them (`node/kept.rs`): two of them must not go on at different GPUs, each with a copy of
+//! what they have together. Those that go back have all been let go of first, and belong there by one word again. Who is gone keeps nobody
+//! waiting.
 
 use crate::server::clients::ClientId;
 use crate::server::node::Node;
@@ -27,8 +29,8 @@ use torpor_proto::control::worker::{self, Proceed, to_worker};
 /// Parties so far.
 static PARTIES: AtomicU64 = AtomicU64::new(0);
 
-/// Where the members of a party wait for each other.
-const MEETINGS: usize = 3;
+/// Where the members of a party wait for each other: three times on the way, and those that go back when they are let go of, and back.
+const MEETINGS: usize = 5;
 
 /// Clients that are moved together.
 #[derive(Debug)]
@@ -76,6 +78,14 @@ impl Seat {
     }
 }
 
+impl Seat {
+    /// All of the party belong to a GPU.
+    fn belongs(&self, node: &Node, gpu: usize) {
+        let worker::Party { number, clients } = &self.party.told;
+        node.keep_party(*number, clients, gpu);
+    }
+}
+
 impl Drop for Seat {
     fn drop(&mut self) {
         (self.met..MEETINGS).for_each(|meeting| self.party.pass(meeting, true));
@@ -108,6 +118,8 @@ pub(super) async fn carry(
     {
         let mut clients = node.clients();
         let client = clients.get_mut(id).ok_or(MoveError::Gone)?;
+        // Before anything is kept of one of them alone.
+        seat.belongs(node, to.gpu);
         client.introduction.at = to.clone();
         node.keep_client(client);
     }
@@ -125,13 +137,20 @@ async fn arrive(
     let held = Terms { held: true, ..Terms::default() };
     let refused = moves::attach(node, id, to, state, held).await?.err();
     if seat.meet(refused.is_none()).await {
+        node.forget_party(seat.party.told.number);
         let body = to_worker::Body::Proceed(Proceed { client: id.0 });
         // Fails when the server is ending.
         let _ = to.order(Order::Tell { client: id.0, body });
         return Ok(());
     }
     moves::let_go(id, to).await;
-    moves::go_back(node, id, from, state, refused.map_or(MoveError::Company, MoveError::Refused)).await
+    seat.meet(true).await;
+    seat.belongs(node, from.gpu);
+    let why = refused.map_or(MoveError::Company, MoveError::Refused);
+    let went = moves::go_back(node, id, from, state, why).await;
+    seat.meet(true).await;
+    node.forget_party(seat.party.told.number);
+    went
 }
 
 #[cfg(test)]
