@@ -26,7 +26,6 @@ mod roster;
 pub(crate) mod run_queue;
 pub(crate) mod throttle;
 pub(crate) mod tuning;
-pub(crate) mod usual_way;
 
 use crate::compiler::Compiler;
 use crate::driver::{Device, PinnedWords};

@@ -15,7 +15,6 @@
 
 use crate::policy::sharing::ActiveLimit;
 use crate::worker::gpu::pressure::{Pressure, Waiter};
-use crate::worker::gpu::usual_way::UsualWay;
 use crate::worker::mailbox::Link;
 use crate::worker::server_socket::ServerSocket;
 use crate::worker::sync::lock;
@@ -37,8 +36,6 @@ pub(crate) struct Turns {
     begin: Instant,
     /// Of those that wait.
     pressure: Pressure,
-    /// Of those that have had one.
-    pub(crate) way: UsualWay,
     queue: Mutex<Queue>,
 }
 
@@ -63,8 +60,7 @@ struct Waiting {
 impl Turns {
     /// Nobody has a turn yet.
     pub(crate) fn new(limit: ActiveLimit) -> Self {
-        let (pressure, way) = (Pressure::new(), UsualWay::default());
-        Self { limit, begin: Instant::now(), pressure, way, queue: Mutex::default() }
+        Self { limit, begin: Instant::now(), pressure: Pressure::new(), queue: Mutex::default() }
     }
 
     /// Takes a turn if the client is the next in line and `joins`, which is told the limit and how many are active: else the

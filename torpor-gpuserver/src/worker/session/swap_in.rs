@@ -263,9 +263,7 @@ impl Session {
     fn end_swap_in(&mut self) {
         let Some(swap_in) = self.residency.swap_in.take() else { return };
         self.shared.turns.has_come(self.link.client);
-        let came = swap_in.began.elapsed();
-        self.shared.turns.way.note(came);
-        let cost = swap_in.reserve_time + came;
+        let cost = swap_in.reserve_time + swap_in.began.elapsed();
         self.residency.tenure.costs(cost);
         let swapping_us = u64::try_from(cost.as_micros()).unwrap_or(u64::MAX);
         self.link.usage.swapping_us.fetch_add(swapping_us, Ordering::Relaxed);

@@ -50,11 +50,9 @@ impl Tenure {
         self.cost = self.cost.max(cost.min(MOST_COST));
     }
 
-    /// How long those that had a turn just before wait for the end of this one, which is worth so many `times` what one [usually
-    /// costs](crate::worker::gpu::usual_way), if it cost anything.
-    pub(crate) fn worth(&self, times: u32, usual: Duration) -> Duration {
-        let is_worth = !self.is_brief && !self.cost.is_zero();
-        if is_worth { (times * usual).min(LONGEST_TURN) } else { Duration::ZERO }
+    /// How long those that had a turn just before wait for the end of this one, which is worth so many `times` what it cost.
+    pub(crate) fn worth(&self, times: u32) -> Duration {
+        if self.is_brief { Duration::ZERO } else { (times * self.cost).min(LONGEST_TURN) }
     }
 
     /// Whether it ends between two commands: it has lasted long enough, and longer than it took to begin.
@@ -127,17 +125,13 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_is_worth_what_one_usually_costs_many_times_but_no_longer_than_a_turn_may_be() {
+    fn a_turn_is_worth_what_it_cost_many_times_but_no_longer_than_a_turn_may_be() {
         let cost = Duration::from_millis(10);
-        let usual = 2 * cost;
-        assert_eq!(lasting(Duration::ZERO, cost).worth(16, usual), 16 * usual);
-        assert_eq!(lasting(Duration::ZERO, cost).worth(0, usual), Duration::ZERO);
-        assert_eq!(lasting(Duration::ZERO, Duration::ZERO).worth(16, usual), Duration::ZERO);
-        assert_eq!(lasting(Duration::ZERO, cost).worth(u32::MAX, MOST_COST), LONGEST_TURN);
-        assert_eq!(
-            Tenure { is_brief: true, ..lasting(Duration::ZERO, cost) }.worth(16, usual),
-            Duration::ZERO
-        );
+        assert_eq!(lasting(Duration::ZERO, cost).worth(16), 16 * cost);
+        assert_eq!(lasting(Duration::ZERO, cost).worth(0), Duration::ZERO);
+        assert_eq!(lasting(Duration::ZERO, Duration::ZERO).worth(16), Duration::ZERO);
+        assert_eq!(lasting(Duration::ZERO, MOST_COST).worth(u32::MAX), LONGEST_TURN);
+        assert_eq!(Tenure { is_brief: true, ..lasting(Duration::ZERO, cost) }.worth(16), Duration::ZERO);
     }
 
     #[test]

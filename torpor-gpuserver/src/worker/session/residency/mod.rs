@@ -217,9 +217,7 @@ impl Session {
         let thinks = residency.waited_until.map_or(idle, |waited| waited.elapsed());
         !is_asked
             && patience.is_some_and(|patience| thinks < patience)
-            && !self.shared.turns.is_pressed(
-                residency.tenure.worth(self.shared.tuning.turn_worth, self.shared.turns.way.usual()),
-            )
+            && !self.shared.turns.is_pressed(residency.tenure.worth(self.shared.tuning.turn_worth))
     }
 
     /// How long an idle client keeps its turn while nobody wants it: to the end of a request that was told of.
