@@ -66,7 +66,10 @@ pub struct Calibrate {
 #[derive(Debug, thiserror::Error)]
 pub enum CalibrationError {
     /// The node has no such function, or its process has not used its GPU.
-    #[error("{0} has no memory on a GPU after a request; `torpor functions` lists those that have a process")]
+    #[error(
+        "{0} has no memory on a GPU after a request: it has no process (`torpor functions` lists those that have one), or not all that are \
+         given fit on the GPUs together; give fewer"
+    )]
     NoMemory(String),
     /// A request was not answered well.
     #[error("{function} answers {status}; a function that is calibrated must answer every request")]
