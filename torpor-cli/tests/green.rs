@@ -3,11 +3,10 @@
 #[path = "../../torpor-gpuserver/tests/server_support/mod.rs"]
 mod server_support;
 mod support;
+#[path = "support/travels.rs"]
+mod travels;
 
-use server_support::server::Server;
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use support::{torch_python, torpor};
 
 fn script(name: &str) -> PathBuf {
@@ -44,42 +43,5 @@ fn pytorch_s_green_contexts_are_green() {
 
 #[test]
 fn a_program_with_green_contexts_is_evicted_and_moved() {
-    let home = tempfile::tempdir().unwrap();
-    let server = Server::start_by(|directory| {
-        let mut command = torpor(home.path());
-        command.arg("serve").arg("--directory").arg(directory.path()).args(["--driver", "simulated"]);
-        command.env("TORPOR_SIMGPU_DEVICES", "2").stdin(Stdio::null()).stdout(Stdio::null());
-        command
-    });
-    let ask = |arguments: &[&str]| {
-        let mut asking = torpor(home.path());
-        let output = asking.args(arguments).arg("--directory").arg(server.directory.path()).output().unwrap();
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    };
-    let mut program = torpor(home.path())
-        .args(["run", "--function", "mine", "--directory"])
-        .arg(server.directory.path())
-        .arg("--")
-        .arg(torch_python())
-        .arg(script("green.py"))
-        .arg("steps")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(program.stdout.take().unwrap()).lines();
-    let mut orders = program.stdin.take().unwrap();
-    let wishes: [&[&str]; 4] = [
-        &["unload", "mine"],
-        &["load", "mine", "--gpu", "1"],
-        &["load", "mine", "--gpu", "0"],
-        &["unload", "mine"],
-    ];
-    for wish in wishes {
-        assert_eq!(lines.next().unwrap().unwrap(), "next");
-        ask(wish);
-        orders.write_all(b"\n").unwrap();
-    }
-    assert_eq!(lines.next().unwrap().unwrap(), "green passed");
-    assert!(program.wait().unwrap().success());
+    travels::passes("green.py", &[]);
 }

@@ -1,12 +1,11 @@
 """Green contexts by the driver's interface: what they have, where their kernels run, in which order, and what is left when they go.
 
-    green.py [steps]
-
-With `steps` it says `next` between its rounds and waits for a line, so that somebody can evict or move it meanwhile. Its kernels come as PTX.
+Between its rounds it leaves its GPU, if whoever started it says how (leaving.py). Its kernels come as PTX.
 """
 
 import ctypes as c
-import sys
+
+from leaving import away
 
 driver = c.CDLL("libcuda.so.1")
 INVALID_VALUE, INVALID_CONTEXT, INVALID_HANDLE, DESTROYED, WRONG_TYPE, WRONG_CONFIGURATION = 1, 201, 400, 709, 914, 915
@@ -256,9 +255,7 @@ for _ in range(4):
     pass_on()
     launch_graph(streams[0])
     launch_graph(streams[1])
-    if sys.argv[1:] == ["steps"]:
-        print("next", flush=True)
-        sys.stdin.readline()
+    away()
 
 # A context that has a stream in a capture is asked nothing, and the capture is void.
 call("cuStreamBeginCapture_v2", streams[1], 0)
