@@ -37,7 +37,31 @@ pub struct Reuse {
     seconds: f64,
 }
 
+/// What is known of a client's uses, for another place, where time counts from something else.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Past {
+    /// How many gaps there were between uses, the older ones counting less.
+    pub gaps: f64,
+    /// How long those were together.
+    pub seconds: f64,
+    /// How long ago the last use was.
+    pub since: Duration,
+}
+
 impl Reuse {
+    /// What is known now; of one that was never used nothing.
+    #[must_use]
+    pub fn past(&self, now: Duration) -> Option<Past> {
+        let since = now.saturating_sub(self.last?);
+        Some(Past { gaps: self.gaps, seconds: self.seconds, since })
+    }
+
+    /// What was known elsewhere. Who was used before time began here counts as used then.
+    #[must_use]
+    pub fn resumed(past: Past, now: Duration) -> Self {
+        Self { last: Some(now.saturating_sub(past.since)), gaps: past.gaps, seconds: past.seconds }
+    }
+
     /// It is used now, at a time since whatever all of them count from.
     pub fn used(&mut self, at: Duration) {
         if let Some(last) = self.last {
@@ -106,6 +130,17 @@ mod tests {
             reuse.until_next(ms(now), ms(1_000))
         });
         assert!(once > ms(400) && often < ms(20), "{once:?} {often:?}");
+    }
+
+    #[test]
+    fn what_was_known_elsewhere_is_known_here() {
+        let (there, now) = used(&[300, 500, 400]);
+        let (now, later) = (ms(now + 100), ms(90_000));
+        assert_eq!(Reuse::default().past(now), None);
+        let here = Reuse::resumed(there.past(now).unwrap(), later);
+        for rest in [ms(0), ms(200), ms(5_000)] {
+            assert_eq!(here.until_next(later + rest, ms(7)), there.until_next(now + rest, ms(7)));
+        }
     }
 
     #[test]

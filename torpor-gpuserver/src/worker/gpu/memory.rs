@@ -8,6 +8,7 @@ mod client;
 pub(crate) mod joining;
 pub(crate) mod neighbours;
 pub(crate) mod taken;
+mod uses;
 
 use crate::driver::{Device, PhysicalMemory, PinnedArray};
 use crate::policy::eviction::{self, Eviction, Resident};
@@ -261,19 +262,6 @@ impl GpuMemory {
 }
 
 impl State {
-    fn use_by(&mut self, client: u64, active: bool) {
-        self.uses += 1;
-        if let Some(client) = self.clients.get_mut(&client) {
-            client.active = active;
-            client.last_used = self.uses;
-            client.idle_since = Instant::now();
-            if active {
-                client.reuse.used(client.idle_since - self.began);
-            }
-            client.stuck = None;
-        }
-    }
-
     fn residents(&self, except: u64, line: &[u64]) -> Vec<Resident> {
         let others = self.clients.values().filter(|client| client.link.client != except);
         let now = self.began.elapsed();

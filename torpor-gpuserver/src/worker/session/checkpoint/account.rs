@@ -2,6 +2,7 @@
 //! context.
 
 use super::saved::Saved;
+use crate::policy::reuse::Past;
 use crate::worker::gpu::context_limits::ContextLimits;
 use crate::worker::gpu::memory::Reserved;
 use crate::worker::mailbox::LinkUsage;
@@ -9,7 +10,9 @@ use crate::worker::session::Session;
 use crate::worker::session::halt::Halt;
 use crate::worker::session::printing::Printing;
 use crate::worker::session::residency::Residency;
+use crate::worker::work_time::micros;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use torpor_proto::control::migration;
 use torpor_proto::error::CudaError;
 
@@ -67,6 +70,25 @@ impl Saved for LinkUsage {
         usage.swaps.store(counts.swaps, Ordering::Relaxed);
         session.link.told.came(usage.counts());
         session.failures = counts.failures;
+        Ok(())
+    }
+}
+
+impl Saved for Past {
+    const NAME: &'static str = "uses";
+    type State = Option<migration::Uses>;
+
+    fn save(session: &mut Session) -> Result<Self::State, Halt> {
+        let past = session.shared.memory.past_uses(session.link.client);
+        let uses = |Self { gaps, seconds, since }| migration::Uses { gaps, seconds, since_us: micros(since) };
+        Ok(past.map(uses))
+    }
+
+    fn restore(session: &mut Session, state: Self::State) -> Result<(), Halt> {
+        if let Some(migration::Uses { gaps, seconds, since_us }) = state {
+            let past = Self { gaps, seconds, since: Duration::from_micros(since_us) };
+            session.shared.memory.resume_uses(session.link.client, past);
+        }
         Ok(())
     }
 }

@@ -22,6 +22,7 @@ mod shared_memory;
 
 pub(crate) use cover::Cover;
 
+use crate::policy::reuse::Past;
 use crate::state_file::{self, Pledge, Void};
 use crate::worker::gpu::context_limits::ContextLimits;
 use crate::worker::mailbox::{LinkUsage, Wish};
@@ -75,6 +76,7 @@ impl Session {
             load_wanted: self.link.wishes(Wish::Load),
             text: self.save::<Printing>()?,
             limits: self.save::<ContextLimits>()?,
+            uses: self.save::<Past>()?,
             // Nothing is on its way, so that is where the last mark was.
             staged: self.link.channel.get().map_or(0, |channel| channel.staging().released()),
         }))
@@ -129,7 +131,8 @@ impl Session {
         self.restore::<Residency>(checkpoint.residency)?;
         self.restore::<LinkUsage>(checkpoint.counts)?;
         self.restore::<Printing>(checkpoint.text)?;
-        self.restore::<ContextLimits>(checkpoint.limits)
+        self.restore::<ContextLimits>(checkpoint.limits)?;
+        self.restore::<Past>(checkpoint.uses)
     }
 
     fn save<K: Saved>(&mut self) -> Result<K::State, Halt> {

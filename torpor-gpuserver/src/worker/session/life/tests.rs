@@ -20,12 +20,13 @@ use crate::worker::gpu::tuning::Tuning;
 use crate::worker::server_socket::ServerSocket;
 use client::Client;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use std::cell::Cell;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::thread;
 use torpor_proto::command::Ping;
 use torpor_proto::control::Message;
-use torpor_proto::control::migration::Checkpoint;
+use torpor_proto::control::migration::{Checkpoint, Uses};
 use torpor_proto::control::worker::{Attached, Detached, FromWorker, Released, Resumed, from_worker::Body};
 use torpor_proto::handover;
 use torpor_proto::layout::{DEVICE_WINDOW, HOST_WINDOW};
@@ -187,6 +188,23 @@ fn who_comes_with_a_state_is_told_nothing_of_a_context_that_is_lost_before_it_is
     assert_eq!(told(2, None), Some(CudaError::ILLEGAL_ADDRESS));
     let state = state_file::write(&Checkpoint::default()).expect("memory");
     assert_eq!(told(3, Some(state)), None, "the server has its state");
+}
+
+#[test]
+fn who_comes_with_a_state_is_known_by_its_uses() {
+    let images = tempfile::tempdir().expect("a directory");
+    let uses = Uses { gaps: 3.0, seconds: 0.006, since_us: 0 };
+    let state = state_file::write(&Checkpoint { uses: Some(uses), ..Checkpoint::default() }).expect("memory");
+    let Scene { shared, link, attach, brought, client: _client, _window, server: _server } =
+        scene(6, images.path(), Some(state));
+    let known = Cell::new(None);
+    live(&shared, &link, &attach, brought, |session, _first| {
+        known.set(session.shared.memory.past_uses(1));
+        Stop::Detached
+    });
+    shared.delist(1, true);
+    let known = known.get().expect("it was used elsewhere");
+    assert_eq!((known.gaps, known.seconds), (3.0, 0.006));
 }
 
 #[test]
