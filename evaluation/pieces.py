@@ -70,6 +70,7 @@ PIECES = [
           folder="--output {folder}", gpus=0),
     Piece("counts", "what an inference awaits, and the library's memory", "counts/run", "", "", tools=("cc",)),
     Piece("launch-cost", "a launch", "launch-cost/run", "", "--rounds 2", tools=("nvcc",)),
+    Piece("bus", "how fast the bus is from each kind of host memory", "bus/run", "", "--gib 2", "--simulated --gib 0.25"),
     Piece("microbench", "calls of the driver", "microbench/run", "", "--rounds 2", "--simulated --rounds 1"),
     Piece("programs", "unmodified programs", "conformance/run", "--jobs 4", "--remoted-only --jobs 9"),
     Piece("containers", "PyTorch in containers without a GPU, without an engine", "containers/run", "", "", "--simulated",
