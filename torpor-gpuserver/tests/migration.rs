@@ -137,7 +137,7 @@ fn everything_a_client_has_survives_being_moved_to_and_fro() {
 fn a_client_that_would_wait_behind_endless_work_runs_on_the_other_gpu() {
     let server = start_one_at_a_time();
     let (mut busy, mut other) = (Program::start(&server, "busy"), Program::start(&server, "other"));
-    let (here, elsewhere) = busy.gpus(&server);
+    let (here, _) = busy.gpus(&server);
     let data = other.client.allocate(0, 2 * MIB).unwrap();
     other.client.add_step(data, 10, 0);
     other.client.settle().unwrap();
@@ -145,9 +145,12 @@ fn a_client_that_would_wait_behind_endless_work_runs_on_the_other_gpu() {
     std::thread::sleep(STAY);
     busy.spin();
     eventually("it has the GPU", || server.listed("busy").state == "active");
+    // On a loaded machine it may have left the other one itself, before its kernel began.
+    let here = busy.gpu(&server);
     other.client.add_step(data, 10, 0);
     assert_eq!(other.client.words(data, 2), [6, 6]);
-    assert_eq!((busy.gpu(&server), other.gpu(&server)), (here, elsewhere));
+    assert_eq!(busy.gpu(&server), here);
+    assert_ne!(other.gpu(&server), here);
     busy.stop();
     assert_eq!(busy.gpu(&server), here);
 }
