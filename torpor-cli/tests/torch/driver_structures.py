@@ -23,3 +23,8 @@ class UpdateInfo(ctypes.Structure):
 
 class HostParams(ctypes.Structure):
     _fields_ = [("function", c_void_p), ("data", c_void_p)]
+
+
+class FillParams(ctypes.Structure):
+    _fields_ = [("address", c_uint64), ("pitch", c_size_t), ("value", c_uint), ("element", c_uint),
+                ("width", c_size_t), ("height", c_size_t)]

@@ -6,7 +6,7 @@ import threading
 from ctypes import byref, c_int, c_size_t, c_uint, c_uint64, c_void_p
 
 from driver_calls import begin, call, made, step
-from driver_structures import Conditional, Copy, End, HostParams, UpdateInfo
+from driver_structures import Conditional, Copy, End, FillParams, HostParams, UpdateInfo
 
 handles = []  # what the driver has addresses of stays where it is
 
@@ -53,11 +53,6 @@ seen = ctypes.cast(host, ctypes.POINTER(c_uint))
 class KernelParams(ctypes.Structure):
     _fields_ = [("function", c_void_p), ("grid", c_uint * 3), ("block", c_uint * 3), ("shared", c_uint),
                 ("parameters", c_void_p), ("extra", c_void_p), ("kernel", c_void_p), ("context", c_void_p)]
-
-
-class FillParams(ctypes.Structure):
-    _fields_ = [("address", c_uint64), ("pitch", c_size_t), ("value", c_uint), ("element", c_uint),
-                ("width", c_size_t), ("height", c_size_t)]
 
 
 def kernel_params(function, *values):

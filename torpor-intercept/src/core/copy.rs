@@ -310,7 +310,8 @@ impl Client {
         if width == 0 || height == 0 {
             return self.check();
         }
-        let command = self.fill_command(address, pitch, (width, height), value, stream.number)?;
+        let order = (stream.number, stream.is_capturing());
+        let command = self.fill_command(address, pitch, (width, height), value, order)?;
         let is_on_another = waits && self.wait_for_owners(stream, [self.locate(command.address, 1)])?;
         let bytes = width.saturating_mul(height).saturating_mul(command.element_bytes.into());
         let work = || Work::Fill { bytes, value: command.value };
@@ -319,7 +320,8 @@ impl Client {
         if is_seen { stream.synchronize_posted(self) } else { Ok(()) }
     }
 
-    /// The command for a fill that is not empty.
+    /// The command for a fill that is not empty. One that is captured may have any address, which whoever instantiates the graph
+    /// is told: cuDNN captures its launches with addresses that stand in for others, and looks at the nodes alone.
     ///
     /// # Errors
     /// `INVALID_VALUE` for pageable memory or a misaligned address.
@@ -329,13 +331,14 @@ impl Client {
         pitch: u64,
         (width, height): (u64, u64),
         (value, element_bytes): (u32, u32),
-        stream: u32,
+        (stream, is_captured): (u32, bool),
     ) -> CudaResult<Fill> {
         let element = u64::from(element_bytes);
         let last_row = (height - 1).checked_mul(pitch);
         let bytes = last_row.zip(width.checked_mul(element)).and_then(|(rows, row)| rows.checked_add(row));
         let bytes = bytes.ok_or(CudaError::INVALID_VALUE)?;
-        let address = self.locate(address, bytes).reachable().ok_or(CudaError::INVALID_VALUE)?;
+        let stand_in = is_captured.then_some(address);
+        let address = self.locate(address, bytes).reachable().or(stand_in).ok_or(CudaError::INVALID_VALUE)?;
         if !address.is_multiple_of(element) || (height > 1 && !pitch.is_multiple_of(element)) {
             return Err(CudaError::INVALID_VALUE);
         }

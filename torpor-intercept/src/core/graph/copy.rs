@@ -64,7 +64,7 @@ impl Work {
         if width == 0 || height == 0 || ![1, 2, 4].contains(&value.1) {
             return Err(CudaError::INVALID_VALUE);
         }
-        let command = client.fill_command(address, pitch, (width, height), value, 0)?;
+        let command = client.fill_command(address, pitch, (width, height), value, (0, false))?;
         Ok(Self::command(&command, &[]))
     }
 
