@@ -27,10 +27,12 @@ pub(super) struct Condition {
 impl Condition {
     /// A new one.
     pub(super) fn new(value: u32, flags: u32) -> Self {
-        /// Spreads the numbers, so that no length, count or address among kernels' parameters is one of them.
+        /// Spreads the numbers, so that no length, count or address among kernels' parameters is one of them. None is negative for
+        /// who takes it for a signed one, as `cuda.core` does.
         const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
         static MADE: AtomicU64 = AtomicU64::new(1);
-        let number = MADE.fetch_add(1, Ordering::Relaxed).wrapping_mul(STEP) | 1 << 63;
+        let spread = MADE.fetch_add(1, Ordering::Relaxed).wrapping_mul(STEP);
+        let number = spread & !(1 << 63) | 1 << 62;
         Self { number, value, flags }
     }
 }
@@ -73,7 +75,7 @@ mod tests {
     fn conditions_have_numbers_of_their_own() {
         let numbers = [Condition::new(0, 0), Condition::new(0, 0)].map(|condition| condition.number);
         assert_ne!(numbers[0], numbers[1]);
-        assert!(numbers.iter().all(|&number| number > u64::from(u32::MAX)));
+        assert!(numbers.iter().all(|&number| number > u64::from(u32::MAX) && i64::try_from(number).is_ok()));
         assert!(Conditional::fits(0, 2) && !Conditional::fits(1, 2) && !Conditional::fits(3, 1));
     }
 }
