@@ -10,7 +10,7 @@ const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
 
 /// A client gets no more than this part of what nobody is expected to need.
-const SHARE: u64 = 8;
+const SHARE: u64 = 4;
 
 /// A place is one of the lowest free ones in so many bytes, so that long ranges stay free behind them.
 const SPREAD_BYTES: u64 = 4 * TIB;
@@ -211,7 +211,8 @@ mod tests {
             let limit = 141 * GIB;
             let arena = take(&mut plan, number, limit).unwrap().arena;
             let times = arena.bytes / limit;
-            assert!(times >= if number < 4 { 4 } else { 1 }, "{number}: {times} times");
+            let expected = [18, 9, 9, 9, 9];
+            assert!(times >= *expected.get(number as usize).unwrap_or(&1), "{number}: {times} times");
         }
         for number in 16..1024 {
             let limit = [GIB / 16, 4 * GIB, 16 * GIB][number as usize % 3];
