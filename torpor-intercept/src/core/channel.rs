@@ -132,6 +132,7 @@ impl Client {
 
     #[inline]
     fn lock_producer(&self) -> MutexGuard<'_, Producer> {
+        self.registered.edges.give();
         self.producer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -222,6 +223,7 @@ impl<C: Command> Pending<C> {
         std::mem::forget(self);
         // An answer that fails with everything else is the first to tell of it.
         status.map_err(|error| if error.is_sticky() { client.failed(error) } else { error })?;
+        client.registered.edges.take();
         let mut answer: Vec<u8> = bytemuck::cast_slice(&payload).to_vec();
         answer.truncate(bytes);
         let reply_bytes = size_of::<C::Reply>();
