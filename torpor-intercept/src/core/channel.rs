@@ -132,7 +132,6 @@ impl Client {
 
     #[inline]
     fn lock_producer(&self) -> MutexGuard<'_, Producer> {
-        self.registered.edges.give();
         self.producer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -145,6 +144,8 @@ impl Client {
         body: &[u64],
         tail: &[u8],
     ) -> CudaResult<()> {
+        // Behind what host functions have written that are known to have returned.
+        self.registered.edges.give();
         self.posted.fetch_add(1, Ordering::Relaxed);
         let (control, words) = (self.channel.ring(), &self.channel.words);
         if producer.push(control, words, opcode, slot, body, tail) {
