@@ -147,6 +147,11 @@ fn what_programs_for_cuda_13_take_for_granted() {
 }
 
 #[test]
+fn batches_of_boxes_are_copied_and_wrong_ones_named() {
+    assert!(passes("boxes.py", &[]).contains("boxes passed"));
+}
+
+#[test]
 fn a_program_that_closes_the_connection_is_told_what_it_did() {
     let log = tempfile::NamedTempFile::new().unwrap();
     let settings = [("TORPOR_SHIM_LOG", log.path().to_str().expect("a path of ASCII"))];

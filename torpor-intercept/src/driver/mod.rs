@@ -6,6 +6,7 @@
 
 pub(crate) mod argument;
 mod array;
+pub(crate) mod box_batch;
 pub(crate) mod context;
 mod copy;
 pub(crate) mod copy_batch;

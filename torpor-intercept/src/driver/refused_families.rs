@@ -58,9 +58,9 @@ const FAMILIES: &[Family] = &[
         parts: &["TensorMap"],
     },
     Family {
-        what: "batches of boxes, and the decompression engine",
-        who: "nvCOMP on Blackwell; offloading of key-value caches in boxes (rows and lists of copies are answered)",
-        parts: &["3DBatch", "BatchDecompress"],
+        what: "the decompression engine",
+        who: "nvCOMP on Blackwell",
+        parts: &["BatchDecompress"],
     },
     Family {
         what: "what only the compiler's own code calls",
