@@ -14,6 +14,11 @@ fn processes_see_each_other_s_memory_and_wait_for_each_other_s_events() {
 }
 
 #[test]
+fn processes_allocate_for_each_other_from_pools() {
+    passes_with("shared_pools.py", 2, &["unload f"], &[]);
+}
+
+#[test]
 fn tensors_travel_through_queues_of_pytorch() {
     // Its processes begin on different GPUs.
     passes_with("tensor_queue.py", 2, &[], &[]);

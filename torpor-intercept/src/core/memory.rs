@@ -136,7 +136,10 @@ impl Client {
     /// As [`Self::free`], of memory that nothing uses which is held behind a host function.
     pub(super) fn free_unused(&'static self, address: u64) -> CudaResult<()> {
         self.set_synchronizes_always(address, false);
-        if pool::free_after_all(self, address)? || graph::memory::take_from_program(address)? {
+        if pool::free_after_all(self, address)?
+            || graph::memory::take_from_program(address)?
+            || self.free_imported(address)?
+        {
             return Ok(());
         }
         self.free_allocation(address)
@@ -204,10 +207,14 @@ impl Client {
     /// The segment that other processes have to see to see an allocation, and where in it that begins.
     ///
     /// # Errors
-    /// `INVALID_VALUE` if the address is in nothing that [`Self::allocate`] gave to the program itself.
-    pub(super) fn allocation_to_export(&self, address: u64) -> CudaResult<(AddressRange, u64)> {
+    /// `INVALID_VALUE` if the address is in no allocation that may be seen.
+    pub(super) fn allocation_to_export(
+        &self,
+        address: u64,
+        may_be_seen: impl FnOnce(u64) -> bool,
+    ) -> CudaResult<(AddressRange, u64)> {
         let found = self.memory.lock().segment_and_allocation(address);
-        let found = found.filter(|&(_, allocation)| self.may_export(allocation));
+        let found = found.filter(|&(_, allocation)| may_be_seen(allocation));
         let (segment, allocation) = found.ok_or(CudaError::INVALID_VALUE)?;
         let mut inner = self.memory.lock();
         if inner.shared_with(address).is_some() {

@@ -37,6 +37,7 @@ pub(crate) mod peer;
 pub(crate) mod pinned;
 mod pointer;
 pub(crate) mod pool;
+pub(crate) mod pool_sharing;
 mod profiler;
 mod refused;
 #[cfg(test)]

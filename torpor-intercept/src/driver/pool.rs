@@ -3,13 +3,16 @@
 use super::argument::{In, Out};
 use super::device::ordinal;
 use super::{cuda_functions, stream_functions};
-use crate::core::pool::{self, Attribute, Pool};
+use crate::core::pool::{self, Attribute, Pool, Sharing};
 use crate::core::{CudaResult, client, contexts};
 use std::ffi::c_void;
 use torpor_proto::error::CudaError;
+use torpor_proto::layout::SEGMENT_GRANULE_BYTES;
 
 /// `CU_MEM_ALLOCATION_TYPE_PINNED`: device memory, as against managed memory.
 const PINNED: i32 = 1;
+/// `CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR`
+pub(super) const FILE_DESCRIPTOR: i32 = 1;
 /// `CU_MEM_LOCATION_TYPE_DEVICE`
 const DEVICE: i32 = 1;
 /// `CU_MEM_ACCESS_FLAGS_PROT_NONE`, `…_READWRITE`
@@ -72,15 +75,18 @@ impl Properties {
     /// The ordinal of its device. `NOT_SUPPORTED` for what is not offered, `INVALID_DEVICE` for a device that the program does not see.
     pub(crate) fn check(self) -> CudaResult<u32> {
         let device = self.location.device()?;
-        let Self { allocation, handles, most_bytes, .. } = self;
-        let is_offered = allocation == PINNED && handles == 0 && most_bytes == 0;
+        let is_offered = self.allocation == PINNED && self.handles & !FILE_DESCRIPTOR == 0;
         if is_offered { Ok(device) } else { Err(CudaError::NOT_SUPPORTED) }
     }
 }
 
-/// A new pool. Pools whose memory other processes could map are not offered, nor are limits.
+/// A new pool. A limit is of whole granules.
 pub(crate) fn create(properties: Properties) -> CudaResult<&'static Pool> {
-    Pool::create(properties.check()?)
+    let device = properties.check()?;
+    let limit = (properties.most_bytes as u64).checked_next_multiple_of(SEGMENT_GRANULE_BYTES);
+    let is_shared = properties.handles == FILE_DESCRIPTOR;
+    let sharing = if is_shared { Sharing::exportable() } else { Sharing::None };
+    Pool::create(device, limit.unwrap_or(0), sharing)
 }
 
 /// What a C caller is told of an attribute: a C int for what is a yes or no, else 64 bits.
@@ -128,11 +134,14 @@ pub(crate) fn access(pool: *mut c_void, location: In<Location>) -> CudaResult<i3
 /// Makes a pool the one that a device's allocations come from.
 ///
 /// # Errors
-/// `INVALID_DEVICE` for another device's pool.
+/// `INVALID_DEVICE` for another device's pool; `INVALID_VALUE` for another process's.
 pub(crate) fn choose(pool: *mut c_void, device: u32) -> CudaResult<()> {
     let pool = Pool::find(pool)?;
     if pool.device() != device {
         return Err(CudaError::INVALID_DEVICE);
+    }
+    if matches!(pool.sharing(), Sharing::Imported(_)) {
+        return Err(CudaError::INVALID_VALUE);
     }
     pool.make_current(device);
     Ok(())

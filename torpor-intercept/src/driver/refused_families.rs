@@ -23,11 +23,6 @@ const FAMILIES: &[Family] = &[
         parts: &["External", "HandleForAddressRange", "FlushGPUDirect"],
     },
     Family {
-        what: "memory pools of other processes",
-        who: "programs whose processes allocate from one pool (other memory of a function's processes is shared)",
-        parts: &["MemPoolExport", "MemPoolImport"],
-    },
-    Family {
         what: "texture and surface references, sparse arrays and planes of arrays",
         who: "programs for CUDA 11 and older (texture references); video decoders (planes)",
         parts: &["Array", "Mipmapped", "Tex", "Surf", "AtoA", "AtoD", "AtoH", "DtoA", "HtoA", "ChannelDesc"],
