@@ -152,6 +152,11 @@ fn batches_of_boxes_are_copied_and_wrong_ones_named() {
 }
 
 #[test]
+fn functions_that_few_programs_call_are_answered_as_without_a_choice() {
+    assert!(passes("seldom.py", &[]).contains("seldom passed"));
+}
+
+#[test]
 fn a_program_that_closes_the_connection_is_told_what_it_did() {
     let log = tempfile::NamedTempFile::new().unwrap();
     let settings = [("TORPOR_SHIM_LOG", log.path().to_str().expect("a path of ASCII"))];

@@ -5,11 +5,12 @@
 //! as with any C function.
 
 pub(crate) mod argument;
-mod array;
+pub(crate) mod array;
 pub(crate) mod box_batch;
 pub(crate) mod context;
 mod copy;
 pub(crate) mod copy_batch;
+mod coredump;
 #[cfg(test)]
 pub mod coverage;
 pub(crate) mod device;
@@ -25,8 +26,10 @@ pub(crate) mod init;
 pub(crate) mod ipc;
 mod kernel;
 pub(crate) mod launch;
+mod launch_by_steps;
 pub(crate) mod library;
 mod link;
+pub(crate) mod logs;
 mod macros;
 mod managed;
 pub(crate) mod memory;
@@ -69,6 +72,12 @@ pub(crate) fn answer(function: &'static str, body: impl FnOnce() -> CudaResult<(
         let call = crate::calls::before(function);
         let outcome = body();
         crate::calls::after(call, outcome);
-        outcome.map_or_else(|error| error.0 as Code, |()| 0)
+        outcome.map_or_else(
+            |error| {
+                crate::told::tell_refusal(function, error);
+                error.0 as Code
+            },
+            |()| 0,
+        )
     })
 }
