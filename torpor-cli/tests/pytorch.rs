@@ -77,6 +77,11 @@ fn pools_keep_memory_in_the_order_of_streams() {
 }
 
 #[test]
+fn pools_may_be_of_the_host_or_of_managed_memory() {
+    assert!(passes("host_pools.py", &[]).contains("host pools passed"));
+}
+
+#[test]
 fn pytorch_may_allocate_from_a_pool() {
     let settings = [("PYTORCH_CUDA_ALLOC_CONF", "backend:cudaMallocAsync"), ("TORPOR_SIMGPU_MEMORY", "1GiB")];
     for script in ["tensors.py", "memory.py"] {

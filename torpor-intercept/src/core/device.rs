@@ -48,6 +48,12 @@ const OVERRIDES: &[(i32, i32)] = &[
     (125, 1), // IPC_EVENT_SUPPORTED: core/ipc
     (128, 0), // HANDLE_TYPE_FABRIC_SUPPORTED
     (132, 0), // MULTICAST_SUPPORTED
+    (141, 0), // HOST_NUMA_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED
+    (142, 0), // HOST_NUMA_MEMORY_POOLS_SUPPORTED: not for other processes
+    (143, 0), // HOST_NUMA_MULTINODE_IPC_SUPPORTED
+    (144, 1), // HOST_MEMORY_POOLS_SUPPORTED: core/pool/kind.rs
+    (145, 0), // HOST_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED
+    (146, 0), // HOST_ALLOC_DMA_BUF_SUPPORTED
 ];
 
 /// The device as the program sees it.

@@ -130,7 +130,8 @@ impl Client {
         }
         // As the driver does, behind everything that may still use it: some of that may not even be posted.
         host_function::wait_for_all()?;
-        if self.host.contains(address, 1) { self.free_managed(address) } else { self.free_unused(address) }
+        let is_managed = self.host.contains(address, 1) && !pool::has(address);
+        if is_managed { self.free_managed(address) } else { self.free_unused(address) }
     }
 
     /// As [`Self::free`], of memory that nothing uses which is held behind a host function.

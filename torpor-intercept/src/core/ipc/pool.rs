@@ -8,7 +8,7 @@
 use super::IpcHandle;
 use super::descriptor::{read_descriptor, write_descriptor};
 use super::opened::As;
-use crate::core::pool::{Pool, PoolName, Sharing};
+use crate::core::pool::{Pool, PoolKind, PoolName, Sharing};
 use crate::core::{Client, CudaResult, devices};
 use bytemuck::{Pod, Zeroable};
 use std::os::fd::RawFd;
@@ -47,7 +47,7 @@ impl Client {
         // What another process sees may be fewer devices, all of which are one GPU.
         let device = u32::try_from(device).ok().filter(|&device| device < devices::count()).unwrap_or(0);
         if kind == KIND {
-            Pool::create(device, 0, Sharing::Imported(name))
+            Pool::create(device, PoolKind { sharing: Sharing::Imported(name), ..PoolKind::default() })
         } else {
             Err(CudaError::INVALID_VALUE)
         }

@@ -3,7 +3,7 @@
 use super::super::client;
 use super::super::memory::SMALL_BYTES;
 use super::super::stream::{Position, Stream};
-use super::sharing::Sharing;
+use super::kind::PoolKind;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use torpor_proto::layout::SEGMENT_GRANULE_BYTES;
@@ -18,9 +18,7 @@ pub(super) struct Blocks {
     pub(super) used: Amount,
     pub(super) reserved: Amount,
     pub(super) is_destroyed: bool,
-    /// What it may have, or 0.
-    pub(super) limit_bytes: u64,
-    pub(super) sharing: Sharing,
+    pub(super) kind: PoolKind,
 }
 
 /// Bytes, and the most there were.

@@ -45,7 +45,7 @@ impl Pool {
     /// What it has to do with other processes.
     #[must_use]
     pub fn sharing(&self) -> Sharing {
-        self.lock().sharing
+        self.lock().kind.sharing
     }
 
     /// The pool of the block that the program has there.
@@ -59,7 +59,7 @@ impl Pool {
     pub(super) fn make_room(&self, bytes: u64) -> CudaResult<()> {
         let (kept, is_room) = {
             let mut blocks = self.lock();
-            let limit = if blocks.limit_bytes == 0 { u64::MAX } else { blocks.limit_bytes };
+            let limit = if blocks.kind.limit_bytes == 0 { u64::MAX } else { blocks.kind.limit_bytes };
             let kept = blocks.take_free(limit.saturating_sub(bytes), |_, _| true);
             (kept, blocks.reserved.now_bytes.saturating_add(bytes) <= limit)
         };
@@ -78,7 +78,7 @@ mod tests {
     fn a_pool_with_a_limit_has_no_more_than_that() {
         let pool = Pool::new(1, 0);
         assert_eq!(pool.make_room(u64::MAX), Ok(()), "there is no limit");
-        pool.lock().limit_bytes = 4 << 20;
+        pool.lock().kind.limit_bytes = 4 << 20;
         pool.lock().reserved.add(2 << 20);
         assert_eq!(pool.make_room(2 << 20), Ok(()));
         assert_eq!(pool.make_room((2 << 20) + 1), Err(CudaError::OUT_OF_MEMORY));
