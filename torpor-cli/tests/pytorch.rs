@@ -77,6 +77,11 @@ fn pools_keep_memory_in_the_order_of_streams() {
 }
 
 #[test]
+fn pools_may_be_of_the_host_or_of_managed_memory() {
+    assert!(passes("host_pools.py", &[]).contains("host pools passed"));
+}
+
+#[test]
 fn pytorch_may_allocate_from_a_pool() {
     let settings = [("PYTORCH_CUDA_ALLOC_CONF", "backend:cudaMallocAsync"), ("TORPOR_SIMGPU_MEMORY", "1GiB")];
     for script in ["tensors.py", "memory.py"] {
@@ -144,6 +149,16 @@ fn a_device_address_that_is_none_is_an_error() {
 #[test]
 fn what_programs_for_cuda_13_take_for_granted() {
     assert!(passes("cuda13.py", &[]).contains("cuda13 passed"));
+}
+
+#[test]
+fn batches_of_boxes_are_copied_and_wrong_ones_named() {
+    assert!(passes("boxes.py", &[]).contains("boxes passed"));
+}
+
+#[test]
+fn functions_that_few_programs_call_are_answered_as_without_a_choice() {
+    assert!(passes("seldom.py", &[]).contains("seldom passed"));
 }
 
 #[test]

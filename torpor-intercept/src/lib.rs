@@ -23,3 +23,4 @@ pub mod nvrtc;
     reason = "the names are those of cuda_runtime_api.h, and these functions are not the exported ones"
 )]
 pub mod runtime;
+mod told;

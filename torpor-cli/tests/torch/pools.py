@@ -128,7 +128,7 @@ assert own.cudaMemPoolDestroy(pool) == 1 and own.cudaMemPoolTrimTo(pool, c.c_siz
 check(own.cudaMemsetAsync(c.c_void_p(kept), 9, c.c_size_t(2 * MIB), one))
 free(kept, one)
 assert own.cudaMemPoolDestroy(default) == 1
-for wrong in {"handles": 1}, {"kind": 2}, {"allocation": 2}, {"most_bytes": MIB}:
+for wrong in {"handles": 2}, {"handles": 9}, {"kind": 4}, {"allocation": 3}:
     assert new_pool(**wrong)[0] == 801, wrong
 
 # What pools keep is given up before memory runs out.

@@ -1,14 +1,12 @@
 """Memory and events of other processes by ctypes: handles, descriptors, what both sides write, and the errors that the driver
 gives; evicted between steps."""
-import ast
 import ctypes as c
 import os
-import signal
 import socket
-import subprocess
 import sys
 
 from leaving import away
+from processes import Other, serve_if_asked
 
 MIB = 1 << 20
 REF = c.byref
@@ -150,34 +148,7 @@ def start():
     ok(own.cuCtxSetCurrent(context))
 
 
-if sys.argv[1:2] == ["serve"]:
-    start()
-    for line in sys.stdin:
-        function, *arguments = ast.literal_eval(line)
-        print(repr(globals()[function](*arguments)), flush=True)
-    sys.exit()
-
-
-class Other:
-    """Another process of this function, which does what it is asked."""
-
-    def __init__(self, *descriptors):
-        me = [sys.executable, os.path.abspath(__file__), "serve", *map(str, descriptors)]
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(me, stdin=pipe, stdout=pipe, text=True, pass_fds=descriptors)
-
-    def __getattr__(self, function):
-        def ask(*arguments):
-            self.process.stdin.write(repr((function, *arguments)) + "\n")
-            self.process.stdin.flush()
-            return ast.literal_eval(self.process.stdout.readline())
-        return ask
-
-    def kill(self):
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-
-
+serve_if_asked(globals(), start)
 start()
 other = Other()
 value = c.c_int()

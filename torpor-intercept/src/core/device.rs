@@ -40,7 +40,7 @@ const OVERRIDES: &[(i32, i32)] = &[
     (115, 1), // MEMORY_POOLS_SUPPORTED: by the shim, core/pool.rs
     (116, 0), // GPU_DIRECT_RDMA_SUPPORTED
     (117, 0), // GPU_DIRECT_RDMA_FLUSH_WRITES_OPTIONS
-    (119, 0), // MEMPOOL_SUPPORTED_HANDLE_TYPES
+    (119, 1), // MEMPOOL_SUPPORTED_HANDLE_TYPES: file descriptors, core/pool/shared.rs
     (121, 0), // DEFERRED_MAPPING_CUDA_ARRAY_SUPPORTED
     (122, 0), // CAN_USE_64_BIT_STREAM_MEM_OPS
     (123, 0), // CAN_USE_STREAM_WAIT_VALUE_NOR
@@ -48,6 +48,12 @@ const OVERRIDES: &[(i32, i32)] = &[
     (125, 1), // IPC_EVENT_SUPPORTED: core/ipc
     (128, 0), // HANDLE_TYPE_FABRIC_SUPPORTED
     (132, 0), // MULTICAST_SUPPORTED
+    (141, 0), // HOST_NUMA_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED
+    (142, 0), // HOST_NUMA_MEMORY_POOLS_SUPPORTED: not for other processes
+    (143, 0), // HOST_NUMA_MULTINODE_IPC_SUPPORTED
+    (144, 1), // HOST_MEMORY_POOLS_SUPPORTED: core/pool/kind.rs
+    (145, 0), // HOST_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED
+    (146, 0), // HOST_ALLOC_DMA_BUF_SUPPORTED
 ];
 
 /// The device as the program sees it.
@@ -138,11 +144,11 @@ mod tests {
 
     #[test]
     fn what_torpor_offers_is_claimed_and_nothing_else() {
-        let attributes = HashMap::from([(16, 132), (119, 1), (83, 0)]);
+        let attributes = HashMap::from([(16, 132), (116, 1), (83, 0)]);
         let device = Device { attributes, total_memory_bytes: 100, ..Device::default() };
         let info = DeviceInfo::new(device, 40).unwrap();
         assert_eq!(info.attribute(16), Ok(132));
-        assert_eq!(info.attribute(119), Ok(0));
+        assert_eq!(info.attribute(116), Ok(0));
         assert_eq!(info.attribute(83), Ok(1));
         assert_eq!(info.attribute(9999), Err(CudaError::INVALID_VALUE));
         assert_eq!(info.total_memory_bytes, 40);

@@ -130,13 +130,17 @@ impl Client {
         }
         // As the driver does, behind everything that may still use it: some of that may not even be posted.
         host_function::wait_for_all()?;
-        if self.host.contains(address, 1) { self.free_managed(address) } else { self.free_unused(address) }
+        let is_managed = self.host.contains(address, 1) && !pool::has(address);
+        if is_managed { self.free_managed(address) } else { self.free_unused(address) }
     }
 
     /// As [`Self::free`], of memory that nothing uses which is held behind a host function.
     pub(super) fn free_unused(&'static self, address: u64) -> CudaResult<()> {
         self.set_synchronizes_always(address, false);
-        if pool::free_after_all(self, address)? || graph::memory::take_from_program(address)? {
+        if pool::free_after_all(self, address)?
+            || graph::memory::take_from_program(address)?
+            || self.free_imported(address)?
+        {
             return Ok(());
         }
         self.free_allocation(address)
@@ -204,10 +208,14 @@ impl Client {
     /// The segment that other processes have to see to see an allocation, and where in it that begins.
     ///
     /// # Errors
-    /// `INVALID_VALUE` if the address is in nothing that [`Self::allocate`] gave to the program itself.
-    pub(super) fn allocation_to_export(&self, address: u64) -> CudaResult<(AddressRange, u64)> {
+    /// `INVALID_VALUE` if the address is in no allocation that may be seen.
+    pub(super) fn allocation_to_export(
+        &self,
+        address: u64,
+        may_be_seen: impl FnOnce(u64) -> bool,
+    ) -> CudaResult<(AddressRange, u64)> {
         let found = self.memory.lock().segment_and_allocation(address);
-        let found = found.filter(|&(_, allocation)| self.may_export(allocation));
+        let found = found.filter(|&(_, allocation)| may_be_seen(allocation));
         let (segment, allocation) = found.ok_or(CudaError::INVALID_VALUE)?;
         let mut inner = self.memory.lock();
         if inner.shared_with(address).is_some() {

@@ -2,6 +2,7 @@
 
 use super::argument::{In, Out};
 use super::copy::{LEGACY, PER_THREAD};
+use super::device::ordinal;
 use super::{cuda_functions, stream_functions};
 use crate::core::{Array, ArrayShape, CudaResult, LineSide, StreamHandle, client, contexts};
 use std::ffi::c_void;
@@ -104,6 +105,39 @@ cuda_functions! {
     fn cuMipmappedArrayDestroy(array: *mut c_void) {
         client()?;
         Array::find_mipmapped(array)?.destroy()
+    }
+}
+
+/// What `cuArrayGetPlane`, `…GetSparseProperties` and `…GetMemoryRequirements` are for: arrays of several planes, sparse ones, and those
+/// that are mapped later, of which there are none. Of every other array they say so (cuda.h).
+pub(crate) fn refuse_kind(array: CudaResult<&'static Array>) -> CudaResult<()> {
+    array.and(Err(CudaError::INVALID_VALUE))
+}
+
+cuda_functions! {
+    fn cuArrayGetPlane(_plane: Out<*mut c_void>, array: *mut c_void, _number: u32) {
+        client()?;
+        refuse_kind(Array::find(array))
+    }
+
+    fn cuArrayGetSparseProperties(_properties: Out<c_void>, array: *mut c_void) {
+        client()?;
+        refuse_kind(Array::find(array))
+    }
+
+    fn cuMipmappedArrayGetSparseProperties(_properties: Out<c_void>, array: *mut c_void) {
+        client()?;
+        refuse_kind(Array::find_mipmapped(array))
+    }
+
+    fn cuArrayGetMemoryRequirements(_requirements: Out<c_void>, array: *mut c_void, device: i32) {
+        ordinal(device)?;
+        refuse_kind(Array::find(array))
+    }
+
+    fn cuMipmappedArrayGetMemoryRequirements(_requirements: Out<c_void>, array: *mut c_void, device: i32) {
+        ordinal(device)?;
+        refuse_kind(Array::find_mipmapped(array))
     }
 }
 

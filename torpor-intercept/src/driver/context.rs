@@ -29,10 +29,28 @@ pub(super) struct CreateParameters {
 
 const _: () = assert!(size_of::<CreateParameters>() == size_of::<cudarc::driver::sys::CUctxCreateParams>());
 
+/// `CUDA_ERROR_UNSUPPORTED_EXEC_AFFINITY`
+const UNSUPPORTED_AFFINITY: CudaError = CudaError(224);
+
+/// `INVALID_VALUE` for what is no `CUexecAffinityType`, of which there is one.
+pub(super) fn check_affinity(kind: u32) -> CudaResult<()> {
+    if kind == 0 { Ok(()) } else { Err(CudaError::INVALID_VALUE) }
+}
+
+/// `INVALID_VALUE` for what is no `CUsharedconfig`.
+pub(super) fn check_banks(config: u32) -> CudaResult<()> {
+    if config <= 2 { Ok(()) } else { Err(CudaError::INVALID_VALUE) }
+}
+
+/// `cuFlushGPUDirectRDMAWrites`, `cudaDeviceFlushGPUDirectRDMAWrites`: nobody writes into memory of this process by that way.
+pub(crate) fn flush_remote_writes(target: u32, scope: u32) -> CudaResult<()> {
+    /// `CU_FLUSH_GPU_DIRECT_RDMA_WRITES_TO_OWNER`, `…_TO_ALL_DEVICES`
+    const SCOPES: [u32; 2] = [100, 200];
+    if target == 0 && SCOPES.contains(&scope) { Ok(()) } else { Err(CudaError::INVALID_VALUE) }
+}
+
 /// Parts of a GPU are given out by MPS alone (cuda.h).
 fn refuse_affinity(affinities: In<Affinity>, count: i32) -> CudaResult<()> {
-    /// `CUDA_ERROR_UNSUPPORTED_EXEC_AFFINITY`
-    const UNSUPPORTED_AFFINITY: CudaError = CudaError(224);
     if count == 0 {
         return Ok(());
     }
@@ -207,6 +225,33 @@ cuda_functions! {
     fn cuCtxSetCacheConfig(config: u32) {
         client()?;
         contexts::find(std::ptr::null_mut())?.set_cache_config(config)
+    }
+
+    fn cuCtxGetExecAffinity(affinity: Out<Affinity>, kind: u32) {
+        client()?;
+        contexts::require()?;
+        check_affinity(kind)?;
+        if affinity.is_null() { Err(CudaError::INVALID_VALUE) } else { Err(UNSUPPORTED_AFFINITY) }
+    }
+
+    /// Banks of four bytes, as on every GPU since Maxwell.
+    fn cuCtxGetSharedMemConfig(config: Out<u32>) {
+        client()?;
+        contexts::require()?;
+        config.put(1)
+    }
+
+    /// Has no effect since Maxwell.
+    fn cuCtxSetSharedMemConfig(config: u32) {
+        client()?;
+        contexts::require()?;
+        check_banks(config)
+    }
+
+    fn cuFlushGPUDirectRDMAWrites(target: u32, scope: u32) {
+        client()?;
+        contexts::require()?;
+        flush_remote_writes(target, scope)
     }
 
     fn cuCtxGetStreamPriorityRange(least: Out<i32>, greatest: Out<i32>) {

@@ -19,7 +19,23 @@ pub(crate) struct CopyAttributes {
 const _: () = assert!(size_of::<CopyAttributes>() == size_of::<cudarc::driver::sys::CUmemcpyAttributes>());
 
 /// `CU_MEMCPY_SRC_ACCESS_ORDER_STREAM`, `…_DURING_API_CALL`, `…_ANY`
-const ACCESS_ORDERS: std::ops::RangeInclusive<u32> = 1..=3;
+pub(super) const ACCESS_ORDERS: std::ops::RangeInclusive<u32> = 1..=3;
+
+/// Why a batch was not posted.
+pub(crate) struct Failed {
+    /// The copy that failed, if it was one.
+    pub(crate) index: Option<usize>,
+    /// Why.
+    pub(crate) error: CudaError,
+}
+
+impl Failed {
+    /// For the functions before CUDA 13, which say which copy failed: `SIZE_MAX` if no single one did.
+    pub(crate) fn tell(self, place: Out<usize>) -> CudaError {
+        place.put_if_wanted(self.index.unwrap_or(usize::MAX));
+        self.error
+    }
+}
 
 /// What the functions have in common: places, sizes, and attributes with the first copy that each is for.
 #[derive(Clone, Copy)]
@@ -48,8 +64,8 @@ impl CopyBatch {
     ///
     /// # Errors
     /// The number of the copy that failed, if it was one, and the error.
-    pub(crate) fn post(self, stream: StreamHandle) -> Result<(), (Option<usize>, CudaError)> {
-        let whole = |error| (None, error);
+    pub(crate) fn post(self, stream: StreamHandle) -> Result<(), Failed> {
+        let whole = |error| Failed { index: None, error };
         client().map_err(whole)?;
         // As cuda.h says, not in the legacy stream.
         let is_legacy = stream.find().map_err(whole)?.is_legacy();
@@ -62,17 +78,9 @@ impl CopyBatch {
         let ends = places(self.destinations)?.into_iter().zip(places(self.sources)?);
         for (index, ((destination, source), bytes)) in ends.zip(sizes).enumerate() {
             copy(destination, source, bytes, Direction::Any, stream, false)
-                .map_err(|error| (Some(index), error))?;
+                .map_err(|error| Failed { index: Some(index), error })?;
         }
         Ok(())
-    }
-
-    /// As [`Self::post`], for the functions before CUDA 13, which say which copy failed: `SIZE_MAX` if no single one did.
-    pub(crate) fn post_and_tell(self, failed: Out<usize>, stream: StreamHandle) -> CudaResult<()> {
-        self.post(stream).map_err(|(index, error)| {
-            failed.put_if_wanted(index.unwrap_or(usize::MAX));
-            error
-        })
     }
 }
 
@@ -82,7 +90,8 @@ stream_functions! {
         attribute_indices: In<usize>, attribute_count: usize, failed: Out<usize>, @ stream,
     ) {
         CopyBatch { destinations, sources, sizes, count, attributes, attribute_indices, attribute_count }
-            .post_and_tell(failed, stream)
+            .post(stream)
+            .map_err(|failure| failure.tell(failed))
     }
 
     fn cuMemcpyBatchAsync_v2 / cuMemcpyBatchAsync_v2_ptsz(
@@ -91,6 +100,6 @@ stream_functions! {
     ) {
         CopyBatch { destinations, sources, sizes, count, attributes, attribute_indices, attribute_count }
             .post(stream)
-            .map_err(|(_, error)| error)
+            .map_err(|failure| failure.error)
     }
 }

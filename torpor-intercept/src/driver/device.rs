@@ -1,6 +1,7 @@
 //! Devices, as the program counts those that it sees.
 
 use super::argument::{Out, Text, put_text};
+use super::context::check_affinity;
 use super::cuda_functions;
 use crate::core::{Client, CudaResult, DeviceInfo, PCI_ATTRIBUTES, client};
 use std::ffi::c_char;
@@ -75,6 +76,19 @@ cuda_functions! {
 
     fn cuDeviceGetAttribute(value: Out<i32>, attribute: i32, device: i32) {
         value.put(info(device)?.attribute(attribute)?)
+    }
+
+    /// The attributes 1 to 14, as programs asked for them before there were attributes.
+    fn cuDeviceGetProperties(properties: Out<i32>, device: i32) {
+        let info = info(device)?;
+        properties.put_all((1..=14).map(|number| info.attribute(number).unwrap_or(0)))
+    }
+
+    /// Parts of a GPU are given out by MPS alone.
+    fn cuDeviceGetExecAffinitySupport(is_supported: Out<i32>, kind: u32, device: i32) {
+        info(device)?;
+        check_affinity(kind)?;
+        is_supported.put(0)
     }
 
     fn cuDeviceComputeCapability(major: Out<i32>, minor: Out<i32>, device: i32) {

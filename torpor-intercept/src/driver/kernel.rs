@@ -1,6 +1,7 @@
 //! What is known of kernels and functions. One object serves as both.
 
 use super::argument::Out;
+use super::context::check_banks;
 use super::cuda_functions;
 use super::device::device;
 use crate::core::{Kernel, client};
@@ -68,6 +69,13 @@ cuda_functions! {
     fn cuFuncSetCacheConfig(function: *mut c_void, _config: i32) {
         client()?;
         Kernel::find(function).map(|_| ())
+    }
+
+    /// Has no effect since Maxwell.
+    fn cuFuncSetSharedMemConfig(function: *mut c_void, config: u32) {
+        client()?;
+        Kernel::find(function)?;
+        check_banks(config)
     }
 
     /// Loaded as far as the program can tell: it was resolved.

@@ -5,10 +5,12 @@
 //! as with any C function.
 
 pub(crate) mod argument;
-mod array;
+pub(crate) mod array;
+pub(crate) mod box_batch;
 pub(crate) mod context;
 mod copy;
 pub(crate) mod copy_batch;
+mod coredump;
 #[cfg(test)]
 pub mod coverage;
 pub(crate) mod device;
@@ -24,8 +26,10 @@ pub(crate) mod init;
 pub(crate) mod ipc;
 mod kernel;
 pub(crate) mod launch;
+mod launch_by_steps;
 pub(crate) mod library;
 mod link;
+pub(crate) mod logs;
 mod macros;
 mod managed;
 pub(crate) mod memory;
@@ -36,6 +40,7 @@ pub(crate) mod peer;
 pub(crate) mod pinned;
 mod pointer;
 pub(crate) mod pool;
+pub(crate) mod pool_sharing;
 mod profiler;
 mod refused;
 #[cfg(test)]
@@ -67,6 +72,12 @@ pub(crate) fn answer(function: &'static str, body: impl FnOnce() -> CudaResult<(
         let call = crate::calls::before(function);
         let outcome = body();
         crate::calls::after(call, outcome);
-        outcome.map_or_else(|error| error.0 as Code, |()| 0)
+        outcome.map_or_else(
+            |error| {
+                crate::told::tell_refusal(function, error);
+                error.0 as Code
+            },
+            |()| 0,
+        )
     })
 }

@@ -2,6 +2,8 @@
 
 use super::argument::{In, Out};
 use super::cuda_functions;
+use super::pool::FILE_DESCRIPTOR;
+use crate::core::pool::{Pool, Sharing};
 use crate::core::{Client, Context, CudaResult, Location, client, contexts};
 use torpor_proto::error::CudaError;
 use torpor_proto::layout::AddressRange;
@@ -41,6 +43,21 @@ struct Known {
     is_managed: bool,
     /// The ordinal of the device that it is of.
     device: u32,
+}
+
+impl Known {
+    /// The pool that it is a block of. One of another process is known where it begins.
+    fn pool(&self, client: &Client) -> Option<&'static Pool> {
+        client.pool_of(self.range.address).or_else(|| client.pool_of(self.device_address?))
+    }
+
+    /// As what it can be given to other processes.
+    fn handle_types(&self, client: &Client) -> u64 {
+        match self.pool(client).map(Pool::sharing) {
+            Some(Sharing::Exportable { .. }) => u64::from(FILE_DESCRIPTOR.cast_unsigned()),
+            _ => client.allowed_handle_types(self.range.address),
+        }
+    }
 }
 
 fn look_up(client: &Client, address: u64) -> CudaResult<Known> {
@@ -84,8 +101,8 @@ fn put(client: &Client, known: &Known, attribute: u32, value: Out<u8>) -> CudaRe
         BUFFER_ID | MEMORY_BLOCK_ID => &known.range.address.to_ne_bytes(),
         RANGE_START | MAPPING_START => &known.range.address.to_ne_bytes(),
         RANGE_BYTES | MAPPING_BYTES => &known.range.bytes.to_ne_bytes(),
-        ALLOWED_HANDLE_TYPES => &client.allowed_handle_types(known.range.address).to_ne_bytes(),
-        MEMORY_POOL => &0u64.to_ne_bytes(),
+        ALLOWED_HANDLE_TYPES => &known.handle_types(client).to_ne_bytes(),
+        MEMORY_POOL => &known.pool(client).map_or(0, |pool| pool.handle().addr()).to_ne_bytes(),
         ACCESS_FLAGS => &READ_AND_WRITE.to_ne_bytes(),
         SYNC_MEMORY_OPERATIONS => &u32::from(client.synchronizes_always(known.range.address)).to_ne_bytes(),
         IS_MANAGED => &u32::from(known.is_managed).to_ne_bytes(),

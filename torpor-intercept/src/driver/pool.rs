@@ -3,15 +3,22 @@
 use super::argument::{In, Out};
 use super::device::ordinal;
 use super::{cuda_functions, stream_functions};
-use crate::core::pool::{self, Attribute, Pool};
+use crate::core::pool::{self, Attribute, Pool, PoolKind, PoolMemory, Sharing};
 use crate::core::{CudaResult, client, contexts};
 use std::ffi::c_void;
 use torpor_proto::error::CudaError;
+use torpor_proto::layout::SEGMENT_GRANULE_BYTES;
 
-/// `CU_MEM_ALLOCATION_TYPE_PINNED`: device memory, as against managed memory.
+/// `CU_MEM_ALLOCATION_TYPE_PINNED`, of a device or of the host; `…_MANAGED`
 const PINNED: i32 = 1;
-/// `CU_MEM_LOCATION_TYPE_DEVICE`
+const MANAGED: i32 = 2;
+/// `CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR`
+pub(super) const FILE_DESCRIPTOR: i32 = 1;
+/// `CU_MEM_LOCATION_TYPE_NONE`, `…_DEVICE`, `…_HOST`, `…_HOST_NUMA`
+const NOWHERE: i32 = 0;
 const DEVICE: i32 = 1;
+const HOST: i32 = 2;
+const HOST_NODE: i32 = 3;
 /// `CU_MEM_ACCESS_FLAGS_PROT_NONE`, `…_READWRITE`
 const NO_ACCESS: i32 = 0;
 const READ_AND_WRITE: i32 = 3;
@@ -48,10 +55,24 @@ pub(crate) struct Access {
     flags: i32,
 }
 
+/// What a pool, or a place for pools, is for.
+pub(crate) type Place = (PoolMemory, u32);
+
 impl Location {
     /// The ordinal of the device. `NOT_SUPPORTED` for anything else, `INVALID_DEVICE` for one that the program does not see.
     pub(crate) fn device(self) -> CudaResult<u32> {
         if self.kind == DEVICE { ordinal(self.id) } else { Err(CudaError::NOT_SUPPORTED) }
+    }
+
+    /// Memory of such an allocation type there. Managed memory is on the host, wherever it is wanted.
+    fn place(self, allocation: i32) -> CudaResult<Place> {
+        match (allocation, self.kind) {
+            (PINNED, HOST | HOST_NODE) => Ok((PoolMemory::Host, 0)),
+            (PINNED, _) => Ok((PoolMemory::Device, self.device()?)),
+            (MANAGED, NOWHERE | HOST | HOST_NODE) => Ok((PoolMemory::Managed, 0)),
+            (MANAGED, _) => self.device().map(|_| (PoolMemory::Managed, 0)),
+            _ => Err(CudaError::NOT_SUPPORTED),
+        }
     }
 }
 
@@ -69,18 +90,32 @@ impl Properties {
         }
     }
 
-    /// The ordinal of its device. `NOT_SUPPORTED` for what is not offered, `INVALID_DEVICE` for a device that the program does not see.
-    pub(crate) fn check(self) -> CudaResult<u32> {
-        let device = self.location.device()?;
-        let Self { allocation, handles, most_bytes, .. } = self;
-        let is_offered = allocation == PINNED && handles == 0 && most_bytes == 0;
-        if is_offered { Ok(device) } else { Err(CudaError::NOT_SUPPORTED) }
+    /// What the pool is for. `NOT_SUPPORTED` for what is not offered, `INVALID_DEVICE` for a device that the program does not see,
+    /// `INVALID_VALUE` for memory of the host that other processes are to have (cuda.h).
+    pub(crate) fn check(self) -> CudaResult<Place> {
+        let place = self.location.place(self.allocation)?;
+        match (place.0, self.handles) {
+            (_, 0) | (PoolMemory::Device, FILE_DESCRIPTOR) => Ok(place),
+            (PoolMemory::Host, _) if self.location.kind == HOST => Err(CudaError::INVALID_VALUE),
+            _ => Err(CudaError::NOT_SUPPORTED),
+        }
+    }
+
+    /// As [`Self::check`], of what a graph allocates, which is a device's and its own process's alone.
+    pub(crate) fn check_for_graph(self) -> CudaResult<()> {
+        let (memory, _) = self.check()?;
+        let is_offered = memory == PoolMemory::Device && self.handles == 0;
+        if is_offered { Ok(()) } else { Err(CudaError::NOT_SUPPORTED) }
     }
 }
 
-/// A new pool. Pools whose memory other processes could map are not offered, nor are limits.
+/// A new pool. A limit is of whole granules.
 pub(crate) fn create(properties: Properties) -> CudaResult<&'static Pool> {
-    Pool::create(properties.check()?)
+    let (memory, device) = properties.check()?;
+    let limit = (properties.most_bytes as u64).checked_next_multiple_of(SEGMENT_GRANULE_BYTES);
+    let is_shared = properties.handles == FILE_DESCRIPTOR;
+    let sharing = if is_shared { Sharing::exportable() } else { Sharing::None };
+    Pool::create(device, PoolKind { memory, limit_bytes: limit.unwrap_or(0), sharing })
 }
 
 /// What a C caller is told of an attribute: a C int for what is a yes or no, else 64 bits.
@@ -105,12 +140,13 @@ pub(crate) fn set(pool: *mut c_void, code: i32, value: Out<c_void>) -> CudaResul
 
 /// All devices that a program sees may read and write its pools, always; a pool's own must not be forbidden to (cuda.h).
 pub(crate) fn allow(pool: *mut c_void, list: In<Access>, count: usize) -> CudaResult<()> {
-    let own = Pool::find(pool)?.device();
+    let pool = Pool::find(pool)?;
+    let own = (pool.memory() == PoolMemory::Device).then(|| pool.device());
     for Access { location, flags } in list.slice(count)? {
         let device = location.device()?;
         match flags {
             READ_AND_WRITE => {}
-            NO_ACCESS if device == own => return Err(CudaError::INVALID_DEVICE),
+            NO_ACCESS if Some(device) == own => return Err(CudaError::INVALID_DEVICE),
             NO_ACCESS => {}
             _ => return Err(CudaError::INVALID_VALUE),
         }
@@ -120,30 +156,32 @@ pub(crate) fn allow(pool: *mut c_void, list: In<Access>, count: usize) -> CudaRe
 
 /// `Access::flags` of a device.
 pub(crate) fn access(pool: *mut c_void, location: In<Location>) -> CudaResult<i32> {
-    Pool::find(pool)?;
-    location.get()?.device()?;
+    let (pool, location) = (Pool::find(pool)?, location.get()?);
+    if location.kind != HOST || pool.memory() == PoolMemory::Device {
+        location.device()?;
+    }
     Ok(READ_AND_WRITE)
 }
 
-/// Makes a pool the one that a device's allocations come from.
+/// Makes a pool the one that a device's allocations come from, or those of other memory.
 ///
 /// # Errors
-/// `INVALID_DEVICE` for another device's pool.
-pub(crate) fn choose(pool: *mut c_void, device: u32) -> CudaResult<()> {
+/// `INVALID_DEVICE` for another device's pool; `INVALID_VALUE` for another process's, or one of other memory.
+pub(crate) fn choose(pool: *mut c_void, (memory, device): Place) -> CudaResult<()> {
     let pool = Pool::find(pool)?;
+    if pool.memory() != memory || matches!(pool.sharing(), Sharing::Imported(_)) {
+        return Err(CudaError::INVALID_VALUE);
+    }
     if pool.device() != device {
         return Err(CudaError::INVALID_DEVICE);
     }
-    pool.make_current(device);
+    pool.choose_for(memory, device);
     Ok(())
 }
 
-/// The device of a place, as those functions name it that CUDA 13 added.
-pub(crate) fn device_of_place(location: In<Location>, allocation: i32) -> CudaResult<u32> {
-    if allocation != PINNED {
-        return Err(CudaError::NOT_SUPPORTED);
-    }
-    location.get()?.device()
+/// What those functions that CUDA 13 added say which pool they are about.
+pub(crate) fn place(location: In<Location>, allocation: i32) -> CudaResult<Place> {
+    location.get()?.place(allocation)
 }
 
 cuda_functions! {
@@ -194,22 +232,24 @@ cuda_functions! {
     }
 
     fn cuDeviceSetMemPool(number: i32, pool: *mut c_void) {
-        choose(pool, ordinal(number)?)
+        choose(pool, (PoolMemory::Device, ordinal(number)?))
     }
 
     fn cuMemGetDefaultMemPool(pool: Out<*mut c_void>, location: In<Location>, allocation: i32) {
         client()?;
-        pool.put(Pool::of_device(device_of_place(location, allocation)?)?.handle())
+        let (memory, device) = place(location, allocation)?;
+        pool.put(Pool::default_of(memory, device)?.handle())
     }
 
     fn cuMemGetMemPool(pool: Out<*mut c_void>, location: In<Location>, allocation: i32) {
         client()?;
-        pool.put(Pool::current_of(device_of_place(location, allocation)?)?.handle())
+        let (memory, device) = place(location, allocation)?;
+        pool.put(Pool::chosen_of(memory, device)?.handle())
     }
 
     fn cuMemSetMemPool(location: In<Location>, allocation: i32, pool: *mut c_void) {
         client()?;
-        choose(pool, device_of_place(location, allocation)?)
+        choose(pool, place(location, allocation)?)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Driver functions that Torpor does not have.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use torpor_proto::error::CudaError;
 
 /// CUDA_ERROR_NOT_SUPPORTED (cuda.h).
 pub(crate) const NOT_SUPPORTED: i32 = 801;
@@ -13,6 +14,7 @@ pub(crate) fn refuse(symbol: &str, named: &AtomicBool) -> i32 {
             "{symbol} is not supported and returns CUDA_ERROR_NOT_SUPPORTED; docs/coverage.md lists what is"
         ));
     }
+    crate::told::tell_refusal(symbol, CudaError::NOT_SUPPORTED);
     NOT_SUPPORTED
 }
 

@@ -20,16 +20,11 @@ const FAMILIES: &[Family] = &[
     Family {
         what: "memory and semaphores of other drivers, GPUDirect RDMA",
         who: "Vulkan interoperation; NIXL, UCX and NVSHMEM over InfiniBand",
-        parts: &["External", "HandleForAddressRange", "FlushGPUDirect"],
+        parts: &["External", "HandleForAddressRange"],
     },
     Family {
-        what: "memory pools of other processes",
-        who: "programs whose processes allocate from one pool (other memory of a function's processes is shared)",
-        parts: &["MemPoolExport", "MemPoolImport"],
-    },
-    Family {
-        what: "texture and surface references, sparse arrays and planes of arrays",
-        who: "programs for CUDA 11 and older (texture references); video decoders (planes)",
+        what: "texture and surface references, and memory of sparse arrays",
+        who: "programs for CUDA 11 and older (texture references)",
         parts: &["Array", "Mipmapped", "Tex", "Surf", "AtoA", "AtoD", "AtoH", "DtoA", "HtoA", "ChannelDesc"],
     },
     Family {
@@ -43,34 +38,20 @@ const FAMILIES: &[Family] = &[
         parts: &["Multicast", "MultiDevice", "P2PAtomic", "HostAtomic"],
     },
     Family {
-        what: "parts of a GPU that MPS gives out",
-        who: "clients of MPS that ask what part they have",
-        parts: &["ExecAffinity"],
-    },
-    Family {
-        what: "debuggers, checkpoints, logs and notifications",
-        who: "cuda-gdb, cuda-checkpoint and CRIU, error logs of CUDA 13's tools",
-        parts: &["Coredump", "Checkpoint", "Logs", "ProfilerInitialize", "AsyncNotification"],
+        what: "checkpoints, notifications and the profiler of CUDA 4",
+        who: "cuda-checkpoint and CRIU",
+        parts: &["Checkpoint", "ProfilerInitialize", "AsyncNotification"],
     },
     Family {
         what: "tensor maps of wide im2col, and with another address",
         who: "convolutions of CUTLASS for Blackwell",
         parts: &["TensorMap"],
     },
-    Family {
-        what: "batches of boxes, and the decompression engine",
-        who: "nvCOMP on Blackwell; offloading of key-value caches in boxes (rows and lists of copies are answered)",
-        parts: &["3DBatch", "BatchDecompress"],
-    },
+    Family { what: "the decompression engine", who: "nvCOMP on Blackwell", parts: &["BatchDecompress"] },
     Family {
         what: "what only the compiler's own code calls",
         who: "programs whose kernels name variables and functions of the host",
         parts: &["RegisterHostVar", "Unified", "__cudaGetProcAddress"],
-    },
-    Family {
-        what: "banks of shared memory",
-        who: "nobody: no GPU since Maxwell has a choice",
-        parts: &["SharedMemConfig"],
     },
     Family {
         what: "the form that functions had before CUDA 3.2, 4.0 and 6.5",
@@ -79,10 +60,7 @@ const FAMILIES: &[Family] = &[
             "CtxAttach",
             "CtxCreate",
             "CtxDetach",
-            "DeviceGetProperties",
             "DeviceTotalMem",
-            "FuncSet",
-            "Launch",
             "Link",
             "MemAlloc",
             "MemFree",
@@ -91,7 +69,6 @@ const FAMILIES: &[Family] = &[
             "Memcpy",
             "Memset",
             "ModuleGetGlobal",
-            "ParamSet",
         ],
     },
 ];

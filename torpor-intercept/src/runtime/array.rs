@@ -4,6 +4,7 @@ use super::copy::Extent;
 use super::{ready, runtime_functions};
 use crate::core::{Array, ArrayShape, CudaResult};
 use crate::driver::argument::{In, Out};
+use crate::driver::array::refuse_kind;
 use crate::driver::texture::LINEAR_WIDTH;
 use std::ffi::{c_int, c_void};
 use torpor_proto::error::CudaError;
@@ -148,6 +149,31 @@ runtime_functions! {
         ready()?;
         let shape = Array::find(array)?.shape();
         elements.put(ChannelFormat::of(shape.format, shape.channels))
+    }
+
+    fn cudaArrayGetPlane(_plane: Out<*mut c_void>, array: *mut c_void, _number: u32) {
+        ready()?;
+        refuse_kind(Array::find(array))
+    }
+
+    fn cudaArrayGetSparseProperties(_properties: Out<c_void>, array: *mut c_void) {
+        ready()?;
+        refuse_kind(Array::find(array))
+    }
+
+    fn cudaMipmappedArrayGetSparseProperties(_properties: Out<c_void>, array: *mut c_void) {
+        ready()?;
+        refuse_kind(Array::find_mipmapped(array))
+    }
+
+    fn cudaArrayGetMemoryRequirements(_requirements: Out<c_void>, array: *mut c_void, device: i32) {
+        super::device(device)?;
+        refuse_kind(Array::find(array))
+    }
+
+    fn cudaMipmappedArrayGetMemoryRequirements(_requirements: Out<c_void>, array: *mut c_void, device: i32) {
+        super::device(device)?;
+        refuse_kind(Array::find_mipmapped(array))
     }
 
     fn cudaDeviceGetTexture1DLinearMaxWidth(most: Out<usize>, _elements: In<ChannelFormat>, device: i32) {

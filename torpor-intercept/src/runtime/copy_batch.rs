@@ -2,6 +2,7 @@
 
 use super::{ready, stream_functions};
 use crate::driver::argument::{In, Out};
+use crate::driver::box_batch::{self, BoxOperation};
 use crate::driver::copy_batch::{CopyAttributes, CopyBatch};
 
 stream_functions! {
@@ -12,7 +13,7 @@ stream_functions! {
         ready()?;
         CopyBatch { destinations, sources, sizes, count, attributes, attribute_indices, attribute_count }
             .post(stream)
-            .map_err(|(_, error)| error)
+            .map_err(|failure| failure.error)
     }
 
     /// What CUDA 12 calls `cudaMemcpyBatchAsync`.
@@ -22,6 +23,22 @@ stream_functions! {
     ) {
         ready()?;
         CopyBatch { destinations, sources, sizes, count, attributes, attribute_indices, attribute_count }
-            .post_and_tell(failed, stream)
+            .post(stream)
+            .map_err(|failure| failure.tell(failed))
+    }
+
+    fn cudaMemcpy3DBatchAsync / cudaMemcpy3DBatchAsync_ptsz(
+        count: usize, operations: In<BoxOperation>, flags: u64, @ stream,
+    ) {
+        ready()?;
+        box_batch::post_all(count, operations, flags, stream).map_err(|failure| failure.error)
+    }
+
+    /// What CUDA 12 calls `cudaMemcpy3DBatchAsync`.
+    fn cudaMemcpy3DBatchAsync_v1 / cudaMemcpy3DBatchAsync_v1_ptsz(
+        count: usize, operations: In<BoxOperation>, failed: Out<usize>, flags: u64, @ stream,
+    ) {
+        ready()?;
+        box_batch::post_all(count, operations, flags, stream).map_err(|failure| failure.tell(failed))
     }
 }

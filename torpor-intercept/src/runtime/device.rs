@@ -5,7 +5,7 @@ use super::version::{self, Version};
 use super::{current_context, initialized, ordinal, ready, runtime_functions, use_device};
 use crate::core::{Context, CudaResult, DeviceInfo, Stream, contexts, devices};
 use crate::driver::argument::{Out, Text, put_text};
-use crate::driver::context::reset;
+use crate::driver::context::{flush_remote_writes, reset};
 use crate::driver::device::{at_pci_bus_id, info, pci_bus_id};
 use crate::driver::init::driver_version;
 use std::ffi::{c_char, c_void};
@@ -149,6 +149,11 @@ runtime_functions! {
     /// Has no effect since Maxwell (cuda_runtime_api.h).
     fn cudaDeviceSetSharedMemConfig(_config: i32) {
         ready().map(|_| ())
+    }
+
+    fn cudaDeviceFlushGPUDirectRDMAWrites(target: u32, scope: u32) {
+        ready()?;
+        flush_remote_writes(target, scope)
     }
 
     /// A hint: lines marked persisting by others would be lost too.

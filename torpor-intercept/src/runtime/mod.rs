@@ -27,6 +27,7 @@ mod ipc;
 mod kernel;
 mod launch;
 mod library;
+mod logs;
 mod macros;
 mod managed;
 mod memory;
@@ -73,7 +74,10 @@ fn answer(function: &'static str, body: impl FnOnce() -> CudaResult<()>) -> Code
     crate::calls::after(call, outcome);
     match outcome {
         Ok(()) => 0,
-        Err(error) => error::remember(error),
+        Err(error) => {
+            crate::told::tell_refusal(function, error);
+            error::remember(error)
+        }
     }
 }
 

@@ -1,13 +1,12 @@
 //! Memory pools and allocation in the order of streams. The structures are those of the driver.
 
 use super::{ready, runtime_functions, stream_functions};
-use crate::core::CudaResult;
-use crate::core::pool::{self, Pool};
+use crate::core::pool::{self, Pool, PoolMemory};
+use crate::core::{CudaResult, IpcHandle};
 use crate::driver::argument::{In, Out};
 use crate::driver::device::ordinal;
-use crate::driver::pool::{
-    Access, Location, Properties, access, allow, choose, create, device_of_place, set, tell,
-};
+use crate::driver::pool::{Access, Location, Properties, access, allow, choose, create, place, set, tell};
+use crate::driver::pool_sharing;
 use std::ffi::c_void;
 use torpor_proto::error::CudaError;
 
@@ -66,22 +65,46 @@ runtime_functions! {
 
     fn cudaDeviceSetMemPool(number: i32, pool: *mut c_void) {
         ready()?;
-        choose(pool, ordinal(number)?)
+        choose(pool, (PoolMemory::Device, ordinal(number)?))
     }
 
     fn cudaMemGetDefaultMemPool(pool: Out<*mut c_void>, location: In<Location>, allocation: i32) {
         ready()?;
-        pool.put(Pool::of_device(device_of_place(location, allocation)?)?.handle())
+        let (memory, device) = place(location, allocation)?;
+        pool.put(Pool::default_of(memory, device)?.handle())
     }
 
     fn cudaMemGetMemPool(pool: Out<*mut c_void>, location: In<Location>, allocation: i32) {
         ready()?;
-        pool.put(Pool::current_of(device_of_place(location, allocation)?)?.handle())
+        let (memory, device) = place(location, allocation)?;
+        pool.put(Pool::chosen_of(memory, device)?.handle())
     }
 
     fn cudaMemSetMemPool(location: In<Location>, allocation: i32, pool: *mut c_void) {
         ready()?;
-        choose(pool, device_of_place(location, allocation)?)
+        choose(pool, place(location, allocation)?)
+    }
+
+    fn cudaMemPoolExportToShareableHandle(shareable: Out<i32>, pool: *mut c_void, handle_type: i32, flags: u32) {
+        ready()?;
+        pool_sharing::export(shareable, pool, handle_type, flags.into())
+    }
+
+    fn cudaMemPoolImportFromShareableHandle(
+        pool: Out<*mut c_void>, shareable: usize, handle_type: i32, flags: u32,
+    ) {
+        ready()?;
+        pool_sharing::import(pool, shareable, handle_type, flags.into())
+    }
+
+    fn cudaMemPoolExportPointer(block: Out<IpcHandle>, address: u64) {
+        ready()?;
+        pool_sharing::export_pointer(block, address)
+    }
+
+    fn cudaMemPoolImportPointer(address: Out<u64>, pool: *mut c_void, block: In<IpcHandle>) {
+        ready()?;
+        pool_sharing::import_pointer(address, pool, block)
     }
 }
 

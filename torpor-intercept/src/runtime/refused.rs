@@ -10,6 +10,7 @@ pub(super) fn refuse(symbol: &str, named: &AtomicBool) -> Code {
     if !named.load(Ordering::Relaxed) && !named.swap(true, Ordering::Relaxed) {
         crate::log::write(&format!("{symbol} is not supported and returns cudaErrorNotSupported"));
     }
+    crate::told::tell_refusal(symbol, CudaError::NOT_SUPPORTED);
     error::remember(CudaError::NOT_SUPPORTED)
 }
 

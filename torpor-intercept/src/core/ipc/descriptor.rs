@@ -1,5 +1,5 @@
-//! Memory objects as file descriptors (`cuMemExportToShareableHandle`): a program sends them to another process, or leaves them
-//! open in one that it starts.
+//! Memory objects and pools as file descriptors (`cuMemExportToShareableHandle`, `cuMemPoolExportToShareableHandle`): a program sends
+//! them to another process, or leaves them open in one that it starts.
 //!
 //! The file says what the object is imported with. It is the kernel's to pass on, and whoever can read it may import the object.
 
@@ -39,11 +39,7 @@ impl Client {
         let secret = self.call(&MemoryExport { home: handle }, &[])?.reply.secret;
         let bytes = self.note_object_secret(handle, secret)?;
         let contents = Contents { kind: KIND, secret, exporter: self.id, bytes, properties };
-        let contents = bytemuck::bytes_of(&contents);
-        let file = create_sealed("torpor-memory-object", contents.len() as u64).map(File::from);
-        let file = file.map_err(|_| CudaError::OPERATING_SYSTEM)?;
-        file.write_all_at(contents, 0).map_err(|_| CudaError::OPERATING_SYSTEM)?;
-        Ok(file.into_raw_fd())
+        write_descriptor("torpor-memory-object", &contents)
     }
 
     /// A handle for the object behind a descriptor, which stays the program's: one more, if this process has it.
@@ -51,15 +47,8 @@ impl Client {
     /// # Errors
     /// `INVALID_VALUE` if it is no such descriptor, of another function, or nobody has the object any more.
     pub fn import_object(&'static self, descriptor: RawFd) -> CudaResult<u64> {
-        if descriptor < 0 {
-            return Err(CudaError::INVALID_VALUE);
-        }
         self.check_usable()?;
-        // SAFETY: the program says that the descriptor is open; it is not closed here, and nothing but reading is done with it.
-        let file = ManuallyDrop::new(unsafe { File::from_raw_fd(descriptor) });
-        let mut contents = Contents::zeroed();
-        file.read_exact_at(bytemuck::bytes_of_mut(&mut contents), 0).map_err(|_| CudaError::INVALID_VALUE)?;
-        let Contents { kind, secret, exporter, bytes, properties } = contents;
+        let Contents { kind, secret, exporter, bytes, properties } = read_descriptor(descriptor)?;
         if kind != KIND {
             return Err(CudaError::INVALID_VALUE);
         }
@@ -70,4 +59,31 @@ impl Client {
             None => self.import_new_object(Source { secret, exporter }, bytes, properties),
         }
     }
+}
+
+/// A new descriptor, the program's to close, of a file that holds this.
+///
+/// # Errors
+/// `OPERATING_SYSTEM` without descriptors.
+pub(super) fn write_descriptor(name: &str, contents: &impl Pod) -> CudaResult<RawFd> {
+    let contents = bytemuck::bytes_of(contents);
+    let file = create_sealed(name, contents.len() as u64).map(File::from);
+    let file = file.map_err(|_| CudaError::OPERATING_SYSTEM)?;
+    file.write_all_at(contents, 0).map_err(|_| CudaError::OPERATING_SYSTEM)?;
+    Ok(file.into_raw_fd())
+}
+
+/// What the file of a descriptor holds, which stays the program's.
+///
+/// # Errors
+/// `INVALID_VALUE` if it is none, or holds less.
+pub(super) fn read_descriptor<T: Pod>(descriptor: RawFd) -> CudaResult<T> {
+    if descriptor < 0 {
+        return Err(CudaError::INVALID_VALUE);
+    }
+    // SAFETY: the program says that the descriptor is open; it is not closed here, and nothing but reading is done with it.
+    let file = ManuallyDrop::new(unsafe { File::from_raw_fd(descriptor) });
+    let mut contents = T::zeroed();
+    file.read_exact_at(bytemuck::bytes_of_mut(&mut contents), 0).map_err(|_| CudaError::INVALID_VALUE)?;
+    Ok(contents)
 }

@@ -20,7 +20,8 @@ impl Event {
             exporter: client.id,
             bytes: 0,
             offset: 0,
-            reserved: [0; 2],
+            pool: 0,
+            reserved: 0,
         })
     }
 

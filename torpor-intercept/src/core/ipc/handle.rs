@@ -16,7 +16,9 @@ pub struct IpcHandle {
     pub(super) bytes: u64,
     /// Of memory: where the allocation begins in that.
     pub(super) offset: u64,
-    pub(super) reserved: [u64; 2],
+    /// Of memory of a pool: the pool's number in that client.
+    pub(super) pool: u64,
+    pub(super) reserved: u64,
 }
 
 const _: () = assert!(size_of::<IpcHandle>() == 64);
@@ -24,6 +26,8 @@ const _: () = assert!(size_of::<IpcHandle>() == 64);
 impl IpcHandle {
     /// Memory.
     pub(super) const MEMORY: [u8; 8] = *b"torporM1";
+    /// Memory of a pool.
+    pub(super) const POOLED: [u8; 8] = *b"torporB1";
     /// An event.
     pub(super) const EVENT: [u8; 8] = *b"torporE1";
 }

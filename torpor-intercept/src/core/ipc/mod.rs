@@ -1,5 +1,5 @@
-//! What processes of one function have together: memory and events as handles of 64 bytes (`cuIpc*`), memory objects as file
-//! descriptors.
+//! What processes of one function have together: memory and events as handles of 64 bytes (`cuIpc*`), memory objects and pools
+//! as file descriptors.
 //!
 //! Whatever travels carries what the worker answered an export with, a secret that nobody guesses. Who has it is believed to
 //! have been given it; that it is of the same function is the worker's to check.
@@ -8,6 +8,7 @@ mod descriptor;
 mod event;
 mod handle;
 mod opened;
+mod pool;
 
 pub use handle::IpcHandle;
 

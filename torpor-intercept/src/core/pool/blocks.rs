@@ -3,6 +3,7 @@
 use super::super::client;
 use super::super::memory::SMALL_BYTES;
 use super::super::stream::{Position, Stream};
+use super::kind::PoolKind;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use torpor_proto::layout::SEGMENT_GRANULE_BYTES;
@@ -17,6 +18,7 @@ pub(super) struct Blocks {
     pub(super) used: Amount,
     pub(super) reserved: Amount,
     pub(super) is_destroyed: bool,
+    pub(super) kind: PoolKind,
 }
 
 /// Bytes, and the most there were.

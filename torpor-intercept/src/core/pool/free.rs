@@ -1,7 +1,7 @@
 //! Freeing: what the program frees is kept by its pool, and what pools keep goes back to the worker.
 
 use super::blocks::Free;
-use super::{Block, HAS_SURPLUS, all_blocks, live};
+use super::{Block, HAS_SURPLUS, all_blocks, kind, live};
 use crate::core::memory::SMALL_BYTES;
 use crate::core::stream::Stream;
 use crate::core::{Client, CudaResult, client, graph};
@@ -102,7 +102,7 @@ fn give_back_one(client: &'static Client, block: &Free) -> CudaResult<()> {
     if let Some(all) = all_blocks().as_mut() {
         all.remove(&block.address);
     }
-    client.free_unused(block.address)
+    kind::free(client, block.address)
 }
 
 /// Memory from the worker; if there is none, after all pools gave back all that they keep.

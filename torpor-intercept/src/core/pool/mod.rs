@@ -8,11 +8,15 @@
 mod attribute;
 mod blocks;
 mod free;
+mod kind;
+mod sharing;
 
 pub use attribute::Attribute;
 pub(in crate::core) use blocks::block_bytes;
 pub use free::free_in_order;
 pub(in crate::core) use free::{allocate_or_give_back, free_after_all, release_surplus};
+pub use kind::{PoolKind, PoolMemory};
+pub use sharing::{PoolName, Sharing};
 
 use super::handle::Table;
 use super::stream::Stream;
@@ -76,11 +80,11 @@ impl Pool {
         }
     }
 
-    /// `cuMemPoolCreate`, of a device.
+    /// `cuMemPoolCreate`, of a device; one of other memory has the first.
     ///
     /// # Errors
     /// `OUT_OF_MEMORY` with thousands of pools.
-    pub fn create(device: u32) -> CudaResult<&'static Self> {
+    pub fn create(device: u32, kind: PoolKind) -> CudaResult<&'static Self> {
         let renew = |pool: &Self| {
             pool.device.store(device, Ordering::Relaxed);
             pool.release_threshold.store(0, Ordering::Relaxed);
@@ -88,6 +92,7 @@ impl Pool {
             *pool.lock() = Blocks::default();
         };
         let pool = POOLS.insert(|number| Self::new(number, device), renew).ok_or(CudaError::OUT_OF_MEMORY)?;
+        pool.lock().kind = kind;
         live().push(pool);
         Ok(pool)
     }
@@ -100,7 +105,7 @@ impl Pool {
         static DEFAULT: [OnceLock<Option<&'static Pool>>; devices::MOST] =
             [const { OnceLock::new() }; devices::MOST];
         let own = &DEFAULT[device as usize % devices::MOST];
-        own.get_or_init(|| Self::create(device).ok()).ok_or(CudaError::OUT_OF_MEMORY)
+        own.get_or_init(|| Self::create(device, PoolKind::default()).ok()).ok_or(CudaError::OUT_OF_MEMORY)
     }
 
     /// The pool that `cuMemAllocAsync` takes from on a device.
@@ -142,9 +147,10 @@ impl Pool {
     /// # Errors
     /// `INVALID_VALUE` for the device's own pool; what freeing gives.
     pub fn destroy(&'static self) -> CudaResult<()> {
-        if std::ptr::eq(self, Self::of_device(self.device())?) {
+        if self.is_default()? {
             return Err(CudaError::INVALID_VALUE);
         }
+        self.forget_choice();
         {
             let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
             let is_it = |chosen: &&mut Option<&Pool>| chosen.is_some_and(|chosen| std::ptr::eq(chosen, self));
@@ -165,11 +171,18 @@ impl Pool {
     /// `cuMemAllocFromPoolAsync`: memory that work in the stream may use from now on.
     ///
     /// # Errors
-    /// `OUT_OF_MEMORY`; `INVALID_VALUE` for no bytes.
+    /// `OUT_OF_MEMORY`, also beyond the pool's limit; `INVALID_VALUE` for no bytes, and of a pool of another process.
     pub fn allocate(&'static self, bytes: u64, stream: &'static Stream) -> CudaResult<u64> {
         let client = client()?;
         client.check()?;
+        if matches!(self.sharing(), Sharing::Imported(_)) {
+            return Err(CudaError::INVALID_VALUE);
+        }
         if stream.is_capturing() {
+            // What a graph allocates is the device's.
+            if self.memory() != PoolMemory::Device {
+                return Err(CudaError::NOT_SUPPORTED);
+            }
             return stream.current_capture()?.allocate(stream, bytes);
         }
         if bytes == 0 {
@@ -196,7 +209,7 @@ impl Pool {
 
     /// Memory from the worker for a block that is counted as the program's.
     fn allocate_new(&self, client: &'static Client, bytes: u64) -> CudaResult<u64> {
-        let allocated = allocate_or_give_back(client, bytes);
+        let allocated = self.make_room(bytes).and_then(|()| self.memory().allocate(client, bytes));
         // Whatever device is current.
         allocated.iter().for_each(|&address| client.give_to(address, self.device()));
         let mut blocks = self.lock();

@@ -49,7 +49,7 @@ pub(super) fn add_allocation_behind(
     params: Out<AllocationParams>,
 ) -> CudaResult<()> {
     let wanted = params.get()?;
-    wanted.pool.check()?;
+    wanted.pool.check_for_graph()?;
     let held = Held::new(wanted.bytes as u64)?;
     let address = held.address;
     node.put(graph.add(Work::Allocate(held), behind)?.handle())?;

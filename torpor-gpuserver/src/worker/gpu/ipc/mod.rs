@@ -98,6 +98,9 @@ impl Ipc {
             });
             sharers.into_iter().for_each(|sharer| change(Some(sharer), &|its| its.shares = true));
         }
+        let members = self.events.all().into_iter().map(|event| event.members());
+        let sharers = members.filter(|members| members.len() > 1).flatten();
+        sharers.for_each(|sharer| change(Some(sharer), &|its| its.shares = true));
     }
 }
 
