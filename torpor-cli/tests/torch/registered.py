@@ -80,9 +80,10 @@ check(code)
 for row in range(20):
     assert bytes(on_device[row * 700:row * 700 + 600].cpu().tolist()) == before[100 + row * 900:100 + row * 900 + 600], row
 
-# A kernel would miss what has not moved, so there is no address for one; of whole pages there is.
+# Kernels have an address for it (registered_kernels.py is about what they see there), wherever it begins.
 place = ctypes.c_uint64()
-assert driver.cuMemHostGetDevicePointer_v2(ctypes.byref(place), ctypes.c_uint64(start), 0) == 801
+check(driver.cuMemHostGetDevicePointer_v2(ctypes.byref(place), ctypes.c_uint64(start), 0))
+assert place.value % PAGE == start % PAGE
 aligned = mmap.mmap(-1, 2 * PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 address = ctypes.addressof(ctypes.c_char.from_buffer(aligned))
 check(register(address, 2 * PAGE))

@@ -144,6 +144,8 @@ impl Client {
         body: &[u64],
         tail: &[u8],
     ) -> CudaResult<()> {
+        // Behind what host functions have written that are known to have returned.
+        self.registered.edges.give();
         self.posted.fetch_add(1, Ordering::Relaxed);
         let (control, words) = (self.channel.ring(), &self.channel.words);
         if producer.push(control, words, opcode, slot, body, tail) {
@@ -222,6 +224,7 @@ impl<C: Command> Pending<C> {
         std::mem::forget(self);
         // An answer that fails with everything else is the first to tell of it.
         status.map_err(|error| if error.is_sticky() { client.failed(error) } else { error })?;
+        client.registered.edges.take();
         let mut answer: Vec<u8> = bytemuck::cast_slice(&payload).to_vec();
         answer.truncate(bytes);
         let reply_bytes = size_of::<C::Reply>();

@@ -34,6 +34,7 @@ const READ_AND_WRITE: u32 = 3;
 
 struct Known {
     memory_type: u32,
+    /// None for memory of the host, which may have to be shown to the device first.
     device_address: Option<u64>,
     host_address: Option<u64>,
     range: AddressRange,
@@ -56,11 +57,21 @@ fn look_up(client: &Client, address: u64) -> CudaResult<Known> {
         let (memory_type, device) = (TYPE_DEVICE, client.owner_of(range));
         return Ok(Known { memory_type, device_address, host_address, range, is_managed: true, device });
     }
-    let range = client.registered_range_of(address).or_else(|| client.pinned_allocation_of(address));
-    let device_address = client.device_address_of_host(address).ok();
-    let (host_address, range) = (Some(address), range.ok_or(unknown)?);
-    let (memory_type, device) = (TYPE_HOST, client.owner_of(range));
+    let alias = client.registered_with_alias(address);
+    let own_address = alias.map_or(address, |(own_address, _)| own_address);
+    let own = client.registered_range_of(own_address).or_else(|| client.pinned_allocation_of(address));
+    let own = own.ok_or(unknown)?;
+    let range = alias.map_or(own, |(_, range)| range);
+    let (device_address, host_address) = (None, Some(own_address));
+    let (memory_type, device) = (TYPE_HOST, client.owner_of(own));
     Ok(Known { memory_type, device_address, host_address, range, is_managed: false, device })
+}
+
+impl Known {
+    fn device_address(&self, client: &Client) -> CudaResult<u64> {
+        let of_host = || client.device_address_of_host(self.host_address.ok_or(CudaError::INVALID_VALUE)?);
+        self.device_address.map_or_else(of_host, Ok)
+    }
 }
 
 /// Writes the value of an attribute in its own type.
@@ -68,7 +79,7 @@ fn put(client: &Client, known: &Known, attribute: u32, value: Out<u8>) -> CudaRe
     let bytes: &[u8] = match attribute {
         CONTEXT => &Context::primary(known.device).handle().addr().to_ne_bytes(),
         MEMORY_TYPE => &known.memory_type.to_ne_bytes(),
-        DEVICE_POINTER => &known.device_address.ok_or(CudaError::INVALID_VALUE)?.to_ne_bytes(),
+        DEVICE_POINTER => &known.device_address(client)?.to_ne_bytes(),
         HOST_POINTER => &known.host_address.ok_or(CudaError::INVALID_VALUE)?.to_ne_bytes(),
         BUFFER_ID | MEMORY_BLOCK_ID => &known.range.address.to_ne_bytes(),
         RANGE_START | MAPPING_START => &known.range.address.to_ne_bytes(),
@@ -127,11 +138,7 @@ cuda_functions! {
         let known = look_up(client, address).ok();
         for (attribute, value) in attributes.into_iter().zip(values) {
             // An address that there is not is null here, and an error only when asked for alone.
-            let is_there = |known: &Known| match attribute {
-                HOST_POINTER => known.host_address.is_some(),
-                DEVICE_POINTER => known.device_address.is_some(),
-                _ => true,
-            };
+            let is_there = |known: &Known| attribute != HOST_POINTER || known.host_address.is_some();
             match &known {
                 Some(known) if is_there(known) => put(client, known, attribute, value)?,
                 _ => put_unknown(attribute, value)?,

@@ -40,10 +40,12 @@ fn look_up(client: &Client, address: u64) -> Attributes {
             if let Some(range) = client.managed_range_of(address) {
                 return known(MANAGED, client.owner_of(range), address, address);
             }
+            let address = client.registered_with_alias(address).map_or(address, |(address, _)| address);
             let range = client.registered_range_of(address).or_else(|| client.pinned_allocation_of(address));
-            let Some(range) = range else { return known(UNREGISTERED, NO_DEVICE, 0, 0) };
-            // Registered memory may have no device address, which is null.
-            let device_address = client.device_address_of_host(address).unwrap_or(0);
+            let device_address = client.device_address_of_host(address);
+            let (Some(range), Ok(device_address)) = (range, device_address) else {
+                return known(UNREGISTERED, NO_DEVICE, 0, 0);
+            };
             known(HOST, client.owner_of(range), device_address, address)
         }
     }

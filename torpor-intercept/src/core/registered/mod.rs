@@ -1,36 +1,64 @@
 //! `cuMemHostRegister`: making memory that the program already has reachable for the GPU.
 //!
 //! Its whole pages are moved, contents and all, into the shared host range and mapped at their old place as well. The program
-//! goes on using its addresses; copies use the alias in the host range, which is page-locked and shared with the worker.
-//! What lies in pages with other objects of the program's, the edges, stays where it is, and is staged by copies.
+//! goes on using its addresses; copies and kernels use the alias in the host range, which is page-locked and shared with the
+//! worker. What lies in pages with other objects of the program's, the edges, stays where it is: copies stage it, until the
+//! program asks for a device address, for from then on [`edges`] keeps shadows of it in the alias.
 
+mod edges;
 mod pages;
 
 pub(super) use pages::make_private_in_child;
 
 use super::stream::host_function;
 use super::{Client, CudaResult, Stream, devices};
+use edges::Edges;
 use pages::{are_private_and_writable, is_on_stack, share, unshare, whole_pages};
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use torpor_proto::error::CudaError;
-use torpor_proto::layout::AddressRange;
+use torpor_proto::layout::{AddressRange, PAGE_BYTES};
 
-/// Ranges by their first address.
 #[derive(Default)]
 pub(super) struct RegisteredMemory {
+    /// By first address.
     ranges: Mutex<BTreeMap<u64, Registered>>,
+    pub(super) edges: Edges,
 }
 
 #[derive(Clone, Copy)]
 struct Registered {
     /// As the program named it.
     range: AddressRange,
-    /// The whole pages in it; none if they stay where they are.
+    /// The whole pages in it that are moved; empty, and at its end, if none are.
     pages: AddressRange,
-    /// Where the pages are in the host range.
+    /// Where it begins in the host range, as far into a page as the range itself.
     alias: u64,
     flags: u32,
+    /// Whether its edges have shadows.
+    is_shown: bool,
+}
+
+impl Registered {
+    fn alias_of(&self, address: u64) -> u64 {
+        self.alias + (address - self.range.address)
+    }
+
+    /// The piece of the host range that it has.
+    fn block(&self) -> u64 {
+        self.alias / PAGE_BYTES * PAGE_BYTES
+    }
+
+    /// What lies before and behind the pages that are moved.
+    fn edges(&self) -> [AddressRange; 2] {
+        let between = |address, end| AddressRange { address, bytes: end - address };
+        [between(self.range.address, self.pages.address), between(self.pages.end(), self.range.end())]
+    }
+
+    /// Whether all the bytes are where the alias is.
+    fn is_in_alias(&self, address: u64, bytes: u64) -> bool {
+        self.is_shown || self.pages.contains(address, bytes)
+    }
 }
 
 impl RegisteredMemory {
@@ -42,6 +70,22 @@ impl RegisteredMemory {
         let ranges = self.lock();
         let (_, registered) = ranges.range(..=address).next_back()?;
         registered.range.contains(address, bytes).then_some(*registered)
+    }
+
+    /// The alias of a byte, of which kernels may make use from now on.
+    fn show(&self, address: u64) -> Option<u64> {
+        let mut ranges = self.lock();
+        let (_, registered) = ranges.range_mut(..=address).next_back()?;
+        if !registered.range.contains(address, 1) {
+            return None;
+        }
+        if !registered.is_shown {
+            for edge in registered.edges() {
+                self.edges.show(edge, registered.alias_of(edge.address));
+            }
+            registered.is_shown = true;
+        }
+        Some(registered.alias_of(address))
     }
 }
 
@@ -67,19 +111,19 @@ impl Client {
         if !are_private_and_writable(range) {
             return Err(CudaError::NOT_SUPPORTED);
         }
-        let pages = whole_pages(range);
-        let registered = if pages.bytes == 0 || is_on_stack(range) {
-            Registered { range, pages: AddressRange { address, bytes: 0 }, alias: 0, flags }
-        } else {
-            let alias = self.allocate_pinned(pages.bytes, flags)?;
-            // SAFETY: the pages are private and writable, and have nothing in them but the memory that the program asks
-            // for, which it does not write meanwhile; the alias is a fresh piece of the host range of the same length.
-            if unsafe { share(pages, alias) }.is_err() {
-                self.release_pinned(alias)?;
-                return Err(CudaError::OPERATING_SYSTEM);
-            }
-            Registered { range, pages, alias, flags }
-        };
+        let mut pages = whole_pages(range);
+        if pages.bytes == 0 || is_on_stack(range) {
+            pages = AddressRange { address: range.end(), bytes: 0 };
+        }
+        let begins = address % PAGE_BYTES;
+        let block = self.allocate_pinned(begins + bytes, flags)?;
+        let registered = Registered { range, pages, alias: block + begins, flags, is_shown: false };
+        // SAFETY: the pages are private and writable, and have nothing in them but the memory that the program asks for, which it
+        // does not write meanwhile; the alias is a fresh piece of the host range, in which they have places as long as they are.
+        if pages.bytes > 0 && unsafe { share(pages, registered.alias_of(pages.address)) }.is_err() {
+            self.release_pinned(block)?;
+            return Err(CudaError::OPERATING_SYSTEM);
+        }
         ranges.insert(address, registered);
         self.owners.note(address, devices::current());
         Ok(())
@@ -93,57 +137,58 @@ impl Client {
         // Before the lock is taken, which every copy wants. A host function may write the memory until it has returned.
         host_function::wait_for_all()?;
         let mut ranges = self.registered.lock();
-        let Registered { pages, alias, .. } =
-            *ranges.get(&address).ok_or(CudaError::HOST_MEMORY_NOT_REGISTERED)?;
+        let registered = *ranges.get(&address).ok_or(CudaError::HOST_MEMORY_NOT_REGISTERED)?;
         Stream::synchronize_all_posted()?;
-        if pages.bytes > 0 {
+        if registered.pages.bytes > 0 {
             // SAFETY: `register` shared them; neither the GPU nor a host function uses them any more, and the program
             // does not write what it unregisters.
-            unsafe { unshare(pages) }.map_err(|_| CudaError::OPERATING_SYSTEM)?;
-            self.release_pinned(alias)?;
+            unsafe { unshare(registered.pages) }.map_err(|_| CudaError::OPERATING_SYSTEM)?;
         }
+        self.registered.edges.hide(registered.range);
+        self.release_pinned(registered.block())?;
         ranges.remove(&address);
         self.owners.forget(address);
         Ok(())
     }
 
-    /// The page-locked alias of a registered address, if all the bytes have one.
+    /// The page-locked alias of a registered address, if all the bytes are there.
     pub(super) fn registered_alias(&self, address: u64, bytes: u64) -> Option<u64> {
-        let Registered { pages, alias, .. } = self.registered.find(address, bytes)?;
-        pages.contains(address, bytes).then(|| alias + (address - pages.address))
+        let registered = self.registered.find(address, bytes)?;
+        registered.is_in_alias(address, bytes).then(|| registered.alias_of(address))
     }
 
-    /// How many bytes from an address have an alias to the end, or have none to the end: less than asked for where
-    /// registered memory has an edge.
+    /// How many bytes from an address are in the alias to the end, or are not to the end: less than asked for where
+    /// registered memory has an edge without a shadow.
     pub(super) fn uniform_bytes(&self, address: u64, bytes: u64) -> u64 {
-        let Some(Registered { pages, .. }) = self.registered.find(address, bytes) else { return bytes };
+        let found = self.registered.find(address, bytes).filter(|found| !found.is_shown);
+        let Some(Registered { pages, .. }) = found else { return bytes };
         let ends = [pages.address, pages.end()];
         let next = ends.into_iter().filter(|&end| pages.bytes > 0 && address < end).min();
         next.map_or(bytes, |next| bytes.min(next - address))
     }
 
-    /// Where kernels reach page-locked memory (`cuMemHostGetDevicePointer`). There is no such place for registered memory
-    /// with edges, which they would miss.
+    /// Where kernels reach page-locked memory (`cuMemHostGetDevicePointer`).
     ///
     /// # Errors
-    /// `INVALID_VALUE` if it is not page-locked; `NOT_SUPPORTED` for registered memory that is not of whole pages.
+    /// `INVALID_VALUE` if it is not page-locked.
     pub fn device_address_of_host(&self, address: u64) -> CudaResult<u64> {
-        static IS_TOLD: Once = Once::new();
-        match self.registered.find(address, 1) {
-            Some(Registered { range, pages, alias, .. }) if range == pages => {
-                Ok(alias + (address - pages.address))
-            }
-            Some(_) => {
-                IS_TOLD.call_once(|| {
-                    crate::log::write(
-                        "registered memory has a device address only if it begins and ends with a page of 4096 bytes: \
-                         align it, or allocate it with cudaHostAlloc",
-                    );
-                });
-                Err(CudaError::NOT_SUPPORTED)
-            }
-            None => self.pinned_allocation_of(address).map(|_| address).ok_or(CudaError::INVALID_VALUE),
+        if let Some(alias) = self.registered.show(address) {
+            return Ok(alias);
         }
+        self.pinned_allocation_of(address).map(|_| address).ok_or(CudaError::INVALID_VALUE)
+    }
+
+    /// The registered address that has this alias, and where its memory begins and ends, of which this is the alias, too.
+    pub fn registered_with_alias(&self, alias: u64) -> Option<(u64, AddressRange)> {
+        // Most addresses are of devices, and no lock is needed to know that.
+        if !self.host.contains(alias, 1) {
+            return None;
+        }
+        let ranges = self.registered.lock();
+        ranges.values().find_map(|found| {
+            let range = AddressRange { address: found.alias, bytes: found.range.bytes };
+            range.contains(alias, 1).then(|| (found.range.address + (alias - found.alias), range))
+        })
     }
 
     /// `cuMemHostGetFlags` of registered memory.

@@ -90,14 +90,14 @@ impl Progress {
 
     /// Whether everything up to a position of the present stream is known to be done, or is an upload.
     pub(super) fn are_done_but_for_uploads(&self, position: Position) -> bool {
-        self.done_posted.load(Ordering::Relaxed) >= position.posted
+        self.done_posted.load(Ordering::Acquire) >= position.posted
     }
 
     /// Notes that everything up to a position is done.
     pub(super) fn mark_done_up_to(&self, position: Position) {
-        // SYNC POINT done
+        // SYNC POINT done: and what was taken from edges (core/registered) before it was known.
         self.done.fetch_max(position.commands, Ordering::Release);
-        self.done_posted.fetch_max(position.posted, Ordering::Relaxed);
+        self.done_posted.fetch_max(position.posted, Ordering::Release);
     }
 }
 

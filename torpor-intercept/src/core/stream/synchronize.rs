@@ -67,7 +67,7 @@ impl Stream {
             // Not for those of other contexts, which may wait for what the program does next on this one.
             host_function::wait_for_context(place)?;
             let position = client.posted.load(Ordering::Acquire);
-            if client.synchronized.load(Ordering::Relaxed) < position {
+            if client.synchronized.load(Ordering::Acquire) < position {
                 client.call(&ContextSynchronize { context: place, reserved: 0 }, &[])?;
             }
             client.write_text();
@@ -92,10 +92,11 @@ impl Stream {
     pub(in crate::core) fn synchronize_all_posted() -> CudaResult<()> {
         let client = client()?;
         let position = client.posted.load(Ordering::Acquire);
-        if client.synchronized.load(Ordering::Relaxed) < position {
+        if client.synchronized.load(Ordering::Acquire) < position {
             client.call(&ContextSynchronize::ALL, &[])?;
-            // The synchronisation itself is one more; whoever posted meanwhile makes the numbers differ.
-            client.synchronized.fetch_max(position + 1, Ordering::Relaxed);
+            // The synchronisation itself is one more; whoever posted meanwhile makes the numbers differ. Who sees it sees what
+            // was taken from edges.
+            client.synchronized.fetch_max(position + 1, Ordering::Release);
         }
         client.write_text();
         pool::release_surplus(true)?;
