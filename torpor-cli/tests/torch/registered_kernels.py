@@ -1,5 +1,5 @@
-"""Kernels use memory that the program had before, wherever it begins and ends: what the program wrote before a launch they see, what
-they wrote it sees after a synchronisation, and nobody else's bytes beside it change. By the driver's functions."""
+"""Kernels use memory that the program had before, wherever it begins and ends: what the program wrote before a launch they see,
+what they wrote it sees after a synchronisation, and nobody else's bytes beside it change. By the driver's functions."""
 import ctypes as c
 import faulthandler
 import mmap
@@ -218,7 +218,8 @@ for name, (address, count) in PLACES.items():
     memory.unregister()
 print("places passed", flush=True)
 
-# Host functions see what kernels before them wrote, and kernels behind them what they wrote; the program writes other words meanwhile.
+# Host functions see what kernels before them wrote, and kernels behind them what they wrote; the program writes other words
+# meanwhile.
 memory = Memory(*PLACES["with edges"])
 last, opened, seen = memory.count - 1, threading.Event(), []
 memory.words[:] = [1] * memory.count
@@ -240,6 +241,18 @@ launch_add(scratch.value, 1, 1, None)
 opened.set()
 wait_by_stream()
 assert seen == [(2, 2)] and (memory.words[0], memory.words[last]) == (25, 26), (seen, memory.words[0], memory.words[last])
+
+# Also one that returns just when a command behind it is posted.
+def bump():
+    memory.words[last] += 1
+
+
+for turn in range(200):
+    memory.words[last] = turn
+    host_function(bump)
+    memory.add(1)
+    wait_by_stream()
+    assert memory.words[last] == turn + 2, turn
 
 # Graphs: each launch reads and writes the program's memory as it is then.
 call("cuStreamBeginCapture_v2", stream, 2)

@@ -1,5 +1,5 @@
-//! Edges of registered memory, which lie in pages with other objects of the program's and stay there: kernels use copies of them in
-//! the host range, their *shadows*.
+//! Edges of registered memory, which lie in pages with other objects of the program's and stay there: kernels use copies of them
+//! in the host range, their *shadows*.
 //!
 //! Whatever is posted comes behind what the program has changed since, which is copied to the shadows; whoever is answered finds what
 //! the GPU has changed by then, which is copied back. What both had last tells who has changed a byte, and that of the program
