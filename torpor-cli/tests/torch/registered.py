@@ -117,4 +117,25 @@ check(driver.cuMemHostUnregister(ctypes.c_uint64(top - 8 * PAGE)))
 check(register(base + 5000, 100))
 assert shared_pages() == set()
 check(driver.cuMemHostUnregister(ctypes.c_uint64(base + 5000)))
+
+# What other processes have, too, stays theirs: copies reach it, kernels do not.
+shared = mmap.mmap(-1, 6 * PAGE)
+shared[:] = before[:6 * PAGE]
+address = ctypes.addressof(ctypes.c_char.from_buffer(shared)) + 100
+check(register(address, 5 * PAGE))
+assert register(address, PAGE) == 712
+assert torch.frombuffer(shared, dtype=torch.uint8, offset=100).is_pinned()
+check(driver.cuMemcpyHtoDAsync_v2(ctypes.c_uint64(device), ctypes.c_uint64(address), ctypes.c_size_t(5 * PAGE), None))
+torch.cuda.synchronize()
+assert bytes(on_device[:5 * PAGE].cpu().tolist()) == before[100:100 + 5 * PAGE]
+check(driver.cuMemsetD8_v2(ctypes.c_uint64(device), ctypes.c_ubyte(7), ctypes.c_size_t(PAGE)))
+if os.fork() == 0:
+    shared[50] = 9
+    os._exit(0)
+check(driver.cuMemcpyDtoHAsync_v2(ctypes.c_uint64(address), ctypes.c_uint64(device), ctypes.c_size_t(PAGE), None))
+torch.cuda.synchronize()
+assert os.wait()[1] == 0 and shared[50] == 9, "it is the same memory in the child"
+assert shared[100:100 + PAGE] == bytes([7] * PAGE) and shared[100 + PAGE:] == before[100 + PAGE:6 * PAGE]
+assert driver.cuMemHostGetDevicePointer_v2(ctypes.byref(place), ctypes.c_uint64(address), 0) == 801
+check(driver.cuMemHostUnregister(ctypes.c_uint64(address)))
 print("registered passed")

@@ -121,21 +121,33 @@ fn pointer(address: u64) -> *mut u8 {
     std::ptr::with_exposed_provenance_mut(address as usize)
 }
 
-/// Whether moving the pages leaves nobody behind: they are mapped in this process alone.
-pub(super) fn are_private_and_writable(pages: AddressRange) -> bool {
-    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return false };
-    let mut covered = pages.address;
+/// Whose memory it is that a program writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mapped {
+    /// This process's alone: moving its pages leaves nobody behind.
+    Private,
+    /// In part of a file, or of memory that other processes may have, too.
+    Shared,
+}
+
+/// What the system says of a range; `None` if a part of it is not there, or not writable.
+pub(super) fn mapped(range: AddressRange) -> Option<Mapped> {
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    let (mut covered, mut mapped) = (range.address, Mapped::Private);
     for line in maps.lines() {
         let Some((start, end, permissions)) = parse_map(line) else { continue };
-        if end <= covered || start >= pages.end() {
+        if end <= covered || start >= range.end() {
             continue;
         }
-        if start > covered || !permissions.starts_with("rw") || !permissions.ends_with('p') {
-            return false;
+        if start > covered || !permissions.starts_with("rw") {
+            return None;
+        }
+        if !permissions.ends_with('p') {
+            mapped = Mapped::Shared;
         }
         covered = end;
     }
-    covered >= pages.end()
+    (covered >= range.end()).then_some(mapped)
 }
 
 /// A line of `/proc/self/maps`. Source: proc_pid_maps(5).
