@@ -27,7 +27,7 @@ const LONGEST: Duration = Duration::from_millis(1);
 const SLOW: Duration = Duration::from_millis(2);
 
 /// Between two such looks at most.
-const LONGEST_OF_SLOW: Duration = Duration::from_secs(1);
+const LONGEST_OF_SLOW: Duration = Duration::from_secs(10);
 
 /// When a wait is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,15 +87,20 @@ impl Wait {
     /// Returns when the condition holds, or never will: the word is gone, or the connection.
     pub(in crate::core) fn pass(&self) {
         let began = Instant::now();
+        let Ok(client) = client() else { return };
         loop {
-            let look = Instant::now();
-            match client().and_then(|client| self.look(client)) {
+            let (look, posted) = (Instant::now(), Glass::others_posted(client));
+            match self.look(client) {
                 Ok(true) | Err(_) => return,
                 Ok(false) => {}
             }
-            match pause(began.elapsed(), look.elapsed()) {
-                Duration::ZERO => thread::yield_now(),
-                nap => thread::sleep(nap),
+            let next = Instant::now() + pause(began.elapsed(), look.elapsed());
+            thread::yield_now();
+            // What is posted meanwhile may write the word.
+            while let Some(left) = next.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+                && Glass::others_posted(client) <= posted
+            {
+                thread::sleep(left.min(LONGEST));
             }
         }
     }
@@ -114,7 +119,7 @@ impl Wait {
 }
 
 /// How long to sleep before the next look, having waited for so long, where the last one took so long. Who has waited for long may
-/// hear of it later; who makes others leave the GPU for a look looks seldom.
+/// hear of it later; who had to come to the GPU for a look has no work there that could write the word, and looks seldom.
 fn pause(waited: Duration, took: Duration) -> Duration {
     if waited < AT_ONCE {
         return Duration::ZERO;
@@ -146,10 +151,19 @@ struct Glass {
 
 static GLASS: Mutex<Option<Glass>> = Mutex::new(None);
 
+/// Commands that looks have posted.
+static LOOKED: AtomicU64 = AtomicU64::new(0);
+
 impl Glass {
     fn new(client: &'static Client) -> CudaResult<Self> {
         let stream = Stream::create_in(0, NON_BLOCKING, 0)?;
         Ok(Self { stream, copied_to: client.lock_host(PAGE_BYTES)?.address })
+    }
+
+    /// How many commands this process has posted beside looks.
+    fn others_posted(client: &Client) -> u64 {
+        let looked = LOOKED.load(Ordering::Relaxed);
+        client.posted.load(Ordering::Relaxed).saturating_sub(looked)
     }
 
     fn read(client: &'static Client, address: u64, width: Width) -> CudaResult<u64> {
@@ -160,6 +174,7 @@ impl Glass {
         };
         let (bytes, number) = (width.bytes(), stream.number);
         let copy = Copy { destination: *copied_to, source: address, bytes, stream: number, reserved: 0 };
+        LOOKED.fetch_add(2, Ordering::Relaxed);
         client.post(&copy, &[])?;
         client.call(&StreamSynchronize { stream: number, reserved: 0 }, &[])?;
         Ok(load(*copied_to, width))
