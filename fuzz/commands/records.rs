@@ -50,7 +50,7 @@ pub fn moved(moved: &Moved, at: impl Fn(Address) -> u64) -> Record {
         // A pointer now and then.
         Moved::Word { address, value, bytes, stream } => plain(WordWrite {
             address: at(address),
-            value: value.map_or_else(|address| at(address), u64::from),
+            value: value.map_or_else(&at, u64::from),
             stream: stream.into(),
             bytes: [4, 8, bytes.into()][usize::from(bytes % 3)],
         }),

@@ -66,14 +66,16 @@ impl Stored {
 
     fn store(self, memory: NonNull<u8>) {
         match self {
-            // SAFETY: as many aligned bytes as `place` says that an accessor keeps mapped for as long as the reference lives; the
-            // program and other operations share them as atomic words.
             Self::Narrow(_, value) => {
-                unsafe { AtomicU32::from_ptr(memory.as_ptr().cast()) }.store(value, Ordering::Release)
+                // SAFETY: as many aligned bytes as `place` says that an accessor keeps mapped for as long as the reference lives; the
+                // program and other operations share them as atomic words.
+                let cell = unsafe { AtomicU32::from_ptr(memory.as_ptr().cast()) };
+                cell.store(value, Ordering::Release);
             }
-            // SAFETY: as above.
             Self::Wide(_, value) => {
-                unsafe { AtomicU64::from_ptr(memory.as_ptr().cast()) }.store(value, Ordering::Release)
+                // SAFETY: as above.
+                let cell = unsafe { AtomicU64::from_ptr(memory.as_ptr().cast()) };
+                cell.store(value, Ordering::Release);
             }
         }
     }

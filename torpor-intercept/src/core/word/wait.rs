@@ -131,14 +131,16 @@ fn pause(waited: Duration, took: Duration) -> Duration {
 fn load(address: u64, width: Width) -> u64 {
     let address = address as usize;
     match width {
-        // SAFETY: the word is aligned and lies in the host range, which is mapped for as long as the process lives and made of plain
-        // bytes that others write too.
-        Width::Narrow => unsafe { &*std::ptr::with_exposed_provenance::<AtomicU32>(address) }
-            .load(Ordering::Acquire)
-            .into(),
-        // SAFETY: as above.
+        Width::Narrow => {
+            // SAFETY: the word is aligned and lies in the host range, which is mapped for as long as the process lives and made of plain
+            // bytes that others write too.
+            let word = unsafe { &*std::ptr::with_exposed_provenance::<AtomicU32>(address) };
+            word.load(Ordering::Acquire).into()
+        }
         Width::Wide => {
-            unsafe { &*std::ptr::with_exposed_provenance::<AtomicU64>(address) }.load(Ordering::Acquire)
+            // SAFETY: as above.
+            let word = unsafe { &*std::ptr::with_exposed_provenance::<AtomicU64>(address) };
+            word.load(Ordering::Acquire)
         }
     }
 }
