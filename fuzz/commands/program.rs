@@ -127,6 +127,7 @@ pub enum Step {
 pub enum Moved {
     Copy { destination: Address, source: Address, bytes: u32, stream: Number },
     Fill { address: Address, pitch: u64, width: u32, height: u8, element: u8, stream: Number },
+    Word { address: Address, value: Result<u32, Address>, bytes: u8, stream: Number },
     Record { event: Number, stream: Number, flags: u8 },
     Wait { stream: Number, event: Number, flags: u8 },
     Launch { kernel: Number, stream: Number, word: u16, attributes: Vec<(u8, u64)> },

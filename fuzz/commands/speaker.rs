@@ -2,16 +2,14 @@
 
 use crate::arrays;
 use crate::client::Client;
-use crate::program::{Address, GROUND_BYTES, Level, Moved, Node, PTX, Step, Strided, Tensor};
+use crate::program::{Address, GROUND_BYTES, Level, PTX, Step, Strided, Tensor};
+use crate::records::{self, launch_attributes, launch_shape};
 use crate::worker::HOST_BYTES;
 use torpor_proto::command::*;
 use torpor_proto::error::CudaError;
 use torpor_proto::ring::{NO_SLOT, encode_record};
 
 const MIB: u64 = 1 << 20;
-
-/// A record: its opcode, words and variable part.
-type Record = (u16, Vec<u64>, Vec<u8>);
 
 /// Posts a client's steps.
 pub struct Speaker<'a> {
@@ -126,7 +124,7 @@ impl<'a> Speaker<'a> {
             }
             Step::HostUnlock { page } => self.ask(HostUnlock { address: self.page(page) }, &[]),
             Step::Move(ref moved) => {
-                let (opcode, words, tail) = self.moved(moved);
+                let (opcode, words, tail) = records::moved(moved, |address| self.address(address));
                 if self.client.channel.sticky_error().is_none() {
                     self.client.push(opcode, NO_SLOT, &words, &tail);
                 }
@@ -152,7 +150,9 @@ impl<'a> Speaker<'a> {
                 self.ask(StreamSynchronize { stream: stream.into(), reserved: 0 }, &[])
             }
             Step::StreamQuery { stream } => self.ask(StreamQuery { stream: stream.into(), reserved: 0 }, &[]),
-            Step::ContextSynchronize { context } => self.ask(ContextSynchronize { context, reserved: 0 }, &[]),
+            Step::ContextSynchronize { context } => {
+                self.ask(ContextSynchronize { context, reserved: 0 }, &[])
+            }
             Step::EventCreate { event, flags } => self.post(EventCreate { event: event.into(), flags }, &[]),
             Step::EventDestroy { event } => self.post(EventDestroy { event: event.into(), reserved: 0 }, &[]),
             Step::EventQuery { event } => self.ask(EventQuery { event: event.into(), reserved: 0 }, &[]),
@@ -208,7 +208,7 @@ impl<'a> Speaker<'a> {
             Step::GraphAppend { graph, ref records } => {
                 let mut words = Vec::new();
                 for record in records.iter().take(32) {
-                    let (opcode, body, tail) = self.node(record);
+                    let (opcode, body, tail) = records::node(record, |address| self.address(address));
                     encode_record(&mut words, opcode, NO_SLOT, &body, &tail);
                 }
                 let tail: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
@@ -304,109 +304,19 @@ impl<'a> Speaker<'a> {
             reserved: 0,
         }
     }
-
-    fn node(&self, node: &Node) -> Record {
-        match *node {
-            Node::Moved(ref moved) => self.moved(moved),
-            Node::Dependencies { adds, ref edges } => {
-                let tail = edges.iter().take(16).flat_map(|&(from, data)| [u64::from(from), data]);
-                let tail = tail.flat_map(u64::to_le_bytes).collect();
-                with_tail(GraphDependencies { adds: adds.into(), reserved: 0 }, tail)
-            }
-            Node::Empty => plain(GraphEmpty {}),
-            Node::Condition { condition, value, flags } => plain(GraphCondition {
-                condition: condition.into(),
-                value: value.into(),
-                flags: flags.into(),
-            }),
-            Node::Conditional { condition, kind, bodies } => plain(GraphConditional {
-                condition: condition.into(),
-                kind: kind.into(),
-                bodies: bodies.into(),
-            }),
-            Node::Body { index } => plain(GraphBody { index: index.into(), reserved: 0 }),
-            Node::BodyEnd => plain(GraphBodyEnd {}),
-        }
-    }
-
-    fn moved(&self, moved: &Moved) -> Record {
-        match *moved {
-            Moved::Copy { destination, source, bytes, stream } => plain(Copy {
-                destination: self.address(destination),
-                source: self.address(source),
-                bytes: bytes.into(),
-                stream: stream.into(),
-                reserved: 0,
-            }),
-            Moved::Fill { address, pitch, width, height, element, stream } => plain(Fill {
-                address: self.address(address),
-                pitch,
-                width: width.into(),
-                height: height.into(),
-                value: width,
-                element_bytes: 1 << (element % 4),
-                stream: stream.into(),
-                reserved: 0,
-            }),
-            Moved::Record { event, stream, flags } => plain(EventRecord {
-                event: event.into(),
-                stream: stream.into(),
-                flags: flags.into(),
-                reserved: 0,
-            }),
-            Moved::Wait { stream, event, flags } => plain(StreamWaitEvent {
-                stream: stream.into(),
-                event: event.into(),
-                flags: flags.into(),
-                reserved: 0,
-            }),
-            Moved::Launch { kernel, stream, word, ref attributes } => {
-                // A wild pointer in a kernel ends the GPU's context for all, as docs/design/limits.md says.
-                let data = self.address(Address::Ground(u32::from(word) * 4));
-                let (count, mut tail) = launch_attributes(attributes);
-                tail.extend(data.to_le_bytes());
-                with_tail(Launch { shape: launch_shape(kernel.into(), stream.into(), count, 8) }, tail)
-            }
-        }
-    }
-}
-
-fn plain<C: Command>(command: C) -> Record {
-    with_tail(command, Vec::new())
-}
-
-fn with_tail<C: Command>(command: C, tail: Vec<u8>) -> Record {
-    (C::OPCODE, command.words().to_vec(), tail)
-}
-
-/// At most four of them: how many, and their bytes.
-fn launch_attributes(attributes: &[(u8, u64)]) -> (u32, Vec<u8>) {
-    let mut tail = Vec::new();
-    for &(id, value) in attributes.iter().take(4) {
-        let attribute = LaunchAttribute { id: id.into(), reserved: 0, value: [value; 8] };
-        tail.extend(bytemuck::bytes_of(&attribute));
-    }
-    ((tail.len() / size_of::<LaunchAttribute>()) as u32, tail)
 }
 
 /// A part of the GPU, of at most ten levels.
 fn levels(part: &[Level]) -> Vec<u8> {
     let level = |&Level { least, flags, groups, taken }: &Level| {
         let [least, flags, groups] = [least, flags, groups].map(u32::from);
-        PartLevel { least, flags, groups, reserved: 0, taken: [taken.into(), 0, 0, u64::from(taken & 1) << 63] }
+        PartLevel {
+            least,
+            flags,
+            groups,
+            reserved: 0,
+            taken: [taken.into(), 0, 0, u64::from(taken & 1) << 63],
+        }
     };
     part.iter().take(10).flat_map(|of| bytemuck::bytes_of(&level(of)).to_vec()).collect()
-}
-
-fn launch_shape(kernel: u32, stream: u32, attributes: u32, parameter_bytes: u32) -> LaunchShape {
-    LaunchShape {
-        kernel,
-        stream,
-        grid: [1; 3],
-        block: [1; 3],
-        shared_bytes: 0,
-        attributes,
-        parameter_bytes,
-        reserved: 0,
-    }
 }

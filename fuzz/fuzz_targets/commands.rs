@@ -11,6 +11,8 @@ mod arrays;
 mod client;
 #[path = "../commands/program.rs"]
 mod program;
+#[path = "../commands/records.rs"]
+mod records;
 #[path = "../commands/speaker.rs"]
 mod speaker;
 #[path = "../commands/worker.rs"]

@@ -110,6 +110,13 @@ fn host_functions_are_called_in_the_order_of_streams() {
 }
 
 #[test]
+fn streams_write_words_and_wait_for_words() {
+    // Two processes that have no room together are among its last ones.
+    let settings = [("TORPOR_SIMGPU_MEMORY", "512MiB"), ("WORDS_MIB", "300")];
+    assert!(passes("words.py", &settings).contains("words passed"));
+}
+
+#[test]
 fn nvml_says_what_cuda_says_and_makes_no_client() {
     assert!(passes("nvml.py", &[]).contains("nvml passed"));
 }

@@ -14,7 +14,7 @@ use torpor_proto::command::{
     ObjectRelease, ObjectUnmap, OccupancyBlocks, OccupancyClusterSize, OccupancyClusters, OccupancyShared,
     PartLook, PartSplit, Ping, StagingMark, StreamCreate, StreamDestroy, StreamQuery, StreamSynchronize,
     StreamWaitEvent, SurfaceCreate, SurfaceDestroy, TensorMapIm2col, TensorMapTiled, TextTake, TextureCreate,
-    TextureDestroy,
+    TextureDestroy, WordWrite,
 };
 use torpor_proto::control::worker::from_worker::Body as From;
 use torpor_proto::ring::NO_SLOT;
@@ -44,6 +44,7 @@ const SHAPES: &[(u16, Kind, usize)] = shapes![
     Copy,
     CopyStrided,
     Fill,
+    WordWrite,
     ObjectCreate,
     ObjectRelease,
     ObjectMap,

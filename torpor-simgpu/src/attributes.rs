@@ -180,8 +180,7 @@ impl Architecture {
             114..=119 => 0, // semaphores, memory pools, RDMA: not simulated
             120 => hopper, // CLUSTER_LAUNCH
             121 => 0,     // DEFERRED_MAPPING_CUDA_ARRAY_SUPPORTED
-            122 => 0,     // CAN_USE_64_BIT_STREAM_MEM_OPS: only the 32-bit ones are here
-            123 => 1,     // CAN_USE_STREAM_WAIT_VALUE_NOR
+            122 | 123 => 1, // CAN_USE_64_BIT_STREAM_MEM_OPS, CAN_USE_STREAM_WAIT_VALUE_NOR
             124 | 125 => 0, // DMA_BUF_SUPPORTED, IPC_EVENT_SUPPORTED
             126 => {
                 if hopper == 1 {

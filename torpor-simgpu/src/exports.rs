@@ -17,7 +17,7 @@ use crate::entry::{call, call_always};
 use crate::error::{CudaError, describe};
 use crate::launch::Request;
 use crate::memory::copy::Demand;
-use crate::memory::{Shape, allocate, copy, copy_box, fill, host, pointer, shareable};
+use crate::memory::{Shape, Stored, allocate, copy, copy_box, fill, host, pointer, shareable};
 use crate::stream::value;
 use crate::tensor_map::Tensor;
 use crate::{
@@ -219,7 +219,8 @@ exports! {
     call cuStreamQuery = "cuStreamQuery" 2000 (stream: u64) |m| stream::query(m, stream);
     call cuStreamSynchronize = "cuStreamSynchronize" 2000 (stream: u64) |m| stream::synchronize(m, stream);
     call cuStreamWaitEvent = "cuStreamWaitEvent" 3020 (stream: u64, event: u64, flags: u32) |m| stream::wait_event(m, stream, event, flags);
-    call cuStreamWriteValue32_v2 = "cuStreamWriteValue32" 11070 (stream: u64, address: u64, word: u32, flags: u32) |m| value::write(m, stream, address, word, flags);
+    call cuStreamWriteValue32_v2 = "cuStreamWriteValue32" 11070 (stream: u64, address: u64, word: u32, flags: u32) |m| value::write(m, stream, Stored::Narrow(address, word), flags);
+    call cuStreamWriteValue64_v2 = "cuStreamWriteValue64" 11070 (stream: u64, address: u64, word: u64, flags: u32) |m| value::write(m, stream, Stored::Wide(address, word), flags);
     call cuStreamWaitValue32_v2 = "cuStreamWaitValue32" 11070 (stream: u64, address: u64, word: u32, flags: u32) |m| value::wait(m, stream, address, word, flags);
     call cuStreamBeginCapture_v2 = "cuStreamBeginCapture" 10010 (stream: u64, mode: u32) |m| capture::begin(m, stream, mode);
     call cuStreamBeginCaptureToGraph = "cuStreamBeginCaptureToGraph" 12030 (stream: u64, graph: u64, _behind: In<u64>, _edges: In<u64>, _count: usize, mode: u32) |m| capture::begin_to_graph(m, stream, graph, mode);

@@ -12,7 +12,7 @@ use crate::fault::Action;
 use crate::graph::{Conditional, Program};
 use crate::launch::{self, Launch};
 use crate::machine::Machine;
-use crate::memory::{Copy, Fill, Word, copy, fill, word};
+use crate::memory::{Copy, Fill, Stored, Word, copy, fill, word};
 
 /// A piece of work. Cheap to clone: a graph holds the same ones for every launch.
 #[derive(Debug, Clone)]
@@ -26,7 +26,7 @@ pub enum Work {
     /// Calls a function of the host.
     Host(HostFunction),
     /// Stores a word.
-    Write(Word),
+    Write(Stored),
     /// Waits until a word in memory is as wanted.
     WaitFor(Word),
     /// Takes the time for an event.
@@ -99,7 +99,7 @@ impl Work {
                 call(*function, *argument);
                 Ok(machine.clock.actual_end(place.earliest_ns))
             }
-            Self::Write(word) => word::write(machine, word, place),
+            Self::Write(word) => word::write(machine, *word, place),
             Self::WaitFor(word) => word::wait(machine, word, place),
             Self::Record(recording) => {
                 recording.set(place.earliest_ns);
@@ -132,7 +132,7 @@ fn execute_all(machine: &'static Machine, program: &Program, mut place: Place) -
         machine.health(Some(place.device))?;
         place.earliest_ns = match work {
             Work::Write(word) => {
-                word::write(machine, word, &Place { stamp: begun.clone(), ..place.clone() })?
+                word::write(machine, *word, &Place { stamp: begun.clone(), ..place.clone() })?
             }
             _ => work.execute(machine, &place)?,
         };

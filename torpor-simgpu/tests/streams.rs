@@ -112,6 +112,10 @@ fn streams_wait_for_words() {
         assert_eq!((COUNT.load(Ordering::SeqCst), words[1].load(Ordering::SeqCst)), (12, 9));
         assert_eq!(cuStreamWriteValue32_v2(first, flags + 2, 0, 0), INVALID_VALUE, "misaligned");
         assert_eq!(cuStreamWriteValue32_v2(first, 0x1234, 0, 0), INVALID_VALUE, "nobody's memory");
+        assert_eq!(cuStreamWriteValue64_v2(first, flags + 8, 3 << 32 | 5, 0), SUCCESS);
+        assert_eq!(cuCtxSynchronize(), SUCCESS);
+        assert_eq!([2, 3].map(|at: usize| words[at].load(Ordering::SeqCst)), [5, 3]);
+        assert_eq!(cuStreamWriteValue64_v2(first, flags + 4, 0, 0), INVALID_VALUE, "misaligned");
     });
 }
 

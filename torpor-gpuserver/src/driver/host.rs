@@ -1,6 +1,6 @@
 //! Page-locked host memory: registered pieces of clients' host ranges, and the worker's own words and arrays.
 
-use super::{Device, Stream};
+use super::{Device, Stream, Word};
 use std::ffi::c_void;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -72,7 +72,8 @@ impl StreamWord {
     /// # Errors
     /// The driver's.
     pub fn write_from(&self, stream: &Stream, value: u32) -> Result<(), CudaError> {
-        stream.write_value(self.registration.address, value)
+        // SAFETY: the page is registered as long as self, begins with an atomic word, and its owner waits for its streams.
+        unsafe { stream.write_word(self.registration.address, Word::Narrow(value)) }
     }
 }
 
@@ -149,7 +150,8 @@ impl PinnedWords {
     pub fn write_from(&self, stream: &Stream, index: usize, value: u32) -> Result<(), CudaError> {
         assert!(index < self.count, "word {index} of {}", self.count);
         let offset = (index * size_of::<AtomicU32>()) as u64;
-        stream.write_value(self.memory.device_address + offset, value)
+        // SAFETY: a word inside the allocation, all of which are atomics; its owner waits for its streams.
+        unsafe { stream.write_word(self.memory.device_address + offset, Word::Narrow(value)) }
     }
 
     #[inline]

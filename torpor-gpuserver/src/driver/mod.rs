@@ -40,7 +40,7 @@ pub use launch::LaunchConfig;
 pub use library::{CodeLibrary, Kernel};
 pub use memory::{Mapping, PhysicalMemory, Reservation};
 pub use recording::{BodyGraph, GraphNode, Recording};
-pub use stream::Stream;
+pub use stream::{Stream, Word};
 pub use texture::{SurfaceObject, TextureObject, TextureSource};
 pub use transfer::{Box3d, End, Pitched, Place};
 

@@ -7,6 +7,15 @@ use torpor_proto::error::CudaError;
 /// `CU_STREAM_NON_BLOCKING`.
 const NON_BLOCKING: u32 = 1;
 
+/// A value that a stream stores at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// Of 32 bits.
+    Narrow(u32),
+    /// Of 64 bits.
+    Wide(u64),
+}
+
 /// A stream that does not synchronise with the context's own legacy stream.
 #[derive(Debug)]
 pub struct Stream {
@@ -54,14 +63,22 @@ impl Stream {
         CudaError::check(unsafe { (self.device.table().cuStreamWaitEvent)(self.handle, event.handle, flags) })
     }
 
-    /// Once earlier work is done and visible, writes `value` at a device address.
+    /// Once earlier work is done and visible, stores a word at a device address.
     ///
     /// # Errors
     /// The driver's.
-    pub(super) fn write_value(&self, address: u64, value: u32) -> Result<(), CudaError> {
-        // SAFETY: flags 0 asks for the memory barrier; PinnedWords and StreamWord, the only callers, pass addresses inside themselves.
+    ///
+    /// # Safety
+    /// The address is a multiple of the word's length; the memory there stays until the work is done, and whoever else uses it meanwhile
+    /// takes what it holds for numbers that may change.
+    pub unsafe fn write_word(&self, address: u64, word: Word) -> Result<(), CudaError> {
+        let table = self.device.table();
+        // SAFETY: the handle is alive as long as self, and the caller promises the rest; flags 0 asks for the memory barrier.
         CudaError::check(unsafe {
-            (self.device.table().cuStreamWriteValue32_v2)(self.handle, address, value, 0)
+            match word {
+                Word::Narrow(value) => (table.cuStreamWriteValue32_v2)(self.handle, address, value, 0),
+                Word::Wide(value) => (table.cuStreamWriteValue64_v2)(self.handle, address, value, 0),
+            }
         })
     }
 }

@@ -210,6 +210,7 @@ table! {
     cuStreamQuery(Handle);
     cuStreamWaitEvent(Handle, Handle, u32);
     cuStreamWriteValue32_v2(Handle, u64, u32, u32);
+    cuStreamWriteValue64_v2(Handle, u64, u64, u32);
     cuStreamBeginCapture_v2(Handle, u32);
     cuStreamEndCapture(Handle, *mut Handle);
     cuStreamBeginCaptureToGraph(Handle, Handle, *const Handle, *const u64, usize, u32);

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use torpor_proto::command::{
     Fill, GraphAppend, GraphDestroy, GraphInstantiate, GraphLaunch, HostLock, HostUnlock, MemoryFree,
-    ObjectCreate, ObjectMap, ObjectRelease, ObjectUnmap, StreamCreate,
+    ObjectCreate, ObjectMap, ObjectRelease, ObjectUnmap, StreamCreate, WordWrite,
 };
 use torpor_proto::control::admin::{LoadFunctionRequest, UnloadFunctionRequest};
 
@@ -218,12 +218,16 @@ impl Program {
                 self.client.add_step(address, COUNT, 1);
                 add(&mut self.memory.get_mut(&segment).unwrap()[range]);
             }
-            Step::Point { from, to } => {
+            Step::Point { from, to, by_word } => {
                 if let (Some((address, range)), true) =
                     (self.place(from, 0, 8), self.memory.contains_key(&to))
                 {
-                    let pointer = (self.address(to) + 64).to_le_bytes();
-                    self.client.upload(address, &pointer);
+                    let value = self.address(to) + 64;
+                    let pointer = value.to_le_bytes();
+                    match by_word {
+                        true => self.client.post(WordWrite { address, value, stream: 1, bytes: 8 }, &[]),
+                        false => self.client.upload(address, &pointer),
+                    }
                     self.memory.get_mut(&from).unwrap()[range].copy_from_slice(&pointer);
                 }
             }

@@ -43,10 +43,11 @@ pub enum Step {
         segment: usize,
         offset: u64,
     },
-    /// Stores a pointer to another segment at the beginning of one.
+    /// Stores a pointer to another segment at the beginning of one, by a copy or as a word.
     Point {
         from: usize,
         to: usize,
+        by_word: bool,
     },
     /// Adds through the pointer at the beginning of a segment, if there is one.
     AddThrough {
@@ -114,7 +115,8 @@ pub fn step() -> impl Strategy<Value = Step> {
         2 => (segment(), segment(), offset(), bytes())
             .prop_map(|(from, to, offset, bytes)| Step::Copy { from, to, offset, bytes }),
         5 => (segment(), offset()).prop_map(|(segment, offset)| Step::Add { segment, offset }),
-        2 => (segment(), segment()).prop_map(|(from, to)| Step::Point { from, to }),
+        2 => (segment(), segment(), any::<bool>())
+            .prop_map(|(from, to, by_word)| Step::Point { from, to, by_word }),
         3 => segment().prop_map(|segment| Step::AddThrough { segment }),
         1 => segment().prop_map(|segment| Step::Capture { segment }),
         2 => Just(Step::Replay),

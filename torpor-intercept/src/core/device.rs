@@ -11,6 +11,10 @@ use torpor_proto::image::{Image, for_gpu};
 const COMPUTE_CAPABILITY_MAJOR: i32 = 75;
 const COMPUTE_CAPABILITY_MINOR: i32 = 76;
 
+/// `CU_DEVICE_ATTRIBUTE_CAN_USE_64_BIT_STREAM_MEM_OPS`, and of the functions before CUDA 11.7, which do the same: `…_V1`.
+const WIDE_WORDS: i32 = 122;
+const WIDE_WORDS_V1: i32 = 93;
+
 /// `CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID`, `_BUS_ID`, `_DEVICE_ID`
 pub const PCI_ATTRIBUTES: [i32; 3] = [50, 33, 34];
 
@@ -22,9 +26,8 @@ const OVERRIDES: &[(i32, i32)] = &[
     (88, 0),  // PAGEABLE_MEMORY_ACCESS
     (89, 1),  // CONCURRENT_MANAGED_ACCESS: it is the same memory for both
     (91, 0),  // CAN_USE_HOST_POINTER_FOR_REGISTERED_MEM: registered memory has an alias in the host range
-    (92, 0),  // CAN_USE_STREAM_MEM_OPS_V1
-    (93, 0),  // CAN_USE_64_BIT_STREAM_MEM_OPS_V1
-    (94, 0),  // CAN_USE_STREAM_WAIT_VALUE_NOR_V1
+    (92, 1),  // CAN_USE_STREAM_MEM_OPS_V1: core/word
+    (94, 1),  // CAN_USE_STREAM_WAIT_VALUE_NOR_V1
     (99, 1),  // HOST_REGISTER_SUPPORTED
     (100, 0), // PAGEABLE_MEMORY_ACCESS_USES_HOST_PAGE_TABLES
     (101, 0), // DIRECT_MANAGED_MEM_ACCESS_FROM_HOST
@@ -42,8 +45,7 @@ const OVERRIDES: &[(i32, i32)] = &[
     (117, 0), // GPU_DIRECT_RDMA_FLUSH_WRITES_OPTIONS
     (119, 1), // MEMPOOL_SUPPORTED_HANDLE_TYPES: file descriptors, core/pool/shared.rs
     (121, 0), // DEFERRED_MAPPING_CUDA_ARRAY_SUPPORTED
-    (122, 0), // CAN_USE_64_BIT_STREAM_MEM_OPS
-    (123, 0), // CAN_USE_STREAM_WAIT_VALUE_NOR
+    (123, 1), // CAN_USE_STREAM_WAIT_VALUE_NOR
     (124, 0), // DMA_BUF_SUPPORTED
     (125, 1), // IPC_EVENT_SUPPORTED: core/ipc
     (128, 0), // HANDLE_TYPE_FABRIC_SUPPORTED
@@ -85,6 +87,7 @@ impl DeviceInfo {
         }
         let mut attributes = device.attributes;
         attributes.extend(OVERRIDES.iter().copied());
+        attributes.insert(WIDE_WORDS_V1, attributes.get(&WIDE_WORDS).copied().unwrap_or(0));
         let limit = if memory_limit_bytes == 0 { u64::MAX } else { memory_limit_bytes };
         Ok(Self {
             name: device.name,

@@ -54,6 +54,7 @@ mod timed_stream;
 mod twins;
 mod virtual_memory;
 mod visible;
+mod word;
 
 pub use address_space::RangeAllocator;
 pub use array::{Array, ArrayShape};
@@ -79,6 +80,7 @@ pub use stream::{
 };
 
 pub use virtual_memory::{Access, ObjectProperties};
+pub use word::{Width, WordOperation};
 
 use torpor_proto::error::CudaError;
 

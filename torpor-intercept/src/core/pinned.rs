@@ -98,6 +98,11 @@ impl Client {
         inner.ranges.find(address).filter(|found| inner.flags.contains_key(&found.address))
     }
 
+    /// The piece of [`Self::lock_host`] that an address lies in.
+    pub(super) fn locked_range_of(&self, address: u64) -> Option<AddressRange> {
+        self.pinned.lock().ranges.find(address)
+    }
+
     /// `cuMemHostGetFlags`.
     ///
     /// # Errors

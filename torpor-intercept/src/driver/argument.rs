@@ -117,6 +117,11 @@ impl<T> Out<T> {
 pub(crate) struct In<T>(*const T);
 
 impl<T> In<T> {
+    /// For the program, to read what is there.
+    pub(crate) fn to(values: &[T]) -> Self {
+        Self(values.as_ptr())
+    }
+
     /// Nothing to read.
     pub(crate) fn nothing() -> Self {
         Self(std::ptr::null())

@@ -51,6 +51,7 @@ pub mod surface;
 mod tensor_map;
 pub(crate) mod texture;
 mod virtual_memory;
+mod word;
 
 use crate::core::CudaResult;
 use macros::{cuda_functions, stream_functions};

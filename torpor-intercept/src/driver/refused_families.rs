@@ -28,11 +28,6 @@ const FAMILIES: &[Family] = &[
         parts: &["Array", "Mipmapped", "Tex", "Surf", "AtoA", "AtoD", "AtoH", "DtoA", "HtoA", "ChannelDesc"],
     },
     Family {
-        what: "waits for and writes of words in streams",
-        who: "symmetric memory of PyTorch, NVSHMEM, Triton-distributed, NCCL between GPUs",
-        parts: &["StreamWaitValue", "StreamWriteValue", "BatchMemOp"],
-    },
-    Family {
         what: "several GPUs as one",
         who: "NCCL's and PyTorch's NVLink multicast; cooperative launches over GPUs, which CUDA 13 no longer has",
         parts: &["Multicast", "MultiDevice", "P2PAtomic", "HostAtomic"],

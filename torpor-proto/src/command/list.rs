@@ -123,6 +123,17 @@ commands! {
             /// Zero.
             reserved: u32,
         } -> ();
+        /// Stores a word at once, once earlier work of the stream is done and visible (cuStreamWriteValue32, cuStreamWriteValue64).
+        posted 23 word_write: WordWrite {
+            /// A multiple of its length.
+            address: u64,
+            /// Its value.
+            value: u64,
+            /// In the order of this stream.
+            stream: u32,
+            /// 4 or 8.
+            bytes: u32,
+        } -> ();
     }
 
     /// Memory objects: memory that the program maps itself, at none, one or several addresses (cuMemCreate).

@@ -23,7 +23,7 @@ pub use mapping::Mapping;
 pub use physical::{Budget, Physical};
 pub use shape::Shape;
 pub use space::{Space, cover, find};
-pub use word::{Condition, Word};
+pub use word::{Condition, Stored, Word};
 
 use crate::abi::{In, MemAccessDesc, MemAllocationProp, MemLocation, Out};
 use crate::error::{CudaError, Result};

@@ -1,6 +1,7 @@
 //! Words that streams store and wait for.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::access::{Accessor, Intent};
@@ -23,15 +24,24 @@ pub enum Condition {
     MissingBit,
 }
 
-/// A word in memory and a value for it.
+/// A word in memory that is waited for.
 #[derive(Debug, Clone, Copy)]
 pub struct Word {
     /// Its address, a multiple of 4.
     pub address: u64,
-    /// The value to store, or to compare with.
+    /// The value to compare with.
     pub value: u32,
-    /// For waits, the comparison.
+    /// How.
     pub condition: Condition,
+}
+
+/// A word in memory that is stored.
+#[derive(Debug, Clone, Copy)]
+pub enum Stored {
+    /// One of 32 bits, at a multiple of 4.
+    Narrow(u64, u32),
+    /// One of 64 bits, at a multiple of 8.
+    Wide(u64, u64),
 }
 
 impl Word {
@@ -43,24 +53,51 @@ impl Word {
             Condition::MissingBit => !(found | self.value) != 0,
         }
     }
+}
 
-    fn cell<'a>(&self, machine: &Machine, accessor: &'a Accessor, intent: Intent) -> Result<&'a AtomicU32> {
-        let memory = accessor.open(self.address, 4, intent);
-        let memory =
-            memory.map_err(|_| illegal_address(machine, "a stream's word operation", self.address, 4))?;
-        // SAFETY: four aligned bytes that the accessor keeps mapped for as long as the reference lives; the program
-        // and other operations share them as atomic words.
-        Ok(unsafe { AtomicU32::from_ptr(memory.as_ptr().cast()) })
+impl Stored {
+    /// Where it is, and its length.
+    pub fn place(self) -> (u64, u64) {
+        match self {
+            Self::Narrow(address, _) => (address, 4),
+            Self::Wide(address, _) => (address, 8),
+        }
+    }
+
+    fn store(self, memory: NonNull<u8>) {
+        match self {
+            Self::Narrow(_, value) => {
+                // SAFETY: as many aligned bytes as `place` says that an accessor keeps mapped for as long as the reference lives; the
+                // program and other operations share them as atomic words.
+                let cell = unsafe { AtomicU32::from_ptr(memory.as_ptr().cast()) };
+                cell.store(value, Ordering::Release);
+            }
+            Self::Wide(_, value) => {
+                // SAFETY: as above.
+                let cell = unsafe { AtomicU64::from_ptr(memory.as_ptr().cast()) };
+                cell.store(value, Ordering::Release);
+            }
+        }
     }
 }
 
+fn open(
+    machine: &Machine,
+    accessor: &Accessor,
+    (address, bytes): (u64, u64),
+    intent: Intent,
+) -> Result<NonNull<u8>> {
+    let memory = accessor.open(address, bytes, intent);
+    memory.map_err(|_| illegal_address(machine, "a stream's word operation", address, bytes))
+}
+
 /// Stores the word. What is issued from then on is ordered after what the stream did before: the host may have read it.
-pub fn write(machine: &Machine, word: &Word, place: &Place) -> Result<u64> {
+pub fn write(machine: &Machine, word: Stored, place: &Place) -> Result<u64> {
     let accessor = Accessor::for_copy(machine, "a word stored by a stream", place.stamp.as_ref());
-    let cell = word.cell(machine, &accessor, Intent::Write)?;
+    let memory = open(machine, &accessor, word.place(), Intent::Write)?;
     // Nobody issues anything between the two: who may have read the word knows what it tells, and nobody else does.
     let mut host_clocks = lock(&machine.host_clocks);
-    cell.store(word.value, Ordering::Release);
+    word.store(memory);
     if let Some(stamp) = &place.stamp {
         join(&mut host_clocks, &stamp.clocks);
     }
@@ -72,7 +109,10 @@ pub fn write(machine: &Machine, word: &Word, place: &Place) -> Result<u64> {
 pub fn wait(machine: &Machine, word: &Word, place: &Place) -> Result<u64> {
     // The word is written by others while this waits, so order and earlier writes say nothing about it.
     let accessor = Accessor::for_copy(machine, "a word that a stream waits for", None);
-    let cell = word.cell(machine, &accessor, Intent::Move)?;
+    let memory = open(machine, &accessor, (word.address, 4), Intent::Move)?;
+    // SAFETY: four aligned bytes that the accessor keeps mapped for as long as the reference lives; the program and other
+    // operations share them as atomic words.
+    let cell = unsafe { AtomicU32::from_ptr(memory.as_ptr().cast()) };
     let mut spins = 0_u32;
     while !word.is_met(cell.load(Ordering::Acquire)) {
         machine.health(Some(place.device))?;

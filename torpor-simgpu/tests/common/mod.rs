@@ -117,6 +117,7 @@ functions! {
     cuStreamSynchronize(stream: u64);
     cuStreamWaitEvent(stream: u64, event: u64, flags: u32);
     cuStreamWriteValue32_v2(stream: u64, address: u64, value: u32, flags: u32);
+    cuStreamWriteValue64_v2(stream: u64, address: u64, value: u64, flags: u32);
     cuStreamWaitValue32_v2(stream: u64, address: u64, value: u32, flags: u32);
     cuStreamBeginCapture_v2(stream: u64, mode: u32);
     cuStreamEndCapture(stream: u64, graph: *mut u64);

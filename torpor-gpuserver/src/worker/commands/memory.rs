@@ -3,12 +3,12 @@
 //! Every address is checked against what the client may address before the driver sees it; every product and sum of
 //! numbers from the client is checked for overflow first.
 
-use crate::driver::{Box3d, End, Pitched, Place};
+use crate::driver::{Box3d, End, Pitched, Place, Word};
 use crate::worker::objects::pending::Pending;
 use crate::worker::session::Session;
 use torpor_proto::command::{
     Copy, CopyStrided, Fill, HostLock, HostUnlock, MemoryAllocate, MemoryCommands, MemoryFree, Outcome,
-    Ticket,
+    Ticket, WordWrite,
 };
 use torpor_proto::error::CudaError;
 use torpor_proto::layout::AddressRange;
@@ -138,6 +138,28 @@ impl MemoryCommands for Session {
         unsafe {
             entered.fill(address, (pitch as usize, width as usize, height as usize), value, element_bytes)?
         };
+        self.follow_into_banks(stream, address, bytes)?;
+        note_staging(self, stream, [address, address]);
+        Ok(())
+    }
+
+    fn word_write(&mut self, command: WordWrite, _: &[u8]) -> Result<(), CudaError> {
+        let WordWrite { address, value, stream, bytes } = command;
+        let word = match bytes {
+            4 => Word::Narrow(u32::try_from(value).map_err(|_| CudaError::INVALID_VALUE)?),
+            8 => Word::Wide(value),
+            _ => return Err(CudaError::INVALID_VALUE),
+        };
+        let bytes = u64::from(bytes);
+        if !address.is_multiple_of(bytes) {
+            return Err(CudaError::INVALID_VALUE);
+        }
+        self.activate()?;
+        self.space.locate(address, bytes)?;
+        let group = self.group_of_word((address, bytes), value)?;
+        let entered = self.enter(stream, group)?;
+        // SAFETY: as in `copy`; the word is aligned.
+        unsafe { entered.write_word(address, word)? };
         self.follow_into_banks(stream, address, bytes)?;
         note_staging(self, stream, [address, address]);
         Ok(())

@@ -152,6 +152,19 @@ impl Session {
         self.bring_named(group)
     }
 
+    /// The group for a word that the program has stored at an address, which may be a pointer.
+    ///
+    /// # Errors
+    /// As [`Self::bring_named`].
+    pub(crate) fn group_of_word(&mut self, word: (u64, u64), value: u64) -> Result<u64, Halt> {
+        let may_lead_on = self.space.arena().contains(value, 1) || self.space.host.owns(value);
+        // Words are counters and flags: one that could be a pointer is rare, and not followed.
+        if may_lead_on && self.observes_reach() {
+            return self.bring_named(EVERYTHING);
+        }
+        self.group_of_ranges(&[word])
+    }
+
     /// The group for a copy; notes what else follows from it.
     ///
     /// # Errors

@@ -82,6 +82,7 @@ fn label(work: &Work, is_verbose: bool) -> String {
     let name = match work.node_type() {
         NodeType::Kernel | NodeType::Copy | NodeType::Fill | NodeType::Empty => "EMPTY",
         NodeType::Host => "HOST",
+        NodeType::Words => "BATCH_MEM_OP",
         NodeType::Graph => "GRAPH",
         NodeType::WaitEvent => "EVENT_WAIT",
         NodeType::RecordEvent => "EVENT_RECORD",

@@ -120,6 +120,7 @@ pub(super) fn post(
                             stream.call_in_order(HostFunction::Launched(*function), *data)?;
                         },
                         HostWork::Copy(copy) => stream.copy_in_order(copy.clone())?,
+                        HostWork::Wait(waits) => stream.wait_in_order(waits.clone())?,
                     }
                 }
             }

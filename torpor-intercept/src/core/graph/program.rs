@@ -1,14 +1,15 @@
 //! What a worker is told of a graph: records, node after node in an order that respects dependencies.
 //!
 //! A node comes behind the one before it alone, unless a [`GraphDependencies`] before it names others. Host functions are
-//! called here, not by the worker, and pageable memory is copied as they are called: they cut a graph into parts, each
-//! launched when the functions before it have returned.
+//! called here, not by the worker, pageable memory is copied as they are called, and words are waited for: that cuts a graph into parts, each
+//! launched when what is before it is over.
 
 use super::dag::{EdgeData, NodeId};
 use super::pageable::{Half, HostCopy, OwnStaging, Places};
 use super::snapshot::Snapshot;
 use super::work::{HostCall, Work};
-use crate::core::CudaResult;
+use crate::core::word::{Wait, WordStep};
+use crate::core::{CudaResult, client};
 use std::collections::HashMap;
 use std::sync::Arc;
 use torpor_proto::command::{
@@ -33,6 +34,8 @@ pub(super) enum HostWork {
     Call(HostCall),
     /// Copies memory of the program.
     Copy(Arc<HostCopy>),
+    /// Waits for words.
+    Wait(Arc<[Wait]>),
 }
 
 /// Where an edge begins in a flat list of nodes.
@@ -77,7 +80,9 @@ pub(super) fn parts(snapshot: &Snapshot, staging: Option<&OwnStaging>) -> CudaRe
             Step::Host(work) if at == phase => Some(work.clone()),
             _ => None,
         });
-        let functions: Vec<HostWork> = functions.collect();
+        let mut functions: Vec<HostWork> = functions.collect();
+        // What is beside a wait may write the word.
+        functions.sort_by_key(|work| matches!(work, HostWork::Wait(_)));
         if !functions.is_empty() {
             parts.push(Part::Functions(functions));
         }
@@ -109,15 +114,20 @@ fn flatten<'a>(
             _ if node.is_disabled => Step::Empty,
             Work::Command(posted) => Step::Command(posted.record.clone()),
             Work::Pageable(copy) => {
-                for half in copy.halves(places)? {
-                    let step = match half {
-                        Half::Device(posted) => Step::Command(posted.record),
-                        Half::Host(copy) => Step::Host(HostWork::Copy(copy)),
-                    };
-                    let behind = vec![plain(nodes.len())];
-                    nodes.push(Flat { step, dependencies: std::mem::replace(&mut dependencies, behind) });
-                }
-                exits.insert(id, vec![nodes.len() - 1]);
+                let steps = copy.halves(places)?.into_iter().map(|half| match half {
+                    Half::Device(posted) => Step::Command(posted.record),
+                    Half::Host(copy) => Step::Host(HostWork::Copy(copy)),
+                });
+                exits.insert(id, vec![chain(steps, dependencies, nodes)]);
+                continue;
+            }
+            Work::Words(operations) => {
+                let steps = client()?.word_steps(operations)?.into_iter().map(|step| match step {
+                    WordStep::Write(write) => Step::Command(record(&write)),
+                    WordStep::Wait(waits) => Step::Host(HostWork::Wait(waits)),
+                });
+                let nothing = (steps.len() == 0).then_some(Step::Empty);
+                exits.insert(id, vec![chain(steps.chain(nothing), dependencies, nodes)]);
                 continue;
             }
             Work::Host(call) => Step::Host(HostWork::Call(*call)),
@@ -137,6 +147,19 @@ fn flatten<'a>(
         nodes.push(Flat { step, dependencies });
     }
     Ok(snapshot.dag.leaves().iter().filter_map(|id| exits.get(id)).flatten().copied().collect())
+}
+
+/// Steps one behind the other, of which there is one at least; gives the last.
+fn chain<'a>(
+    steps: impl Iterator<Item = Step<'a>>,
+    mut dependencies: Vec<From>,
+    nodes: &mut Vec<Flat<'a>>,
+) -> usize {
+    for step in steps {
+        let behind = vec![plain(nodes.len())];
+        nodes.push(Flat { step, dependencies: std::mem::replace(&mut dependencies, behind) });
+    }
+    nodes.len() - 1
 }
 
 /// A graph between two empty nodes; gives the last.
@@ -227,6 +250,12 @@ fn write_body(body: &Snapshot, index: u32, words: &mut Vec<u64>) -> CudaResult<(
     write(&nodes, |_| true, words)?;
     put(words, &GraphBodyEnd {}, &[]);
     Ok(())
+}
+
+fn record<C: Command>(command: &C) -> Arc<[u64]> {
+    let mut words = Vec::new();
+    put(&mut words, command, &[]);
+    words.into()
 }
 
 fn put<C: Command>(words: &mut Vec<u64>, command: &C, tail: &[u8]) {

@@ -4,7 +4,7 @@ use super::Graph;
 use super::conditional::Conditional;
 use super::memory::Held;
 use super::pageable::PageableCopy;
-use crate::core::LaunchedFunction;
+use crate::core::{LaunchedFunction, WordOperation};
 use std::ffi::c_void;
 use std::sync::Arc;
 use torpor_proto::command::{Command, Copy, CopyStrided, EventRecord, Fill, Launch, StreamWaitEvent};
@@ -22,6 +22,8 @@ pub enum Work {
     Empty,
     /// Calls a function of the program.
     Host(HostCall),
+    /// Writes words and waits for words, one after the other.
+    Words(Arc<[WordOperation]>),
     /// Everything in a graph that belongs to this node.
     Child(&'static Graph),
     /// What a value that kernels set decides.
@@ -77,6 +79,8 @@ pub enum NodeType {
     Allocate = 10,
     /// Memory goes.
     Free = 11,
+    /// Words are written and waited for.
+    Words = 12,
     /// A condition.
     Conditional = 13,
 }
@@ -104,6 +108,7 @@ impl Work {
             Self::Pageable(_) => NodeType::Copy,
             Self::Empty => NodeType::Empty,
             Self::Host(_) => NodeType::Host,
+            Self::Words(_) => NodeType::Words,
             Self::Child(_) => NodeType::Graph,
             Self::Conditional(_) => NodeType::Conditional,
             Self::Allocate(_) => NodeType::Allocate,

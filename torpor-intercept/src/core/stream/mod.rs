@@ -15,6 +15,7 @@ mod per_thread;
 mod post;
 mod progress;
 mod synchronize;
+mod word;
 
 pub use attribute::StreamAttributeValue;
 pub use capture::{Capture, CaptureInfo, CaptureStatus};

@@ -6,6 +6,7 @@ use super::edges::behind;
 use super::fill::FillParams;
 use super::memory::add_allocation_behind;
 use super::nodes::HostParams;
+use super::words::WordParams;
 use crate::core::graph::{EdgeData, Graph, NodeType, Work, memory};
 use crate::core::{CudaResult, Event};
 use crate::driver::argument::{In, Out};
@@ -52,6 +53,7 @@ impl Reader {
             kind if kind == NodeType::Copy as u32 => (self.copy)(params)?,
             kind if kind == NodeType::Fill as u32 => params.within::<FillParams>(BODY).get()?.work()?,
             kind if kind == NodeType::Host as u32 => params.within::<HostParams>(BODY).get()?.work()?,
+            kind if kind == NodeType::Words as u32 => params.within::<WordParams>(BODY).get()?.work()?,
             kind if kind == NodeType::Empty as u32 => Work::Empty,
             kind if kind == NodeType::WaitEvent as u32 => Work::await_event(event()?),
             kind if kind == NodeType::RecordEvent as u32 => Work::record_event(event()?),

@@ -10,6 +10,7 @@ pub(crate) mod kernel;
 pub(crate) mod memory;
 pub(crate) mod nodes;
 pub(crate) mod user_object;
+mod words;
 
 use super::argument::{In, Out, Text};
 use super::copy::Copy3D;

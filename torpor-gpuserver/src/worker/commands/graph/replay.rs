@@ -5,17 +5,18 @@ use crate::worker::session::halt::Halt;
 use crate::worker::streams::capture::{Built, Capture};
 use torpor_proto::command::{
     Command, Copy, CopyStrided, Dispatched, EventRecord, Fill, GraphBody, GraphBodyEnd, GraphCondition,
-    GraphConditional, GraphDependencies, GraphEmpty, Launch, StreamWaitEvent, dispatch,
+    GraphConditional, GraphDependencies, GraphEmpty, Launch, StreamWaitEvent, WordWrite, dispatch,
 };
 use torpor_proto::error::CudaError;
 use torpor_proto::ring::Record;
 
 /// Records that are nodes.
-const NODES: [u16; 8] = [
+const NODES: [u16; 9] = [
     Launch::OPCODE,
     Copy::OPCODE,
     CopyStrided::OPCODE,
     Fill::OPCODE,
+    WordWrite::OPCODE,
     EventRecord::OPCODE,
     StreamWaitEvent::OPCODE,
     GraphEmpty::OPCODE,

@@ -8,6 +8,8 @@
 //!   written again.
 //! - An answer that the program has is not given again. Where it waited for work, the work is waited for before anything is executed
 //!   that the program may have posted since: it relied on that.
+//! - A word that a stream writes there may be seen at once: it is not written again, and if its stream has not been waited for the client
+//!   is told.
 //! - Kernels that reach page-locked memory are not launched again: what they read there, and when, nobody knows. No pointer to
 //!   it may be among a launch's words, in a graph, or in saved memory.
 //! - What gives the program something that only one worker could give, or takes something from it, is not done again.
@@ -23,7 +25,7 @@ use torpor_proto::command::{
     ImageUpload, KernelResolve, KernelSetAttribute, Launch, LimitRaise, MemoryAllocate, MemoryFree,
     MemoryInfo, ObjectCreate, ObjectMap, ObjectRelease, ObjectUnmap, OccupancyBlocks, OccupancyClusterSize,
     OccupancyClusters, OccupancyShared, PartLook, PartSplit, Ping, StagingMark, StreamCreate, StreamDestroy,
-    StreamQuery, StreamSynchronize, StreamWaitEvent, TensorMapIm2col, TensorMapTiled, decode,
+    StreamQuery, StreamSynchronize, StreamWaitEvent, TensorMapIm2col, TensorMapTiled, WordWrite, decode,
 };
 use torpor_proto::layout::AddressRange;
 use torpor_proto::ring::{HistoryError, Malformed, NO_SLOT, Record, Taken};
@@ -66,6 +68,8 @@ pub(crate) enum Unrepeatable {
     Source,
     #[error("it may have seen a copy to page-locked memory that it did not wait for")]
     Destination,
+    #[error("it may have seen a word in page-locked memory that it did not wait for")]
+    Signal,
     #[error("its worker died over an answer")]
     Torn,
     /// Something went another way than the first time.
@@ -126,6 +130,8 @@ enum Lands {
     Piece,
     /// In page-locked memory of the program.
     Program,
+    /// There, too, where the program looks without asking anybody.
+    Signal,
 }
 
 /// What the program was told behind a point of the ring.
@@ -183,9 +189,10 @@ impl Told {
         let has_it = match lands {
             Lands::Device => false,
             Lands::Piece => self.next.get(&stream).copied().unwrap_or(self.next_of_all),
-            Lands::Program if self.everything || self.streams.contains(&stream) => true,
+            Lands::Program | Lands::Signal if self.everything || self.streams.contains(&stream) => true,
             Lands::Program if self.something => return Err(Unrepeatable::Destination),
             Lands::Program => false,
+            Lands::Signal => return Err(Unrepeatable::Signal),
         };
         Ok(if has_it { How::Skip } else { How::Afresh })
     }
@@ -280,6 +287,17 @@ fn role(record: &Record, client: &mut Client<'_>) -> Result<Role, Unrepeatable> 
         Fill::OPCODE => {
             let (Fill { address, stream, .. }, _) = decode(record)?;
             Role::Moves { stream, reads_program: false, lands: lands(client, address, u64::MAX) }
+        }
+        WordWrite::OPCODE => {
+            let (WordWrite { address, value, stream, bytes }, _) = decode(record)?;
+            if client.reach(&[value]) == Reach::Host {
+                return Err(Unrepeatable::ReachesHost);
+            }
+            let lands = match lands(client, address, bytes.into()) {
+                Lands::Program => Lands::Signal,
+                lands => lands,
+            };
+            Role::Moves { stream, reads_program: false, lands }
         }
         Launch::OPCODE => match client.reach(record.words()) {
             Reach::Device => Role::Again,

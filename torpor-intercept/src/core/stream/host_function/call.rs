@@ -4,6 +4,7 @@ use super::HostFunction;
 use crate::core::event::{DISABLE_TIMING, Event};
 use crate::core::graph::HostCopy;
 use crate::core::stream::{Position, Stream};
+use crate::core::word::Wait;
 use crate::core::{Client, CudaResult, client};
 use std::ffi::c_void;
 use std::sync::{Arc, OnceLock};
@@ -23,6 +24,8 @@ pub(super) enum Task {
     Function(HostFunction, *mut c_void),
     /// Memory of the program is copied, if there was no error.
     Copy(Arc<HostCopy>),
+    /// Words are waited for, one after the other.
+    Wait(Arc<[Wait]>),
 }
 
 // SAFETY: the pointers are the program's, which gives them to be passed to its function in another thread.
@@ -45,7 +48,8 @@ impl Call {
                 function(stream, status, data);
             },
             Task::Copy(copy) if status == 0 => copy.make(),
-            Task::Function(HostFunction::Launched(_), _) | Task::Copy(_) => {}
+            Task::Wait(waits) if status == 0 => waits.iter().for_each(Wait::pass),
+            Task::Function(HostFunction::Launched(_), _) | Task::Copy(_) | Task::Wait(_) => {}
         }
     }
 

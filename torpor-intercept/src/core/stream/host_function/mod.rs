@@ -17,6 +17,7 @@ mod threads;
 use super::Stream;
 use super::order::Lane;
 use crate::core::graph::{HostCall, HostCopy};
+use crate::core::word::Wait;
 use crate::core::{Client, CudaResult, client};
 use call::{Call, Task, marker};
 use std::cell::Cell;
@@ -75,6 +76,14 @@ impl Stream {
     /// As [`Self::call_in_order`].
     pub(in crate::core) fn copy_in_order(&'static self, copy: Arc<HostCopy>) -> CudaResult<()> {
         self.do_in_order(client()?, Task::Copy(copy))
+    }
+
+    /// Waits for words in the order of the stream.
+    ///
+    /// # Errors
+    /// As [`Self::call_in_order`].
+    pub(in crate::core) fn wait_in_order(&'static self, waits: Arc<[Wait]>) -> CudaResult<()> {
+        self.do_in_order(client()?, Task::Wait(waits))
     }
 
     fn do_in_order(&'static self, client: &'static Client, task: Task) -> CudaResult<()> {

@@ -179,6 +179,17 @@ fn page_locked_memory_is_not_written_again_once_it_is_the_program_s() {
 }
 
 #[test]
+fn a_word_that_the_program_may_have_seen_is_not_written_again() {
+    let word = |address, value| WordWrite { address, value, stream: 1, bytes: 8 };
+    let writes = |address| Log::new().posts(word(address, 1));
+    assert_eq!(writes(DEVICE).hears(synchronize(2)).plan(), Ok(vec![Afresh, Skip]));
+    assert_eq!(writes(PINNED).hears(synchronize(1)).plan(), Ok(vec![Skip, Skip]));
+    assert_eq!(writes(PINNED).asks(synchronize(1)).plan(), Err(Unrepeatable::Signal), "it may look there");
+    assert_eq!(writes(PINNED).hears(synchronize(2)).plan(), Err(Unrepeatable::Signal));
+    assert_eq!(Log::new().posts(word(DEVICE, PINNED)).plan(), Err(Unrepeatable::ReachesHost));
+}
+
+#[test]
 fn an_image_is_uploaded_again_from_what_is_staged() {
     let upload = ImageUpload { source: STAGING.address, bytes: 8, ..ImageUpload::default() };
     let load = ImageLoad::default();
