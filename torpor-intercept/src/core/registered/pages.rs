@@ -181,13 +181,10 @@ mod tests {
     fn only_memory_of_this_process_alone_may_move() {
         let private = vec![0u8; 3 * 4096];
         let start = (private.as_ptr().addr() as u64).next_multiple_of(4096);
-        assert!(are_private_and_writable(AddressRange { address: start, bytes: 4096 }));
-        let code = (are_private_and_writable as *const () as u64) / 4096 * 4096;
-        assert!(!are_private_and_writable(AddressRange { address: code, bytes: 4096 }));
-        assert!(
-            !are_private_and_writable(AddressRange { address: 4096, bytes: 4096 }),
-            "nothing is mapped there"
-        );
+        assert_eq!(mapped(AddressRange { address: start, bytes: 4096 }), Some(Mapped::Private));
+        let code = (mapped as *const () as u64) / 4096 * 4096;
+        assert_eq!(mapped(AddressRange { address: code, bytes: 4096 }), None, "nobody may write it");
+        assert_eq!(mapped(AddressRange { address: 4096, bytes: 4096 }), None, "nothing is mapped there");
     }
 
     #[test]
@@ -220,12 +217,12 @@ mod tests {
         unsafe {
             own.add(5000).write_volatile(7);
             share(pages, other.expose_provenance() as u64).unwrap();
-            assert!(!are_private_and_writable(pages));
+            assert_eq!(mapped(pages), Some(Mapped::Shared));
             assert_eq!((own.add(5000).read_volatile(), other.add(5000).read_volatile()), (7, 7));
             other.add(1).write_volatile(8);
             assert_eq!(own.add(1).read_volatile(), 8);
             unshare(pages).unwrap();
-            assert!(are_private_and_writable(pages));
+            assert_eq!(mapped(pages), Some(Mapped::Private));
             other.add(1).write_volatile(9);
             assert_eq!((own.add(1).read_volatile(), own.add(5000).read_volatile()), (8, 7));
         }
