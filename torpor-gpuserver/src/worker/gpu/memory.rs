@@ -69,6 +69,8 @@ pub(crate) struct GpuMemory {
     /// What arrays are cleared with, once there is one.
     zeroes: Mutex<Option<PinnedArray>>,
     state: Mutex<State>,
+    /// Held while pieces go back to the driver.
+    releasing: Mutex<()>,
     /// Held while memory is given up for another worker, until the server is told.
     giving: Mutex<()>,
 }
@@ -97,6 +99,7 @@ impl GpuMemory {
             server: server.clone(),
             zeroes: Mutex::default(),
             state: Mutex::new(state),
+            releasing: Mutex::default(),
             giving: Mutex::default(),
         }
     }
@@ -126,8 +129,14 @@ impl GpuMemory {
 
     /// Gives the device back what nobody uses.
     pub(crate) fn trim(&self) {
-        let pool = lock(&self.state).take_pool();
-        drop(pool);
+        self.release(State::take_pool);
+    }
+
+    /// Gives the device pieces back, behind those that others are giving back: so whoever has done so knows that the driver has them.
+    fn release<P>(&self, pieces: impl FnOnce(&mut State) -> P) {
+        let _one_at_a_time = lock(&self.releasing);
+        let pieces = pieces(&mut lock(&self.state));
+        drop(pieces);
     }
 
     /// Whether the client is never to be evicted.

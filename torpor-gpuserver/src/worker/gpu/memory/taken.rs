@@ -1,7 +1,7 @@
 //! Memory that the driver takes itself: that of arrays while they are on the GPU, that of the context's limits as long as the context
 //! is.
 
-use super::GpuMemory;
+use super::{GpuMemory, State};
 use crate::driver::PinnedArray;
 use crate::worker::sync::lock;
 use std::cell::Cell;
@@ -74,8 +74,7 @@ impl GpuMemory {
     /// # Errors
     /// The driver's.
     pub(crate) fn make<T>(&self, make: impl Fn() -> Result<T, CudaError>) -> Result<T, CudaError> {
-        let surplus = lock(&self.state).take_surplus();
-        drop(surplus);
+        self.release(State::take_surplus);
         match make() {
             Err(CudaError::OUT_OF_MEMORY) => {
                 self.trim();

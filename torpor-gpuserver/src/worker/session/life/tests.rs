@@ -291,3 +291,24 @@ fn another_server_knows_what_became_of_each_client_when_it_hears_that_this_was_a
         assert!(told.contains(&released));
     }
 }
+
+#[test]
+fn memory_that_somebody_is_giving_back_is_waited_for() {
+    // More than half of the simulated GPU.
+    const BYTES: u64 = 100 << 30;
+    let images = tempfile::tempdir().expect("a directory");
+    let Scene { shared, .. } = scene(7, images.path(), None);
+    let turn = std::sync::Mutex::new(());
+    let work = || {
+        shared.device.make_current().expect("the context is fine");
+        for _ in 0..300 {
+            {
+                let _one_at_a_time = turn.lock();
+                let piece = shared.memory.take(BYTES).expect("whoever had it has given it back");
+                shared.memory.lay_by(piece);
+            }
+            shared.memory.trim();
+        }
+    };
+    thread::scope(|scope| (0..3).for_each(|_| drop(scope.spawn(work))));
+}
