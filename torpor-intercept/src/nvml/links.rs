@@ -1,8 +1,7 @@
 //! Links between devices, of which there are none: processes that use different devices of a function are on different GPUs, and reach
 //! each other's memory nowhere but there.
 
-use super::error::NOT_SUPPORTED;
-use super::{known, number, nvml_functions, put};
+use super::{number, nvml_functions, put};
 use crate::driver::argument::Out;
 use std::ffi::c_void;
 
@@ -11,12 +10,6 @@ const P2P_STATUS_OK: i32 = 0;
 const P2P_STATUS_NOT_SUPPORTED: i32 = 5;
 
 nvml_functions! {
-    /// Of confidential computing, which nobody who sees no GPU has to know of.
-    fn nvmlSystemGetConfComputeState | nvmlSystemGetConfComputeSettings (_answer: *const c_void) {
-        known()?;
-        Err(NOT_SUPPORTED)
-    }
-
     /// Each device reaches itself. CUDA says more of those that one process uses (`cuDeviceCanAccessPeer`), but whoever asks here, as NCCL
     /// does, asks for other processes.
     fn nvmlDeviceGetP2PStatus(device: *const c_void, peer: *const c_void, _what: u32, status: Out<i32>) {
