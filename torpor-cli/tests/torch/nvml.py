@@ -89,6 +89,14 @@ def ask():
     gives(0, "nvmlSystemGetDriverBranch", branch, 80)
     assert branch.raw[4:].rstrip(b"\0").decode() == f"r{said[2].split('.')[0]}_00"
     assert number("nvmlDeviceGetC2cModeInfoV", device) == number("nvmlGetExcludedDeviceCount") == 0
+    fabric = c.create_string_buffer(b"\x77" * 40, 41)
+    gives(0, "nvmlDeviceGetGpuFabricInfo", device, fabric)
+    assert fabric.raw == bytes(28) + b"\x77" * 12 + b"\0"
+    for version, length in ((2, 36), (3, 40)):
+        fabric = c.create_string_buffer(struct.pack("=I", length | version << 24) + b"\x77" * 36, 41)
+        gives(0, "nvmlDeviceGetGpuFabricInfoV", device, fabric)
+        assert fabric.raw[4:] == bytes(length - 4) + b"\x77" * (40 - length) + b"\0"
+    gives(WRONG_VERSION, "nvmlDeviceGetGpuFabricInfoV", device, c.create_string_buffer(28))
     gives(NOT_SUPPORTED, "nvmlDeviceGetDriverModel_v2", device, c.byref(current), c.byref(pending))
     gives(NOT_SUPPORTED, "nvmlVgpuTypeGetLicense", 1, c.byref(current), 4)
     gives(TOO_SMALL, "nvmlDeviceGetName", device, c.create_string_buffer(2), 2)
