@@ -9,6 +9,7 @@ RUN cargo build --release --locked && mkdir -p /opt/torpor/bin /opt/torpor/lib/n
  && for program in torpor torpor-gpuserver torpor-kube torpor-router; do strip -o /opt/torpor/bin/$program $program; done \
  && for library in libtorpor_intercept.so libtorpor_simgpu.so; do strip -o /opt/torpor/bin/$library $library; done \
  && ln -s ../bin/libtorpor_intercept.so /opt/torpor/lib/libtorpor_intercept.so \
+ && ln -s ../libtorpor_intercept.so /opt/torpor/lib/names/libcuda.so \
  && ln -s ../libtorpor_intercept.so /opt/torpor/lib/names/libcuda.so.1 \
  && ln -s ../libtorpor_intercept.so /opt/torpor/lib/names/libnvidia-ml.so.1
 

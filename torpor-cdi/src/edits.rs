@@ -17,8 +17,8 @@ const NAMES: &str = "/opt/torpor/lib/names";
 /// Where loaders look by default: Debian's folder and everybody else's.
 const LOADER_FOLDERS: [&str; 2] = ["/usr/lib/x86_64-linux-gnu", "/usr/lib64"];
 
-/// What programs open of NVIDIA's driver.
-const DRIVER_FILES: [&str; 2] = ["libcuda.so.1", "libnvidia-ml.so.1"];
+/// What programs open of NVIDIA's driver; few leave out the number.
+const DRIVER_FILES: [&str; 3] = ["libcuda.so", "libcuda.so.1", "libnvidia-ml.so.1"];
 
 /// Where a function's directory is in its container.
 const SERVER: &str = "/run/torpor";
@@ -104,5 +104,20 @@ mod tests {
     #[test]
     fn the_preloaded_library_is_the_one_that_is_mounted() {
         assert_eq!(Installation::PRELOAD_TEXT.trim_end(), LIBRARY);
+    }
+
+    #[test]
+    fn programs_find_the_driver_without_its_number_too() {
+        let installation =
+            Installation { library: Path::new("/lib/shim.so"), preload: Path::new("/run/preload") };
+        let mounts = Edits::of_all(installation).mounts;
+        for path in [
+            "/usr/lib/x86_64-linux-gnu/libcuda.so",
+            "/usr/lib64/libcuda.so",
+            "/opt/torpor/lib/names/libcuda.so",
+        ] {
+            let mount = mounts.iter().find(|mount| mount.container_path == path).unwrap();
+            assert_eq!(mount.host_path, "/lib/shim.so");
+        }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! The preloaded library answers to `libcuda.so.1` by itself. A program that opens `libnvidia-ml.so.1` must not find the
 //! driver's, which sees no GPU; and Triton links against a `libcuda.so.1` that it looks for in `LD_LIBRARY_PATH`. So
-//! both names are links to the preloaded library, which the loader knows for the same file.
+//! these names are links to the preloaded library, which the loader knows for the same file. Where `libcuda.so` is missing,
+//! which NVIDIA's container toolkit makes, too, Taichi computes on the CPU without a word.
 
 use std::env;
 use std::ffi::OsString;
@@ -10,7 +11,7 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-const NAMES: [&str; 2] = ["libcuda.so.1", "libnvidia-ml.so.1"];
+const NAMES: [&str; 3] = ["libcuda.so", "libcuda.so.1", "libnvidia-ml.so.1"];
 
 /// Makes the links in the server's directory and gives the `LD_LIBRARY_PATH` with it in front.
 pub fn prepare(function: &Path, library: &Path) -> io::Result<OsString> {
@@ -33,4 +34,21 @@ fn link(library: &Path, name: &Path) -> io::Result<()> {
     let fresh = name.with_extension(std::process::id().to_string());
     symlink(library, &fresh)?;
     std::fs::rename(&fresh, name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_library_is_found_by_each_name_in_front_of_others() {
+        let server = tempfile::tempdir().unwrap();
+        let library = Path::new("/opt/libtorpor_intercept.so");
+        let folders = prepare(&server.path().join("functions/alpha"), library).unwrap();
+        let first = env::split_paths(&folders).next().unwrap();
+        for name in ["libcuda.so", "libcuda.so.1", "libnvidia-ml.so.1"] {
+            assert_eq!(std::fs::read_link(first.join(name)).unwrap(), library);
+        }
+        assert_eq!(std::fs::read_dir(first).unwrap().count(), 3);
+    }
 }

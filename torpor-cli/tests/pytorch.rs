@@ -122,6 +122,11 @@ fn nvml_says_what_cuda_says_and_makes_no_client() {
 }
 
 #[test]
+fn symmetric_memory_does_without_a_fabric() {
+    assert!(passes("symmetric.py", &[]).contains("symmetric passed"));
+}
+
+#[test]
 fn a_device_is_shown_by_number_or_uuid() {
     assert!(passes("visible.py", &[]).contains("visible passed"));
 }

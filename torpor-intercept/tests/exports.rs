@@ -21,7 +21,7 @@ fn every_name_of_the_tables_is_exported() {
     let rows = include_str!("../runtime-names.tsv").lines().skip(1);
     let runtime = rows.filter_map(|row| row.split(['\t', '@']).next());
     let nvml = torpor_intercept::nvml::names().into_iter();
-    let nvml = nvml.chain(torpor_intercept::nvml::UNSUPPORTED_NAMES.iter().copied());
+    let nvml = nvml.chain(torpor_intercept::nvml::unsupported_names());
     let cupti = torpor_intercept::cupti::NAMES;
     let names: BTreeSet<&str> =
         driver.chain(runtime).chain(nvml).chain(torpor_intercept::children::NAMES).chain(cupti).collect();

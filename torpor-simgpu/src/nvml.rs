@@ -1,4 +1,4 @@
-//! NVML of the simulated machine: the sensors of GPUs that sit idle. Their load is not told: the process that asks is not the
+//! NVML of the simulated machine: the sensors and links of GPUs that sit idle. Their load is not told: the process that asks is not the
 //! one whose kernels run.
 
 use std::ffi::{CStr, c_char, c_uint};
@@ -16,6 +16,10 @@ const UNKNOWN: i32 = 999;
 const CELSIUS: c_uint = 31;
 const MILLIWATTS: c_uint = 76_000;
 const LIMIT_MILLIWATTS: c_uint = 700_000;
+
+/// Its link on the bus.
+const PCIE_GENERATION: c_uint = 5;
+const PCIE_LANES: c_uint = 16;
 
 /// As NVML has it: `GPU-` and hexadecimal digits in groups.
 fn uuid_text(ordinal: usize) -> String {
@@ -100,4 +104,44 @@ pub unsafe extern "C" fn nvmlDeviceGetPowerUsage(_device: usize, milliwatts: *mu
 pub unsafe extern "C" fn nvmlDeviceGetEnforcedPowerLimit(_device: usize, milliwatts: *mut c_uint) -> i32 {
     // SAFETY: the caller's place.
     unsafe { put(milliwatts, LIMIT_MILLIWATTS) }
+}
+
+/// `nvmlDeviceGetCurrPcieLinkGeneration`
+///
+/// # Safety
+/// As `nvml.h` says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetCurrPcieLinkGeneration(_device: usize, generation: *mut c_uint) -> i32 {
+    // SAFETY: the caller's place.
+    unsafe { put(generation, PCIE_GENERATION) }
+}
+
+/// `nvmlDeviceGetMaxPcieLinkGeneration`
+///
+/// # Safety
+/// As `nvml.h` says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetMaxPcieLinkGeneration(_device: usize, generation: *mut c_uint) -> i32 {
+    // SAFETY: the caller's place.
+    unsafe { put(generation, PCIE_GENERATION) }
+}
+
+/// `nvmlDeviceGetCurrPcieLinkWidth`
+///
+/// # Safety
+/// As `nvml.h` says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetCurrPcieLinkWidth(_device: usize, lanes: *mut c_uint) -> i32 {
+    // SAFETY: the caller's place.
+    unsafe { put(lanes, PCIE_LANES) }
+}
+
+/// `nvmlDeviceGetMaxPcieLinkWidth`
+///
+/// # Safety
+/// As `nvml.h` says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetMaxPcieLinkWidth(_device: usize, lanes: *mut c_uint) -> i32 {
+    // SAFETY: the caller's place.
+    unsafe { put(lanes, PCIE_LANES) }
 }

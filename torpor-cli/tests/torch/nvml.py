@@ -54,6 +54,13 @@ def ask():
     short, domain, at, slot, _, _, long = struct.unpack("=16s5I32s", bus.raw)
     assert short.rstrip(b"\0").decode() == f"{domain:04X}:{at:02X}:{slot:02X}.0"
     gives(0, "nvmlDeviceGetHandleByPciBusId_v2", long.rstrip(b"\0"), c.byref(same))
+    more = c.create_string_buffer(struct.pack("=I60x", 64 | 1 << 24), 64)
+    gives(0, "nvmlDeviceGetPciInfoExt", device, more)
+    assert struct.unpack("=8I32s", more.raw)[1:4] == (domain, at, slot) and more.raw[32:] == long
+    wanted = c.create_string_buffer(struct.pack("=II44s", 52 | 1 << 24, 1, said[1].encode()), 52)
+    same = c.c_void_p()
+    gives(0, "nvmlDeviceGetHandleByUUIDV", wanted, c.byref(same))
+    assert same.value == device.value
     major, minor = c.c_int(), c.c_int()
     gives(0, "nvmlDeviceGetCudaComputeCapability", device, c.byref(major), c.byref(minor))
     said += [(domain, at, slot), (major.value, minor.value), memory()[0]]
@@ -68,6 +75,30 @@ def ask():
     gives(NOT_SUPPORTED, "nvmlDeviceGetUtilizationRates", device, c.byref(c.c_uint64()))
     gives(NOT_SUPPORTED, "nvmlDeviceGetFanSpeed", device, c.byref(current))
     gives(WRONG_VERSION, "nvmlDeviceGetMemoryInfo_v2", device, c.create_string_buffer(40))
+    for which in ("Curr", "Max"):
+        link = [number(f"nvmlDeviceGet{which}PcieLink{what}", device) for what in ("Generation", "Width")]
+        assert link == [5, 16], "of the simulated machine"
+    cpus, nodes = (c.c_uint64 * 16)(), (c.c_uint64 * 16)()
+    gives(0, "nvmlDeviceGetCpuAffinity", device, 16, cpus)
+    assert {at for at in range(1024) if cpus[at // 64] >> at % 64 & 1} == os.sched_getaffinity(0)
+    gives(INVALID, "nvmlDeviceGetCpuAffinity", device, 0, cpus)
+    gives(0, "nvmlDeviceGetMemoryAffinity", device, 16, nodes, 0)
+    assert any(nodes)
+    gives(INVALID, "nvmlDeviceGetMemoryAffinity", device, 16, nodes, 2)
+    branch = c.create_string_buffer(struct.pack("=I", 84 | 1 << 24), 84)
+    gives(0, "nvmlSystemGetDriverBranch", branch, 80)
+    assert branch.raw[4:].rstrip(b"\0").decode() == f"r{said[2].split('.')[0]}_00"
+    assert number("nvmlDeviceGetC2cModeInfoV", device) == number("nvmlGetExcludedDeviceCount") == 0
+    fabric = c.create_string_buffer(b"\x77" * 40, 41)
+    gives(0, "nvmlDeviceGetGpuFabricInfo", device, fabric)
+    assert fabric.raw == bytes(28) + b"\x77" * 12 + b"\0"
+    for version, length in ((2, 36), (3, 40)):
+        fabric = c.create_string_buffer(struct.pack("=I", length | version << 24) + b"\x77" * 36, 41)
+        gives(0, "nvmlDeviceGetGpuFabricInfoV", device, fabric)
+        assert fabric.raw[4:] == bytes(length - 4) + b"\x77" * (40 - length) + b"\0"
+    gives(WRONG_VERSION, "nvmlDeviceGetGpuFabricInfoV", device, c.create_string_buffer(28))
+    gives(NOT_SUPPORTED, "nvmlDeviceGetDriverModel_v2", device, c.byref(current), c.byref(pending))
+    gives(NOT_SUPPORTED, "nvmlVgpuTypeGetLicense", 1, c.byref(current), 4)
     gives(TOO_SMALL, "nvmlDeviceGetName", device, c.create_string_buffer(2), 2)
     gives(0, "nvmlShutdown")
     if "torch" not in sys.modules:  # which uses NVML, too

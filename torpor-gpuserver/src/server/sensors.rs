@@ -84,6 +84,12 @@ impl SensorReader {
             multiprocessor_clock_mhz: device.clock_info(Clock::SM).ok(),
             memory_clock_mhz: device.clock_info(Clock::Memory).ok(),
             video_clock_mhz: device.clock_info(Clock::Video).ok(),
+            pcie_generation: device.current_pcie_link_gen().ok(),
+            pcie_lanes: device.current_pcie_link_width().ok(),
+            greatest_pcie_generation: device.max_pcie_link_gen().ok(),
+            greatest_pcie_lanes: device.max_pcie_link_width().ok(),
+            clock_reasons: device.current_throttle_reasons().ok().map(|reasons| reasons.bits()),
+            supported_clock_reasons: device.supported_throttle_reasons().ok().map(|reasons| reasons.bits()),
         }
     }
 

@@ -79,9 +79,9 @@ pub fn coverage_page() -> String {
     _ = write!(page, "{}, `nvmlErrorString`\n\n", listed(&nvml::names()));
     _ = writeln!(
         page,
-        "Load, temperature, power and clocks are what the node's NVML says of the GPU, which others may use too. These say \
-         `NVML_ERROR_NOT_SUPPORTED`:\n\n{}",
-        listed(nvml::UNSUPPORTED_NAMES)
+        "Load, temperature, power, clocks and the link of the bus are what the node's NVML says of the GPU, which others may use \
+         too. These say `NVML_ERROR_NOT_SUPPORTED`:\n\n{}",
+        listed(&nvml::unsupported_names())
     );
     _ = writeln!(
         page,

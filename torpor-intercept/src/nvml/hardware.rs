@@ -1,7 +1,7 @@
 //! What kind of device it is and how it is set up, as far as CUDA knows.
 
 use super::error::{INVALID_ARGUMENT, NOT_FOUND, UNKNOWN};
-use super::{Outcome, attribute, device, nvml_functions, put, sensors};
+use super::{Outcome, attribute, device, expect_version, nvml_functions, put, sensors};
 use crate::driver::argument::Out;
 use std::ffi::c_void;
 
@@ -12,6 +12,7 @@ const COMPUTE_MODE: i32 = 20;
 const ECC_ENABLED: i32 = 32;
 const MEMORY_CLOCK_RATE: i32 = 36;
 const MEMORY_BUS_WIDTH: i32 = 37;
+const PAGEABLE_MEMORY_ACCESS: i32 = 88;
 
 /// `NVML_CLOCK_MEM`, `NVML_CLOCK_VIDEO`; the others are those of the multiprocessors.
 const MEMORY_CLOCK: u32 = 2;
@@ -118,12 +119,21 @@ nvml_functions! {
         put_both([current, pending], 0)
     }
 
+    /// What these devices are not and do not have; chip-to-chip links are those of other processors.
     fn nvmlDeviceIsMigDeviceHandle | nvmlDeviceGetMaxMigDeviceCount | nvmlDeviceGetVirtualizationMode
         | nvmlDeviceGetDisplayMode | nvmlDeviceGetDisplayActive | nvmlDeviceGetMultiGpuBoard
+        | nvmlDeviceGetC2cModeInfoV
         (device: *const c_void, answer: Out<u32>)
     {
         self::device(device)?;
         put(answer, 0)
+    }
+
+    /// `NVML_DEVICE_ADDRESSING_MODE_NONE` or `…_HMM`: whether kernels reach memory of `malloc`.
+    fn nvmlDeviceGetAddressingMode(device: *const c_void, mode: Out<[u32; 2]>) {
+        let known = self::device(device)?;
+        expect_version(mode, 1)?;
+        put(mode.within(size_of::<u32>()), attribute(known.attribute(PAGEABLE_MEMORY_ACCESS))?)
     }
 
     fn nvmlDeviceGetMigDeviceHandleByIndex(device: *const c_void, _index: u32, _handle: Out<*const c_void>) {

@@ -1,7 +1,9 @@
 //! Which device it is.
 
 use super::error::{INVALID_ARGUMENT, NOT_FOUND};
-use super::{attribute, device, handle, known, number, nvml_functions, put, put_name};
+use super::{
+    attribute, device, expect_version, handle, known, number, nvml_functions, put, put_name, version_of,
+};
 use crate::core::{DeviceInfo, PCI_ATTRIBUTES};
 use crate::driver::argument::{Out, Text};
 use crate::driver::device::{pci_bus_id, uuid_text};
@@ -23,7 +25,27 @@ pub(super) struct PciInfo {
     bus_id: [u8; 32],
 }
 
+/// `nvmlPciInfoExt_v1_t`
+#[repr(C)]
+pub(super) struct ExtendedPciInfo {
+    version: u32,
+    place: PciPlace,
+    /// Base and sub class.
+    classes: [u32; 2],
+    bus_id: [u8; 32],
+}
+
+/// `nvmlUUID_v1_t`: a text that ends with a zero, or bytes.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(super) struct Uuid {
+    version: u32,
+    kind: u32,
+    value: [u8; 41],
+}
+
 const _: () = assert!(size_of::<OldPciInfo>() == 52 && size_of::<PciInfo>() == 68);
+const _: () = assert!(size_of::<ExtendedPciInfo>() == 64 && size_of::<Uuid>() == 52);
 
 /// What both have in the middle.
 #[repr(C)]
@@ -42,6 +64,11 @@ impl PciPlace {
         let [domain, bus, device] = PCI_ATTRIBUTES.map(|number| attribute(known.attribute(number)));
         Ok(Self { domain: domain?, bus: bus?, device: device?, ids: [NVIDIA, 0] })
     }
+}
+
+/// The long form of its place, with a domain of eight digits.
+fn long_bus_id(known: &DeviceInfo) -> [u8; 32] {
+    padded(&format!("0000{}", pci_bus_id(known)))
 }
 
 fn padded<const BYTES: usize>(text: &str) -> [u8; BYTES] {
@@ -74,6 +101,22 @@ nvml_functions! {
         put(device, handle(known.iter().position(|own| uuid_text(own) == wanted).ok_or(NOT_FOUND)?)?)
     }
 
+    fn nvmlDeviceGetHandleByUUIDV(uuid: Out<Uuid>, device: Out<*const c_void>) {
+        // NVML_UUID_TYPE_ASCII, …_BINARY
+        const TEXT: u32 = 1;
+        const BYTES: u32 = 2;
+        let known = known()?;
+        expect_version(uuid, 1)?;
+        let Uuid { kind, value, .. } = uuid.get().map_err(|_| INVALID_ARGUMENT)?;
+        let text = value.split(|&byte| byte == 0).next().unwrap_or_default();
+        let found = match kind {
+            TEXT => known.iter().position(|own| uuid_text(own).as_bytes() == text),
+            BYTES => known.iter().position(|own| value.starts_with(&own.uuid)),
+            _ => return Err(INVALID_ARGUMENT),
+        };
+        put(device, handle(found.ok_or(NOT_FOUND)?)?)
+    }
+
     fn nvmlDeviceGetIndex | nvmlDeviceGetMinorNumber (device: *const c_void, index: Out<u32>) {
         put(index, number(device)? as u32)
     }
@@ -95,8 +138,16 @@ nvml_functions! {
     fn nvmlDeviceGetPciInfo_v3(device: *const c_void, information: Out<PciInfo>) {
         let known = self::device(device)?;
         let (place, bus_id) = (PciPlace::of(known)?, pci_bus_id(known));
-        // The long form has a domain of eight digits.
-        let long = format!("0000{bus_id}");
-        put(information, PciInfo { bus_id_legacy: padded(&bus_id), place, bus_id: padded(&long) })
+        put(information, PciInfo { bus_id_legacy: padded(&bus_id), place, bus_id: long_bus_id(known) })
+    }
+
+    fn nvmlDeviceGetPciInfoExt(device: *const c_void, information: Out<ExtendedPciInfo>) {
+        /// A display controller that drives no display, as all are that only compute.
+        const CLASSES: [u32; 2] = [3, 2];
+        let known = self::device(device)?;
+        let place = PciPlace::of(known)?;
+        expect_version(information, 1)?;
+        let version = version_of::<ExtendedPciInfo>(1);
+        put(information, ExtendedPciInfo { version, place, classes: CLASSES, bus_id: long_bus_id(known) })
     }
 }

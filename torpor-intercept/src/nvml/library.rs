@@ -1,7 +1,7 @@
 //! Beginning and end, and versions.
 
 use super::error::{DRIVER_NOT_LOADED, NOT_FOUND, UNINITIALIZED, UNKNOWN};
-use super::{known, nvml_functions, put, put_name};
+use super::{expect_version, known, nvml_functions, put, put_name};
 use crate::core::surveyed_devices;
 use crate::driver::argument::Out;
 use std::ffi::c_char;
@@ -19,6 +19,12 @@ fn initialize() -> Result<(), i32> {
     USERS.fetch_add(1, Ordering::Relaxed);
     Ok(())
 }
+
+/// `NVML_SYSTEM_DRIVER_VERSION_BUFFER_SIZE`
+const BRANCH_BYTES: usize = 80;
+
+/// `nvmlSystemDriverBranchInfo_v1_t`: the version and the name.
+type DriverBranch = [u8; size_of::<u32>() + BRANCH_BYTES];
 
 /// The first driver with a version of CUDA. Source: "CUDA Toolkit and Corresponding Driver Versions" in the release notes.
 fn driver_release(cuda_version: i32) -> &'static str {
@@ -71,8 +77,16 @@ nvml_functions! {
         put_name(name, room, &program.to_string_lossy())
     }
 
-    /// Units of the S-class systems of old.
-    fn nvmlUnitGetCount(count: Out<u32>) {
+    /// The branch is named for the first number of its drivers.
+    fn nvmlSystemGetDriverBranch(branch: Out<DriverBranch>, room: u32) {
+        let (release, _) = driver_release(cuda_version()?).split_once('.').ok_or(UNKNOWN)?;
+        expect_version(branch, 1)?;
+        let room = room.min(BRANCH_BYTES as u32);
+        put_name(branch.within(size_of::<u32>()), room, &format!("r{release}_00"))
+    }
+
+    /// Units of the S-class systems of old, and devices that the administrator hid from the driver.
+    fn nvmlUnitGetCount | nvmlGetExcludedDeviceCount (count: Out<u32>) {
         known()?;
         put(count, 0)
     }

@@ -1,7 +1,7 @@
 //! Memory: the function's limit, and what this process has of it.
 
-use super::error::{ARGUMENT_VERSION_MISMATCH, INVALID_ARGUMENT, UNKNOWN};
-use super::{device, nvml_functions, put};
+use super::error::UNKNOWN;
+use super::{device, expect_version, nvml_functions, put, version_of};
 use crate::core::client;
 use crate::driver::argument::Out;
 use std::ffi::c_void;
@@ -15,7 +15,6 @@ pub(super) struct Memory {
 }
 
 /// `nvmlMemory_v2_t`
-#[derive(Clone, Copy)]
 #[repr(C)]
 pub(super) struct MemoryV2 {
     version: u32,
@@ -24,9 +23,6 @@ pub(super) struct MemoryV2 {
     free_bytes: u64,
     used_bytes: u64,
 }
-
-/// What `version` has to be: the size, and 2 in the highest byte.
-const VERSION_2: u32 = size_of::<MemoryV2>() as u32 | 2 << 24;
 
 /// Free and total bytes. A process that is no client of CUDA has none.
 pub(super) fn free_and_total(total_bytes: u64) -> Result<(u64, u64), i32> {
@@ -41,11 +37,9 @@ nvml_functions! {
 
     fn nvmlDeviceGetMemoryInfo_v2(device: *const c_void, memory: Out<MemoryV2>) {
         let (free_bytes, total_bytes) = free_and_total(self::device(device)?.total_memory_bytes)?;
-        let version = memory.get().map_err(|_| INVALID_ARGUMENT)?.version;
-        if version != VERSION_2 {
-            return Err(ARGUMENT_VERSION_MISMATCH);
-        }
+        expect_version(memory, 2)?;
         let used_bytes = total_bytes.saturating_sub(free_bytes);
+        let version = version_of::<MemoryV2>(2);
         put(memory, MemoryV2 { version, total_bytes, reserved_bytes: 0, free_bytes, used_bytes })
     }
 }

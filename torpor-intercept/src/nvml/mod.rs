@@ -7,8 +7,11 @@
 //! the process no client of CUDA: a server may look after its device and then fork workers that use it.
 //!
 //! Types and codes: `nvml.h`, "NVML API reference". What is not here cannot be found by `dlsym`, which programs expect of
-//! old versions, but not all: NCCL 2.28 calls what it did not find. So all that it may call is here.
+//! old versions, but not all: NCCL 2.28 calls what it did not find, and monitors take a missing name for a broken driver. So
+//! all is here
+//! that NVIDIA's package for Python knows (nvidia-ml-py 13).
 
+mod affinity;
 mod error;
 mod hardware;
 mod identity;
@@ -21,7 +24,7 @@ mod unsupported;
 
 use crate::core::{CudaResult, DeviceInfo, surveyed_devices};
 use crate::driver::argument::{Out, put_text};
-use error::{INSUFFICIENT_SIZE, INVALID_ARGUMENT, UNINITIALIZED, UNKNOWN};
+use error::{ARGUMENT_VERSION_MISMATCH, INSUFFICIENT_SIZE, INVALID_ARGUMENT, UNINITIALIZED, UNKNOWN};
 use std::ffi::{c_char, c_void};
 use torpor_proto::command::MOST_DEVICES;
 
@@ -34,13 +37,16 @@ pub fn names() -> Vec<&'static str> {
         processes::NAMES,
         hardware::NAMES,
         links::NAMES,
+        affinity::NAMES,
         sensors::NAMES,
     ];
     families.concat()
 }
 
 /// Every exported name of what is always said to be not supported.
-pub const UNSUPPORTED_NAMES: &[&str] = unsupported::NAMES;
+pub fn unsupported_names() -> Vec<&'static str> {
+    unsupported::NAMES.concat()
+}
 
 /// The addresses that stand for devices.
 static DEVICES: [u8; MOST_DEVICES as usize] = [0; MOST_DEVICES as usize];
@@ -80,6 +86,16 @@ fn put_name(place: Out<c_char>, room: u32, text: &str) -> Outcome {
         return Err(INSUFFICIENT_SIZE);
     }
     put_text(place, room.cast_signed(), text).map_err(|_| INVALID_ARGUMENT)
+}
+
+/// Looks whether a structure that begins with its version is the one of this number: size, and number in the highest byte.
+fn expect_version<T>(place: Out<T>, number: u32) -> Outcome {
+    let version = place.cast::<u32>().get().map_err(|_| INVALID_ARGUMENT)?;
+    if version == version_of::<T>(number) { Ok(()) } else { Err(ARGUMENT_VERSION_MISMATCH) }
+}
+
+const fn version_of<T>(number: u32) -> u32 {
+    size_of::<T>() as u32 | number << 24
 }
 
 /// An attribute that CUDA knows, of this number in `CUdevice_attribute`.

@@ -23,6 +23,17 @@ pub(super) struct Temperature {
     celsius: i32,
 }
 
+/// `NVML_MAX_GPU_UTILIZATIONS`: the GPU, its memory, and parts of which nothing is told.
+const UTILIZATIONS: usize = 8;
+
+/// `nvmlGpuDynamicPstatesInfo_t`
+#[repr(C)]
+pub(super) struct DynamicStates {
+    flags: u32,
+    /// Each: whether it is known, percent, and from where on the performance state changes, which is not told.
+    utilizations: [[u32; 4]; UTILIZATIONS],
+}
+
 /// `NVML_TEMPERATURE_GPU`
 const GPU_SENSOR: u32 = 0;
 
@@ -85,6 +96,43 @@ nvml_functions! {
 
     fn nvmlDeviceGetPerformanceState | nvmlDeviceGetPowerState (device: *const c_void, state: Out<u32>) {
         tell(device, state, |sensors| sensors.performance_state)
+    }
+
+    fn nvmlDeviceGetDynamicPstatesInfo(device: *const c_void, place: Out<DynamicStates>) {
+        tell(device, place, |sensors| {
+            let mut utilizations = [[0; 4]; UTILIZATIONS];
+            utilizations[0] = [1, sensors.gpu_percent?, 0, 0];
+            utilizations[1] = [1, sensors.memory_percent?, 0, 0];
+            Some(DynamicStates { flags: 0, utilizations })
+        })
+    }
+
+    fn nvmlDeviceGetCurrPcieLinkGeneration(device: *const c_void, generation: Out<u32>) {
+        tell(device, generation, |sensors| sensors.pcie_generation)
+    }
+
+    fn nvmlDeviceGetCurrPcieLinkWidth(device: *const c_void, lanes: Out<u32>) {
+        tell(device, lanes, |sensors| sensors.pcie_lanes)
+    }
+
+    fn nvmlDeviceGetMaxPcieLinkGeneration(device: *const c_void, generation: Out<u32>) {
+        tell(device, generation, |sensors| sensors.greatest_pcie_generation)
+    }
+
+    fn nvmlDeviceGetMaxPcieLinkWidth(device: *const c_void, lanes: Out<u32>) {
+        tell(device, lanes, |sensors| sensors.greatest_pcie_lanes)
+    }
+
+    fn nvmlDeviceGetCurrentClocksThrottleReasons | nvmlDeviceGetCurrentClocksEventReasons
+        (device: *const c_void, reasons: Out<u64>)
+    {
+        tell(device, reasons, |sensors| sensors.clock_reasons)
+    }
+
+    fn nvmlDeviceGetSupportedClocksThrottleReasons | nvmlDeviceGetSupportedClocksEventReasons
+        (device: *const c_void, reasons: Out<u64>)
+    {
+        tell(device, reasons, |sensors| sensors.supported_clock_reasons)
     }
 
     fn nvmlDeviceGetTotalEnergyConsumption(device: *const c_void, millijoules: Out<u64>) {
