@@ -305,10 +305,15 @@ impl State {
         physical
     }
 
-    /// Kept pieces that are too much, beside what clients have.
+    /// Whether kept pieces are too much, beside what clients have.
+    fn has_surplus(&self) -> bool {
+        self.pool_bytes > 0 && self.used_bytes + self.pool_bytes > self.room_bytes()
+    }
+
+    /// Those that are.
     fn take_surplus(&mut self) -> Vec<PhysicalMemory> {
         let mut surplus = Vec::new();
-        while self.used_bytes + self.pool_bytes > self.room_bytes() {
+        while self.has_surplus() {
             let Some(largest) = self.pool.last_key_value().map(|(&bytes, _)| bytes) else { break };
             surplus.extend(self.take_from_pool(largest));
         }

@@ -74,7 +74,9 @@ impl GpuMemory {
     /// # Errors
     /// The driver's.
     pub(crate) fn make<T>(&self, make: impl Fn() -> Result<T, CudaError>) -> Result<T, CudaError> {
-        self.release(State::take_surplus);
+        if lock(&self.state).has_surplus() {
+            self.release(State::take_surplus);
+        }
         match make() {
             Err(CudaError::OUT_OF_MEMORY) => {
                 self.trim();
