@@ -155,7 +155,11 @@ cuda_functions! {
         let known = look_up(client, address).ok();
         for (attribute, value) in attributes.into_iter().zip(values) {
             // An address that there is not is null here, and an error only when asked for alone.
-            let is_there = |known: &Known| attribute != HOST_POINTER || known.host_address.is_some();
+            let is_there = |known: &Known| match attribute {
+                HOST_POINTER => known.host_address.is_some(),
+                DEVICE_POINTER => known.device_address(client).is_ok(),
+                _ => true,
+            };
             match &known {
                 Some(known) if is_there(known) => put(client, known, attribute, value)?,
                 _ => put_unknown(attribute, value)?,
