@@ -10,7 +10,8 @@ import sys
 import threading
 import time
 
-driver = ctypes.CDLL("libcuda.so.1")
+from driver_calls import call, cuda, made
+
 INVALID_VALUE, NOT_READY, NOT_SUPPORTED = 1, 600, 801
 NON_BLOCKING, BLOCKING = 1, 0
 AT_LEAST, EQUAL, ANY_BIT, MISSING_BIT, FLUSH = 0, 1, 2, 3, 1 << 30
@@ -32,18 +33,7 @@ class NodeParams(ctypes.Structure):
 
 
 def tried(name, *arguments):
-    return getattr(driver, name)(*arguments)
-
-
-def call(name, *arguments):
-    code = tried(name, *arguments)
-    assert code == 0, (name, code)
-
-
-def made(name, *arguments, kind=ctypes.c_void_p):
-    value = kind()
-    call(name, ctypes.byref(value), *arguments)
-    return value
+    return getattr(cuda, name)(*arguments)
 
 
 def number(value):
