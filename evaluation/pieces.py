@@ -9,7 +9,10 @@ BOTH = "--logs {folder} --output {folder}"
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """A script with its flags: as a rule, with --quick, and on the simulated node (None: that cannot run it)."""
+    """A script with its flags: as a rule, with --quick, and on the simulated node (None: that cannot run it).
+
+    `gpus` are as many as it needs; one that `spreads` takes all that there are.
+    """
 
     name: str
     shows: str
@@ -19,7 +22,12 @@ class Piece:
     simulated: str | None = None
     folder: str = LOGS
     gpus: int = 1
+    spreads: bool = False
     tools: tuple = ()
+
+    def __post_init__(self):
+        if self.gpus > 1:
+            object.__setattr__(self, "spreads", True)
 
     def flags(self, quick, simulated):
         """The flags that are for this run."""
@@ -39,7 +47,7 @@ PIECES = [
     Piece("latency", "Table 4: eight models, natively and remoted", "latency/run", "--rounds 3", "--rounds 1",
           "--simulated --rounds 1 --inferences 10"),
     Piece("table4", "Table 4: native, remoted, swaps over PCIe and from another GPU", "table4/run", "--rounds 50", "--quick",
-          "--simulated --quick", folder=BOTH),
+          "--simulated --quick", folder=BOTH, spreads=True),
     Piece("first", "the first inference of a new process", "latency/run", "--first-only --first-rounds 3", "--first-only",
           "--simulated --first-only"),
     Piece("floor", "what no remoting can beat", "floor/run", "", "--rounds 2", tools=("cc",)),
@@ -52,16 +60,18 @@ PIECES = [
           folder=BOTH, gpus=2),
     Piece("figure10-gpus", "functions of one model, measured", "figure10/run",
           "--counts 160 80 --minutes 1 --seconds 420 --only torpor torpor-the-paper-s-policies native-processes",
-          "--counts 40 --quick --only torpor native-processes", "--simulated --quick --only torpor", folder=BOTH),
+          "--counts 40 --quick --only torpor native-processes", "--simulated --quick --only torpor", folder=BOTH,
+          spreads=True),
     Piece("figure10-kept", "the same by native processes that are kept alive", "figure10/run",
           "--counts 80 --minutes 3 --seconds 420 --only kept-alive-learnt kept-alive-oracle",
-          "--counts 40 --quick --only kept-alive-learnt kept-alive-oracle", "--simulated --quick --only kept-alive-learnt", folder=BOTH),
+          "--counts 40 --quick --only kept-alive-learnt kept-alive-oracle", "--simulated --quick --only kept-alive-learnt",
+          folder=BOTH, spreads=True),
     Piece("figure11-gpus", "mixed functions, measured", "figure11/run",
           "--counts 160 --gpu-limit 7GiB --speed 4 --minutes 1 --only default deadline predicted slo-aware-interference --seconds 400",
           "--counts 80 --gpu-limit 3GiB --speed 4 --only default deadline --quick --seconds 400",
-          "--simulated --quick --only default deadline", folder=BOTH),
+          "--simulated --quick --only default deadline", folder=BOTH, spreads=True),
     Piece("validate", "the simulator beside the same trace on GPUs", "validate/run", "--functions 80 --minutes 1 --seconds 420",
-          "--functions 40 --quick --seconds 420", "--simulated --quick", folder=BOTH),
+          "--functions 40 --quick --seconds 420", "--simulated --quick", folder=BOTH, spreads=True),
     Piece("figure10", "functions of one model on a node (simulated always)", "figure10/run", "--simulate v100x4 --seeds 1",
           "--simulate v100x4 --quick", "--simulate v100x4 --quick", folder="--output {folder}", gpus=0),
     Piece("figure11", "mixed functions on a node (simulated always)", "figure11/run", "--simulate v100x4 --seeds 1",
@@ -77,7 +87,7 @@ PIECES = [
           tools=("unshare", "pivot_root")),
     Piece("operators", "PyTorch's operators, bit by bit", "operators/run", "--minutes 9", "--samples 1 --minutes 4 samples"),
     Piece("mixed", "several ways into CUDA in one process", "mixed/run", tools=("nvcc",)),
-    Piece("state", "state is kept over evictions", "state/run", "", "--steps 5", "--simulated --steps 5"),
+    Piece("state", "state is kept over evictions", "state/run", "", "--steps 5", "--simulated --steps 5", spreads=True),
     Piece("migration", "programs move between two GPUs", "migration/run", "", "--moves 10", "--simulated --moves 5", gpus=2),
     Piece("swap", "the first request after an eviction", "swap/run", "", "--rounds 2 --seconds 200", "--simulated --rounds 2"),
     Piece("writeback", "what an eviction copies back", "writeback/run", "", "--rounds 3", "--simulated --rounds 2"),
@@ -92,7 +102,7 @@ PIECES = [
     Piece("today-large", "the same of larger models", "today/run", "--models whisper llama_8b --copies 2 --rounds 3 --room 24GiB",
           "--models llama_8b --copies 2 --rounds 2 --room 24GiB --for 20", folder=BOTH),
     Piece("large", "large models leave the GPU and come back", "large/run", "", "--models llama_1b --rounds 4",
-          "--simulated --models llama_1b --rounds 2", folder=BOTH),
+          "--simulated --models llama_1b --rounds 2", folder=BOTH, spreads=True),
     Piece("front", "40 functions behind one router at rising load, by each order", "front/run", "", "--loads 0.5 0.9 --for 10",
           "--simulated --functions 6 --loads 0.5 1.1 --for 4", gpus=2),
     Piece("placements", "the same on four GPUs, by where a client goes that waits", "front/run",
