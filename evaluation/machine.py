@@ -45,9 +45,9 @@ def opens_gpu(pid):
                for entry in pathlib.Path(f"/proc/{pid}/fd").iterdir())
 
 
-def _nvidia_smi(query):
+def _nvidia_smi(*query):
     try:
-        done = subprocess.run(["nvidia-smi", query, "--format=csv,noheader,nounits"], capture_output=True, text=True,
+        done = subprocess.run(["nvidia-smi", *query, "--format=csv,noheader,nounits"], capture_output=True, text=True,
                               timeout=20, check=False)
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return None
@@ -71,9 +71,9 @@ def gpus():
     return len(_nvidia_smi("--query-gpu=index") or ())
 
 
-def processes_on_gpu():
+def processes_on_gpu(gpu=FIRST_GPU):
     """The pids that nvidia-smi lists; None if it does not list any."""
-    rows = _nvidia_smi("--query-compute-apps=pid,used_memory")
+    rows = _nvidia_smi("-i", str(gpu), "--query-compute-apps=pid,used_memory")
     return [int(row[0]) for row in rows if row[0].isdigit()] or None if rows else None
 
 

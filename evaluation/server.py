@@ -96,5 +96,6 @@ def _with_all_gpus():
 def remoted(server, function=None):
     """The beginning of a command that runs as a client of the server, of this function, and cannot open the GPU."""
     name = ["--function", function] if function else []
-    all_gpus = ["env", "-u", "CUDA_VISIBLE_DEVICES"] if GPUS else []
+    # A program that imports this file has the function's devices, too.
+    all_gpus = ["env", "-u", "CUDA_VISIBLE_DEVICES", "-u", "EVALUATION_GPUS"] if GPUS else []
     return [str(WITHOUT_GPU), *all_gpus, server.torpor, "run", "--directory", server.directory, *name, "--"]

@@ -14,6 +14,11 @@ fn random_mappings_are_as_they_must_be_wherever_the_memory_is() {
 }
 
 #[test]
+fn more_can_be_reserved_than_there_are_addresses() {
+    passes("many_reservations.py", &[]);
+}
+
+#[test]
 fn expandable_segments_grow_shrink_leave_and_come_back() {
     let settings = [
         ("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True"),

@@ -122,7 +122,7 @@ fn clients_that_are_active_together_and_all_want_more_get_it_one_after_the_other
 #[test]
 fn those_that_are_always_busy_and_do_not_fit_have_several_answers_for_each_time_that_they_are_brought() {
     const ANSWERS: u32 = 60;
-    let server = start_with("--turn-worth 16");
+    let server = start_with("--busy-turn 200ms");
     let mut programs = ["a", "b"].map(|name| Program::start(&server, name, 20 * MIB));
     std::thread::scope(|scope| {
         for Program { client, data, .. } in &mut programs {

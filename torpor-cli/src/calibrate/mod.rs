@@ -11,6 +11,7 @@ use node::{Asked, Loaded, Node};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 use torpor_gpuserver::policy::topology::Topology;
 use torpor_gpuserver::server::size::ByteSize;
 use torpor_gpuserver::server::time::Time;
@@ -18,9 +19,13 @@ use torpor_gpuserver::server::time::Time;
 /// Turns of the memory's way to a GPU that are measured: of each function, and of each pair of GPUs.
 const LOADS: usize = 5;
 
+/// Between two requests of functions that are asked now and then: GPU and CPU rest meanwhile, as they do where little is asked.
+const SELDOM: Duration = Duration::from_millis(30);
+
 const EXAMPLES: &str = "\
-Asks the functions through the router, one after the other, one request at a time: as many as --rounds each when their memory is on the
-GPU, and as many after `torpor unload`. Then memory alone is loaded, for each GPU, and for each pair of GPUs at once, which shows whether
+Asks the functions through the router, one after the other, now and then: as many as --rounds each when their memory is on the
+GPU, and as many after `torpor unload`; then each GPU has as many requests of each of its functions without a pause, which take less, as clocks
+and caches are warm. Then memory alone is loaded, for each GPU, and for each pair of GPUs at once, which shows whether
 they share a link; and functions are moved between GPUs. Nobody else may use the node meanwhile. Functions that are asked in turn
 take longer than one that is asked again and again, as they do in use: give several of each model, as many as the GPUs have room for.
 What a native process takes cannot be seen here: say it.
@@ -96,19 +101,21 @@ impl Calibrate {
         let named = self.functions.iter().map(|word| word.split_once('=').unwrap_or((word, word)));
         let functions: Vec<Function<'_>> =
             named.map(|(name, model)| Function { name, model, ..Function::default() }).collect();
-        let functions = self.in_turn(&mut node, functions)?;
+        let mut functions = self.in_turn(&mut node, functions)?;
+        self.all_the_time(&mut node, &mut functions)?;
         let beside: Vec<f64> = functions.iter().flat_map(|one| one.beside_ms.iter().copied()).collect();
         let names = functions.iter().map(|one| (one.name.to_owned(), one.bytes)).collect();
         let models = models(&functions, self.rounds);
         for (name, model) in &models {
             eprintln!(
-                "torpor: {name}: {} bytes, {:.2} ms, {:.2} ms after an eviction",
+                "torpor: {name}: {} bytes, {:.2} ms, {:.2} where there is no pause, {:.2} after an eviction",
                 model.bytes,
                 model.warm_ms,
+                model.busy_ms.unwrap_or_default(),
                 model.swapped_ms.unwrap_or_default()
             );
         }
-        let topology = topology(&mut node, names)?;
+        let (topology, moves_ms) = topology(&mut node, names)?;
         let gpus = node.gpus()?;
         let least =
             |of: fn(&torpor_proto::control::admin::Gpu) -> u64| gpus.iter().map(of).min().unwrap_or(0);
@@ -119,6 +126,7 @@ impl Calibrate {
             native_overhead: self.native_overhead,
             native_start_ms: 1e3 * self.native_start.0.as_secs_f64(),
             beside_ms: median(&beside).max(0.0),
+            moves_ms,
             topology,
             peer_gbps: None,
             models,
@@ -134,7 +142,7 @@ impl Calibrate {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// What the functions take that are asked in turn.
+    /// What the functions take that are asked in turn: now and then, and after they had to leave.
     fn in_turn<'a>(
         &self,
         node: &mut Node,
@@ -145,6 +153,7 @@ impl Calibrate {
         }
         for _ in 0..self.rounds {
             for function in &mut functions {
+                std::thread::sleep(SELDOM);
                 let Asked { turn_ms, beside_ms } = node.ask(function.name)?;
                 function.warm_ms.push(turn_ms);
                 function.beside_ms.push(beside_ms);
@@ -162,11 +171,44 @@ impl Calibrate {
                 // Not just before it is asked, but where there is no other.
                 let other = (at + functions.len() / 2) % functions.len();
                 node.unload(functions[other].name)?;
+                std::thread::sleep(SELDOM);
                 let turn_ms = node.ask(functions[at].name)?.turn_ms;
                 functions[at].swapped_ms.push(turn_ms);
             }
         }
         Ok(functions)
+    }
+
+    /// What they take where each GPU has one request after the other.
+    fn all_the_time(&self, node: &mut Node, functions: &mut [Function<'_>]) -> Result<(), CliError> {
+        let gpus = node.gpus()?.len().max(1);
+        for (at, function) in functions.iter().enumerate() {
+            node.load(function.name, Some((at % gpus) as u32))?;
+        }
+        let directory = self.directory.server();
+        let ask = |of_gpu: Vec<&mut Function<'_>>| -> Result<(), CliError> {
+            let mut node = Node::connect(&directory, &self.url)?;
+            let mut of_gpu = of_gpu;
+            for round in 0..=self.rounds {
+                for function in &mut of_gpu {
+                    let turn_ms = node.ask(function.name)?.turn_ms;
+                    // Who was loaded is not warm yet.
+                    if round > 0 {
+                        function.busy_ms.push(turn_ms);
+                    }
+                }
+            }
+            Ok(())
+        };
+        let mut by_gpu: Vec<Vec<&mut Function<'_>>> = (0..gpus).map(|_| Vec::new()).collect();
+        functions.iter_mut().enumerate().for_each(|(at, function)| by_gpu[at % gpus].push(function));
+        std::thread::scope(|scope| {
+            let asking: Vec<_> = by_gpu.into_iter().map(|of_gpu| scope.spawn(|| ask(of_gpu))).collect();
+            let asked = asking
+                .into_iter()
+                .map(|one| one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            asked.collect()
+        })
     }
 }
 
@@ -177,6 +219,7 @@ struct Function<'a> {
     model: &'a str,
     bytes: u64,
     warm_ms: Vec<f64>,
+    busy_ms: Vec<f64>,
     swapped_ms: Vec<f64>,
     beside_ms: Vec<f64>,
 }
@@ -187,12 +230,14 @@ fn models(functions: &[Function<'_>], rounds: u32) -> BTreeMap<String, Model> {
     functions.iter().for_each(|function| by_model.entry(function.model).or_default().push(function));
     let model = |(name, all): (&str, Vec<&Function<'_>>)| {
         let warm_ms: Vec<f64> = all.iter().flat_map(|one| one.warm_ms.iter().copied()).collect();
+        let busy_ms: Vec<f64> = all.iter().flat_map(|one| one.busy_ms.iter().copied()).collect();
         let swapped_ms: Vec<f64> = all.iter().flat_map(|one| one.swapped_ms.iter().copied()).collect();
         let model = Model {
             bytes: all.iter().map(|one| one.bytes).max().unwrap_or(0),
             warm_ms: median(&warm_ms),
+            busy_ms: (!busy_ms.is_empty()).then(|| median(&busy_ms)),
             swapped_ms: Some(median(&swapped_ms)),
-            spread: spread(&warm_ms),
+            spread: spread(if busy_ms.is_empty() { &warm_ms } else { &busy_ms }),
             source: format!(
                 "torpor calibrate: medians of {rounds} requests through the router to each of {} functions",
                 all.len()
@@ -203,8 +248,8 @@ fn models(functions: &[Function<'_>], rounds: u32) -> BTreeMap<String, Model> {
     by_model.into_iter().map(model).collect()
 }
 
-/// The paths to the GPUs, by the functions' memory on its way over them.
-fn topology(node: &mut Node, mut functions: Vec<(String, u64)>) -> Result<Topology, CliError> {
+/// The paths to the GPUs, by the functions' memory on its way over them, and how long a move takes beside the way.
+fn topology(node: &mut Node, mut functions: Vec<(String, u64)>) -> Result<(Topology, Option<f64>), CliError> {
     functions.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
     let count = node.gpus()?.len();
     let (mut alone, mut moves) = (Vec::new(), Vec::new());
@@ -242,16 +287,17 @@ fn topology(node: &mut Node, mut functions: Vec<(String, u64)>) -> Result<Topolo
     let known = node.topology()?;
     let copied: Vec<Option<f64>> =
         (0..count).map(|gpu| known.gpus.get(gpu).and_then(|path| path.host_gbps)).collect();
-    let mut topology =
-        Topology { gpus: paths(&rates, &copied, &together), moving_ms: None, peers: known.peers };
+    // What the server expects of a move is its own.
+    let topology = Topology { gpus: paths(&rates, &copied, &together), ..known };
     // Each move was from the GPU before, where all of the memory was.
     let way_ms = |gpu: usize, bytes: u64| {
         let peer = topology.peer_bytes_per_second(gpu - 1, gpu);
         1e3 * bytes as f64 / peer.unwrap_or(1e9 * rates[gpu])
     };
-    let beside: Vec<f64> = moves.iter().map(|&(gpu, bytes, ms)| (ms - way_ms(gpu, bytes)).max(0.0)).collect();
-    topology.moving_ms = (!beside.is_empty()).then(|| median(&beside));
-    Ok(topology)
+    // A load without a move takes something, too.
+    let beside_ms = |&(gpu, bytes, ms): &(usize, u64, f64)| (ms - alone[gpu].1 - way_ms(gpu, bytes)).max(0.0);
+    let beside: Vec<f64> = moves.iter().map(beside_ms).collect();
+    Ok((topology, (!beside.is_empty()).then(|| median(&beside))))
 }
 
 #[cfg(test)]
@@ -265,6 +311,7 @@ mod tests {
             model,
             bytes,
             warm_ms: vec![warm_ms; 3],
+            busy_ms: vec![warm_ms / 2.0; 3],
             swapped_ms: vec![2.0 * warm_ms; 3],
             beside_ms: Vec::new(),
         };
@@ -279,5 +326,6 @@ mod tests {
         assert_eq!(figures("small"), (12, 4.0, Some(8.0)));
         assert_eq!(figures("large"), (90, 9.0, Some(18.0)));
         assert_eq!(models["small"].spread.last(), Some(&1.25));
+        assert_eq!(models["large"].busy_ms, Some(4.5));
     }
 }

@@ -289,7 +289,7 @@ impl Simulate {
                     max_running: self.max_running.map_or(gpus, |most| most as usize),
                     seed,
                 };
-                return Node::new(work, &profile.topology, profile.gpu_limit.0, policies).run();
+                return Node::new(work, profile, policies).run();
             }
             System::Native => Lives::Forever,
             System::KeepAlive => Lives::Window,

@@ -5,6 +5,7 @@
 //! which may drive others out, and works meanwhile; the turn ends with the request. One client at a time has a GPU. What a client had on
 //! the GPU that it came from is brought from there, where the two are joined.
 
+mod busy;
 mod gate;
 mod gpus;
 mod left;
@@ -12,8 +13,9 @@ mod server;
 
 use crate::load_test::record::Record;
 use crate::simulate::link::Links;
-use crate::simulate::profile::Model;
+use crate::simulate::profile::{Model, Profile};
 use crate::simulate::work::{Function, Request, Tally, Work};
+use busy::Busy;
 use left::Left;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -91,6 +93,7 @@ struct Gpu {
     /// Who waits for a turn, with when it is due.
     line: VecDeque<(Duration, usize)>,
     busy: Duration,
+    lately: Busy,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -108,6 +111,7 @@ struct Turn {
 pub struct Node<'a> {
     work: &'a Work<'a>,
     topology: &'a Topology,
+    moves: Duration,
     limit_bytes: u64,
     policies: Policies,
     now: Duration,
@@ -130,13 +134,15 @@ pub struct Node<'a> {
 
 impl<'a> Node<'a> {
     /// A node whose functions have each one client, spread over the GPUs, with its memory on the host.
-    pub fn new(work: &'a Work<'a>, topology: &'a Topology, limit_bytes: u64, policies: Policies) -> Self {
+    pub fn new(work: &'a Work<'a>, profile: &'a Profile, policies: Policies) -> Self {
+        let (topology, limit_bytes) = (&profile.topology, profile.gpu_limit.0);
         let begin = Instant::now();
         let count = topology.gpus.len();
         let view = NodeView::new(count, topology.clone());
         let mut node = Self {
             work,
             topology,
+            moves: profile.moves(),
             limit_bytes,
             policies,
             now: Duration::ZERO,

@@ -33,7 +33,10 @@ pub struct Profile {
     /// What of a request's latency nobody waits for who comes behind it, in milliseconds: the way from whoever asks to the process, and back.
     #[serde(default)]
     pub beside_ms: f64,
-    /// Over which paths memory comes.
+    /// For how long a client that moves is at no GPU, in milliseconds; absent: for as long as the server expects ([`Topology::moving`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moves_ms: Option<f64>,
+    /// Over which paths memory comes, and what the server expects of a move.
     pub topology: Topology,
     /// 10⁹ bytes a second from each GPU to each other one, where all pairs are joined alike; otherwise the topology has the pairs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,6 +55,9 @@ pub struct Model {
     pub bytes: u64,
     /// An inference whose model is on the GPU, in milliseconds.
     pub warm_ms: f64,
+    /// The same on a GPU that does nothing else but such inferences; absent: it takes as long there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub busy_ms: Option<f64>,
     /// The first one after an eviction, over a link that nobody else uses; absent if nobody has measured it.
     pub swapped_ms: Option<f64>,
     /// What single inferences take, as parts of their median, each equally likely; empty: all take the same.
@@ -130,8 +136,9 @@ impl Profile {
         let wrong = |error| ProfileError::Wrong { path: path.to_owned(), error: Box::new(error) };
         let mut profile: Self = toml::from_str(text).map_err(wrong)?;
         profile.join_all();
-        let numbers =
-            |model: &Model| [model.bytes as f64, model.warm_ms].into_iter().chain(model.spread.clone());
+        let numbers = |model: &Model| {
+            [model.bytes as f64, model.warm_ms].into_iter().chain(model.busy_ms).chain(model.spread.clone())
+        };
         let mut numbers = profile.models.values().flat_map(numbers);
         let is_path = |peer: &Peer| {
             peer.from.max(peer.to) < profile.topology.gpus.len() && peer.gbps.is_none_or(|gbps| gbps > 0.0)
@@ -140,6 +147,7 @@ impl Profile {
             && profile.topology.peers.iter().all(is_path)
             && !profile.models.is_empty()
             && (0.0..1e15).contains(&profile.beside_ms)
+            && profile.moves_ms.is_none_or(|ms| (0.0..1e15).contains(&ms))
             && numbers.all(|number| number > 0.0 && number < 1e15);
         if is_right { Ok(profile) } else { Err(ProfileError::Empty(path.to_owned())) }
     }
@@ -173,6 +181,11 @@ impl Profile {
         self.topology.peers = pairs.map(|(from, to)| Peer { from, to, gbps: Some(gbps) }).collect();
     }
 
+    /// For how long a client that moves is at no GPU.
+    pub fn moves(&self) -> Duration {
+        self.moves_ms.map_or(self.topology.moving(), |ms| Duration::from_secs_f64(ms / 1e3))
+    }
+
     /// A model by its name.
     ///
     /// # Errors
@@ -204,6 +217,12 @@ impl Model {
     /// An inference whose model is on the GPU.
     pub fn warm(&self) -> Duration {
         Duration::from_secs_f64(self.warm_ms / 1e3)
+    }
+
+    /// The same on a GPU that has been at work for a part of the time: clocks and caches are warm, so it takes less.
+    pub fn works(&self, part: f64) -> Duration {
+        let busy_ms = self.busy_ms.unwrap_or(self.warm_ms);
+        Duration::from_secs_f64((self.warm_ms + part * (busy_ms - self.warm_ms)).max(0.0) / 1e3)
     }
 
     /// What the first request after an eviction takes beyond the longer of its work and the way of its memory, on a GPU of this

@@ -9,7 +9,7 @@
 pub enum Entry {
     /// With all of its memory, for which idle clients leave.
     Whole,
-    /// With so many bytes of it, for which nobody leaves that is busy.
+    /// With so many bytes of it, for which as few leave that are busy as can be.
     Lean(u64),
 }
 
@@ -33,6 +33,8 @@ pub struct Crowded {
     pub needed_bytes: u64,
     /// What there is beside those that are active, and those that were a moment ago and are on the GPU.
     pub left_bytes: u64,
+    /// What there is beside those that are active.
+    pub room_bytes: u64,
 }
 
 /// How a client enters now; not at all yet, if that is nothing. `fit` is asked for if it matters: what the client could do with.
@@ -40,27 +42,34 @@ pub struct Crowded {
 /// ```
 /// use torpor_gpuserver::policy::lean::{Crowded, Entry, Fit, entry};
 ///
-/// let crowded = Crowded { joins: false, is_busy: true, needed_bytes: 1380, left_bytes: 532 };
+/// let crowded = Crowded { joins: false, is_busy: true, needed_bytes: 1380, left_bytes: 532, room_bytes: 532 };
 /// let fit = || Some(Fit { least_bytes: 400, held_bytes: 0 });
 /// assert_eq!(entry(crowded, fit), Some(Entry::Lean(532)));
 ///
 /// // With less it would wait for its memory all the time, and some cannot go on without all of it.
-/// assert_eq!(entry(Crowded { left_bytes: 399, ..crowded }, fit), None);
+/// assert_eq!(entry(Crowded { left_bytes: 399, room_bytes: 399, ..crowded }, fit), None);
 /// assert_eq!(entry(crowded, || None), None);
 ///
-/// // It puts nobody out that is about to go on.
+/// // It puts nobody out that is about to go on,
 /// assert_eq!(entry(Crowded { joins: true, ..crowded }, fit), Some(Entry::Lean(532)));
+/// // or not as many as it would as a whole, if it gets on with half.
+/// assert_eq!(entry(Crowded { left_bytes: 100, ..crowded }, fit), Some(Entry::Lean(400)));
 ///
 /// // A stranger comes as a whole, and so does whoever has not asked again at once: that one is no candidate.
 /// assert_eq!(entry(Crowded { joins: true, is_busy: false, ..crowded }, fit), Some(Entry::Whole));
 /// ```
 #[must_use]
 pub fn entry(crowded: Crowded, fit: impl FnOnce() -> Option<Fit>) -> Option<Entry> {
-    let Crowded { joins, is_busy, needed_bytes, left_bytes } = crowded;
+    let Crowded { joins, is_busy, needed_bytes, left_bytes, room_bytes } = crowded;
     let is_short = is_busy && needed_bytes > left_bytes;
-    let fits = |fit: &Fit| left_bytes >= fit.least_bytes.max(fit.held_bytes);
-    match is_short.then(fit).flatten().filter(fits) {
-        Some(_) => Some(Entry::Lean(left_bytes)),
+    let bytes = is_short.then(fit).flatten().and_then(|Fit { least_bytes, held_bytes }| {
+        let least_bytes = least_bytes.max(held_bytes);
+        // Who needs most of what it has takes turns with the others sooner than it is slow beside them.
+        let spares_others = least_bytes <= room_bytes.min(needed_bytes / 2);
+        (left_bytes >= least_bytes || spares_others).then_some(left_bytes.max(least_bytes))
+    });
+    match bytes {
+        Some(bytes) => Some(Entry::Lean(bytes)),
         None => joins.then_some(Entry::Whole),
     }
 }
@@ -93,13 +102,15 @@ mod tests {
             is_busy: bool,
             needed_bytes in 0..1000_u64,
             left_bytes in 0..1000_u64,
+            room_bytes in 0..1000_u64,
             least_bytes in 0..1000_u64,
             held_bytes in 0..1000_u64,
         ) {
-            let crowded = Crowded { joins, is_busy, needed_bytes, left_bytes };
+            let crowded = Crowded { joins, is_busy, needed_bytes, left_bytes, room_bytes };
             match entry(crowded, || Some(Fit { least_bytes, held_bytes })) {
                 Some(Entry::Lean(bytes)) => {
-                    prop_assert!(is_busy && bytes < needed_bytes && bytes <= left_bytes);
+                    prop_assert!(is_busy && left_bytes < needed_bytes && bytes < needed_bytes);
+                    prop_assert!(bytes <= left_bytes || bytes <= room_bytes.min(needed_bytes / 2));
                     prop_assert!(bytes >= least_bytes && bytes >= held_bytes);
                 }
                 Some(Entry::Whole) => {
@@ -117,8 +128,9 @@ mod tests {
             is_busy: bool,
             needed_bytes: u64,
             left_bytes: u64,
+            room_bytes: u64,
         ) {
-            let crowded = Crowded { joins, is_busy, needed_bytes, left_bytes };
+            let crowded = Crowded { joins, is_busy, needed_bytes, left_bytes, room_bytes };
             prop_assert_eq!(entry(crowded, || None), joins.then_some(Entry::Whole));
         }
     }

@@ -51,6 +51,14 @@ pub struct Memory {
     pub staying_bytes: Vec<u64>,
 }
 
+impl Memory {
+    /// What is left for the client, if all leave that may.
+    #[must_use]
+    pub fn room_bytes(&self) -> u64 {
+        self.staying_bytes.iter().copied().fold(self.available_bytes, u64::saturating_sub)
+    }
+}
+
 /// Whether a client with `needed_bytes` of memory is active beside `active` others.
 ///
 /// ```
@@ -71,9 +79,11 @@ pub fn joins(limit: ActiveLimit, active: usize, needed_bytes: u64, memory: impl 
         _ if active == 0 => true,
         ActiveLimit::AtMost(clients) => active < clients.get(),
         ActiveLimit::Auto => {
-            let Memory { available_bytes, staying_bytes } = memory();
-            let room = staying_bytes.iter().try_fold(available_bytes, |room, &bytes| room.checked_sub(bytes));
-            room.is_some_and(|room| needed_bytes <= room)
+            let memory = memory();
+            // Where they have more than there is, nobody joins them, not even who needs nothing.
+            let Memory { available_bytes, staying_bytes } = &memory;
+            let taken_bytes = staying_bytes.iter().copied().fold(0, u64::saturating_add);
+            taken_bytes <= *available_bytes && needed_bytes <= memory.room_bytes()
         }
     }
 }

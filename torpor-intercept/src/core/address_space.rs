@@ -75,6 +75,32 @@ impl RangeAllocator {
         piece
     }
 
+    /// Takes the longest free piece, less what it takes to be at a multiple of `alignment`, or half of it where that is enough for
+    /// `least_bytes`.
+    pub fn allocate_half(&mut self, least_bytes: u64, alignment: u64) -> Option<AddressRange> {
+        let alignment = alignment.max(self.granule);
+        let usable = |(&address, &bytes): (&u64, &u64)| {
+            let hole = AddressRange { address, bytes };
+            let at = address.checked_next_multiple_of(alignment)?;
+            Some((hole.end().checked_sub(at)?, hole, at))
+        };
+        let (bytes, hole, address) = self.free.iter().filter_map(usable).max_by_key(|&(bytes, ..)| bytes)?;
+        let half = bytes / 2 / self.granule * self.granule;
+        let bytes = if half >= least_bytes { half } else { bytes };
+        (bytes > 0 && bytes >= least_bytes).then(|| self.take(hole, AddressRange { address, bytes }))
+    }
+
+    /// Gives the end of a piece back, so that it is `bytes` long, a multiple of the granule.
+    pub fn shorten(&mut self, piece: AddressRange) {
+        let Some(length) = self.taken.get(&piece.address).copied().filter(|&length| length > piece.bytes)
+        else {
+            return;
+        };
+        self.taken.insert(piece.address, piece.bytes);
+        self.taken.insert(piece.end(), length - piece.bytes);
+        self.release(piece.end());
+    }
+
     /// Gives a piece back by its first address. `None` if no piece begins there.
     pub fn release(&mut self, address: u64) -> Option<AddressRange> {
         let bytes = self.taken.remove(&address)?;
@@ -170,6 +196,23 @@ mod tests {
         assert_eq!(allocator.allocate_aligned(512, 1 << 16).unwrap().address, 1 << 16);
         assert_eq!(allocator.allocate(4096).unwrap().address, 4096);
         assert_eq!(allocator.allocate(512).unwrap().address, 8192 + 1024);
+    }
+
+    #[test]
+    fn a_piece_can_be_shortened_and_half_of_what_is_left_be_taken() {
+        let range = AddressRange { address: 4096, bytes: 8192 };
+        let mut allocator = RangeAllocator::new(range, 512);
+        assert_eq!(allocator.allocate(8192), Some(range));
+        assert_eq!(allocator.allocate_half(512, 0), None);
+        allocator.shorten(AddressRange { bytes: 2048, ..range });
+        assert_eq!(allocator.find(4096 + 2048), None);
+        assert_eq!(allocator.allocate_half(512, 4096), Some(AddressRange { address: 8192, bytes: 2048 }));
+        assert_eq!(
+            allocator.allocate_half(2048, 0),
+            Some(AddressRange { address: 8192 + 2048, bytes: 2048 })
+        );
+        [4096, 8192, 8192 + 2048].map(|address| allocator.release(address).expect("it was taken"));
+        assert_eq!(allocator.allocate(8192), Some(range));
     }
 
     #[test]

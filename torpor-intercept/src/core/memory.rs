@@ -50,13 +50,25 @@ impl DeviceMemory {
 
     /// Addresses for something else than an allocation: at `wanted` if they are free there, else at a multiple of
     /// `alignment`.
-    pub(super) fn keep_addresses(&self, bytes: u64, alignment: u64, wanted: u64) -> CudaResult<u64> {
+    pub(super) fn keep_addresses(&self, bytes: u64, alignment: u64, wanted: u64) -> Option<AddressRange> {
         let mut inner = self.lock();
         let at_wanted = inner.segments.allocate_at(AddressRange { address: wanted, bytes });
-        let found = at_wanted.or_else(|| inner.segments.allocate_aligned(bytes, alignment));
-        let address = found.ok_or(CudaError::OUT_OF_MEMORY)?.address;
-        inner.kept.insert(address);
-        Ok(address)
+        let found = at_wanted.or_else(|| inner.segments.allocate_aligned(bytes, alignment))?;
+        inner.kept.insert(found.address);
+        Some(found)
+    }
+
+    /// As [`Self::keep_addresses`], where not as many are free: as many as there are in a row, and that leave others some.
+    pub(super) fn keep_fewer_addresses(&self, alignment: u64) -> Option<AddressRange> {
+        let mut inner = self.lock();
+        let found = inner.segments.allocate_half(SEGMENT_GRANULE_BYTES, alignment)?;
+        inner.kept.insert(found.address);
+        Some(found)
+    }
+
+    /// What is kept there is shorter from now on.
+    pub(super) fn keep_less(&self, left: AddressRange) {
+        self.lock().segments.shorten(left);
     }
 
     /// Gives back what [`Self::keep_addresses`] gave.
@@ -111,7 +123,8 @@ impl Client {
 
     fn allocate_segment(&'static self, bytes: u64) -> CudaResult<AddressRange> {
         self.settle()?;
-        let segment = self.memory.lock().segments.allocate(bytes).ok_or(CudaError::OUT_OF_MEMORY)?;
+        let allocate = || self.memory.lock().segments.allocate(bytes);
+        let segment = self.or_from_reservations(bytes, allocate).ok_or(CudaError::OUT_OF_MEMORY)?;
         let command = MemoryAllocate { address: segment.address, bytes: segment.bytes };
         if let Err(error) = self.call(&command, &[]) {
             self.memory.lock().segments.release(segment.address);

@@ -44,6 +44,7 @@ pub(crate) mod profile;
 mod registered;
 mod remoting;
 mod request;
+mod reservations;
 mod spin;
 mod staging;
 mod stream;

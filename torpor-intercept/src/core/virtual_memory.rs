@@ -6,12 +6,13 @@
 //! (`core/ipc`) is an object like any other.
 
 use super::ipc::Secret;
+use super::reservations::{Place, Reservations};
 use super::{Client, CudaResult};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use torpor_proto::command::{MemoryImport, ObjectCreate, ObjectMap, ObjectRelease, ObjectUnmap};
 use torpor_proto::error::CudaError;
-use torpor_proto::layout::{AddressRange, SEGMENT_GRANULE_BYTES};
+use torpor_proto::layout::{AddressRange, DEVICE_WINDOW, SEGMENT_GRANULE_BYTES};
 
 /// `CUmemAccess_flags`, as the program gave them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,8 +41,7 @@ pub(super) struct VirtualMemory {
 
 #[derive(Default)]
 struct Inner {
-    /// Length by first address.
-    reservations: BTreeMap<u64, u64>,
+    reservations: Reservations,
     /// By first address.
     views: BTreeMap<u64, View>,
     /// By home.
@@ -129,10 +129,41 @@ impl Client {
         if bytes == 0 || !bytes.is_multiple_of(SEGMENT_GRANULE_BYTES) || !is_possible {
             return Err(CudaError::INVALID_VALUE);
         }
+        if bytes > DEVICE_WINDOW.bytes {
+            return Err(CudaError::OUT_OF_MEMORY);
+        }
         let wanted = if alignment > 0 && !wanted.is_multiple_of(alignment) { 0 } else { wanted };
-        let address = self.memory.keep_addresses(bytes, alignment, wanted)?;
-        self.virtual_memory.lock().reservations.insert(address, bytes);
-        Ok(address)
+        let found = self.memory.keep_addresses(bytes, alignment, wanted);
+        let owned = match found {
+            Some(owned) => owned,
+            None => self.reserve_fewer_addresses(alignment).ok_or(CudaError::OUT_OF_MEMORY)?,
+        };
+        self.virtual_memory.lock().reservations.insert(owned, bytes);
+        Ok(owned.address)
+    }
+
+    /// Addresses for a reservation that has no room, which will use a part of it: what is free, or what others have and do not use.
+    fn reserve_fewer_addresses(&self, alignment: u64) -> Option<AddressRange> {
+        self.give_up_reserved(SEGMENT_GRANULE_BYTES);
+        self.memory.keep_fewer_addresses(alignment)
+    }
+
+    /// What `take` finds, and if that is nothing, what it finds after reservations have given up `bytes` that nothing is mapped at.
+    pub(super) fn or_from_reservations<T>(&self, bytes: u64, take: impl Fn() -> Option<T>) -> Option<T> {
+        take().or_else(|| self.give_up_reserved(bytes).then(take).flatten())
+    }
+
+    /// Frees `bytes` in a row that a reservation has and does not use, or half of what it does not use. False if none has as many.
+    fn give_up_reserved(&self, bytes: u64) -> bool {
+        let mut inner = self.virtual_memory.lock();
+        let Inner { reservations, views, .. } = &mut *inner;
+        let used_until = |owned: AddressRange| {
+            let last = views.range(owned.address..owned.end()).next_back();
+            last.map_or(owned.address, |(&start, view)| start + view.bytes)
+        };
+        let Some(left) = reservations.give_up(bytes, used_until) else { return false };
+        self.memory.keep_less(left);
+        true
     }
 
     /// `cuMemAddressFree`.
@@ -141,11 +172,11 @@ impl Client {
     /// `INVALID_VALUE` if that is no whole reservation, or something is mapped there.
     pub fn free_addresses(&self, address: u64, bytes: u64) -> CudaResult<()> {
         let mut inner = self.virtual_memory.lock();
-        let is_reservation = bytes > 0 && inner.reservations.get(&address) == Some(&bytes);
-        if !is_reservation || inner.views.range(address..address + bytes).next().is_some() {
+        let owned = inner.reservations.owned(address, bytes).ok_or(CudaError::INVALID_VALUE)?;
+        if inner.views.range(owned.address..owned.end()).next().is_some() {
             return Err(CudaError::INVALID_VALUE);
         }
-        inner.reservations.remove(&address);
+        inner.reservations.remove(address);
         drop(inner);
         self.memory.return_addresses(address);
         Ok(())
@@ -188,7 +219,8 @@ impl Client {
         if bytes == 0 || !bytes.is_multiple_of(SEGMENT_GRANULE_BYTES) {
             return Err(CudaError::INVALID_VALUE);
         }
-        let home = self.memory.keep_addresses(bytes, 0, 0)?;
+        let keep = || self.memory.keep_addresses(bytes, 0, 0);
+        let home = self.or_from_reservations(bytes, keep).ok_or(CudaError::OUT_OF_MEMORY)?.address;
         if let Err(error) = make(home) {
             self.memory.return_addresses(home);
             return Err(error);
@@ -270,19 +302,22 @@ impl Client {
     /// `cuMemMap`: all of an object, at addresses of one reservation. Nobody may use it before [`Self::set_access`].
     ///
     /// # Errors
-    /// `INVALID_VALUE` for anything else; `OUT_OF_MEMORY` if its contents find no room on the GPU.
+    /// `INVALID_VALUE` for anything else; `OUT_OF_MEMORY` if its contents find no room on the GPU, or something else is at these
+    /// addresses, which are more than one reservation's.
     pub fn map_object(&'static self, address: u64, bytes: u64, handle: u64) -> CudaResult<()> {
         let mut inner = self.virtual_memory.lock();
         let is_whole = inner.object(handle)?.bytes == bytes;
-        let before = inner.reservations.range(..=address).next_back();
-        let is_reserved = before.is_some_and(|(&start, &length)| {
-            AddressRange { address: start, bytes: length }.contains(address, bytes)
-        });
-        if !is_whole || !is_reserved || !address.is_multiple_of(SEGMENT_GRANULE_BYTES) {
+        let range = AddressRange { address, bytes };
+        let place = inner.reservations.place(range);
+        if !is_whole || place == Place::Nowhere || !address.is_multiple_of(SEGMENT_GRANULE_BYTES) {
             return Err(CudaError::INVALID_VALUE);
         }
-        let last = inner.views.range(..address + bytes).next_back();
-        if last.is_some_and(|(&start, view)| start + view.bytes > address) {
+        let last = inner.views.range(..range.end()).next_back();
+        let is_taken = last.is_some_and(|(&start, view)| start + view.bytes > address);
+        if place == Place::Promised || is_taken && inner.reservations.is_disputed(range) {
+            return Err(CudaError::OUT_OF_MEMORY);
+        }
+        if is_taken {
             return Err(CudaError::INVALID_VALUE);
         }
         // Noted before the worker is asked, so that no other thread takes the addresses or ends the object meanwhile.

@@ -36,7 +36,9 @@ impl Node<'_> {
         let it = &mut self.clients[client];
         (it.last_used, it.turns) = (self.counter, it.turns + 1);
         it.reuse.used(self.now);
-        let works = it.model.warm().mul_f64(it.model.factor(self.random.next_u64()));
+        let lately = &mut self.gpus[gpu].lately;
+        lately.pass(self.now, false);
+        let works = it.model.works(lately.part()).mul_f64(it.model.factor(self.random.next_u64()));
         self.gpus[gpu].active =
             Some(Turn { client, began: self.now, loading: missing > 0, swaps: missing > 0, works });
         if missing == 0 {
@@ -100,6 +102,7 @@ impl Node<'_> {
         let Some(turn) = self.gpus[gpu].active.take() else { return };
         let lasted = self.now - turn.began;
         self.gpus[gpu].busy += lasted;
+        self.gpus[gpu].lately.pass(self.now, true);
         let it = &mut self.clients[turn.client];
         it.worked += lasted;
         let passed_at = it.passed_at;

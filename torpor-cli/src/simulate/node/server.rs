@@ -66,13 +66,13 @@ impl Node<'_> {
         let generation = it.generation;
         self.hear(What::MoveBegan { client, to, why, generation });
         self.tally.moves += 1;
-        self.at(self.now + self.topology.moving(), Step::Arrived { client: id, to, from });
+        self.at(self.now + self.moves, Step::Arrived { client: id, to, from });
     }
 
     pub(super) fn arrived(&mut self, client: usize, to: usize, from: usize) {
         let it = &mut self.clients[client];
         (it.moving, it.gpu, it.generation) = (false, to, it.generation + 1);
-        let (generation, took) = (it.generation, self.topology.moving());
+        let (generation, took) = (it.generation, self.moves);
         self.hear(What::Moved { client: client as u64, from, to, why: Why::Waiting, took, generation });
         self.line_up(client);
     }

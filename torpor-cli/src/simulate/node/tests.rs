@@ -29,7 +29,7 @@ fn policies(placement: Placement, gpus: usize) -> Policies {
 
 fn run(profile: &Profile, work: &Work<'_>, placement: Placement) -> (Vec<f64>, Tally) {
     let policies = policies(placement, profile.topology.gpus.len());
-    let (records, tally) = Node::new(work, &profile.topology, profile.gpu_limit.0, policies).run();
+    let (records, tally) = Node::new(work, profile, policies).run();
     (records.iter().map(|record| record.latency_ms.round()).collect(), tally)
 }
 
@@ -51,6 +51,31 @@ fn inferences_differ_as_the_profile_s_spread_says() {
     let warm = &latencies[1..];
     assert!(warm.contains(&19.0) && warm.contains(&38.0), "{warm:?}");
     assert!(warm.iter().all(|latency| [19.0, 38.0].contains(latency)), "{warm:?}");
+}
+
+#[test]
+fn a_gpu_that_has_much_to_do_does_each_in_less_time() {
+    let mut profile = Profile::find("v100x1").unwrap();
+    profile.models.get_mut("resnet152").unwrap().busy_ms = Some(9.0);
+    let seldom: Vec<_> = (0..20).map(|at| (5000 * at, 0)).collect();
+    let (latencies, _) = run(&profile, &work(&profile, &["resnet152"], &seldom), Placement::MostFree);
+    assert!(latencies[1..].iter().all(|&latency| latency == 19.0), "{latencies:?}");
+    let often = [(0, 0); 200];
+    let (latencies, _) = run(&profile, &work(&profile, &["resnet152"], &often), Placement::MostFree);
+    let took: Vec<f64> = latencies.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(took[0] > 15.0 && took[100..].iter().all(|&ms| (8.0..=10.0).contains(&ms)), "{took:?}");
+}
+
+#[test]
+fn a_move_takes_what_the_profile_says_whatever_the_server_expects() {
+    let mut profile = Profile::find("v100x4").unwrap();
+    let slowest = |profile: &Profile| {
+        let work = work(profile, &["resnet152"; 5], &[(0, 0), (1, 4)]);
+        run(profile, &work, Placement::MostFree).0.into_iter().fold(0.0, f64::max)
+    };
+    assert_eq!(slowest(&profile), 40.0);
+    profile.moves_ms = Some(70.0);
+    assert_eq!(slowest(&profile), 70.0 + 25.0);
 }
 
 #[test]
@@ -104,7 +129,7 @@ fn what_a_client_left_goes_like_that_of_any_other() {
     let requests = [(0, 0), (300, 2), (600, 0), (600, 2), (601, 4)];
     let work = work(&profile, &["bert_large_qa"; 5], &requests);
     let policies = Policies { max_running: 3, ..policies(Placement::MostFree, 2) };
-    let (records, tally) = Node::new(&work, &profile.topology, profile.gpu_limit.0, policies).run();
+    let (records, tally) = Node::new(&work, &profile, policies).run();
     assert_eq!((tally.moves, tally.evictions), (1, 1));
     let second = records[3].latency_ms;
     // 26 ms of its 56 from the other GPU, and the rest from the host.
@@ -127,7 +152,7 @@ fn a_request_that_waits_beyond_its_patience_is_a_time_out() {
     let requests: Vec<_> = (0..50).map(|_| (0, 0)).collect();
     let work = Work { patience: Duration::from_millis(500), ..work(&profile, &["resnet152"], &requests) };
     let policies = policies(Placement::MostFree, 1);
-    let (records, _) = Node::new(&work, &profile.topology, profile.gpu_limit.0, policies).run();
+    let (records, _) = Node::new(&work, &profile, policies).run();
     assert_eq!(records.len(), 50);
     let late = records.iter().filter(|record| record.outcome == Outcome::Timeout).count();
     // 25 ms and then 19 ms each: 26 end within 500 ms.
@@ -151,7 +176,7 @@ proptest! {
         let models: Vec<_> = models.iter().copied().cycle().take(12).collect();
         let work = work(&profile, &models, &requests);
         let policies = Policies { order, placement, eviction, max_running: gpus, seed: 1 };
-        let node = || Node::new(&work, &profile.topology, profile.gpu_limit.0, policies).run();
+        let node = || Node::new(&work, &profile, policies).run();
         let (records, tally) = node();
         prop_assert_eq!(records.len(), requests.len());
         for (record, request) in records.iter().zip(&work.requests) {

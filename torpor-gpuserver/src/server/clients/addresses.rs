@@ -9,8 +9,9 @@ use torpor_proto::layout::{AddressRange, DEVICE_WINDOW, HOST_WINDOW, MAX_VARIABL
 const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
 
-/// A client gets no more than this part of what nobody is expected to need.
-const SHARE: u64 = 4;
+/// A client gets no more than this part of what nobody is expected to need: who comes first should not have all of it. Reservations that
+/// do not fit in what a client has overlap (`core/reservations.rs` of the shim), so little is enough.
+const SHARE: u64 = 16;
 
 /// A place is one of the lowest free ones in so many bytes, so that long ranges stay free behind them.
 const SPREAD_BYTES: u64 = 4 * TIB;
@@ -19,7 +20,7 @@ const SPREAD_BYTES: u64 = 4 * TIB;
 const LEAST_CHOICE: u64 = 8;
 
 /// Allocators reserve up to twice the function's memory for each of their pools (PyTorch's expandable segments 1.125
-/// times for each pool of each stream); so many times what a client needs are enough for a dozen of them.
+/// times for each pool of each stream); with so many times what a client needs, a dozen of them do not overlap.
 const ARENAS_IN_ONE: u64 = 32;
 
 /// Arenas are a multiple of this.
@@ -211,8 +212,7 @@ mod tests {
             let limit = 141 * GIB;
             let arena = take(&mut plan, number, limit).unwrap().arena;
             let times = arena.bytes / limit;
-            let expected = [18, 9, 9, 9, 9];
-            assert!(times >= *expected.get(number as usize).unwrap_or(&1), "{number}: {times} times");
+            assert!(times >= if number < 4 { 4 } else { 2 }, "{number}: {times} times");
         }
         for number in 16..1024 {
             let limit = [GIB / 16, 4 * GIB, 16 * GIB][number as usize % 3];

@@ -178,7 +178,7 @@ mod tests {
             ["--gpu-limit", "4GiB,8GiB"],
             ["--active-per-gpu", "2"],
             ["--linger", "1.5ms"],
-            ["--turn-worth", "16"],
+            ["--busy-turn", "150ms"],
             ["--cover", "false"],
             ["--lean", "false"],
             ["--spare-worker", "false"],

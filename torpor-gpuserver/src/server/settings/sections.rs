@@ -80,9 +80,9 @@ settings! {
         #[arg(value_name = "TIME")]
         linger: Time = Time(Duration::from_millis(100));
 
-        /// Turns of functions that do not fit beside each other last so many times as long as their swaps, while they are busy
-        #[arg(value_name = "N")]
-        turn_worth: u32 = 0;
+        /// How long functions that ask for more all the time, and do not fit beside each other, wait for each other's turns
+        #[arg(value_name = "TIME")]
+        busy_turn: Time = Time(Duration::from_millis(200));
 
         /// Whether idle functions' state and memory are saved, so that they survive a fault of another one
         #[arg(value_name = "BOOL")]

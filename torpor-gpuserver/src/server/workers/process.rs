@@ -68,7 +68,7 @@ impl Recipe {
             code_limit_bytes: memory.code_limit().0,
             active_clients: text(&scheduler.active_per_gpu()),
             eviction: text(&scheduler.eviction()),
-            turn_worth: scheduler.turn_worth(),
+            busy_turn_us: u64::try_from(scheduler.busy_turn().0.as_micros()).unwrap_or(u64::MAX),
             staging_idle_us: u64::try_from(flags.staging_idle().0.as_micros()).unwrap_or(u64::MAX),
             swap: text(&flags.swap()),
             swap_group_bytes: flags.swap_group().0,

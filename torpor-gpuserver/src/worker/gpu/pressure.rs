@@ -1,8 +1,9 @@
 //! Pressure: how soon those that wait for a turn want it.
 //!
 //! Clients that never pause and do not fit beside each other would, if each gave its turn up after an answer, be swapped for every
-//! request. So a turn is worth some time to those that had one just before and were put out for it
-//! ([`Tenure::worth`](crate::worker::session::tenure::Tenure::worth)): they wait so long since. Who has been away for longer, and
+//! request. So those that had a turn just before and were put out wait for some time since
+//! ([`Tuning::busy_turn`](crate::worker::gpu::tuning::Tuning)), which is the same for all: were it longer for whoever takes longer to bring, the
+//! smallest would wait for turns of the largest, and have none worth speaking of. Who has been away for longer, and
 //! who would else begin too late, waits for a pause and no longer.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -52,13 +53,13 @@ impl Pressure {
         self.due_ns.load(Ordering::Relaxed) != NOBODY
     }
 
-    /// Whether somebody waits that does not wait for a turn that is worth so much.
-    pub(crate) fn outweighs(&self, worth: Duration, now: Duration) -> bool {
+    /// Whether somebody waits that has been away for so long, or must begin.
+    pub(crate) fn outlasts(&self, turn: Duration, now: Duration) -> bool {
         let reached = |time: &AtomicU64, more| match time.load(Ordering::Relaxed) {
             NOBODY => false,
             time => now >= Duration::from_nanos(time) + more,
         };
-        reached(&self.due_ns, Duration::ZERO) || reached(&self.away_since_ns, worth)
+        reached(&self.due_ns, Duration::ZERO) || reached(&self.away_since_ns, turn)
     }
 }
 
@@ -66,7 +67,7 @@ impl Pressure {
 mod tests {
     use super::*;
 
-    const WORTH: Duration = Duration::from_millis(200);
+    const TURN: Duration = Duration::from_millis(200);
 
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
@@ -82,20 +83,20 @@ mod tests {
 
     #[test]
     fn where_nobody_waits_there_is_none() {
-        assert!(!pressure(&[]).exists() && !pressure(&[]).outweighs(Duration::ZERO, Duration::MAX));
+        assert!(!pressure(&[]).exists() && !pressure(&[]).outlasts(Duration::ZERO, Duration::MAX));
     }
 
     #[test]
-    fn who_was_there_just_before_waits_for_what_the_turn_is_worth() {
+    fn who_was_there_just_before_waits_for_a_turn() {
         let pressure = pressure(&[(2000, 1000)]);
         assert!(pressure.exists());
-        assert!(!pressure.outweighs(WORTH, ms(1199)) && pressure.outweighs(WORTH, ms(1200)));
-        assert!(pressure.outweighs(Duration::ZERO, ms(1000)), "a turn that cost nothing");
+        assert!(!pressure.outlasts(TURN, ms(1199)) && pressure.outlasts(TURN, ms(1200)));
+        assert!(pressure.outlasts(Duration::ZERO, ms(1000)), "turns of no length");
     }
 
     #[test]
     fn who_must_begin_or_has_been_away_for_long_does_not() {
-        assert!(pressure(&[(2000, 1000), (1050, 1000)]).outweighs(WORTH, ms(1050)));
-        assert!(pressure(&[(2000, 1000), (2000, 0)]).outweighs(WORTH, ms(1001)));
+        assert!(pressure(&[(2000, 1000), (1050, 1000)]).outlasts(TURN, ms(1050)));
+        assert!(pressure(&[(2000, 1000), (2000, 0)]).outlasts(TURN, ms(1001)));
     }
 }

@@ -29,6 +29,10 @@ use torpor_proto::control::worker::{GateState, Phase};
 /// (docs/benchmarks/swapping.md).
 const BRINGING: usize = 4;
 
+/// Who asks again within so long after its turn had ended has been put out in the middle of its work, and waits for others' turns as they
+/// for its. Who comes later asks now and then, and has an answer to give.
+const SOON: Duration = Duration::from_millis(50);
+
 /// The turns of one GPU.
 #[derive(Debug)]
 pub(crate) struct Turns {
@@ -54,6 +58,8 @@ struct Queue {
 struct Waiting {
     /// By when it must begin, after the turns began.
     due: Duration,
+    /// When its last turn ended, if it has had one just before.
+    away_since: Option<Duration>,
     link: Arc<Link>,
 }
 
@@ -68,7 +74,7 @@ impl Turns {
     pub(crate) fn take(&self, link: &Arc<Link>, joins: impl FnOnce(ActiveLimit, usize) -> bool) -> bool {
         let mut queue = lock(&self.queue);
         if queue.waiting.iter().all(|other| other.link.client != link.client) {
-            queue.line_up(link.due(self.begin.elapsed()), link.clone());
+            queue.line_up(self.begin.elapsed(), link.clone());
         }
         let is_next = queue.next().is_some_and(|next| next.client == link.client);
         let taken = is_next && !queue.keeps_out(link) && joins(self.limit, queue.active.len());
@@ -158,9 +164,9 @@ impl Turns {
         self.pressure.exists()
     }
 
-    /// Whether somebody waits that does not wait for a turn that is [worth](Pressure) so much.
-    pub(crate) fn is_pressed(&self, worth: Duration) -> bool {
-        self.pressure.outweighs(worth, self.begin.elapsed())
+    /// Whether somebody waits that does not wait for a [turn](Pressure) of this length.
+    pub(crate) fn is_pressed(&self, turn: Duration) -> bool {
+        self.pressure.outlasts(turn, self.begin.elapsed())
     }
 
     fn note(&self, queue: &Queue) {
@@ -170,9 +176,12 @@ impl Turns {
 
 impl Queue {
     /// Behind those that are due earlier, or as early.
-    fn line_up(&mut self, due: Duration, link: Arc<Link>) {
+    fn line_up(&mut self, now: Duration, link: Arc<Link>) {
+        let due = link.due(now);
+        let ended = Some(link.turn_ended_ns.load(Ordering::Relaxed)).filter(|&ended| ended > 0);
+        let away_since = ended.map(Duration::from_nanos).filter(|&ended| now.saturating_sub(ended) < SOON);
         let place = self.waiting.iter().position(|other| other.due > due).unwrap_or(self.waiting.len());
-        self.waiting.insert(place, Waiting { due, link });
+        self.waiting.insert(place, Waiting { due, away_since, link });
     }
 
     /// Those that wait for somebody to give his turn up: whoever is active may need what another one has.
@@ -181,12 +190,8 @@ impl Queue {
         let waits =
             |waiting: &&Waiting| waiting.link.gate.lets_in() && !self.waits_for_the_bus(&waiting.link);
         let in_line = self.waiting.iter().filter(waits).map(move |waiting| {
-            match waiting.link.turn_ended_ns.load(Ordering::Relaxed) {
-                _ if waiting.link.gate.goes_first() => at_once,
-                // It has not had one yet.
-                0 => at_once,
-                ended => Waiter { due: waiting.due, away_since: Duration::from_nanos(ended) },
-            }
+            let away_since = waiting.away_since.filter(|_| !waiting.link.gate.goes_first());
+            away_since.map_or(at_once, |away_since| Waiter { due: waiting.due, away_since })
         });
         in_line.chain(self.short_of_memory.iter().map(move |_| at_once))
     }

@@ -15,8 +15,8 @@ pub(crate) struct Tuning {
     pub(crate) spin: Duration,
     /// How long an idle client keeps its turn if nobody waits for one.
     pub(crate) linger: Duration,
-    /// How many times what it cost a turn is worth to those that had one just before.
-    pub(crate) turn_worth: u32,
+    /// How long those that had a turn just before wait for turns of others that are as busy.
+    pub(crate) busy_turn: Duration,
     /// How long a client asks for nothing until its staging area is unlocked.
     pub(crate) staging_idle: Duration,
     /// How swap-in is done.
@@ -49,7 +49,7 @@ impl Tuning {
         Ok(Self {
             spin: Duration::from_micros(begin.spin_us),
             linger: Duration::from_micros(begin.linger_us),
-            turn_worth: begin.turn_worth,
+            busy_turn: Duration::from_micros(begin.busy_turn_us),
             staging_idle: Duration::from_micros(begin.staging_idle_us),
             swap: SwapMode::from_str(&begin.swap, false)?,
             group_bytes: begin.swap_group_bytes,

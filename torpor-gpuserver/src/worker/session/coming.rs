@@ -312,6 +312,9 @@ impl Session {
         }
         if came != Ok(Room::Later) {
             let cost = if arriving.missed { arriving.since.elapsed() } else { Duration::ZERO };
+            if arriving.missed {
+                self.residency.way = cost;
+            }
             self.residency.tenure.begin(cost, self.link.gate.is_brief());
             self.note_gpu_use();
         }

@@ -265,6 +265,7 @@ impl Session {
         self.shared.turns.has_come(self.link.client);
         let cost = swap_in.reserve_time + swap_in.began.elapsed();
         self.residency.tenure.costs(cost);
+        self.residency.way = self.residency.way.max(cost);
         let swapping_us = u64::try_from(cost.as_micros()).unwrap_or(u64::MAX);
         self.link.usage.swapping_us.fetch_add(swapping_us, Ordering::Relaxed);
         self.tell_memory();

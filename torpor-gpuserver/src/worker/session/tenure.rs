@@ -23,6 +23,13 @@ const LONGEST_TURN: Duration = Duration::from_secs(1);
 /// What a turn may cost at most: others may have kept it waiting for memory for any time.
 const MOST_COST: Duration = Duration::from_secs(4);
 
+/// How long a client may have nothing to do while nobody waits that does not wait for its turn. `thought` is how long it thinks about an
+/// answer, `way` how long it took to bring it the last time. None if its next request is too far: waiting for that costs the others more than
+/// bringing the client again.
+pub(crate) fn patience_among_rivals(thought: Duration, way: Duration) -> Option<Duration> {
+    (thought <= way).then(|| GRACE + 2 * thought)
+}
+
 /// A turn, from when its client's memory began to come.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tenure {
@@ -50,9 +57,9 @@ impl Tenure {
         self.cost = self.cost.max(cost.min(MOST_COST));
     }
 
-    /// How long those that had a turn just before wait for the end of this one, which is worth so many `times` what it cost.
-    pub(crate) fn worth(&self, times: u32) -> Duration {
-        if self.is_brief { Duration::ZERO } else { (times * self.cost).min(LONGEST_TURN) }
+    /// Whether it is for one command alone.
+    pub(crate) fn is_brief(&self) -> bool {
+        self.is_brief
     }
 
     /// Whether it ends between two commands: it has lasted long enough, and longer than it took to begin.
@@ -67,13 +74,6 @@ impl Tenure {
     pub(crate) fn awaits_first_command(&self, idle: Duration) -> bool {
         let age = self.since.elapsed();
         idle > age && age < GRACE + 2 * self.cost
-    }
-
-    /// How long its client may have nothing to do while nobody waits that does not wait for what the turn is worth. `thought` is how
-    /// long it thought about its last answer. None if its next request is too far: waiting for that costs the others more than
-    /// bringing the client again.
-    pub(crate) fn patience_among_rivals(&self, thought: Duration) -> Option<Duration> {
-        (thought <= self.cost).then(|| GRACE + 2 * thought)
     }
 
     /// How long its client may have nothing to do. `cpu_delay` is how long a program that has something to do may have to
@@ -125,22 +125,11 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_is_worth_what_it_cost_many_times_but_no_longer_than_a_turn_may_be() {
-        let cost = Duration::from_millis(10);
-        assert_eq!(lasting(Duration::ZERO, cost).worth(16), 16 * cost);
-        assert_eq!(lasting(Duration::ZERO, cost).worth(0), Duration::ZERO);
-        assert_eq!(lasting(Duration::ZERO, Duration::ZERO).worth(16), Duration::ZERO);
-        assert_eq!(lasting(Duration::ZERO, MOST_COST).worth(u32::MAX), LONGEST_TURN);
-        assert_eq!(Tenure { is_brief: true, ..lasting(Duration::ZERO, cost) }.worth(16), Duration::ZERO);
-    }
-
-    #[test]
     fn among_rivals_who_asks_again_soon_is_waited_for_and_who_does_not_is_not() {
-        let cost = Duration::from_millis(10);
-        let turn = lasting(2 * FULL_TURN, cost);
-        assert_eq!(turn.patience_among_rivals(Duration::ZERO), Some(GRACE));
-        assert_eq!(turn.patience_among_rivals(cost / 10), Some(GRACE + cost / 5));
-        assert_eq!(turn.patience_among_rivals(2 * cost), None);
+        let way = Duration::from_millis(10);
+        assert_eq!(patience_among_rivals(Duration::ZERO, way), Some(GRACE));
+        assert_eq!(patience_among_rivals(way / 10, way), Some(GRACE + way / 5));
+        assert_eq!(patience_among_rivals(2 * way, way), None);
     }
 
     #[test]

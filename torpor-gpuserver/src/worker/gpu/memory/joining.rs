@@ -56,8 +56,12 @@ impl GpuMemory {
         // Who has everything puts nobody out.
         let is_missing = more_bytes == 0 && its.bytes < needed_bytes;
         let is_busy = limit == ActiveLimit::Auto && is_missing && its.is_busy();
-        let left_bytes = if is_busy { state.left_by_busy(client) } else { 0 };
-        let entry = lean::entry(Crowded { joins, is_busy, needed_bytes, left_bytes }, fit)?;
+        let (left_bytes, room_bytes) = if is_busy {
+            (state.left_by_busy(client), state.beside(client, Client::staying_bytes).room_bytes())
+        } else {
+            (0, 0)
+        };
+        let entry = lean::entry(Crowded { joins, is_busy, needed_bytes, left_bytes, room_bytes }, fit)?;
         state.use_by(client, true);
         if let Some(client) = state.clients.get_mut(&client) {
             client.lean = match entry {

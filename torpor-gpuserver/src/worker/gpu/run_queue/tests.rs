@@ -48,8 +48,8 @@ fn who_is_tried_is_active_alone_until_it_has_done_again_what_it_did() {
 #[test]
 fn who_is_due_first_is_first_and_of_equals_who_came_first() {
     let mut queue = Queue::default();
-    for (client, due_ms) in [(1, 1000), (2, 80), (3, 1000), (4, 200), (5, 80)] {
-        queue.line_up(Duration::from_millis(due_ms), link(client));
+    for (client, came_ms) in [(1, 1000), (2, 80), (3, 1000), (4, 200), (5, 80)] {
+        queue.line_up(Duration::from_millis(came_ms), link(client));
     }
     let line: Vec<_> = queue.waiting.iter().map(|waiting| waiting.link.client).collect();
     assert_eq!(line, [2, 5, 4, 1, 3]);
@@ -65,20 +65,31 @@ fn an_objective_lets_a_client_overtake_those_that_have_none() {
 }
 
 #[test]
-fn who_was_put_out_just_now_waits_for_what_the_turn_is_worth_and_a_stranger_does_not() {
+fn who_was_put_out_just_now_waits_for_the_others_turns_and_a_stranger_does_not() {
     let turns = Turns::new(ActiveLimit::AtMost(NonZeroUsize::MIN));
     let [first, second, stranger] = [1, 2, 3].map(link);
-    let worth = Duration::from_millis(900);
+    let long = Duration::from_secs(9);
     assert!(take(&turns, &first));
     turns.give_up(1);
     assert!(take(&turns, &second) && !take(&turns, &first));
-    assert!(turns.is_contended() && !turns.is_pressed(worth));
-    assert!(turns.is_pressed(Duration::ZERO), "of a turn that cost nothing");
-    assert!(!take(&turns, &stranger) && turns.is_pressed(worth));
+    assert!(turns.is_contended() && !turns.is_pressed(long));
+    assert!(turns.is_pressed(Duration::ZERO), "where turns have no length");
+    assert!(!take(&turns, &stranger) && turns.is_pressed(long));
     turns.give_up(3);
-    assert!(!turns.is_pressed(worth));
+    assert!(!turns.is_pressed(long));
     turns.want_memory(2);
-    assert!(turns.is_pressed(worth), "nobody else can give it");
+    assert!(turns.is_pressed(long), "nobody else can give it");
+}
+
+#[test]
+fn who_asks_again_after_a_while_waits_for_nobodys_turn() {
+    let turns = Turns::new(ActiveLimit::AtMost(NonZeroUsize::MIN));
+    let [seldom, busy] = [1, 2].map(link);
+    assert!(take(&turns, &seldom));
+    turns.give_up(1);
+    std::thread::sleep(2 * SOON);
+    assert!(take(&turns, &busy) && !take(&turns, &seldom));
+    assert!(turns.is_pressed(Duration::from_secs(9)));
 }
 
 #[test]

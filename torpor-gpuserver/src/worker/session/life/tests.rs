@@ -71,7 +71,7 @@ fn worker(images: PathBuf, arena: AddressRange) -> (Arc<Shared>, Reservation, Ow
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("a socket");
     let tuning = Tuning {
         spin: Duration::ZERO,
-        turn_worth: 0,
+        busy_turn: Duration::ZERO,
         staging_idle: Duration::MAX,
         linger: Duration::from_millis(1),
         swap: crate::swap_mode::SwapMode::Grouped,

@@ -36,6 +36,8 @@ pub(crate) struct Residency {
     pub(in crate::worker::session) origin: Origin,
     /// The turn, while it is active.
     pub(crate) tenure: Tenure,
+    /// How long it took to bring its memory the last time that some was missing.
+    pub(crate) way: Duration,
     pub(in crate::worker::session) writeback: Writeback,
     /// What the client had before its first request was over is in the host store: see [`Writeback::Never`].
     pub(in crate::worker::session) settled: bool,
@@ -113,6 +115,7 @@ impl Residency {
             loading: false,
             origin: Origin::Inferred,
             tenure: Tenure::new(),
+            way: Duration::ZERO,
             writeback,
             settled: false,
             has_changed: false,
