@@ -13,6 +13,11 @@ pub fn median(numbers: &[f64]) -> f64 {
     quantile(&sorted(numbers), 0.5)
 }
 
+/// The mean; 1 of none.
+pub fn mean(numbers: &[f64]) -> f64 {
+    if numbers.is_empty() { 1.0 } else { numbers.iter().sum::<f64>() / numbers.len() as f64 }
+}
+
 /// Evenly spaced quantiles of latencies over their median: how much one request differs from another.
 pub fn spread(latencies: &[f64]) -> Vec<f64> {
     let (ordered, middle) = (sorted(latencies), median(latencies));

@@ -1,12 +1,14 @@
 //! `torpor calibrate`: what functions take on this node, as a profile for `torpor simulate`.
 
+mod crowded;
 mod fit;
 mod node;
 
 use crate::DirectoryFlag;
 use crate::error::CliError;
 use crate::simulate::profile::{Model, Profile};
-use fit::{line, median, paths, spread};
+use crowded::Crowded;
+use fit::{line, mean, median, paths, spread};
 use node::{Asked, Loaded, Node};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -24,8 +26,8 @@ const SELDOM: Duration = Duration::from_millis(30);
 
 const EXAMPLES: &str = "\
 Asks the functions through the router, one after the other, now and then: as many as --rounds each when their memory is on the
-GPU, and as many after `torpor unload`; then each GPU has as many requests of each of its functions without a pause, which take less, as clocks
-and caches are warm. Then memory alone is loaded, for each GPU, and for each pair of GPUs at once, which shows whether
+GPU, and as many after `torpor unload`; then model by model each GPU has a line of as many to each, which take less, as clocks and caches are
+warm. Then memory alone is loaded, for each GPU, and for each pair of GPUs at once, which shows whether
 they share a link; and functions are moved between GPUs. Nobody else may use the node meanwhile. Functions that are asked in turn
 take longer than one that is asked again and again, as they do in use: give several of each model, as many as the GPUs have room for.
 What a native process takes cannot be seen here: say it.
@@ -101,14 +103,14 @@ impl Calibrate {
         let named = self.functions.iter().map(|word| word.split_once('=').unwrap_or((word, word)));
         let functions: Vec<Function<'_>> =
             named.map(|(name, model)| Function { name, model, ..Function::default() }).collect();
-        let mut functions = self.in_turn(&mut node, functions)?;
-        self.all_the_time(&mut node, &mut functions)?;
+        let functions = self.in_turn(&mut node, functions)?;
+        let crowded = self.crowd(&mut node, &functions)?;
         let beside: Vec<f64> = functions.iter().flat_map(|one| one.beside_ms.iter().copied()).collect();
         let names = functions.iter().map(|one| (one.name.to_owned(), one.bytes)).collect();
-        let models = models(&functions, self.rounds);
+        let models = models(&functions, &crowded, self.rounds);
         for (name, model) in &models {
             eprintln!(
-                "torpor: {name}: {} bytes, {:.2} ms, {:.2} where there is no pause, {:.2} after an eviction",
+                "torpor: {name}: {} bytes, {:.2} ms, {:.2} in a line, {:.2} after an eviction",
                 model.bytes,
                 model.warm_ms,
                 model.busy_ms.unwrap_or_default(),
@@ -178,38 +180,6 @@ impl Calibrate {
         }
         Ok(functions)
     }
-
-    /// What they take where each GPU has one request after the other.
-    fn all_the_time(&self, node: &mut Node, functions: &mut [Function<'_>]) -> Result<(), CliError> {
-        let gpus = node.gpus()?.len().max(1);
-        for (at, function) in functions.iter().enumerate() {
-            node.load(function.name, Some((at % gpus) as u32))?;
-        }
-        let directory = self.directory.server();
-        let ask = |of_gpu: Vec<&mut Function<'_>>| -> Result<(), CliError> {
-            let mut node = Node::connect(&directory, &self.url)?;
-            let mut of_gpu = of_gpu;
-            for round in 0..=self.rounds {
-                for function in &mut of_gpu {
-                    let turn_ms = node.ask(function.name)?.turn_ms;
-                    // Who was loaded is not warm yet.
-                    if round > 0 {
-                        function.busy_ms.push(turn_ms);
-                    }
-                }
-            }
-            Ok(())
-        };
-        let mut by_gpu: Vec<Vec<&mut Function<'_>>> = (0..gpus).map(|_| Vec::new()).collect();
-        functions.iter_mut().enumerate().for_each(|(at, function)| by_gpu[at % gpus].push(function));
-        std::thread::scope(|scope| {
-            let asking: Vec<_> = by_gpu.into_iter().map(|of_gpu| scope.spawn(|| ask(of_gpu))).collect();
-            let asked = asking
-                .into_iter()
-                .map(|one| one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-            asked.collect()
-        })
-    }
 }
 
 /// A function that is measured.
@@ -219,25 +189,29 @@ struct Function<'a> {
     model: &'a str,
     bytes: u64,
     warm_ms: Vec<f64>,
-    busy_ms: Vec<f64>,
     swapped_ms: Vec<f64>,
     beside_ms: Vec<f64>,
 }
 
 /// What models take whose functions took so much.
-fn models(functions: &[Function<'_>], rounds: u32) -> BTreeMap<String, Model> {
+fn models(
+    functions: &[Function<'_>],
+    crowded: &BTreeMap<String, Crowded>,
+    rounds: u32,
+) -> BTreeMap<String, Model> {
     let mut by_model: BTreeMap<&str, Vec<&Function<'_>>> = BTreeMap::new();
     functions.iter().for_each(|function| by_model.entry(function.model).or_default().push(function));
     let model = |(name, all): (&str, Vec<&Function<'_>>)| {
         let warm_ms: Vec<f64> = all.iter().flat_map(|one| one.warm_ms.iter().copied()).collect();
-        let busy_ms: Vec<f64> = all.iter().flat_map(|one| one.busy_ms.iter().copied()).collect();
+        let spread = spread(crowded.get(name).map_or(&warm_ms, |crowded| &crowded.turns_ms));
         let swapped_ms: Vec<f64> = all.iter().flat_map(|one| one.swapped_ms.iter().copied()).collect();
         let model = Model {
             bytes: all.iter().map(|one| one.bytes).max().unwrap_or(0),
             warm_ms: median(&warm_ms),
-            busy_ms: (!busy_ms.is_empty()).then(|| median(&busy_ms)),
+            // Of what is drawn from the spread the mean is what each takes in a line.
+            busy_ms: crowded.get(name).map(|crowded| crowded.each_ms / mean(&spread)),
             swapped_ms: Some(median(&swapped_ms)),
-            spread: spread(if busy_ms.is_empty() { &warm_ms } else { &busy_ms }),
+            spread,
             source: format!(
                 "torpor calibrate: medians of {rounds} requests through the router to each of {} functions",
                 all.len()
@@ -311,7 +285,6 @@ mod tests {
             model,
             bytes,
             warm_ms: vec![warm_ms; 3],
-            busy_ms: vec![warm_ms / 2.0; 3],
             swapped_ms: vec![2.0 * warm_ms; 3],
             beside_ms: Vec::new(),
         };
@@ -320,12 +293,14 @@ mod tests {
             function("b", "large", 90, 9.0),
             function("c", "small", 12, 5.0),
         ];
-        let models = models(&functions, 3);
+        let crowded = Crowded { each_ms: 3.5, turns_ms: vec![2.0, 4.0] };
+        let models = models(&functions, &BTreeMap::from([("large".to_owned(), crowded)]), 3);
         let figures = |name: &str| (models[name].bytes, models[name].warm_ms, models[name].swapped_ms);
         assert_eq!(models.len(), 2);
         assert_eq!(figures("small"), (12, 4.0, Some(8.0)));
         assert_eq!(figures("large"), (90, 9.0, Some(18.0)));
         assert_eq!(models["small"].spread.last(), Some(&1.25));
-        assert_eq!(models["large"].busy_ms, Some(4.5));
+        let (busy_ms, spread) = (models["large"].busy_ms.unwrap(), &models["large"].spread);
+        assert!((busy_ms * mean(spread) - 3.5).abs() < 1e-9 && models["small"].busy_ms.is_none());
     }
 }

@@ -1,6 +1,7 @@
 //! `torpor load-test` and `torpor report`: requests at given or random times, and what became of them.
 
 pub mod arrivals;
+mod clock;
 mod figures;
 pub mod record;
 pub mod report;

@@ -1,5 +1,6 @@
 //! Sending requests when they are due, whatever becomes of those before (open loop), and noting what became of each.
 
+use crate::load_test::clock;
 use crate::load_test::record::{Outcome, Record};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
@@ -9,7 +10,7 @@ use hyper_util::rt::TokioExecutor;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use torpor_router::client::Connector;
 
 /// Between the order to begin and the first request, for threads and connections to be there.
@@ -45,9 +46,10 @@ pub async fn follow(plan: &Plan, target: Target, stop: impl Future<Output = ()>)
     let mut under_way = JoinSet::new();
     let mut records = Vec::with_capacity(plan.len());
     let mut stop = std::pin::pin!(stop);
+    let mut clock = clock::tell(begin.into_std(), plan.iter().map(|&(at, _)| at).collect());
     for &(at, function) in plan {
         tokio::select! {
-            () = sleep_until(begin + at) => {}
+            told = clock.recv() => if told.is_none() { break },
             () = &mut stop => break,
         }
         while let Some(ended) = under_way.try_join_next() {
