@@ -211,7 +211,9 @@ mod tests {
             allocator.allocate_half(2048, 0),
             Some(AddressRange { address: 8192 + 2048, bytes: 2048 })
         );
-        [4096, 8192, 8192 + 2048].map(|address| allocator.release(address).expect("it was taken"));
+        for address in [4096, 8192, 8192 + 2048] {
+            allocator.release(address).expect("it was taken");
+        }
         assert_eq!(allocator.allocate(8192), Some(range));
     }
 

@@ -17,6 +17,9 @@ const FULL_TURN: Duration = Duration::from_millis(100);
 /// A pause: longer than a program needs between two launches.
 const PAUSE: Duration = Duration::from_micros(20);
 
+/// Turns of busy clients last so many times as long as it took to bring them, at least: else swaps are most of what the GPU does.
+const WAYS: u32 = 4;
+
 /// The longest turn while others wait, unless it cost more than that.
 const LONGEST_TURN: Duration = Duration::from_secs(1);
 
@@ -28,6 +31,12 @@ const MOST_COST: Duration = Duration::from_secs(4);
 /// bringing the client again.
 pub(crate) fn patience_among_rivals(thought: Duration, way: Duration) -> Option<Duration> {
     (thought <= way).then(|| GRACE + 2 * thought)
+}
+
+/// For how long those that were put out just before wait for a client's turn, which was brought in within `way`; not at all for one that
+/// has always been there, beside whom everybody has room.
+pub(crate) fn busy_turn(least: Duration, way: Duration) -> Duration {
+    if least.is_zero() || way.is_zero() { Duration::ZERO } else { least.max((WAYS * way).min(LONGEST_TURN)) }
 }
 
 /// A turn, from when its client's memory began to come.
@@ -122,6 +131,16 @@ mod tests {
         assert!(lasting(cost, cost).awaits_first_command(Duration::from_secs(9)));
         assert!(!lasting(cost, cost).awaits_first_command(Duration::ZERO), "it has had commands");
         assert!(!lasting(3 * cost, cost).awaits_first_command(Duration::from_secs(9)));
+    }
+
+    #[test]
+    fn turns_of_busy_clients_are_equally_long_unless_swaps_would_be_most_of_them() {
+        let (least, ms) = (Duration::from_millis(200), Duration::from_millis);
+        assert_eq!([ms(5), ms(50)].map(|way| busy_turn(least, way)), [least; 2]);
+        assert_eq!(busy_turn(least, ms(100)), ms(400));
+        assert_eq!(busy_turn(least, ms(9000)), LONGEST_TURN);
+        assert_eq!(busy_turn(least, Duration::ZERO), Duration::ZERO);
+        assert_eq!(busy_turn(Duration::ZERO, ms(100)), Duration::ZERO);
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::worker::session::halt::Halt;
 use crate::worker::session::lean::Why;
 use crate::worker::session::parking::Need;
 use crate::worker::session::shortage::Room;
-use crate::worker::session::tenure::{GRACE, patience_among_rivals};
+use crate::worker::session::tenure::{GRACE, busy_turn, patience_among_rivals};
 use crate::worker::session::watchdog::Overstay;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -210,17 +210,15 @@ impl Session {
         Ok(Rest::Away)
     }
 
-    /// Whether only those want its turn that wait for it, and its program may still be thinking. Who was never brought here has nobody
-    /// beside whom it does not fit.
+    /// Whether only those want its turn that wait for it, and its program may still be thinking.
     fn bears_with_rivals(&self, idle: Duration) -> bool {
         let (residency, is_asked) = (&self.residency, self.link.has_wishes() || !self.link.gate.is_open());
         let patience = patience_among_rivals(residency.thought, residency.way);
         let thinks = residency.waited_until.map_or(idle, |waited| waited.elapsed());
         !is_asked
             && patience.is_some_and(|patience| thinks < patience)
-            && !residency.way.is_zero()
             && !residency.tenure.is_brief()
-            && !self.shared.turns.is_pressed(self.shared.tuning.busy_turn)
+            && !self.shared.turns.is_pressed(busy_turn(self.shared.tuning.busy_turn, residency.way))
     }
 
     /// How long an idle client keeps its turn while nobody wants it: to the end of a request that was told of.
