@@ -7,6 +7,10 @@ LOGS = "--logs {folder}"
 BOTH = "--logs {folder} --output {folder}"
 
 
+# Of Table 4's models.
+TEN = "--functions densenet169=1 densenet201=1 inception_v3=1 efficientnet_b0=2 resnet50=2 resnet101=1 resnet152=1 bert_large_qa=1"
+
+
 @dataclasses.dataclass(frozen=True)
 class Piece:
     """A script with its flags: as a rule, with --quick, and on the simulated node (None: that cannot run it).
@@ -95,6 +99,9 @@ PIECES = [
     Piece("crowd", "a crowd of functions in little memory", "crowd/run", "--seconds 240",
           "--functions resnet152=20 --gpu-limit 2GiB --start-seconds 120 --seconds 60",
           "--simulated --functions copy_only=6 --gpu-limit 256MiB --seconds 15"),
+    Piece("crowd-rates", "the same, asked unequally, a few at a time", "crowd/run",
+          "--memory 120GiB --rates invocations --eviction fewest --in-flight 1 2 --seconds 60",
+          "--memory 120GiB --rates invocations --eviction fewest --in-flight 1 --seconds 25"),
     Piece("told", "what the router's word saves", "told/run", "", "--rounds 10", "--rounds 3 --simulated --model weights"),
     Piece("llm", "language models that take turns: the first token after a swap", "llm/run", "", "--rounds 4",
           "--simulated --rounds 2"),
@@ -112,7 +119,11 @@ PIECES = [
           "--simulated --functions 6 --loads 0.5 1.2 --for 4 --placements deadline random", gpus=4),
     Piece("sharing", "busy functions on one GPU", "sharing/run", "", "--for 8 --ways native auto",
           "--simulated --for 3 --ways native auto"),
-    Piece("sharing-limit", "the same in half of the memory", "sharing/run", "--limit", "--limit --for 8"),
+    Piece("sharing-ten", "ten busy functions of eight models on one GPU", "sharing/run", f"--ways native auto {TEN}",
+          f"--ways native auto --rounds 2 {TEN}"),
+    Piece("sharing-limit", "five busy functions in half of the memory that they need", "sharing/run", "--limit", "--limit --for 5 --busy-turn",
+          "--simulated --limit --for 3"),
+    Piece("sharing-limit-ten", "ten of eight models likewise", "sharing/run", f"--limit {TEN}", f"--limit --for 5 --busy-turn 0s {TEN}"),
     Piece("sharing-train", "the same beside a training loop", "sharing/run", "--train", "--train --for 8"),
     Piece("virtual-gpus", "two ranks with NCCL on the devices of a function", "virtual_gpus/run", "--native", "", gpus=2),
     Piece("virtual-gpus-away", "ranks that leave their GPUs together, and with four come to others", "virtual_gpus/run", "--away",
