@@ -109,6 +109,11 @@ path = os.path.join(folder.name, "third.ptx")
 with open(path, "wb") as file:
     file.write(THIRD)
 
+# A text that cannot be compiled is no module, and another one is.
+module = c.c_void_p()
+assert driver.cuModuleLoadData(c.byref(module), HEAD + b".visible .entry bad() { foo.bar; }") == INVALID_PTX
+assert run(load(THIRD), b"third") == 7
+
 # One input.
 assert linked((PTX, THIRD)) == THIRD + b"\0"
 link = new_link()

@@ -20,7 +20,9 @@ pub(super) fn load(pointer: *const u8) -> CudaResult<&'static Image> {
     client()?;
     contexts::require()?;
     // SAFETY: the program promises that this is the beginning of an image (cuModuleLoadData).
-    unsafe { Image::load(pointer, false) }
+    let image = unsafe { Image::load(pointer, false) }?;
+    image.compile()?;
+    Ok(image)
 }
 
 pub(crate) fn load_file(path: Text) -> CudaResult<&'static Image> {
