@@ -12,13 +12,12 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
 use random_programs::{GPUS, Program, Step, step};
+use server_support::kept::ask_one_that_may_be_killed;
 use server_support::server::Server;
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tonic::transport::Endpoint;
 use torpor_proto::command::Ping;
-use torpor_proto::control::admin::admin_client::AdminClient;
 use torpor_proto::control::admin::{LoadFunctionRequest, UnloadFunctionRequest, VerifyStoreRequest};
 use torpor_proto::directory::ServerDirectory;
 
@@ -114,15 +113,9 @@ fn programs_run_while_the_server_is_killed_at_any_moment() {
 
 /// Moves a function to a GPU, or takes it off its own. The server may be killed over that.
 fn ask_to_move(directory: &ServerDirectory, name: String, gpu: Option<u32>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let address = format!("unix://{}", directory.admin_socket().display());
-        let channel = Endpoint::from_shared(address).unwrap().connect().await;
-        let Ok(mut api) = channel.map(AdminClient::new) else { return };
-        let _ = match gpu {
-            Some(_) => api.load_function(LoadFunctionRequest { name, gpu }).await.map(drop),
-            None => api.unload_function(UnloadFunctionRequest { name }).await.map(drop),
-        };
+    ask_one_that_may_be_killed(directory, async |mut api| match gpu {
+        Some(_) => api.load_function(LoadFunctionRequest { name, gpu }).await.map(drop),
+        None => api.unload_function(UnloadFunctionRequest { name }).await.map(drop),
     });
 }
 

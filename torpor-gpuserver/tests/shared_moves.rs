@@ -7,17 +7,16 @@ mod sharing;
 mod worker_support;
 
 use rustix::process::{Pid, Signal, kill_process};
+use server_support::kept::ask_one_that_may_be_killed;
 use server_support::server::{Server, eventually};
 use sharing::Process;
 use std::io::Write;
 use std::process::Command;
 use std::time::Duration;
 use tonic::Status;
-use tonic::transport::Endpoint;
 use torpor_proto::command::{
     EventCreate, EventExport, EventImport, EventQuery, EventRecord, ObjectCreate, Ping, StreamWaitEvent,
 };
-use torpor_proto::control::admin::admin_client::AdminClient;
 use torpor_proto::control::admin::{LoadFunctionRequest, ReportStoreRequest};
 use torpor_proto::error::CudaError;
 
@@ -316,14 +315,10 @@ fn whenever_the_server_is_killed_both_are_on_one_gpu_with_what_they_have() {
         let there = 1 - both[0].gpu(&server);
         let directory = server.directory.clone();
         std::thread::scope(|scope| {
-            // Breaks off when the server is killed.
             scope.spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                runtime.block_on(async {
-                    let address = format!("unix://{}", directory.admin_socket().display());
-                    let channel = Endpoint::from_shared(address).unwrap().connect().await.unwrap();
+                ask_one_that_may_be_killed(&directory, async |mut api| {
                     let request = LoadFunctionRequest { name: "f".to_owned(), gpu: Some(there) };
-                    let _ = AdminClient::new(channel).load_function(request).await;
+                    api.load_function(request).await.map(drop)
                 });
             });
             // At every point of that, over the rounds.
