@@ -1,9 +1,9 @@
 //! Pressure: how soon those that wait for a turn want it.
 //!
 //! Clients that never pause and do not fit beside each other would, if each gave its turn up after an answer, be swapped for every
-//! request. So those that had a turn just before and were put out wait for some time since
+//! request. So those whose programs are busy with the GPU alone wait for some time since they were put out
 //! ([`Tuning::busy_turn`](crate::worker::gpu::tuning::Tuning)), which is the same for all: were it longer for whoever takes longer to bring, the
-//! smallest would wait for turns of the largest, and have none worth speaking of. Who has been away for longer, and
+//! smallest would wait for turns of the largest, and have none worth speaking of. Who asks now and then, and
 //! who would else begin too late, waits for a pause and no longer.
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -2,7 +2,7 @@
 //! [policy](crate::policy::sharing) lets the first of them join those that are active.
 //!
 //! A session takes a turn with its first GPU command after idleness and gives it up when it is idle: soon if somebody
-//! waits, for a turn or for an active client's memory, else after the linger. Of those that wait, who had the GPU just before is
+//! waits, for a turn or for an active client's memory, else after the linger. Of those that wait, whose program is busy with the GPU alone is
 //! in no hurry: [`Turns::is_pressed`].
 //!
 //! Who may not take one now (`mailbox/gate.rs`) stands in line and is passed over; nobody gives his turn up for him.
@@ -29,10 +29,6 @@ use torpor_proto::control::worker::{GateState, Phase};
 /// (docs/benchmarks/swapping.md).
 const BRINGING: usize = 4;
 
-/// Who asks again within so long after its turn had ended has been put out in the middle of its work, and waits for others' turns as they
-/// for its. Who comes later asks now and then, and has an answer to give.
-const SOON: Duration = Duration::from_millis(50);
-
 /// The turns of one GPU.
 #[derive(Debug)]
 pub(crate) struct Turns {
@@ -58,7 +54,7 @@ struct Queue {
 struct Waiting {
     /// By when it must begin, after the turns began.
     due: Duration,
-    /// When its last turn ended, if it has had one just before.
+    /// When its last turn ended, if its program has asked again soon.
     away_since: Option<Duration>,
     link: Arc<Link>,
 }
@@ -70,11 +66,16 @@ impl Turns {
     }
 
     /// Takes a turn if the client is the next in line and `joins`, which is told the limit and how many are active: else the
-    /// client waits in line, and its session asks again when it is woken.
-    pub(crate) fn take(&self, link: &Arc<Link>, joins: impl FnOnce(ActiveLimit, usize) -> bool) -> bool {
+    /// client waits in line, and its session asks again when it is woken. `is_busy`: its program asks again as soon as it has an answer.
+    pub(crate) fn take(
+        &self,
+        link: &Arc<Link>,
+        is_busy: bool,
+        joins: impl FnOnce(ActiveLimit, usize) -> bool,
+    ) -> bool {
         let mut queue = lock(&self.queue);
         if queue.waiting.iter().all(|other| other.link.client != link.client) {
-            queue.line_up(self.begin.elapsed(), link.clone());
+            queue.line_up(self.begin.elapsed(), link.clone(), is_busy);
         }
         let is_next = queue.next().is_some_and(|next| next.client == link.client);
         let taken = is_next && !queue.keeps_out(link) && joins(self.limit, queue.active.len());
@@ -176,10 +177,10 @@ impl Turns {
 
 impl Queue {
     /// Behind those that are due earlier, or as early.
-    fn line_up(&mut self, now: Duration, link: Arc<Link>) {
+    fn line_up(&mut self, now: Duration, link: Arc<Link>, is_busy: bool) {
         let due = link.due(now);
-        let ended = Some(link.turn_ended_ns.load(Ordering::Relaxed)).filter(|&ended| ended > 0);
-        let away_since = ended.map(Duration::from_nanos).filter(|&ended| now.saturating_sub(ended) < SOON);
+        let ended = Some(link.turn_ended_ns.load(Ordering::Relaxed)).filter(|&ended| is_busy && ended > 0);
+        let away_since = ended.map(Duration::from_nanos);
         let place = self.waiting.iter().position(|other| other.due > due).unwrap_or(self.waiting.len());
         self.waiting.insert(place, Waiting { due, away_since, link });
     }

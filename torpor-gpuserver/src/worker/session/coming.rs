@@ -238,7 +238,7 @@ impl Session {
         };
         let missed = !self.space.is_whole() || self.away_bytes() > 0;
         link.is_away.store(missed, Ordering::Relaxed);
-        if shared.turns.take(&link, joins)
+        if shared.turns.take(&link, line.is_busy, joins)
             && let Some(entry) = entry
         {
             self.begin_turn(line.since);

@@ -205,13 +205,13 @@ impl Session {
         match pause(quiet, idle, self.shared.tuning.spin) {
             Pause::Spin => std::hint::spin_loop(),
             Pause::Yield => std::thread::yield_now(),
-            Pause::Sleep(nap) => commands.sleep(nap),
+            Pause::Sleep(nap) => self.doze(commands, nap),
             Pause::Hold => {
                 let is_busy = self.check().map_err(|halt| self.lose(halt, "running posted work"))?;
                 if !is_busy {
                     self.end_work();
                 }
-                commands.sleep(holding_nap(is_busy, idle, self.patience(idle)));
+                self.doze(commands, holding_nap(is_busy, idle, self.patience(idle)));
             }
             Pause::Rest => {
                 self.end_work();
@@ -224,12 +224,21 @@ impl Session {
                         self.tell_cover();
                         self.vacate_staging(idle);
                         let nap = resting_nap(self.is_settled(), idle);
-                        commands.sleep(self.nap_until_covered(idle, nap));
+                        self.doze(commands, self.nap_until_covered(idle, nap));
                     }
                 }
             }
         }
         Ok(State::Idle(since))
+    }
+
+    /// Sleeps until its program asks for something. What came while the session was at something else was asked for before.
+    fn doze(&mut self, commands: &mut Commands<'_>, nap: Duration) {
+        let is_asked = !commands.channel.ring().is_drained();
+        commands.sleep(nap);
+        if !is_asked {
+            self.residency.looked = Instant::now();
+        }
     }
 
     /// Goes on with what a command or others wait for, or waits for a moment.

@@ -12,7 +12,8 @@ use torpor_proto::control::worker::Writeback;
 /// A program that has thought for longer counts as busy again after a few answers.
 const LONGEST_THOUGHT: Duration = Duration::from_secs(1);
 
-/// A program that thinks for longer has other things to do.
+/// A program that thinks for longer has other things to do, and an answer to give when it asks now and then. One that thinks less is put out
+/// in the middle of its work, and waits for others' turns as they for its.
 const SOON: Duration = Duration::from_millis(50);
 
 /// How it is known that a client has a request.
@@ -49,9 +50,9 @@ pub(crate) struct Residency {
     pub(in crate::worker::session) waited_until: Option<Instant>,
     /// How long its program thinks when it has been given what it waited for.
     pub(in crate::worker::session) thought: Duration,
-    /// When it last had asked for nothing.
+    /// When its session last saw that it had asked for nothing.
     pub(in crate::worker::session) looked: Instant,
-    /// How long it thought the last time, at least.
+    /// How long it thought the last time.
     pub(in crate::worker::session) last_thought: Duration,
     /// Segments in the order in which the last request that began with a swap-in touched them first.
     pub(crate) order: Vec<u64>,
@@ -168,10 +169,10 @@ impl Residency {
     /// answer ends a request.
     pub(crate) fn note_thought(&mut self, idle_since: Instant) {
         let waited = self.waited_until.take();
-        // The session may have saved its memory meanwhile, which is none of it.
+        // The session may have saved its memory meanwhile, or left the GPU, which is none of it.
         self.last_thought = self.looked.saturating_duration_since(waited.unwrap_or(idle_since));
-        if let Some(waited) = waited {
-            self.thought = waited.elapsed().min(LONGEST_THOUGHT).max(self.thought / 2);
+        if waited.is_some() {
+            self.thought = self.last_thought.min(LONGEST_THOUGHT).max(self.thought / 2);
         }
     }
 
@@ -190,5 +191,25 @@ impl Residency {
         {
             touched.push(segment);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_session_did_meanwhile_is_no_thought_of_its_program() {
+        let ms = Duration::from_millis;
+        let now = Instant::now();
+        let mut residency = Residency::new(Writeback::Changed);
+        // It was seen to think for 5 ms; then its memory left, and the command was there.
+        (residency.waited_until, residency.looked) = (Some(now - ms(300)), now - ms(295));
+        residency.note_thought(now);
+        assert_eq!((residency.last_thought, residency.thought), (ms(5), ms(5)));
+        assert!(residency.asks_again_soon());
+        (residency.waited_until, residency.looked) = (Some(now - ms(300)), now);
+        residency.note_thought(now);
+        assert!(residency.thought == ms(300) && !residency.asks_again_soon());
     }
 }
