@@ -1,9 +1,9 @@
 """Programs that link their kernels at run time, for `run`: what the driver's linker or nvJitLink makes of several inputs is loaded and
 launched, and its numbers and variables are those that Python computes.
 
-    link_workloads.py link_ptx | link_cubin | link_fatbin | link_library | link_nvjitlink | link_lto | link_lto_ptx
+    link_workloads.py link_ptx | link_options | link_cubin | link_fatbin | link_library | link_nvjitlink | link_lto | link_lto_ptx
 
-link_fatbin and link_library need a compiler (evaluation/nvcc.py), all but link_ptx need NVRTC (evaluation/nvrtc.py).
+link_fatbin and link_library need a compiler (evaluation/nvcc.py), all but link_ptx and link_options need NVRTC (evaluation/nvrtc.py).
 """
 
 import pathlib
@@ -14,8 +14,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 import ctypes  # noqa: E402
 
-from driver_api import Failed, enter, made  # noqa: E402
-from linking import CUBIN, FATBIN, KERNEL, LIBRARY, OBJECT, PTX, SCRAMBLE, Advancing, link  # noqa: E402
+from driver_api import Failed, allocate, call, enter, launch, made  # noqa: E402
+from linking import CUBIN, FATBIN, HEAD, KERNEL, LIBRARY, OBJECT, PTX, SCRAMBLE, Advancing, link  # noqa: E402
 
 SOURCES = [HERE / "advance.cu", HERE / "scramble.cu"]
 
@@ -93,7 +93,58 @@ def lto_ptx(device):
     lto(device, "Ptx", "-ptx")
 
 
-WORKLOADS = {"link_ptx": texts, "link_cubin": cubin, "link_fatbin": fatbin, "link_library": library,
+# CUjit_option, and CU_FUNC_ATTRIBUTE_NUM_REGS.
+MAX_REGISTERS, ERROR_LOG, ERROR_LOG_BYTES = 0, 5, 6
+REGISTERS = 4
+
+
+def wide(count):
+    """A kernel that holds so many words at a time: the first is multiplied with all of them."""
+    names = [f"%r{number}" for number in range(count)]
+    loads = "".join(f"ld.volatile.global.u32 {name}, [%d+{4 * number}];" for number, name in enumerate(names))
+    products = "".join(f"mad.lo.u32 {names[0]}, {names[0]}, {name}, {number};" for number, name in reversed(list(enumerate(names))))
+    return HEAD + f""".visible .entry wide(.param .u64 place) {{ .reg .b32 %r<{count}>; .reg .b64 %d;
+    ld.param.u64 %d, [place]; cvta.to.global.u64 %d, %d; {loads} {products} st.global.u32 [%d], {names[0]}; ret; }}
+""".encode()
+
+
+def options(_):
+    """Registers that a program allows, of a module and of a link, and what it is told of errors."""
+    count = 96
+    text, words = wide(count), [3 + 2 * number for number in range(count)]
+    expected = words[0]
+    for number, word in reversed(list(enumerate(words))):
+        expected = (expected * (word if number else expected) + number) % (1 << 32)
+    limit = (ctypes.c_uint * 1)(MAX_REGISTERS), (ctypes.c_void_p * 1)(40)
+    state = ctypes.c_void_p()
+    call("cuLinkCreate_v2", 1, *limit, ctypes.byref(state))
+    call("cuLinkAddData_v2", state, PTX, text, ctypes.c_size_t(len(text)), b"wide", 0, None, None)
+    image, size = ctypes.c_void_p(), ctypes.c_size_t()
+    call("cuLinkComplete", state, ctypes.byref(image), ctypes.byref(size))
+    modules = [made("cuModuleLoadData", text), made("cuModuleLoadDataEx", text, 1, *limit), made("cuModuleLoadData", image)]
+    call("cuLinkDestroy", state)
+    registers = []
+    for module in modules:
+        kernel, place = made("cuModuleGetFunction", module, b"wide"), allocate(4 * count)
+        registers.append(made("cuFuncGetAttribute", REGISTERS, kernel, kind=ctypes.c_int).value)
+        call("cuMemcpyHtoD_v2", ctypes.c_uint64(place), (ctypes.c_uint32 * count)(*words), ctypes.c_size_t(4 * count))
+        launch(kernel, 1, 1, ctypes.c_uint64(place))
+        got = ctypes.c_uint32()
+        call("cuMemcpyDtoH_v2", ctypes.byref(got), ctypes.c_uint64(place), ctypes.c_size_t(4))
+        assert got.value == expected, (got.value, expected)
+    assert registers[0] > 40 >= max(registers[1:]), registers
+    said = ctypes.create_string_buffer(b"x" * 999)
+    logs = (ctypes.c_uint * 2)(ERROR_LOG_BYTES, ERROR_LOG), (ctypes.c_void_p * 2)(len(said), ctypes.addressof(said))
+    try:
+        made("cuModuleLoadDataEx", text.replace(b"mad.lo", b"mad.no"), 2, *logs)
+    except Failed as failed:
+        print(f"registers {registers}; error {failed.code}, {logs[1][0]} bytes: {said.value.decode()!r}")
+        assert failed.code == 218 and said.value.startswith(b"ptxas"), (failed, said.value)
+    else:
+        raise AssertionError("the text cannot be compiled")
+
+
+WORKLOADS = {"link_ptx": texts, "link_options": options, "link_cubin": cubin, "link_fatbin": fatbin, "link_library": library,
              "link_nvjitlink": nvjitlink, "link_lto": lto, "link_lto_ptx": lto_ptx}
 
 if __name__ == "__main__":

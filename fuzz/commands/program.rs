@@ -101,6 +101,7 @@ pub enum Step {
     ImageUnload { image: Number },
     ImageGlobal { image: Number, known: bool },
     ImageKernels { image: Number, first: u32 },
+    ImageErrors { image: Number, first: u32 },
     Upload { bytes: Vec<u8>, offset: u64, total_bytes: u64 },
     KernelResolve { image: Number, kernel: Number, known: bool },
     KernelSetAttribute { kernel: Number, attribute: u8, value: i32 },

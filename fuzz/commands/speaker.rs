@@ -171,6 +171,7 @@ impl<'a> Speaker<'a> {
                 let name: &[u8] = if known { b"step" } else { b"\xff" };
                 self.ask(ImageGlobal { image: image.into(), reserved: 0 }, name)
             }
+            Step::ImageErrors { image, first } => self.ask(ImageErrors { image: image.into(), first }, &[]),
             Step::ImageKernels { image, first } => self.ask(ImageKernels { image: image.into(), first }, &[]),
             Step::Upload { ref bytes, offset, total_bytes } => {
                 let source = self.client.write_host(0, &bytes[..bytes.len().min(4096)]);

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use torpor_proto::image::{self, Image, ImageKind, bundle, cubin, fatbin};
+use torpor_proto::image::{self, Image, ImageKind, bundle::Bundle, cubin, fatbin};
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(image) = Image::parse(bytes) {
@@ -13,8 +13,8 @@ fuzz_target!(|bytes: &[u8]| {
             "an image's extent does not depend on what follows"
         );
         if image.kind == ImageKind::Bundle {
-            let inputs = bundle::inputs(image.bytes).expect("a bundle's inputs were looked at");
-            assert_eq!(bundle::inputs(&bundle::bundle_of(&inputs)), Ok(inputs), "inputs stay as they are");
+            let found = Bundle::parse(image.bytes).expect("a bundle was looked at");
+            assert_eq!(Bundle::parse(&found.to_bytes()), Ok(found.clone()), "it stays as it is");
         }
     }
     read_cubin(bytes);

@@ -7,14 +7,14 @@ mod worker_support;
 use eventually::eventually;
 use std::path::{Path, PathBuf};
 use torpor_proto::command::{
-    ImageKernels, ImageLoad, ImageLoadReply, ImageUnload, ImageUpload, KernelResolve, Ping,
+    ImageErrors, ImageKernels, ImageLoad, ImageLoadReply, ImageUnload, ImageUpload, KernelResolve, Ping,
 };
 use torpor_proto::control::worker::{Attach, Begin};
 use torpor_proto::error::CudaError;
-use torpor_proto::image::bundle::{Input, InputKind, bundle_of};
-use worker_support::Worker;
+use torpor_proto::image::bundle::{Bundle, Input, InputKind};
 use worker_support::client::hash;
 use worker_support::kernels::{PTX, image};
+use worker_support::{Client, Worker};
 
 const MIB: u64 = 1 << 20;
 
@@ -30,8 +30,8 @@ const CALLS_NOTHING: &[u8] = b".version 8.0\n.target sm_80\n.address_size 64\n.e
 
 /// A linker's inputs, as a program's library brings them.
 fn bundle(inputs: &[(InputKind, &[u8])]) -> Vec<u8> {
-    let inputs: Vec<_> = inputs.iter().map(|&(kind, bytes)| Input { kind, bytes }).collect();
-    bundle_of(&inputs)
+    let inputs = inputs.iter().map(|&(kind, bytes)| Input { kind, bytes }).collect();
+    Bundle { choices: Vec::new(), inputs }.to_bytes()
 }
 
 /// The files of images in a directory, beside which lies what was compiled of them.
@@ -280,6 +280,14 @@ fn of_a_bad_bundle_only_who_brings_it_hears() {
         client.load_image(image, &bundle(&inputs)).unwrap();
         assert_eq!(client.resolve(image, 9, "add_step"), Err(error), "image {image}");
     }
+    let errors = |client: &mut Client, image, first| {
+        client.ask_all(ImageErrors { image, first }, &[]).map(|(reply, said)| (reply.total as usize, said))
+    };
+    let (total, said) = errors(&mut client, 3, 0).unwrap();
+    assert!(said.starts_with(b"ptxas fatal   : ") && total == said.len(), "{said:?}");
+    assert_eq!(errors(&mut client, 3, 9), Ok((total, said[9..].to_vec())));
+    assert_eq!(errors(&mut client, 3, u32::MAX), Ok((total, Vec::new())));
+    assert_eq!(errors(&mut client, 77, 0), Err(CudaError::INVALID_HANDLE));
     client.ask(Ping {}).unwrap();
     let out = other.allocate(0, 2 * MIB).unwrap();
     other.add_step(out, 1, 0);

@@ -8,13 +8,13 @@ use torpor_proto::command::{
     ArrayCopy, ArrayCreate, ArrayDestroy, Command, ContextSynchronize, Copy, CopyStrided, EventCreate,
     EventDestroy, EventElapsed, EventExport, EventImport, EventQuery, EventRecord, EventSynchronize, Fill,
     GraphAppend, GraphBody, GraphBodyEnd, GraphCondition, GraphConditional, GraphDependencies, GraphDestroy,
-    GraphEmpty, GraphInstantiate, GraphLaunch, GraphUpdate, Home, HostLock, HostUnlock, ImageGlobal,
-    ImageKernels, ImageLoad, ImageUnload, ImageUpload, KernelResolve, KernelSetAttribute, Kind, Launch,
-    LimitRaise, MemoryAllocate, MemoryExport, MemoryFree, MemoryImport, MemoryInfo, ObjectCreate, ObjectMap,
-    ObjectRelease, ObjectUnmap, OccupancyBlocks, OccupancyClusterSize, OccupancyClusters, OccupancyShared,
-    PartLook, PartSplit, Ping, StagingMark, StreamCreate, StreamDestroy, StreamQuery, StreamSynchronize,
-    StreamWaitEvent, SurfaceCreate, SurfaceDestroy, TensorMapIm2col, TensorMapTiled, TextTake, TextureCreate,
-    TextureDestroy, WordWrite,
+    GraphEmpty, GraphInstantiate, GraphLaunch, GraphUpdate, Home, HostLock, HostUnlock, ImageErrors,
+    ImageGlobal, ImageKernels, ImageLoad, ImageUnload, ImageUpload, KernelResolve, KernelSetAttribute, Kind,
+    Launch, LimitRaise, MemoryAllocate, MemoryExport, MemoryFree, MemoryImport, MemoryInfo, ObjectCreate,
+    ObjectMap, ObjectRelease, ObjectUnmap, OccupancyBlocks, OccupancyClusterSize, OccupancyClusters,
+    OccupancyShared, PartLook, PartSplit, Ping, StagingMark, StreamCreate, StreamDestroy, StreamQuery,
+    StreamSynchronize, StreamWaitEvent, SurfaceCreate, SurfaceDestroy, TensorMapIm2col, TensorMapTiled,
+    TextTake, TextureCreate, TextureDestroy, WordWrite,
 };
 use torpor_proto::control::worker::from_worker::Body as From;
 use torpor_proto::ring::NO_SLOT;
@@ -68,6 +68,7 @@ const SHAPES: &[(u16, Kind, usize)] = shapes![
     ImageUnload,
     ImageGlobal,
     ImageKernels,
+    ImageErrors,
     KernelResolve,
     KernelSetAttribute,
     OccupancyBlocks,

@@ -27,4 +27,4 @@ pub mod sync;
 pub mod zmtp;
 
 /// The version of everything in this crate that crosses a process boundary. Both sides must have the same.
-pub const PROTOCOL_VERSION: u32 = 5;
+pub const PROTOCOL_VERSION: u32 = 6;

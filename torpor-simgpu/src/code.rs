@@ -118,13 +118,13 @@ impl Code {
         })?)
     }
 
-    /// The code in PTX texts that are linked, each with its NUL.
-    pub fn from_texts(bytes: &[u8], log: &Log) -> Result<Self> {
+    /// The code in PTX texts that are linked, each with its NUL. `tell` is told why there is none.
+    pub fn from_texts(bytes: &[u8], tell: impl FnOnce(&str)) -> Result<Self> {
         let texts = bytes.split(|&byte| byte == 0).filter(|text| !text.is_empty());
         let texts = texts.map(str::from_utf8).collect::<std::result::Result<Vec<_>, _>>();
         let module = ptx::Module::link(texts.map_err(|_| CudaError::INVALID_PTX)?);
         Self::of_module(module.map_err(|error| {
-            log.line(&format!("a linked module is refused: {error}"));
+            tell(&error.to_string());
             match error {
                 // What a driver says whose linker finds a name nowhere, or twice (`CUDA_ERROR_UNKNOWN`).
                 ptx::PtxError::Undefined { .. } | ptx::PtxError::Duplicate { .. } => CudaError::UNKNOWN,
@@ -167,8 +167,10 @@ impl Code {
 
     fn from_cubin(bytes: &[u8], sm: u32, log: &Log) -> Result<Self> {
         if let Some(text) = cubin::section(bytes, compile::TEXT).map_err(|error| invalid(log, &error))? {
-            let mut code = Self::from_texts(text, log)?;
+            let tell = |why: &str| log.line(&format!("a linked module is refused: {why}"));
+            let mut code = Self::from_texts(text, tell)?;
             compile::place_variables(&mut code, bytes).map_err(|error| invalid(log, &error))?;
+            compile::take_registers(&mut code, bytes).map_err(|error| invalid(log, &error))?;
             return Ok(code);
         }
         // From sm_90 on the section of static shared memory starts with what the system reserves.

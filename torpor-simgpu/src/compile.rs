@@ -26,11 +26,43 @@ const CALLS: [&str; 2] = ["vprintf", "__assertfail"];
 /// `CU_JIT_INPUT_PTX`.
 const INPUT_PTX: u32 = 1;
 
+/// `CU_JIT_MAX_REGISTERS`, `CU_JIT_ERROR_LOG_BUFFER` and `CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES`: the options that make a difference here.
+const MAX_REGISTERS: u32 = 0;
+const ERROR_LOG: u32 = 5;
+const ERROR_LOG_BYTES: u32 = 6;
+
 /// A compilation (`CUlinkState`).
 #[derive(Debug, Default)]
 pub struct Compilation {
     texts: Mutex<Vec<u8>>,
     cubin: Mutex<Vec<u8>>,
+    /// How many registers a thread has at most.
+    max_registers: Option<u32>,
+    /// Where errors are told, and how many bytes there are.
+    errors: Option<(u64, u32)>,
+}
+
+impl Compilation {
+    fn new(options: &[u32], values: &[u64]) -> Self {
+        let value = |wanted| options.iter().position(|&option| option == wanted).map(|place| values[place]);
+        let (max_registers, room) = (value(MAX_REGISTERS), value(ERROR_LOG_BYTES));
+        Self {
+            // Numbers stand in the place of pointers.
+            max_registers: max_registers.map(|registers| registers as u32),
+            errors: value(ERROR_LOG).zip(room.map(|bytes| bytes as u32)),
+            ..Self::default()
+        }
+    }
+
+    /// Tells of an error as NVIDIA's compiler does.
+    fn tell(&self, machine: &Machine, why: &str) {
+        machine.log.line(&format!("a linked module is refused: {why}"));
+        if let Some((place, room)) = self.errors {
+            // Without room there is nothing to tell.
+            let _ = Out::at(place)
+                .set_text(i32::try_from(room).unwrap_or(i32::MAX), &format!("ptxas fatal   : {why}"));
+        }
+    }
 }
 
 /// The variables of a module that are in device memory, in the order of their addresses in `.nv.constant4`.
@@ -61,12 +93,23 @@ pub fn place_variables(code: &mut Code, bytes: &[u8]) -> std::result::Result<(),
     Ok(())
 }
 
+/// Takes over how many registers a cubin's kernels have.
+pub fn take_registers(code: &mut Code, bytes: &[u8]) -> std::result::Result<(), ImageError> {
+    for found in cubin::kernels(bytes)? {
+        let named = |kernel: &&mut crate::code::KernelInfo| kernel.name.as_bytes() == found.name.as_bytes();
+        if let Some(kernel) = code.kernels.iter_mut().find(named) {
+            kernel.registers = found.registers;
+        }
+    }
+    Ok(())
+}
+
 /// Whether PTX has this name in it.
 fn declares(text: &[u8], name: &str) -> bool {
     text.windows(name.len()).any(|part| part == name.as_bytes())
 }
 
-fn compile(text: &[u8], code: &Code) -> Vec<u8> {
+fn compile(text: &[u8], code: &Code, max_registers: u32) -> Vec<u8> {
     let kernel = |kernel: &crate::code::KernelInfo| {
         let parameters = kernel.parameters.iter().map(|&(offset, bytes)| (offset as u32, bytes as u32));
         let parameters: Vec<_> = parameters.collect();
@@ -75,7 +118,7 @@ fn compile(text: &[u8], code: &Code) -> Vec<u8> {
             block_bytes: parameters.last().map_or(0, |&(offset, bytes)| offset + bytes),
             parameters,
             shared_bytes: u64::from(kernel.static_shared_bytes),
-            registers: kernel.registers,
+            registers: kernel.registers.min(max_registers),
         }
     };
     let variable = |global: &GlobalInfo| {
@@ -107,8 +150,9 @@ fn compile(text: &[u8], code: &Code) -> Vec<u8> {
     })
 }
 
-pub fn create(machine: &Machine, state: Out<u64>) -> Result {
-    state.set(machine.compilations.add(std::sync::Arc::default()))
+pub fn create(machine: &Machine, count: u32, options: In<u32>, values: In<u64>, state: Out<u64>) -> Result {
+    let compilation = Compilation::new(&options.array(count as usize)?, &values.array(count as usize)?);
+    state.set(machine.compilations.add(std::sync::Arc::new(compilation)))
 }
 
 pub fn add(machine: &Machine, state: u64, kind: u32, data: In<u8>, bytes: usize) -> Result {
@@ -121,9 +165,13 @@ pub fn add(machine: &Machine, state: u64, kind: u32, data: In<u8>, bytes: usize)
     let end = text.iter().position(|&byte| byte == 0).unwrap_or(bytes);
     text.truncate(end);
     text.push(0);
-    // What it lacks another input may have.
-    match Code::from_texts(&text, &machine.log) {
-        Err(error) if error != CudaError::UNKNOWN => Err(error),
+    let mut why = String::new();
+    match Code::from_texts(&text, |said| said.clone_into(&mut why)) {
+        // What it lacks another input may have.
+        Err(error) if error != CudaError::UNKNOWN => {
+            compilation.tell(machine, &why);
+            Err(error)
+        }
         _ => {
             lock(&compilation.texts).extend_from_slice(&text);
             Ok(())
@@ -137,9 +185,9 @@ pub fn complete(machine: &Machine, state: u64, cubin: Out<u64>, bytes: Out<usize
     if texts.is_empty() {
         return Err(CudaError::INVALID_VALUE);
     }
-    let code = Code::from_texts(&texts, &machine.log)?;
+    let code = Code::from_texts(&texts, |why| compilation.tell(machine, why))?;
     let mut made = lock(&compilation.cubin);
-    *made = compile(&texts, &code);
+    *made = compile(&texts, &code, compilation.max_registers.unwrap_or(u32::MAX));
     cubin.set(made.as_ptr() as u64)?;
     bytes.set_if_wanted(made.len());
     Ok(())

@@ -246,7 +246,7 @@ exports! {
     call cuEventElapsedTime_v2 = "cuEventElapsedTime" 12080 (milliseconds: Out<f32>, start: u64, end: u64) |m| event::elapsed(m, milliseconds, start, end);
 
     // Library
-    call cuLinkCreate_v2 = "cuLinkCreate" 6050 (_count: u32, _options: u64, _values: u64, state: Out<u64>) |m| compile::create(m, state);
+    call cuLinkCreate_v2 = "cuLinkCreate" 6050 (count: u32, options: In<u32>, values: In<u64>, state: Out<u64>) |m| compile::create(m, count, options, values, state);
     call cuLinkAddData_v2 = "cuLinkAddData" 6050 (state: u64, kind: u32, data: In<u8>, bytes: usize, _name: u64, _count: u32, _options: u64, _values: u64) |m| compile::add(m, state, kind, data, bytes);
     call cuLinkComplete = "cuLinkComplete" 5050 (state: u64, cubin: Out<u64>, bytes: Out<usize>) |m| compile::complete(m, state, cubin, bytes);
     call cuLinkDestroy = "cuLinkDestroy" 5050 (state: u64) |m| compile::destroy(m, state);

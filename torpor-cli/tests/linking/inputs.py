@@ -5,7 +5,8 @@ import tempfile
 
 CUBIN, PTX, OBJECT, LIBRARY, NVVM = 0, 1, 3, 4, 5
 INVALID_VALUE, INVALID_IMAGE, INVALID_PTX, NO_FILE, INVALID_HANDLE, NOT_SUPPORTED, UNKNOWN = 1, 200, 218, 301, 400, 801, 999
-INFO_LOG, INFO_LOG_BYTES, ERROR_LOG, ERROR_LOG_BYTES = 3, 4, 5, 6
+MAX_REGISTERS, WALL_TIME, INFO_LOG, INFO_LOG_BYTES, ERROR_LOG, ERROR_LOG_BYTES, OPTIMIZATION_LEVEL = 0, 2, 3, 4, 5, 6, 7
+REGISTERS = 4
 HEAD = b".version 8.0\n.target sm_70\n.address_size 64\n"
 # Stores 4 times `base`, with a function that another text has; then adds what its own variable holds.
 FIRST = HEAD + b"""
@@ -37,6 +38,7 @@ THIRD = HEAD + b"""
     .reg .u64 %a; ld.param.u64 %a, [place]; cvta.to.global.u64 %a, %a; st.global.u32 [%a], 7; ret;
 }
 """
+BAD = HEAD + b".visible .entry bad() { foo.bar; }"
 driver = c.CDLL("libcuda.so.1")
 
 
@@ -48,11 +50,17 @@ class Logs:
     """Options that ask for both logs, into memory that holds something."""
 
     def __init__(self, room=16):
-        self.buffers = [c.create_string_buffer(b"x" * 15) for _ in range(2)]
+        self.buffers = [c.create_string_buffer(b"x" * max(15, room - 1)) for _ in range(2)]
         self.options = (c.c_uint * 4)(INFO_LOG, ERROR_LOG_BYTES, INFO_LOG_BYTES, ERROR_LOG)
         info, error = map(c.addressof, self.buffers)
         self.values = (c.c_void_p * 4)(info, room, room, error)
         self.arguments = (4, self.options, self.values)
+
+    def errors(self):
+        """What is said of errors, whose length is told."""
+        said = self.buffers[1].value
+        assert self.buffers[0].value == b"" and not self.values[2] and len(said) == self.values[1], (said, list(self.values))
+        return said
 
     def are_empty(self):
         return [buffer.value for buffer in self.buffers] == [b"", b""] and not self.values[1] and not self.values[2]
@@ -62,6 +70,19 @@ def new_link(logs=None):
     made = c.c_void_p()
     check(driver.cuLinkCreate_v2(*(logs.arguments if logs else (0, None, None)), c.byref(made)))
     return made
+
+
+def options(*chosen):
+    """Arguments that choose options by their numbers."""
+    numbers, values = zip(*chosen)
+    return len(chosen), (c.c_uint * len(chosen))(*numbers), (c.c_void_p * len(chosen))(*values)
+
+
+def registers(module, name):
+    function, value = c.c_void_p(), c.c_int()
+    check(driver.cuModuleGetFunction(c.byref(function), module, name))
+    check(driver.cuFuncGetAttribute(c.byref(value), REGISTERS, function))
+    return value.value
 
 
 def add(link, kind, data):
@@ -111,7 +132,7 @@ with open(path, "wb") as file:
 
 # A text that cannot be compiled is no module, and another one is.
 module = c.c_void_p()
-assert driver.cuModuleLoadData(c.byref(module), HEAD + b".visible .entry bad() { foo.bar; }") == INVALID_PTX
+assert driver.cuModuleLoadData(c.byref(module), BAD) == INVALID_PTX
 assert run(load(THIRD), b"third") == 7
 
 # One input.
@@ -175,6 +196,28 @@ assert logs.are_empty()
 logs = Logs()
 assert driver.cuModuleLoadDataEx(c.byref(module), b"\1\2\3\4", *logs.arguments) == INVALID_IMAGE
 assert logs.are_empty(), "nothing is said of what is refused, either"
+for room in (200, 16):
+    logs = Logs(room)
+    assert driver.cuModuleLoadDataEx(c.byref(module), BAD, *logs.arguments) == INVALID_PTX
+    assert logs.errors().startswith(b"ptxas fatal   :")
+logs = Logs(200)
+link = new_link(logs)
+check(add(link, PTX, BAD))
+assert complete(link) == INVALID_PTX and b"foo.bar" in logs.errors(), logs.errors()
+check(driver.cuLinkDestroy(link))
+
+# What a program chooses for its code: the same text, made twice.
+usual = registers(load(THIRD), b"third")
+for chosen in (usual // 2, usual // 4):
+    check(driver.cuModuleLoadDataEx(c.byref(module), THIRD, *options((OPTIMIZATION_LEVEL, 3), (MAX_REGISTERS, chosen), (WALL_TIME, 7))))
+    assert registers(module, b"third") == chosen and run(module, b"third") == 7
+    link = c.c_void_p()
+    check(driver.cuLinkCreate_v2(*options((MAX_REGISTERS, chosen)), c.byref(link)))
+    check(add(link, PTX, THIRD))
+    image = complete(link)
+    assert registers(load(image), b"third") == chosen and registers(load(linked((CUBIN, image))), b"third") == chosen
+check(driver.cuModuleLoadDataEx(c.byref(module), THIRD, *options((OPTIMIZATION_LEVEL, 4))))
+assert registers(module, b"third") == usual
 logs = Logs(room=0)
 new_link(logs)
 assert [buffer.value for buffer in logs.buffers] == [b"x" * 15] * 2, "there is no room"

@@ -3,6 +3,7 @@
 use crate::compiler::jobs::{ABSENCE, Jobs};
 use crate::compiler::kept::KeptCubins;
 use crate::compiler::wire::{Answer, Job};
+use crate::driver::Refusal;
 use crate::rate_limited::Seldom;
 use std::fmt;
 use std::path::PathBuf;
@@ -61,8 +62,8 @@ impl Compiler {
     /// What the driver makes of PTX text for a GPU of compute capability `sm`, which is the compiler's.
     ///
     /// # Errors
-    /// The driver's, or as [`Self::unpack`].
-    pub(crate) fn compile(&self, text: &[u8], sm: u32) -> Result<Vec<u8>, CudaError> {
+    /// The driver's, with what it says, or as [`Self::unpack`].
+    pub(crate) fn compile(&self, text: &[u8], sm: u32) -> Result<Vec<u8>, Refusal> {
         self.make(Job::Compile, text, sm)
     }
 
@@ -70,12 +71,12 @@ impl Compiler {
     ///
     /// # Errors
     /// As [`Self::compile`].
-    pub(crate) fn link(&self, bundle: &[u8], sm: u32) -> Result<Vec<u8>, CudaError> {
+    pub(crate) fn link(&self, bundle: &[u8], sm: u32) -> Result<Vec<u8>, Refusal> {
         self.make(Job::Link, bundle, sm)
     }
 
     /// The cubin that a job makes. One that is kept was made by the same job: no text begins as a bundle does.
-    fn make(&self, job: Job, bytes: &[u8], sm: u32) -> Result<Vec<u8>, CudaError> {
+    fn make(&self, job: Job, bytes: &[u8], sm: u32) -> Result<Vec<u8>, Refusal> {
         if let Some(cubin) = self.kept.find(bytes, sm) {
             return Ok(cubin);
         }
@@ -84,14 +85,14 @@ impl Compiler {
                 self.kept.keep(bytes, sm, &cubin);
                 Ok(cubin)
             }
-            Answer::Refused(error) if is_of_code(error) => Err(error),
-            Answer::Refused(error) | Answer::Unready(error) => {
+            Answer::Refused(refusal) if is_of_code(refusal.error) => Err(refusal),
+            Answer::Refused(Refusal { error, .. }) | Answer::Unready(error) => {
                 self.tell(
                     job,
                     bytes,
                     format_args!("was refused: {error}, which is nothing that code can cause"),
                 );
-                Err(CudaError::OPERATING_SYSTEM)
+                Err(CudaError::OPERATING_SYSTEM.into())
             }
             _ => {
                 self.tell(
@@ -99,7 +100,7 @@ impl Compiler {
                     bytes,
                     format_args!("gave no whole cubin; the code may have taken the job over"),
                 );
-                Err(CudaError::OPERATING_SYSTEM)
+                Err(CudaError::OPERATING_SYSTEM.into())
             }
         }
     }
@@ -247,7 +248,8 @@ mod tests {
         asking(twice, |compiler| {
             let ask = |number: usize| {
                 let text = format!("text {number}\0");
-                (compiler.unpack(b"container", 90), compiler.compile(text.as_bytes(), 90))
+                let compiled = compiler.compile(text.as_bytes(), 90);
+                (compiler.unpack(b"container", 90), compiled.map_err(|refusal| refusal.error))
             };
             (0..questions).map(ask).collect()
         })
@@ -264,7 +266,7 @@ mod tests {
     fn a_job_that_the_end_of_its_compiler_takes_along_is_done_again_by_the_next() {
         let taken_along = [false, true, true, false].map(|when_asked| IsTakenAlong { when_asked });
         let then = |last: Does| [&taken_along[..], &[last]].concat();
-        let compile = |compiler: Compiler| compiler.compile(b"text\0", 90);
+        let compile = |compiler: Compiler| compiler.compile(b"text\0", 90).map_err(|refusal| refusal.error);
         assert_eq!(asking(then(Answers(Answer::Cubin(a_cubin()))), compile), Ok(a_cubin()));
         assert_eq!(asking(then(Ends), compile), Err(CudaError::OPERATING_SYSTEM));
     }
@@ -272,14 +274,16 @@ mod tests {
     #[test]
     fn no_state_of_the_compiler_s_is_taken_for_an_error_in_the_text() {
         for state in [0, 3, 4, 46, 201, 700, 719, 802] {
-            let jobs = vec![Answers(Answer::Refused(CudaError(state)))];
+            let said = Refusal { error: CudaError(state), said: b"of its own".to_vec() };
+            let jobs = vec![Answers(Answer::Refused(said))];
             let found = asking(jobs, |compiler| compiler.compile(b"text\0", 90));
-            assert_eq!(found, Err(CudaError::OPERATING_SYSTEM), "{state}");
+            assert_eq!(found, Err(CudaError::OPERATING_SYSTEM.into()), "{state}");
         }
         for of_text in [200, 209, 218, 222] {
-            let jobs = vec![Answers(Answer::Refused(CudaError(of_text)))];
+            let refusal = Refusal { error: CudaError(of_text), said: b"line 7: why".to_vec() };
+            let jobs = vec![Answers(Answer::Refused(refusal.clone()))];
             let found = asking(jobs, |compiler| compiler.compile(b"text\0", 90));
-            assert_eq!(found, Err(CudaError(of_text)));
+            assert_eq!(found, Err(refusal));
         }
     }
 
@@ -303,9 +307,9 @@ mod tests {
             Answers(Answer::Ptx(b"no NUL".to_vec())),
             Answers(Answer::Damaged),
             Answers(Answer::Nothing),
-            Answers(Answer::Refused(CudaError(218))),
-            Answers(Answer::Refused(CudaError(0))),
-            Answers(Answer::Refused(CudaError::ILLEGAL_ADDRESS)),
+            Answers(Answer::Refused(CudaError(218).into())),
+            Answers(Answer::Refused(CudaError(0).into())),
+            Answers(Answer::Refused(CudaError::ILLEGAL_ADDRESS.into())),
             Ends,
         ]);
         assert_eq!(found[0], (Ok(Plain::Cubin(sound.clone())), Ok(sound)));

@@ -3,7 +3,7 @@
 use crate::compiler::wire::{self, Answer, Job, Life};
 use crate::driver::{Device, link};
 use std::io::{self, Read, Write};
-use torpor_proto::image::bundle::{self, Input, InputKind};
+use torpor_proto::image::bundle::{Bundle, Input, InputKind};
 use torpor_proto::image::relocate::Immovable;
 use torpor_proto::image::{Code, choice_for, code_for};
 
@@ -23,15 +23,18 @@ pub(crate) fn answer(
         Job::Unpack => unpack(&bytes, sm),
         // The driver reads text as far as its NUL.
         Job::Compile if bytes.last() != Some(&0) => Answer::Damaged,
-        Job::Compile => made_of(&[Input { kind: InputKind::Ptx, bytes: &bytes }], device),
-        Job::Link => bundle::inputs(&bytes).map_or(Answer::Damaged, |inputs| made_of(&inputs, device)),
+        Job::Compile => {
+            let inputs = vec![Input { kind: InputKind::Ptx, bytes: &bytes }];
+            made_of(&Bundle { choices: Vec::new(), inputs }, device)
+        }
+        Job::Link => Bundle::parse(&bytes).map_or(Answer::Damaged, |bundle| made_of(&bundle, device)),
     };
     answer.send(connection)
 }
 
-fn made_of(inputs: &[Input<'_>], device: Result<&Device, Answer>) -> Answer {
+fn made_of(bundle: &Bundle<'_>, device: Result<&Device, Answer>) -> Answer {
     match device {
-        Ok(device) => link(device, inputs).map_or_else(Answer::Refused, Answer::Cubin),
+        Ok(device) => link(device, bundle).map_or_else(Answer::Refused, Answer::Cubin),
         Err(reason) => reason,
     }
 }

@@ -98,7 +98,7 @@ impl<'a> Original<'a> {
         Life::receive(&mut connection).map_err(CompilerError::Trial)?;
         match Answer::receive(&mut connection).map_err(CompilerError::Trial)? {
             Answer::Cubin(_) => Ok(()),
-            Answer::Refused(error) => Err(CompilerError::Compile(error)),
+            Answer::Refused(refusal) => Err(CompilerError::Compile(refusal.error)),
             _ => Err(CompilerError::Trial(io::ErrorKind::InvalidData.into())),
         }
     }

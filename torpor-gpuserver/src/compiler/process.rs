@@ -15,7 +15,7 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use torpor_proto::error::CudaError;
-use torpor_proto::image::bundle::{Input, InputKind};
+use torpor_proto::image::bundle::{Bundle, Input, InputKind};
 
 /// What has the driver load its compiler: for any GPU that is served.
 pub(super) const KERNEL: &[u8] =
@@ -55,7 +55,7 @@ impl CompilerError {
     pub(super) fn answer(&self) -> Answer {
         match self {
             // That does not change by itself.
-            Self::Compile(error) if NO_COMPILER.contains(error) => Answer::Refused(*error),
+            Self::Compile(error) if NO_COMPILER.contains(error) => Answer::Refused((*error).into()),
             Self::Driver(DriverError::Cuda { error, .. }) | Self::Compile(error) => Answer::Unready(*error),
             _ => Answer::Unready(CudaError::SYSTEM_NOT_READY),
         }
@@ -134,7 +134,8 @@ fn die_with(parent: Pid) -> io::Result<()> {
 /// A device whose driver has its compiler loaded.
 fn open_device(driver: &Path, device: u32) -> Result<Arc<Device>, CompilerError> {
     let device = Device::open(Driver::load(driver)?, device)?;
-    let kernel = Input { kind: InputKind::Ptx, bytes: KERNEL };
-    link(&device, &[kernel]).map_err(CompilerError::Compile)?;
+    let inputs = vec![Input { kind: InputKind::Ptx, bytes: KERNEL }];
+    let linked = link(&device, &Bundle { choices: Vec::new(), inputs });
+    linked.map_err(|refusal| CompilerError::Compile(refusal.error))?;
     Ok(device)
 }

@@ -1,5 +1,6 @@
 //! What is asked of a compiler over a connection, once, and what it answers. Before that a job says which process it is a copy of.
 
+use crate::driver::Refusal;
 use bytemuck::{Pod, Zeroable};
 use std::io::{self, Read, Write};
 use torpor_proto::error::CudaError;
@@ -66,7 +67,7 @@ pub(crate) enum Answer {
     /// It cannot be read.
     Damaged,
     /// The driver does not compile it.
-    Refused(CudaError),
+    Refused(Refusal),
     /// There is no driver to compile it, for this reason; later there may be.
     Unready(CudaError),
 }
@@ -131,7 +132,7 @@ impl Answer {
             Self::Choice(cubins, container) => (CHOICE, *cubins, container),
             Self::Nothing => (NOTHING, 0, &[]),
             Self::Damaged => (DAMAGED, 0, &[]),
-            Self::Refused(error) => (REFUSED, error.0, &[]),
+            Self::Refused(refusal) => (REFUSED, refusal.error.0, &refusal.said),
             Self::Unready(error) => (UNREADY, error.0, &[]),
         };
         let header = AnswerHeader { kind, number, bytes: bytes.len() as u64 };
@@ -153,7 +154,9 @@ impl Answer {
             CHOICE => Ok(Self::Choice(header.number, bytes)),
             NOTHING => Ok(Self::Nothing),
             DAMAGED => Ok(Self::Damaged),
-            REFUSED => Ok(Self::Refused(CudaError(header.number))),
+            REFUSED if bytes.len() <= Refusal::MOST_BYTES => {
+                Ok(Self::Refused(Refusal { error: CudaError(header.number), said: bytes }))
+            }
             UNREADY => Ok(Self::Unready(CudaError(header.number))),
             _ => Err(io::ErrorKind::InvalidData.into()),
         }
@@ -188,7 +191,8 @@ mod tests {
             Answer::Choice(2, vec![3; 70]),
             Answer::Nothing,
             Answer::Damaged,
-            Answer::Refused(CudaError(218)),
+            Answer::Refused(CudaError(218).into()),
+            Answer::Refused(Refusal { error: CudaError(218), said: b"a line".to_vec() }),
             Answer::Unready(CudaError(2)),
         ];
         for answer in answers {

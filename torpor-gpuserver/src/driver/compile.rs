@@ -3,7 +3,7 @@
 use super::{Device, Handle};
 use std::ptr;
 use torpor_proto::error::CudaError;
-use torpor_proto::image::bundle::Input;
+use torpor_proto::image::bundle::Bundle;
 
 /// Where the compiler says what, and how long that may be: `CU_JIT_INFO_LOG_BUFFER`, `CU_JIT_INFO_LOG_BUFFER_SIZE_BYTES`,
 /// `CU_JIT_ERROR_LOG_BUFFER`, `CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES`.
@@ -12,30 +12,64 @@ const LOG_OPTIONS: [u32; 4] = [3, 4, 5, 6];
 /// Bytes of each.
 const LOG_BYTES: usize = 4096;
 
-/// What the driver makes of these inputs together for the GPU of the calling thread's context. What it says of them nobody reads; without
-/// room for that it would write to standard error, and fail where there is none (a call of a function elsewhere, driver 580).
+/// Why code gives no cubin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What the driver returns.
+    pub error: CudaError,
+    /// What its compiler says of that, for people: at most [`Self::MOST_BYTES`], maybe nothing.
+    pub said: Vec<u8>,
+}
+
+impl Refusal {
+    /// More than that is not said.
+    pub const MOST_BYTES: usize = LOG_BYTES;
+}
+
+impl From<CudaError> for Refusal {
+    fn from(error: CudaError) -> Self {
+        Self { error, said: Vec::new() }
+    }
+}
+
+impl From<Refusal> for CudaError {
+    fn from(refusal: Refusal) -> Self {
+        refusal.error
+    }
+}
+
+/// What the driver makes of a bundle's inputs together for the GPU of the calling thread's context. Without room for what it says of them it
+/// would write to standard error, and fail where there is none (a call of a function elsewhere, driver 580).
 ///
 /// # Errors
-/// The driver's.
-pub fn link(device: &Device, inputs: &[Input<'_>]) -> Result<Vec<u8>, CudaError> {
+/// The driver's, with what it says of errors.
+pub fn link(device: &Device, bundle: &Bundle<'_>) -> Result<Vec<u8>, Refusal> {
     let (table, mut state) = (device.table(), 0);
     let mut logs = [[0_u8; LOG_BYTES]; 2];
     let [informs, errors] = logs.each_mut().map(|log| log.as_mut_ptr().cast());
     let length = ptr::without_provenance_mut(LOG_BYTES);
-    let (mut options, mut values) = (LOG_OPTIONS, [informs, length, errors, length]);
+    let (mut options, mut values) = (LOG_OPTIONS.to_vec(), vec![informs, length, errors, length]);
+    for choice in &bundle.choices {
+        options.push(choice.option as u32);
+        values.push(ptr::without_provenance_mut(choice.value as usize));
+    }
     // SAFETY: as many options as values, which are as each option takes them; the logs stay until the state is destroyed. Writes one handle.
-    CudaError::check(unsafe {
+    let created = CudaError::check(unsafe {
         (table.cuLinkCreate_v2)(options.len() as u32, options.as_mut_ptr(), values.as_mut_ptr(), &mut state)
-    })?;
-    let cubin = complete(device, state, inputs);
-    // SAFETY: made above, and destroyed once; the cubin has been copied.
-    let _ = unsafe { (table.cuLinkDestroy)(state) };
-    cubin
+    });
+    let cubin = created.and_then(|()| {
+        let cubin = complete(device, state, bundle);
+        // SAFETY: made above, and destroyed once; the cubin has been copied.
+        let _ = unsafe { (table.cuLinkDestroy)(state) };
+        cubin
+    });
+    let [_, errors] = logs;
+    cubin.map_err(|error| Refusal { error, said: errors.into_iter().take_while(|&byte| byte != 0).collect() })
 }
 
-fn complete(device: &Device, state: Handle, inputs: &[Input<'_>]) -> Result<Vec<u8>, CudaError> {
+fn complete(device: &Device, state: Handle, bundle: &Bundle<'_>) -> Result<Vec<u8>, CudaError> {
     let table = device.table();
-    for input in inputs {
+    for input in &bundle.inputs {
         // SAFETY: the driver reads as many bytes as it is told, during the call; no options are passed.
         CudaError::check(unsafe {
             (table.cuLinkAddData_v2)(

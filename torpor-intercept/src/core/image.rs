@@ -1,5 +1,6 @@
 //! Images (modules, libraries): known to the node by the hash of their bytes, sent at most once.
 
+use super::compile::is_source;
 use super::handle::Table;
 use super::kernel::Kernel;
 use super::stream::host_function;
@@ -24,7 +25,8 @@ pub struct Image {
 pub(super) struct Contents {
     source: Option<Source>,
     is_loaded: bool,
-    is_ptx: bool,
+    /// The node has to make the code for its GPU of it.
+    pub(super) is_source: bool,
     /// The ordinal of the device that was current when it was loaded.
     pub(super) device: u32,
     /// BLAKE3 and length of what was loaded, once it is.
@@ -89,9 +91,9 @@ impl Image {
         if bytes.kind == ImageKind::Ptx && !ptx::is_ptx(bytes.bytes) {
             return Err(CudaError::INVALID_IMAGE);
         }
-        let (source, is_ptx) = (|| Some(Source(bytes.clone())), bytes.kind == ImageKind::Ptx);
+        let (source, is_source) = (|| Some(Source(bytes.clone())), !is_preserved && is_source(&bytes));
         let contents =
-            || Contents { source: source(), is_ptx, device: devices::current(), ..Contents::default() };
+            || Contents { source: source(), is_source, device: devices::current(), ..Contents::default() };
         let image = IMAGES
             .insert(
                 |number| Self { number, contents: Mutex::new(contents()) },
@@ -103,22 +105,6 @@ impl Image {
             return Err(error);
         }
         Ok(image)
-    }
-
-    /// Has a text compiled, which is unloaded if that fails: of a module the driver says so when it is loaded, and programs try another text
-    /// then. Of a library it says so when a kernel is asked for.
-    ///
-    /// # Errors
-    /// The compiler's: `INVALID_PTX` and its like.
-    pub fn compile(&'static self) -> CudaResult<()> {
-        if !self.lock().is_ptx {
-            return Ok(());
-        }
-        let compiled = client()?.call(&ImageKernels { image: self.number, first: 0 }, &[]);
-        if compiled.is_err() {
-            self.unload()?;
-        }
-        compiled.map(drop)
     }
 
     /// For a device, of bytes that the node knows.

@@ -90,6 +90,12 @@ impl<T> Out<T> {
         Out(if self.0.is_null() { std::ptr::null_mut() } else { self.0.wrapping_byte_add(offset).cast() })
     }
 
+    /// An array of a test's.
+    #[cfg(test)]
+    pub(crate) fn to(values: &mut [T]) -> Self {
+        Self(values.as_mut_ptr())
+    }
+
     /// No place.
     pub(crate) fn nowhere() -> Self {
         Self(std::ptr::null_mut())

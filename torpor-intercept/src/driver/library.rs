@@ -2,7 +2,8 @@
 
 use super::argument::{In, Out, Text};
 use super::cuda_functions;
-use super::module::{empty_logs, load_file};
+use super::jit::JitOptions;
+use super::module::load_file;
 use crate::core::{CudaResult, Image, Kernel, client};
 use std::ffi::c_void;
 
@@ -26,10 +27,10 @@ cuda_functions! {
         jit_count: u32, options: In<u32>, values: In<usize>, count: u32,
     ) {
         client()?;
-        empty_logs(jit_count, jit_options, jit_values)?;
+        let jit = JitOptions::read(jit_count, jit_options, jit_values)?;
         let is_preserved = is_preserved(options, values, count)?;
         // SAFETY: the program promises that this is the beginning of an image, and with the option that it stays.
-        let image = unsafe { Image::load(code, is_preserved)? };
+        let image = unsafe { Image::load_chosen(code, is_preserved, jit.choices())? };
         library.put(image.handle())
     }
 
@@ -38,8 +39,8 @@ cuda_functions! {
         jit_count: u32, _options: *const u32, _values: *const *mut c_void, _count: u32,
     ) {
         client()?;
-        empty_logs(jit_count, jit_options, jit_values)?;
-        library.put(load_file(path)?.handle())
+        let jit = JitOptions::read(jit_count, jit_options, jit_values)?;
+        library.put(load_file(path, &jit)?.handle())
     }
 
     fn cuLibraryUnload(library: *mut c_void) {

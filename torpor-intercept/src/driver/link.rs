@@ -2,7 +2,7 @@
 
 use super::argument::{In, Out, Text};
 use super::cuda_functions;
-use super::module::empty_logs;
+use super::jit::JitOptions;
 use super::refused::refuse;
 use crate::core::{CudaResult, Link, client, contexts};
 use std::ffi::{OsStr, c_void};
@@ -28,8 +28,9 @@ cuda_functions! {
         if link.is_null() {
             return Err(CudaError::INVALID_VALUE);
         }
-        empty_logs(count, options, values)?;
-        link.put(Link::create()?.handle())
+        let jit = JitOptions::read(count, options, values)?;
+        let choices = jit.choices().to_vec();
+        link.put(Link::create(&choices, move |said| jit.tell_errors(said))?.handle())
     }
 
     fn cuLinkAddData_v2(
@@ -40,7 +41,7 @@ cuda_functions! {
         if bytes == 0 {
             return Err(CudaError::INVALID_VALUE);
         }
-        empty_logs(count, options, values)?;
+        JitOptions::read(count, options, values)?;
         add(link, kind, || data.slice(bytes))
     }
 
@@ -48,7 +49,7 @@ cuda_functions! {
         link: *mut c_void, kind: u32, path: Text, count: u32, options: In<u32>, values: Out<usize>,
     ) {
         client()?;
-        empty_logs(count, options, values)?;
+        JitOptions::read(count, options, values)?;
         let path = path.get()?;
         let path = OsStr::from_bytes(path.as_bytes());
         add(link, kind, || match std::fs::read(path) {

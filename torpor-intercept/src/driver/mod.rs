@@ -24,6 +24,7 @@ mod green;
 mod host_function;
 pub(crate) mod init;
 pub(crate) mod ipc;
+pub(crate) mod jit;
 mod kernel;
 pub(crate) mod launch;
 mod launch_by_steps;

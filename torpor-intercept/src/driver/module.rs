@@ -2,6 +2,7 @@
 
 use super::argument::{In, Out, Text};
 use super::cuda_functions;
+use super::jit::JitOptions;
 use crate::core::{CudaResult, Image, client, contexts, read_image_file};
 use std::ffi::{OsStr, c_void};
 use std::os::unix::ffi::OsStrExt;
@@ -11,68 +12,43 @@ use torpor_proto::error::CudaError;
 /// `CU_MODULE_LAZY_LOADING`
 const LAZY_LOADING: u32 = 2;
 
-/// `CU_JIT_INFO_LOG_BUFFER` and `CU_JIT_ERROR_LOG_BUFFER`, each with the option that says how many bytes it has, and gives how many were
-/// written. Source: `cuda.h`; `cudaJitOption` has the same numbers.
-const LOG_OPTIONS: [(u32, u32); 2] = [(3, 4), (5, 6)];
-
 /// Takes an image whose bytes are the program's only during the call.
-pub(super) fn load(pointer: *const u8) -> CudaResult<&'static Image> {
+pub(super) fn load(pointer: *const u8, options: &JitOptions) -> CudaResult<&'static Image> {
     client()?;
     contexts::require()?;
     // SAFETY: the program promises that this is the beginning of an image (cuModuleLoadData).
-    let image = unsafe { Image::load(pointer, false) }?;
-    image.compile()?;
+    let image = unsafe { Image::load_chosen(pointer, false, options.choices()) }?;
+    image.compile().map_err(|refusal| {
+        options.tell_errors(&refusal.said);
+        refusal.error
+    })?;
     Ok(image)
 }
 
-pub(crate) fn load_file(path: Text) -> CudaResult<&'static Image> {
+pub(crate) fn load_file(path: Text, options: &JitOptions) -> CudaResult<&'static Image> {
     let path = path.get()?;
     let bytes = read_image_file(Path::new(OsStr::from_bytes(path.as_bytes())))?;
-    load(bytes.as_ptr())
-}
-
-/// Says that the compiler's logs are empty: programs print them without asking how long they are. An option's value is an address or a
-/// number in the place of one.
-pub(crate) fn empty_logs(count: u32, options: In<u32>, values: Out<usize>) -> CudaResult<()> {
-    let options = options.slice(count as usize)?;
-    let is_asked = |option: &u32| LOG_OPTIONS.iter().any(|log| log.0 == *option || log.1 == *option);
-    if !options.iter().any(is_asked) {
-        return Ok(());
-    }
-    let mut values_after = values.slice(options.len())?;
-    let place_of = |wanted| options.iter().position(|&option| option == wanted);
-    for (buffer, size) in LOG_OPTIONS {
-        let Some(size) = place_of(size) else { continue };
-        // The size is a 32-bit number, whatever its neighbours in the place of a pointer are.
-        let room = std::mem::take(&mut values_after[size]) as u32;
-        if let Some(buffer) = place_of(buffer)
-            && room > 0
-        {
-            values.cast::<Out<u8>>().slice(options.len())?[buffer].put_if_wanted(0);
-        }
-    }
-    values.put_all(values_after)
+    load(bytes.as_ptr(), options)
 }
 
 cuda_functions! {
     fn cuModuleLoad(module: Out<*mut c_void>, path: Text) {
-        module.put(load_file(path)?.handle())
+        module.put(load_file(path, &JitOptions::default())?.handle())
     }
 
     fn cuModuleLoadData(module: Out<*mut c_void>, image: *const u8) {
-        module.put(load(image)?.handle())
+        module.put(load(image, &JitOptions::default())?.handle())
     }
 
     fn cuModuleLoadDataEx(
         module: Out<*mut c_void>, image: *const u8, count: u32, options: In<u32>, values: Out<usize>,
     ) {
         client()?;
-        empty_logs(count, options, values)?;
-        module.put(load(image)?.handle())
+        module.put(load(image, &JitOptions::read(count, options, values)?)?.handle())
     }
 
     fn cuModuleLoadFatBinary(module: Out<*mut c_void>, image: *const u8) {
-        module.put(load(image)?.handle())
+        module.put(load(image, &JitOptions::default())?.handle())
     }
 
     fn cuModuleUnload(module: *mut c_void) {

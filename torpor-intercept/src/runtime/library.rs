@@ -3,8 +3,9 @@
 use super::{ready, runtime_functions};
 use crate::core::{CudaResult, Image, Kernel};
 use crate::driver::argument::{In, Out, Text};
+use crate::driver::jit::JitOptions;
 use crate::driver::library::is_preserved;
-use crate::driver::module::{empty_logs, load_file};
+use crate::driver::module::load_file;
 use std::ffi::c_void;
 
 runtime_functions! {
@@ -13,10 +14,10 @@ runtime_functions! {
         jit_count: u32, options: In<u32>, values: In<usize>, count: u32,
     ) {
         ready()?;
-        empty_logs(jit_count, jit_options, jit_values)?;
+        let jit = JitOptions::read(jit_count, jit_options, jit_values)?;
         let is_preserved = is_preserved(options, values, count)?;
         // SAFETY: the program promises that this is the beginning of an image, and with the option that it stays.
-        let image = unsafe { Image::load(code, is_preserved)? };
+        let image = unsafe { Image::load_chosen(code, is_preserved, jit.choices())? };
         library.put(image.handle())
     }
 
@@ -25,8 +26,8 @@ runtime_functions! {
         jit_count: u32, _options: *const u32, _values: *const *mut c_void, _count: u32,
     ) {
         ready()?;
-        empty_logs(jit_count, jit_options, jit_values)?;
-        library.put(load_file(path)?.handle())
+        let jit = JitOptions::read(jit_count, jit_options, jit_values)?;
+        library.put(load_file(path, &jit)?.handle())
     }
 
     fn cudaLibraryUnload(library: *mut c_void) {

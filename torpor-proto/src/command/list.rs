@@ -336,6 +336,13 @@ commands! {
             /// How many to skip.
             first: u32,
         } -> ImageKernelsReply;
+        /// What the compiler said of errors in the image, from the `first` byte of it: the variable part of the answer has as much as fits.
+        awaited 69 image_errors: ImageErrors {
+            /// Which image.
+            image: u32,
+            /// How many bytes to skip.
+            first: u32,
+        } -> ImageErrorsReply;
     }
 
     /// Kernels: what they are like, and launching them.

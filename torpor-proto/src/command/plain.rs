@@ -99,6 +99,12 @@ plain! {
         count: u32,
     }
 
+    /// Answer to [`ImageErrors`](super::ImageErrors).
+    ImageErrorsReply {
+        /// How many bytes were said.
+        total: u64,
+    }
+
     /// Answer to [`KernelResolve`](super::KernelResolve).
     KernelResolveReply {
         /// By `CUfunction_attribute` number.

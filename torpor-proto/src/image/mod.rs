@@ -3,7 +3,7 @@
 //! An *image* is what a program hands to a module loader: a fatbin container (possibly behind a wrapper made of
 //! pointers), a cubin (a 64-bit ELF file), PTX text, or what Torpor's `cuLinkComplete` made of several of those. Clients hand over
 //! bare pointers, so the length must be read from the image itself: [`measure`]. Servers and simulators get bytes from somebody they do not trust:
-//! [`Image::parse`], [`fatbin::entries`], [`bundle::inputs`], [`cubin::kernels`] and [`cubin::globals`] read nothing outside the slice, never
+//! [`Image::parse`], [`fatbin::entries`], [`bundle::Bundle::parse`], [`cubin::kernels`] and [`cubin::globals`] read nothing outside the slice, never
 //! panic, and bound what they allocate by the size of their input or by a stated maximum.
 //!
 //! The formats are undocumented; the facts stand in the project's notes on the driver surface and are held against the

@@ -56,18 +56,20 @@ fn sample_container() -> Vec<u8> {
     ])
 }
 
-/// One input of every kind.
+/// One input of every kind, and a choice.
 fn sample_bundle() -> Vec<u8> {
-    use bundle::{Input, InputKind, bundle_of};
+    use bundle::{Bundle, Choice, CompilerOption, Input, InputKind};
     let (cubin, container) = (sample_cubin(), sample_container());
     let input = |kind, bytes| Input { kind, bytes };
-    bundle_of(&[
+    let inputs = vec![
         input(InputKind::Cubin, &cubin),
         input(InputKind::Ptx, b".version 8.0\n\0"),
         input(InputKind::Fatbinary, &container),
         input(InputKind::Object, &cubin),
         input(InputKind::Library, b"!<arch>\n"),
-    ])
+    ];
+    let choices = vec![Choice { option: CompilerOption::MaxRegisters, value: 64 }];
+    Bundle { choices, inputs }.to_bytes()
 }
 
 #[test]
@@ -215,7 +217,7 @@ fn impossible_parameter_layouts_are_refused() {
 /// Everything that reads bytes from somebody else; what it says does not matter here, only that it returns.
 fn read_everything(bytes: &[u8]) {
     _ = Image::parse(bytes);
-    _ = bundle::inputs(bytes);
+    _ = bundle::Bundle::parse(bytes);
     _ = cubin::kernels(bytes);
     _ = cubin::globals(bytes);
     for entry in fatbin::entries(bytes).into_iter().flatten().flatten() {

@@ -7,8 +7,8 @@ use crate::worker::session::Session;
 use std::ffi::CString;
 use std::sync::atomic::Ordering;
 use torpor_proto::command::{
-    ImageCommands, ImageGlobal, ImageGlobalReply, ImageKernels, ImageKernelsReply, ImageLoad, ImageLoadReply,
-    ImageUnload, ImageUpload, Outcome, Ticket,
+    ImageCommands, ImageErrors, ImageErrorsReply, ImageGlobal, ImageGlobalReply, ImageKernels,
+    ImageKernelsReply, ImageLoad, ImageLoadReply, ImageUnload, ImageUpload, Outcome, Ticket,
 };
 use torpor_proto::completion::PAYLOAD_BYTES;
 use torpor_proto::error::CudaError;
@@ -99,6 +99,19 @@ impl ImageCommands for Session {
         let room = PAYLOAD_BYTES - size_of::<ImageKernelsReply>();
         let (count, listed) = fitting(names.get(command.first as usize..).unwrap_or_default(), room);
         Ok(Outcome::Done(ImageKernelsReply { total: names.len() as u32, count }, listed))
+    }
+
+    fn image_errors(
+        &mut self,
+        command: ImageErrors,
+        _: &[u8],
+        _: Ticket,
+    ) -> Result<Outcome<ImageErrorsReply>, CudaError> {
+        let said = self.images.table.get_mut(command.image)?.image.said();
+        let room = PAYLOAD_BYTES - size_of::<ImageErrorsReply>();
+        let some = said.get(command.first as usize..).unwrap_or_default();
+        let reply = ImageErrorsReply { total: said.len() as u64 };
+        Ok(Outcome::Done(reply, some[..some.len().min(room)].to_vec()))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::core::{Context, CudaResult, DeviceInfo, Image, PCI_ATTRIBUTES, StreamHandle, client, contexts};
 use crate::driver::device;
+use crate::driver::jit::JitOptions;
 use crate::driver::module;
 use std::ffi::c_void;
 
@@ -43,7 +44,7 @@ pub(crate) fn stream_id(stream: *mut c_void, per_thread: bool) -> CudaResult<u64
 
 /// Loads the image at `image` (a fatbin wrapper, a container, ELF or PTX) as cuModuleLoadData does; gives the module.
 pub(crate) fn load_module(image: *const c_void) -> CudaResult<*mut c_void> {
-    Ok(module::load(image.cast())?.handle())
+    Ok(module::load(image.cast(), &JitOptions::default())?.handle())
 }
 
 /// What cuDriverGetVersion gives, for example 13000.

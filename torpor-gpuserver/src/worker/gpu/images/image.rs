@@ -1,6 +1,7 @@
 //! An image that the node knows: its file, and the instance that clients share.
 
 use crate::compiler::Plain;
+use crate::driver::Refusal;
 use crate::worker::gpu::images::instance::Instance;
 use crate::worker::gpu::images::loader::Loader;
 use crate::worker::gpu::images::speech::Speech;
@@ -26,6 +27,8 @@ pub(crate) struct Image {
     /// Held while the driver makes that, which may take it a minute: who only wants to know whether it is there does not wait.
     loading: Mutex<()>,
     has_state: OnceLock<bool>,
+    /// What the compiler says of errors in it.
+    said: OnceLock<Vec<u8>>,
     told_immovable: AtomicBool,
     last_used: AtomicU64,
 }
@@ -33,8 +36,8 @@ pub(crate) struct Image {
 impl Image {
     /// Whose bytes are whole, in an open file that may be deleted meanwhile.
     pub(crate) fn new(hash: ImageHash, bytes: u64, file: PathBuf, contents: File) -> Self {
-        let (shared, loading, has_state, told_immovable, last_used) = Default::default();
-        Self { hash, bytes, file, contents, shared, loading, has_state, told_immovable, last_used }
+        let (shared, loading, has_state, said, told_immovable, last_used) = Default::default();
+        Self { hash, bytes, file, contents, shared, loading, has_state, said, told_immovable, last_used }
     }
 
     /// BLAKE3 of its bytes.
@@ -110,7 +113,30 @@ impl Image {
 
     /// An instance of its own.
     pub(crate) fn load(&self, loader: &Arc<Loader>) -> Result<Arc<Instance>, CudaError> {
-        load_plain(loader, self.plain(loader)?)
+        self.load_plain(loader, self.plain(loader)?)
+    }
+
+    /// What the compiler said of errors in it, for people; empty if it was not asked, or had nothing to say.
+    pub(crate) fn said(&self) -> &[u8] {
+        self.said.get().map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// What the compiler made, or its error, whose text is kept.
+    fn made(&self, made: Result<Vec<u8>, Refusal>) -> Result<Vec<u8>, CudaError> {
+        made.map_err(|refusal| {
+            self.said.get_or_init(|| refusal.said);
+            refusal.error
+        })
+    }
+
+    fn load_plain(&self, loader: &Arc<Loader>, plain: Plain) -> Result<Arc<Instance>, CudaError> {
+        let (code, speech) = match plain {
+            Plain::Cubin(cubin) => of_cubin(cubin),
+            Plain::Ptx(text) => of_cubin(self.made(loader.compile(&text))?),
+            Plain::Choice(_, container) => (container, Speech::default()),
+        };
+        // SAFETY: a cubin that is an image was found whole, and so is what the compiler answers: no part of it lies outside of these bytes.
+        unsafe { Instance::load(loader, &code, speech) }
     }
 
     /// Whether kernels may write into its variables, as far as can be told. An image that has no state is loaded, since its
@@ -127,7 +153,7 @@ impl Image {
             Plain::Choice(..) => false,
         };
         if !has_state {
-            self.make_shared(|| load_plain(loader, plain))?;
+            self.make_shared(|| self.load_plain(loader, plain))?;
         }
         Ok(*self.has_state.get_or_init(|| has_state))
     }
@@ -139,7 +165,7 @@ impl Image {
     ) -> Result<Result<Relocatable, Immovable>, CudaError> {
         let cubin = match self.plain(loader)? {
             Plain::Cubin(cubin) => Ok(cubin),
-            Plain::Ptx(text) => loader.compile(&text).map_err(|error| Immovable::Ptx(error.0)),
+            Plain::Ptx(text) => self.made(loader.compile(&text)).map_err(|error| Immovable::Ptx(error.0)),
             Plain::Choice(cubins, _) => Err(Immovable::Code(cubins)),
         };
         Ok(cubin.and_then(Relocatable::read))
@@ -152,7 +178,7 @@ impl Image {
             ImageKind::Elf => Ok(Plain::Cubin(bytes)),
             ImageKind::Ptx => Ok(Plain::Ptx(bytes)),
             ImageKind::Container => loader.unpack(&bytes),
-            ImageKind::Bundle => loader.link(&bytes).map(Plain::Cubin),
+            ImageKind::Bundle => self.made(loader.link(&bytes)).map(Plain::Cubin),
         }
     }
 
@@ -177,16 +203,6 @@ impl Image {
     pub(crate) fn read(&self) -> Result<Vec<u8>, CudaError> {
         read_checked(&self.contents, self.hash, self.bytes).ok_or(CudaError::FILE_NOT_FOUND)
     }
-}
-
-fn load_plain(loader: &Arc<Loader>, plain: Plain) -> Result<Arc<Instance>, CudaError> {
-    let (code, speech) = match plain {
-        Plain::Cubin(cubin) => of_cubin(cubin),
-        Plain::Ptx(text) => of_cubin(loader.compile(&text)?),
-        Plain::Choice(_, container) => (container, Speech::default()),
-    };
-    // SAFETY: a cubin that is an image was found whole, and so is what the compiler answers: no part of it lies outside of these bytes.
-    unsafe { Instance::load(loader, &code, speech) }
 }
 
 fn of_cubin(cubin: Vec<u8>) -> (Vec<u8>, Speech) {

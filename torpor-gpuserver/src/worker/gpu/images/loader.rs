@@ -4,7 +4,7 @@
 //! instance only where more than may be loaded waits for that already.
 
 use crate::compiler::{Compiler, Plain};
-use crate::driver::{CodeLibrary, Device};
+use crate::driver::{CodeLibrary, Device, Refusal};
 use crate::worker::gpu::aside::Aside;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -59,12 +59,12 @@ impl Loader {
     }
 
     /// A cubin for this GPU of PTX text with its NUL.
-    pub(super) fn compile(&self, text: &[u8]) -> Result<Vec<u8>, CudaError> {
+    pub(super) fn compile(&self, text: &[u8]) -> Result<Vec<u8>, Refusal> {
         self.compiler.compile(text, self.device.sm()?)
     }
 
     /// A cubin for this GPU of a bundle's inputs.
-    pub(super) fn link(&self, bundle: &[u8]) -> Result<Vec<u8>, CudaError> {
+    pub(super) fn link(&self, bundle: &[u8]) -> Result<Vec<u8>, Refusal> {
         self.compiler.link(bundle, self.device.sm()?)
     }
 

@@ -21,11 +21,12 @@ use std::collections::{HashMap, HashSet};
 use torpor_proto::command::{
     ALL, ALL_DEVICES, Command as _, ContextSynchronize, Copy, CopyStrided, EventCreate, EventDestroy,
     EventElapsed, EventQuery, EventRecord, EventSynchronize, Fill, GraphAppend, GraphDestroy,
-    GraphInstantiate, GraphLaunch, GraphUpdate, Home, HostLock, ImageKernels, ImageLoad, ImageUnload,
-    ImageUpload, KernelResolve, KernelSetAttribute, Launch, LimitRaise, MemoryAllocate, MemoryFree,
-    MemoryInfo, ObjectCreate, ObjectMap, ObjectRelease, ObjectUnmap, OccupancyBlocks, OccupancyClusterSize,
-    OccupancyClusters, OccupancyShared, PartLook, PartSplit, Ping, StagingMark, StreamCreate, StreamDestroy,
-    StreamQuery, StreamSynchronize, StreamWaitEvent, TensorMapIm2col, TensorMapTiled, WordWrite, decode,
+    GraphInstantiate, GraphLaunch, GraphUpdate, Home, HostLock, ImageErrors, ImageKernels, ImageLoad,
+    ImageUnload, ImageUpload, KernelResolve, KernelSetAttribute, Launch, LimitRaise, MemoryAllocate,
+    MemoryFree, MemoryInfo, ObjectCreate, ObjectMap, ObjectRelease, ObjectUnmap, OccupancyBlocks,
+    OccupancyClusterSize, OccupancyClusters, OccupancyShared, PartLook, PartSplit, Ping, StagingMark,
+    StreamCreate, StreamDestroy, StreamQuery, StreamSynchronize, StreamWaitEvent, TensorMapIm2col,
+    TensorMapTiled, WordWrite, decode,
 };
 use torpor_proto::layout::AddressRange;
 use torpor_proto::ring::{HistoryError, Malformed, NO_SLOT, Record, Taken};
@@ -254,6 +255,7 @@ fn role(record: &Record, client: &mut Client<'_>) -> Result<Role, Unrepeatable> 
         | MemoryInfo::OPCODE
         | EventElapsed::OPCODE
         | ImageKernels::OPCODE
+        | ImageErrors::OPCODE
         | OccupancyBlocks::OPCODE
         | OccupancyShared::OPCODE
         | OccupancyClusters::OPCODE
