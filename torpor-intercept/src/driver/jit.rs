@@ -49,6 +49,12 @@ impl JitOptions {
     /// `INVALID_VALUE` if there are none where the program says so.
     pub(crate) fn read(count: u32, options: In<u32>, values: Out<usize>) -> CudaResult<Self> {
         let options = options.slice(count as usize)?;
+        let [info, errors] = [INFO_LOG, ERROR_LOG];
+        let told = [WALL_TIME, info.0, info.1, errors.0, errors.1];
+        if !options.iter().any(|&option| told.contains(&option) || CompilerOption::numbered(option).is_some()) {
+            // Those of which nothing is read may have no values.
+            return Ok(Self::default());
+        }
         let given = values.slice(options.len())?;
         let place_of = |wanted| options.iter().position(|&option| option == wanted);
         let log = |(text, length)| {
@@ -59,7 +65,7 @@ impl JitOptions {
             let text = text.and_then(Result::ok).unwrap_or_else(Out::nowhere);
             Some(Log { text, room, length: values.within(length * size_of::<usize>()) })
         };
-        let [_, errors] = [INFO_LOG, ERROR_LOG].map(|kind| log(kind).inspect(|log| log.say(b"")));
+        let [_, errors] = [info, errors].map(|kind| log(kind).inspect(|log| log.say(b"")));
         if let Some(at) = place_of(WALL_TIME) {
             values.within::<f32>(at * size_of::<usize>()).put_if_wanted(0.0);
         }
@@ -105,6 +111,7 @@ impl Log {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use torpor_proto::error::CudaError;
 
     /// Reads options from an array of them and of their values.
     fn read(options: &[u32], values: &mut [usize]) -> JitOptions {
@@ -121,6 +128,8 @@ mod tests {
         assert_eq!(chosen(&[7, 33], &mut [4, 0]), []);
         assert_eq!(chosen(&[0, 7, 0], &mut [32, 3, 64]), [(7, 3), (0, 64)], "the last one counts");
         assert_eq!(chosen(&[], &mut []), []);
+        let read = |options: &[u32]| JitOptions::read(1, In::to(options), Out::nowhere()).map(drop);
+        assert_eq!([read(&[8]), read(&[0])], [Ok(()), Err(CudaError::INVALID_VALUE)], "options without values");
     }
 
     #[test]
