@@ -3,7 +3,7 @@
 mod server_support;
 
 use server_support::client::{self, Client, connect, hello, take_memory};
-use server_support::fake_worker::{self, BREAKS_PROTOCOL, IGNORED};
+use server_support::fake_worker::{self, BREAKS_PROTOCOL, IGNORED, SEEK_EACH_OTHER};
 use server_support::server::{Server, eventually};
 use std::fs;
 use std::io::{Read, Write};
@@ -11,6 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use torpor_proto::PROTOCOL_VERSION;
 use torpor_proto::control::client::{Welcome, answer};
+use torpor_proto::control::event::event::What;
 use torpor_proto::directory::ServerDirectory;
 use torpor_proto::error::CudaError;
 use torpor_proto::layout::{AddressRange, DEVICE_WINDOW, HOST_WINDOW, host_range_bytes};
@@ -64,6 +65,19 @@ fn clients_get_addresses_of_their_own_and_are_spread_over_the_gpus() {
         assert_eq!((gpu.clients, gpu.state.as_str(), gpu.worker_restarts), (1, "ready", 0));
         assert_eq!((gpu.free_memory_bytes, gpu.total_memory_bytes), (5 << 30, 8 << 30));
     }
+}
+
+#[test]
+fn of_two_that_seek_each_other_one_goes() {
+    let server = Server::start(PROGRAM, &[]);
+    let function = server.function(SEEK_EACH_OTHER);
+    let _clients = [connect(&function), connect(&function)];
+    server.unload(SEEK_EACH_OTHER);
+    eventually("the one that stays looks once more", || server.said("is to look once more"));
+    let gpus: Vec<u32> = server.clients().iter().map(|client| client.gpu).collect();
+    assert_eq!((gpus.len(), gpus[0]), (2, gpus[1]));
+    let moved = server.events().into_iter().filter(|event| matches!(event.what, Some(What::Moved(_))));
+    assert_eq!(moved.count(), 1);
 }
 
 #[test]

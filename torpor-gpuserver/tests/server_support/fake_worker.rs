@@ -8,7 +8,7 @@ use torpor_proto::control::Message;
 use torpor_proto::control::client::Device;
 use torpor_proto::control::worker::{
     Attached, ClientFault, ClientUsage, Covered, Detached, DeviceFault, Failed, FromWorker, MemoryYielded,
-    NotReleased, Pong, Ready, Released, Resumed, Settings, ToWorker, Usage, YieldMemory, from_worker,
+    NotReleased, Pong, Ready, Released, Resumed, Seek, Settings, ToWorker, Usage, YieldMemory, from_worker,
     to_worker,
 };
 use torpor_proto::error::CudaError;
@@ -46,6 +46,9 @@ pub const BUSY_AGAIN: &str = "busy-again";
 /// As [`COVERED`], and its worker does not have it any more when another server comes, as if it had just been given up to the one before.
 /// What it says first of letting go of it is not heard before another server comes.
 pub const FORGOTTEN: &str = "forgotten";
+
+/// Its workers' clients 1 and 2 seek each other at once when the first one is evicted, and give them up slowly.
+pub const SEEK_EACH_OTHER: &str = "seek-each-other";
 
 /// Bytes of GPU memory that every client is said to use.
 pub const MEMORY_BYTES: u64 = 3 << 20;
@@ -183,6 +186,9 @@ pub fn serve_if_asked() {
                     say(from_worker::Body::NotReleased(NotReleased { client, reason }));
                     continue;
                 }
+                if served.function == SEEK_EACH_OTHER {
+                    std::thread::sleep(std::time::Duration::from_millis(200));
+                }
                 store.detach(client);
                 clients.retain(|served| served.client != client);
                 let (state, body) = (create_sealed("state", 8).unwrap(), Released { client });
@@ -242,6 +248,11 @@ pub fn serve_if_asked() {
                 if served.function != BUSY {
                     served.resident_bytes = 0;
                 }
+                if served.function == SEEK_EACH_OTHER && served.client == 1 {
+                    for (client, exporter) in [(1, 2), (2, 1)] {
+                        say(from_worker::Body::Seek(Seek { client, exporter }));
+                    }
+                }
             }
             to_worker::Body::SwapIn(swap_in) => {
                 let served = clients.iter_mut().find(|served| served.client == swap_in.client).unwrap();
@@ -253,8 +264,9 @@ pub fn serve_if_asked() {
             // Its clients have neither commands nor memory.
             to_worker::Body::Mark(_) => {}
             to_worker::Body::RevokeLease(revoke) => store.revoke(revoke.client).into_iter().for_each(say),
-            // Its clients seek nothing.
-            to_worker::Body::Sought(_) => {}
+            to_worker::Body::Sought(sought) => {
+                eprintln!("fake worker: client {} is to look once more", sought.client);
+            }
             to_worker::Body::Lend(_) | to_worker::Body::Borrow(_) | to_worker::Body::Unlink(_) => {}
             to_worker::Body::Forget(_) => {}
             // It has no memory that it could not give up.

@@ -51,7 +51,8 @@ impl JitOptions {
         let options = options.slice(count as usize)?;
         let [info, errors] = [INFO_LOG, ERROR_LOG];
         let told = [WALL_TIME, info.0, info.1, errors.0, errors.1];
-        if !options.iter().any(|&option| told.contains(&option) || CompilerOption::numbered(option).is_some()) {
+        if !options.iter().any(|&option| told.contains(&option) || CompilerOption::numbered(option).is_some())
+        {
             // Those of which nothing is read may have no values.
             return Ok(Self::default());
         }
@@ -129,7 +130,11 @@ mod tests {
         assert_eq!(chosen(&[0, 7, 0], &mut [32, 3, 64]), [(7, 3), (0, 64)], "the last one counts");
         assert_eq!(chosen(&[], &mut []), []);
         let read = |options: &[u32]| JitOptions::read(1, In::to(options), Out::nowhere()).map(drop);
-        assert_eq!([read(&[8]), read(&[0])], [Ok(()), Err(CudaError::INVALID_VALUE)], "options without values");
+        assert_eq!(
+            [read(&[8]), read(&[0])],
+            [Ok(()), Err(CudaError::INVALID_VALUE)],
+            "options without values"
+        );
     }
 
     #[test]

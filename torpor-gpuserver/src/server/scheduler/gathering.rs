@@ -5,7 +5,7 @@ use crate::server::clients::ClientId;
 use crate::server::node::Node;
 use crate::server::scheduler::moves::{self, MoveError};
 use crate::server::workers::order::Order;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep, timeout};
@@ -17,12 +17,17 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// Held while it is looked whether two stay where they are, and the move of one is begun.
+type Beginning = Arc<Mutex<()>>;
+
 /// Hears of clients that seek others until nobody tells any more.
 pub(super) async fn run(node: Arc<Node>, mut seeking: UnboundedReceiver<(ClientId, ClientId)>) {
+    let beginning = Beginning::default();
     while let Some((client, exporter)) = seeking.recv().await {
         let node = node.clone();
+        let beginning = beginning.clone();
         tokio::spawn(async move {
-            if gather(&node, client, exporter).await {
+            if gather(&node, &beginning, client, exporter).await {
                 return;
             }
             // Its worker looks once more.
@@ -36,14 +41,16 @@ pub(super) async fn run(node: Arc<Node>, mut seeking: UnboundedReceiver<(ClientI
 }
 
 /// Until both are on one GPU, or cannot be. True if the client was moved: it goes on by itself.
-async fn gather(node: &Arc<Node>, client: ClientId, exporter: ClientId) -> bool {
+async fn gather(node: &Arc<Node>, beginning: &Beginning, client: ClientId, exporter: ClientId) -> bool {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
         if !are_of_one_function(node, client, exporter) {
             return false;
         }
         let (Some(here), Some(there)) = (gpu_of(node, client), gpu_of(node, exporter)) else { return false };
-        if here == there && !is_moving(node, client) && !is_moving(node, exporter) {
+        let stays = |id, gpu| gpu_of(node, id) == Some(gpu) && !is_moving(node, id);
+        let is_settled = || stays(client, here) && stays(exporter, there);
+        if here == there && is_settled() {
             return false;
         }
         if here == there {
@@ -53,7 +60,12 @@ async fn gather(node: &Arc<Node>, client: ClientId, exporter: ClientId) -> bool 
         }
         // Who seeks waits, and goes at once; who has exported something may be in a request.
         for (goes, to, why) in [(client, there, Why::Waiting), (exporter, here, Why::Asked)] {
-            let moved = match moves::begin(node, goes, to, why, None) {
+            let begun = {
+                let _alone = beginning.lock().unwrap_or_else(PoisonError::into_inner);
+                // Two that seek each other would change places.
+                if is_settled() { moves::begin(node, goes, to, why, None) } else { Err(MoveError::Moving) }
+            };
+            let moved = match begun {
                 Ok(moving) => match timeout(deadline - Instant::now(), moving).await {
                     Ok(Ok(moved)) => moved,
                     _ => return false,
