@@ -1,6 +1,7 @@
 """The driver's linker as a program has it: one input, several, what cannot be linked, and the logs of all who compile."""
 import ctypes as c
 import os
+import struct
 import tempfile
 
 CUBIN, PTX, OBJECT, LIBRARY, NVVM = 0, 1, 3, 4, 5
@@ -78,6 +79,13 @@ def options(*chosen):
     return len(chosen), (c.c_uint * len(chosen))(*numbers), (c.c_void_p * len(chosen))(*values)
 
 
+def container(text):
+    """A fatbin container of a text for sm_70 and of nothing else."""
+    text += b"\0" * (8 - len(text) % 8)
+    entry = struct.pack("<10I3Q", 0x01010001, 64, len(text), 0, 0, 0, 0x00010000, 70, 0, 0, 0x11, 0, 0) + text
+    return struct.pack("<2IQ", 0xBA55ED50, 0x00100001, len(entry)) + entry
+
+
 def registers(module, name):
     function, value = c.c_void_p(), c.c_int()
     check(driver.cuModuleGetFunction(c.byref(function), module, name))
@@ -134,6 +142,10 @@ with open(path, "wb") as file:
 module = c.c_void_p()
 assert driver.cuModuleLoadData(c.byref(module), BAD) == INVALID_PTX
 assert run(load(THIRD), b"third") == 7
+logs = Logs(200)
+assert driver.cuModuleLoadFatBinary(c.byref(module), container(BAD)) == INVALID_PTX
+assert driver.cuModuleLoadDataEx(c.byref(module), container(BAD), *logs.arguments) == INVALID_PTX and b"foo.bar" in logs.errors()
+assert run(load(container(THIRD)), b"third") == 7
 
 # One input.
 assert linked((PTX, THIRD)) == THIRD + b"\0"
