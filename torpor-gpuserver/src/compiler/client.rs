@@ -3,14 +3,13 @@
 use crate::compiler::jobs::{ABSENCE, Jobs};
 use crate::compiler::kept::KeptCubins;
 use crate::compiler::wire::{Answer, Job};
-use crate::driver::Refusal;
 use crate::rate_limited::Seldom;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use torpor_proto::error::CudaError;
-use torpor_proto::image::{Image, ImageKind, fatbin, ptx};
+use torpor_proto::image::{Image, ImageKind, Refusal, fatbin, ptx};
 
 /// Between two questions to one that has no driver yet.
 const UNREADY_RETRY: Duration = Duration::from_millis(100);

@@ -1,10 +1,9 @@
 //! What is asked of a compiler over a connection, once, and what it answers. Before that a job says which process it is a copy of.
 
-use crate::driver::Refusal;
 use bytemuck::{Pod, Zeroable};
 use std::io::{self, Read, Write};
 use torpor_proto::error::CudaError;
-use torpor_proto::image::MAX_IMAGE_BYTES;
+use torpor_proto::image::{MAX_IMAGE_BYTES, Refusal};
 
 /// Which process a job is a copy of: another one has another number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

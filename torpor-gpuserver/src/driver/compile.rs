@@ -3,40 +3,12 @@
 use super::{Device, Handle};
 use std::ptr;
 use torpor_proto::error::CudaError;
+use torpor_proto::image::Refusal;
 use torpor_proto::image::bundle::Bundle;
 
 /// Where the compiler says what, and how long that may be: `CU_JIT_INFO_LOG_BUFFER`, `CU_JIT_INFO_LOG_BUFFER_SIZE_BYTES`,
 /// `CU_JIT_ERROR_LOG_BUFFER`, `CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES`.
 const LOG_OPTIONS: [u32; 4] = [3, 4, 5, 6];
-
-/// Bytes of each.
-const LOG_BYTES: usize = 4096;
-
-/// Why code gives no cubin.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// What the driver returns.
-    pub error: CudaError,
-    /// What its compiler says of that, for people: at most [`Self::MOST_BYTES`], maybe nothing.
-    pub said: Vec<u8>,
-}
-
-impl Refusal {
-    /// More than that is not said.
-    pub const MOST_BYTES: usize = LOG_BYTES;
-}
-
-impl From<CudaError> for Refusal {
-    fn from(error: CudaError) -> Self {
-        Self { error, said: Vec::new() }
-    }
-}
-
-impl From<Refusal> for CudaError {
-    fn from(refusal: Refusal) -> Self {
-        refusal.error
-    }
-}
 
 /// What the driver makes of a bundle's inputs together for the GPU of the calling thread's context. Without room for what it says of them it
 /// would write to standard error, and fail where there is none (a call of a function elsewhere, driver 580).
@@ -45,9 +17,9 @@ impl From<Refusal> for CudaError {
 /// The driver's, with what it says of errors.
 pub fn link(device: &Device, bundle: &Bundle<'_>) -> Result<Vec<u8>, Refusal> {
     let (table, mut state) = (device.table(), 0);
-    let mut logs = [[0_u8; LOG_BYTES]; 2];
+    let mut logs = [[0_u8; Refusal::MOST_BYTES]; 2];
     let [informs, errors] = logs.each_mut().map(|log| log.as_mut_ptr().cast());
-    let length = ptr::without_provenance_mut(LOG_BYTES);
+    let length = ptr::without_provenance_mut(Refusal::MOST_BYTES);
     let (mut options, mut values) = (LOG_OPTIONS.to_vec(), vec![informs, length, errors, length]);
     for choice in &bundle.choices {
         options.push(choice.option as u32);

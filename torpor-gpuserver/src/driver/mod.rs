@@ -28,7 +28,7 @@ mod tpc_layout;
 mod transfer;
 
 pub use array::Array;
-pub use compile::{Refusal, link};
+pub use compile::link;
 pub use device::{Device, Driver};
 pub use error::DriverError;
 pub(crate) use event::DISABLE_TIMING;

@@ -3,24 +3,8 @@
 
 use super::{Client, CudaResult, Image, client};
 use torpor_proto::command::{ImageErrors, ImageKernels};
-use torpor_proto::error::CudaError;
 use torpor_proto::image::bundle::{Bundle, Choice, Input, InputKind};
-use torpor_proto::image::{Image as Bytes, ImageKind, fatbin, measure};
-
-/// Why an image has no code for the GPU.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// What the program is told.
-    pub error: CudaError,
-    /// What the compiler says of errors in it, for people; maybe nothing.
-    pub said: Vec<u8>,
-}
-
-impl From<CudaError> for Refusal {
-    fn from(error: CudaError) -> Self {
-        Self { error, said: Vec::new() }
-    }
-}
+use torpor_proto::image::{Image as Bytes, ImageKind, Refusal, fatbin, measure};
 
 /// Whether there is no code for a GPU in an image yet.
 pub(super) fn is_source(image: &Bytes<'_>) -> bool {

@@ -2,14 +2,14 @@
 //! has chosen how it is made, become a bundle. What has to be made the node makes as soon as it is complete, and finds it when it is loaded.
 
 use super::CudaResult;
-use super::compile::{Refusal, is_source};
+use super::compile::is_source;
 use super::handle::Table;
 use super::image::Image;
 use std::ffi::c_void;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use torpor_proto::error::CudaError;
 use torpor_proto::image::bundle::{Bundle, Choice, Input, InputKind};
-use torpor_proto::image::{Image as Bytes, ImageKind};
+use torpor_proto::image::{Image as Bytes, ImageKind, Refusal};
 
 /// The least length of a result: as many bytes as a magic number has, which a loader reads without being told how many there are.
 const LEAST_BYTES: usize = 4;
@@ -132,8 +132,9 @@ impl State {
     fn result_of(&self) -> CudaResult<Vec<u8>> {
         match &self.added[..] {
             [] => Err(CudaError::INVALID_VALUE),
-            [(InputKind::Cubin | InputKind::Ptx | InputKind::Fatbinary, bytes)]
-                if self.choices.is_empty() =>
+            // Nothing of a cubin is still to be chosen.
+            [(kind @ (InputKind::Cubin | InputKind::Ptx | InputKind::Fatbinary), bytes)]
+                if *kind == InputKind::Cubin || self.choices.is_empty() =>
             {
                 let mut alone = bytes.to_vec();
                 alone.resize(bytes.len().max(LEAST_BYTES), 0);
@@ -178,6 +179,10 @@ mod tests {
             assert_eq!(state.result_of().unwrap(), result);
         }
         assert_eq!(State::default().result_of(), Err(CudaError::INVALID_VALUE));
+        let mut state = State::default();
+        state.choices.push(Choice { option: CompilerOption::MaxRegisters, value: 32 });
+        state.take(InputKind::Cubin, b"\x7fELF and more".to_vec());
+        assert_eq!(state.result_of().unwrap(), b"\x7fELF and more", "it is made already");
     }
 
     #[test]

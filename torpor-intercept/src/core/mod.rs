@@ -62,7 +62,6 @@ pub use address_space::RangeAllocator;
 pub use array::{Array, ArrayShape};
 pub use array_copy::{BoxCopy, BoxSide, LineSide};
 pub use client::{Client, client, initialize, surveyed_devices, surveyed_sensors};
-pub use compile::Refusal;
 pub use context::{Context, contexts};
 pub use copy::{Direction, Location, StridedCopy};
 pub use coredump::CoredumpSetting;

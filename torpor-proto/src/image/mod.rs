@@ -21,6 +21,7 @@ mod payload;
 pub mod ptx;
 #[cfg(test)]
 mod real;
+mod refusal;
 pub mod relocate;
 mod select;
 mod source;
@@ -34,6 +35,7 @@ pub use calls::DriverCalls;
 pub use error::ImageError;
 pub use narrow::for_gpu;
 pub use payload::MAX_PAYLOAD_BYTES;
+pub use refusal::Refusal;
 pub use select::{Code, choice_for, code_for};
 pub use wrapper::{WRAPPER_MAGIC, Wrapper};
 

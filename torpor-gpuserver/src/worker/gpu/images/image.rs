@@ -1,7 +1,6 @@
 //! An image that the node knows: its file, and the instance that clients share.
 
 use crate::compiler::Plain;
-use crate::driver::Refusal;
 use crate::worker::gpu::images::instance::Instance;
 use crate::worker::gpu::images::loader::Loader;
 use crate::worker::gpu::images::speech::Speech;
@@ -13,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use torpor_proto::error::CudaError;
 use torpor_proto::image::relocate::{Bases, Immovable, Relocatable};
-use torpor_proto::image::{Image as Parsed, ImageKind, ptx};
+use torpor_proto::image::{Image as Parsed, ImageKind, Refusal, ptx};
 
 /// An image that the node knows.
 #[derive(Debug)]

@@ -4,11 +4,12 @@
 //! instance only where more than may be loaded waits for that already.
 
 use crate::compiler::{Compiler, Plain};
-use crate::driver::{CodeLibrary, Device, Refusal};
+use crate::driver::{CodeLibrary, Device};
 use crate::worker::gpu::aside::Aside;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use torpor_proto::error::CudaError;
+use torpor_proto::image::Refusal;
 
 /// As what each counts that waits, at least: of a small image the driver keeps more than its bytes.
 const LEAST_BYTES: u64 = 1 << 20;
