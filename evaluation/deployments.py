@@ -147,8 +147,8 @@ def free_rooms(given, gpus):
     """{gpu: bytes} for native processes: `given.card` of each, as far as it is free, or `whole`."""
     if given.simulated:
         # So little that some do not fit, and others wait for each other.
-        return dict.fromkeys(range(gpus), machine.size(given.gpu_limit) // 2)
-    rooms = {gpu: machine.card_total_bytes(gpu) - machine.card_used_bytes(gpu) for gpu in range(gpus)}
+        return dict.fromkeys(machine.gpu_numbers(gpus), machine.size(given.gpu_limit) // 2)
+    rooms = {gpu: machine.card_total_bytes(gpu) - machine.card_used_bytes(gpu) for gpu in machine.gpu_numbers(gpus)}
     return rooms if given.card == "whole" else {gpu: min(room, machine.size(given.card)) for gpu, room in rooms.items()}
 
 

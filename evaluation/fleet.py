@@ -13,6 +13,7 @@ import select
 import sys
 import time
 
+import machine
 from functions.process import HERE, Program
 
 
@@ -46,8 +47,8 @@ class Member:
 def members(models, count, distinct, slo_ms, gpus=1, stand_in=None):
     """So many functions of the models in turn, on the GPUs in turn, with so many weight sets of each model; no two have one input.
     `slo_ms` is a function of a model's name; `stand_in` is what all run where there is no GPU for their model."""
-    named = [(number, models[number % len(models)]) for number in range(count)]
-    return [Member(f"{model}-{number:04}", stand_in or model, number // len(models) % distinct, number, slo_ms(model), number % gpus)
+    named, on = [(number, models[number % len(models)]) for number in range(count)], machine.gpu_numbers(gpus)
+    return [Member(f"{model}-{number:04}", stand_in or model, number // len(models) % distinct, number, slo_ms(model), on[number % gpus])
             for number, model in named]
 
 

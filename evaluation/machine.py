@@ -4,8 +4,9 @@ import os
 import pathlib
 import subprocess
 
-# Of those that a script has (server.py).
-FIRST_GPU = int((os.environ.get("EVALUATION_GPUS") or "0").split(",")[0])
+# The numbers of those that a script has (server.py), as the driver counts; none where it has all.
+_NAMED = [int(number) for number in (os.environ.get("EVALUATION_GPUS") or "").split(",") if number]
+FIRST_GPU = _NAMED[0] if _NAMED else 0
 
 
 def memory():
@@ -67,8 +68,20 @@ def card_total_bytes(gpu=FIRST_GPU):
 
 
 def gpus():
-    """How many GPUs there are, as nvidia-smi says."""
-    return len(_nvidia_smi("--query-gpu=index") or ())
+    """How many GPUs a script has: those that $EVALUATION_GPUS names, or all that nvidia-smi knows."""
+    return len(_NAMED) or len(_nvidia_smi("--query-gpu=index") or ())
+
+
+def gpu_numbers(count):
+    """The numbers of the first so many of them, as the driver counts."""
+    if _NAMED and count > len(_NAMED):
+        raise SystemExit(f"{count} GPUs are asked for, and EVALUATION_GPUS names {len(_NAMED)}")
+    return _NAMED[:count] if _NAMED else list(range(count))
+
+
+def gpu_flags(count):
+    """Of a server that has them."""
+    return ("--gpus", ",".join(map(str, gpu_numbers(count))))
 
 
 def processes_on_gpu(gpu=FIRST_GPU):

@@ -89,7 +89,7 @@ def take(given, figure, points, label, scheduler, missing, logs, time):
         deployed = deployments.kept_alive(given, members, logs, slug(label), given.gpus, scheduler == FORESEEN)
     else:
         settings = {key: value(given.gpus) if callable(value) else value for key, value in scheduler.items()}
-        deployed = deployments.torpor(given, members, logs, slug(label), ("--gpus", ",".join(map(str, range(given.gpus)))), settings)
+        deployed = deployments.torpor(given, members, logs, slug(label), machine.gpu_flags(given.gpus), settings)
     with deployed as deployment:
         for count in missing:
             if time.is_over():

@@ -1,7 +1,7 @@
 """One `torpor serve` for the scripts beside this file.
 
 $EVALUATION_GPUS names the GPUs that a script has (as `torpor serve --gpus` has them), its native processes as well: so several scripts run
-side by side on a machine with several GPUs, and each is alone on its own. Scripts that have --gpus themselves do not heed it.
+side by side on a machine with several GPUs, and each is alone on its own. Of scripts with --gpus it names those that they count (machine.py).
 """
 
 import json
