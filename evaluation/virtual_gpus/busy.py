@@ -1,4 +1,5 @@
-"""A function that never pauses: ready once its first kernel has ended; with the first line that it is told it begins."""
+"""A function that never pauses: ready once its first kernel has ended; with the first line that it is told it begins. It awaits nothing, so
+its turns are as long as turns may be while others wait: whoever can go to another GPU had better."""
 import json
 import sys
 
@@ -13,9 +14,7 @@ def main():
         return
     print(json.dumps({"busy": True}), flush=True)
     while True:
-        for _ in range(50):
-            x = torch.relu(x @ x)
-        torch.cuda.synchronize()
+        x = torch.relu(x @ x)
 
 
 if __name__ == "__main__":
