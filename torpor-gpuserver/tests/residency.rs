@@ -242,6 +242,20 @@ fn who_is_asked_often_stays_though_another_one_was_asked_last() {
 }
 
 #[test]
+fn where_clients_leave_for_others_nobody_lingers() {
+    let pool = ["--gpu-limit", "10MiB", "--host-pool", "64MiB", "--host-slab", "16MiB"];
+    let (server, _settings) = start_with("[scheduler]\nlinger = '1h'", "", &pool);
+    // The third one finds no room, and whoever leaves for it is chosen among those without a turn.
+    let clients = ["f0", "f1", "f2"].map(|name| {
+        let mut attached = attach(&server, name);
+        attached.client.allocate(0, 4 * MIB).unwrap();
+        attached
+    });
+    eventually("nobody has a turn", || server.functions().iter().all(|function| function.state == "idle"));
+    drop(clients);
+}
+
+#[test]
 fn a_function_that_never_writes_back_begins_every_request_with_what_it_had_when_it_was_first_unloaded() {
     let (server, _settings) = start("[functions.f]\nwriteback = 'never'");
     let follower = Follower::new(&server);

@@ -7,6 +7,7 @@
 mod client;
 pub(crate) mod joining;
 pub(crate) mod neighbours;
+mod shortage;
 pub(crate) mod taken;
 mod uses;
 
@@ -15,6 +16,7 @@ use crate::policy::eviction::{self, Eviction, Resident};
 use crate::policy::reuse::Reuse;
 use crate::worker::gpu::memory::client::Client;
 use crate::worker::gpu::memory::neighbours::Neighbours;
+use crate::worker::gpu::memory::shortage::Shortage;
 use crate::worker::gpu::run_queue::Turns;
 use crate::worker::gpu::tuning::Tuning;
 use crate::worker::mailbox::{Link, Wish};
@@ -69,6 +71,7 @@ pub(crate) struct GpuMemory {
     /// What arrays are cleared with, once there is one.
     zeroes: Mutex<Option<PinnedArray>>,
     state: Mutex<State>,
+    shortage: Shortage,
     /// Held while pieces go back to the driver.
     releasing: Mutex<()>,
     /// Held while memory is given up for another worker, until the server is told.
@@ -99,6 +102,7 @@ impl GpuMemory {
             server: server.clone(),
             zeroes: Mutex::default(),
             state: Mutex::new(state),
+            shortage: Shortage::new(),
             releasing: Mutex::default(),
             giving: Mutex::default(),
         }
@@ -169,6 +173,7 @@ impl GpuMemory {
             }
             return Reserved::Granted;
         };
+        self.shortage.note();
         let wanted = |client: &mut Client| std::mem::replace(&mut client.wanted_bytes, bytes);
         if state.clients.get_mut(&client).map_or(0, wanted) == 0 {
             state.unstick();

@@ -10,6 +10,10 @@ const GRACE_AFTER_ANSWER: Duration = Duration::from_micros(200);
 /// ...and if it has not.
 pub(crate) const GRACE: Duration = Duration::from_millis(1);
 
+/// How long it keeps its turn while nobody waits, if clients have to leave for others: longer than programs think between two kernels, but no longer
+/// than that, since who has a turn is not among those of whom the [policy](crate::policy::eviction) chooses.
+pub(crate) const LINGER_IN_SHORTAGE: Duration = Duration::from_millis(20);
+
 /// After a turn of this length, while others wait, any pause ends it: a client that asks for the next inference as soon as it
 /// has the last would else keep the GPU for [`LONGEST_TURN`].
 const FULL_TURN: Duration = Duration::from_millis(100);

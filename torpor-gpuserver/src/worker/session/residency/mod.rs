@@ -23,7 +23,7 @@ use crate::worker::session::halt::Halt;
 use crate::worker::session::lean::Why;
 use crate::worker::session::parking::Need;
 use crate::worker::session::shortage::Room;
-use crate::worker::session::tenure::{GRACE, busy_turn, patience_among_rivals};
+use crate::worker::session::tenure::{GRACE, LINGER_IN_SHORTAGE, busy_turn, patience_among_rivals};
 use crate::worker::session::watchdog::Overstay;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -224,6 +224,10 @@ impl Session {
     /// How long an idle client keeps its turn while nobody wants it: to the end of a request that was told of.
     fn linger(&self) -> Duration {
         match self.residency.origin {
+            // Who has a part of its memory there is in nobody's way.
+            Origin::Inferred if self.shared.memory.is_short() && !self.is_lean() => {
+                self.linger_until_saved(self.shared.tuning.linger.min(LINGER_IN_SHORTAGE))
+            }
             Origin::Inferred => self.linger_until_saved(self.shared.tuning.linger),
             Origin::Told if self.link.told.is_any() => Duration::MAX,
             Origin::Told => Duration::ZERO,
