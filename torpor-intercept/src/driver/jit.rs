@@ -105,7 +105,8 @@ impl Log {
             // Null was looked for.
             let _ = self.text.put_all(text[..kept].iter().copied().chain([0]));
         }
-        self.length.put_if_wanted(kept);
+        // A driver counts the NUL: of a log of 1000 bytes that is full it says 1000 (H200, driver 580). Programs take nothing for none.
+        self.length.put_if_wanted(if kept == 0 { 0 } else { kept + 1 });
     }
 }
 
@@ -145,9 +146,9 @@ mod tests {
         let options = read(&[3, 4, 5, 6, 2], &mut values);
         assert_eq!((informs[0], errors[0], values[1], values[3], values[4] as u32), (0, 0, 0, 0, 0));
         options.tell_errors(b"line 7: no");
-        assert_eq!((&errors, values[3], values[1]), (b"line 7:\0", 7, 0));
+        assert_eq!((&errors, values[3], values[1]), (b"line 7:\0", 8, 0));
         options.tell_errors(b"no");
-        assert_eq!((&errors[..4], values[3]), (&b"no\0e"[..], 2));
+        assert_eq!((&errors[..4], values[3]), (&b"no\0e"[..], 3));
     }
 
     #[test]
