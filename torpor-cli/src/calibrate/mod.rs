@@ -2,6 +2,7 @@
 
 mod crowded;
 mod fit;
+mod full;
 mod node;
 
 use crate::DirectoryFlag;
@@ -26,8 +27,8 @@ const SELDOM: Duration = Duration::from_millis(30);
 
 const EXAMPLES: &str = "\
 Asks the functions through the router, one after the other, now and then: as many as --rounds each when their memory is on the
-GPU, and as many after `torpor unload`; then model by model each GPU has a line of as many to each, which take less, as clocks and caches are
-warm. Then memory alone is loaded, for each GPU, and for each pair of GPUs at once, which shows whether
+GPU, and as many after `torpor unload`, when the memory of other functions has taken their room, if the node has so many; then
+model by model each GPU has a line of as many to each, which take less, as clocks and caches are warm. Then memory alone is loaded, for each GPU, and for each pair of GPUs at once, which shows whether
 they share a link; and functions are moved between GPUs. Nobody else may use the node meanwhile. Functions that are asked in turn
 take longer than one that is asked again and again, as they do in use: give several of each model, as many as the GPUs have room for.
 What a native process takes cannot be seen here: say it.
@@ -168,11 +169,13 @@ impl Calibrate {
             }
             node.unload(function.name)?;
         }
+        let measured: Vec<&str> = functions.iter().map(|function| function.name).collect();
         for _ in 0..self.rounds {
             for at in 0..functions.len() {
                 // Not just before it is asked, but where there is no other.
                 let other = (at + functions.len() / 2) % functions.len();
                 node.unload(functions[other].name)?;
+                node.fill(&measured, functions[at].bytes)?;
                 std::thread::sleep(SELDOM);
                 let turn_ms = node.ask(functions[at].name)?.turn_ms;
                 functions[at].swapped_ms.push(turn_ms);

@@ -115,9 +115,13 @@ impl Node {
 
     /// Device memory that the function has on GPUs now.
     pub fn resident_bytes(&mut self, function: &str) -> Result<u64, CliError> {
-        let all = self.admin.call(async |api| api.list_functions(ListFunctionsRequest {}).await)?.functions;
         let of_it = |row: &Function| row.name == function;
-        Ok(all.into_iter().find(of_it).map_or(0, |row| row.resident_bytes))
+        Ok(self.functions()?.into_iter().find(of_it).map_or(0, |row| row.resident_bytes))
+    }
+
+    /// All that the server knows.
+    pub fn functions(&mut self) -> Result<Vec<Function>, CliError> {
+        Ok(self.admin.call(async |api| api.list_functions(ListFunctionsRequest {}).await)?.functions)
     }
 
     /// What the server knows of the paths between GPUs.
