@@ -245,14 +245,20 @@ fn who_is_asked_often_stays_though_another_one_was_asked_last() {
 fn where_clients_leave_for_others_nobody_lingers() {
     let pool = ["--gpu-limit", "10MiB", "--host-pool", "64MiB", "--host-slab", "16MiB"];
     let (server, _settings) = start_with("[scheduler]\nlinger = '1h'", "", &pool);
-    // The third one finds no room, and whoever leaves for it is chosen among those without a turn.
-    let clients = ["f0", "f1", "f2"].map(|name| {
+    let mut clients = ["f0", "f1", "f2"].map(|name| {
         let mut attached = attach(&server, name);
-        attached.client.allocate(0, 4 * MIB).unwrap();
-        attached
+        let address = attached.client.allocate(0, 4 * MIB).unwrap();
+        attached.client.upload(address, &[1; 4]);
+        (attached, address)
     });
-    eventually("nobody has a turn", || server.functions().iter().all(|function| function.state == "idle"));
-    drop(clients);
+    eventually("nobody has a turn", || {
+        // There is room for two, and whoever leaves is chosen among those without a turn.
+        for (attached, address) in &mut clients {
+            assert_eq!(attached.client.download(*address, 4), [1; 4]);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        server.functions().iter().all(|function| function.state == "idle")
+    });
 }
 
 #[test]
