@@ -99,9 +99,8 @@ class Watch:
 
     HEADING = ("at_s", "resident_bytes", "card_used_bytes", "store_bytes", "host_used_bytes", "shmem_bytes")
 
-    def __init__(self, server, gpu=0):
+    def __init__(self, server):
         self.server = server
-        self.gpu = gpu
         self.begin = time.monotonic()
         self.before = self.look(resident_bytes=0)
         self.samples = []
@@ -114,7 +113,7 @@ class Watch:
         if resident_bytes is None:
             resident_bytes = sum(row["resident_bytes"] for row in self.server.ask("functions"))
         memory = machine.memory()
-        return (round(time.monotonic() - self.begin, 2), resident_bytes, machine.card_used_bytes(self.gpu),
+        return (round(time.monotonic() - self.begin, 2), resident_bytes, machine.card_used_bytes(),
                 machine.store_bytes(self.server.process.pid), memory["Used"], memory["Shmem"])
 
     def peak(self, key):
