@@ -58,9 +58,9 @@ class Logs:
         self.arguments = (4, self.options, self.values)
 
     def errors(self):
-        """What is said of errors, whose length is told."""
+        """What is said of errors, whose length with its NUL is told."""
         said = self.buffers[1].value
-        assert self.buffers[0].value == b"" and not self.values[2] and len(said) == self.values[1], (said, list(self.values))
+        assert self.buffers[0].value == b"" and not self.values[2] and len(said) + 1 == self.values[1], (said, list(self.values))
         return said
 
     def are_empty(self):
