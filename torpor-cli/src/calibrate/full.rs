@@ -5,36 +5,32 @@ use crate::error::CliError;
 use torpor_proto::control::admin::{Function, Gpu};
 
 impl Node {
-    /// Loads other functions than the measured ones until no GPU has room for so much, as far as the node has such functions: whoever comes
-    /// then has to put somebody out.
+    /// Loads other functions than the measured ones, each where it was last, until no GPU has room for so much, as far as the node has such
+    /// functions: whoever comes then has to put somebody out. Who cannot come, as its process has just ended, say, takes no room.
     pub(super) fn fill(&mut self, measured: &[&str], bytes: u64) -> Result<(), CliError> {
         let (functions, gpus) = (self.functions()?, self.gpus()?);
-        for (function, gpu) in fillers(&functions, &gpus, measured, bytes) {
-            self.load(function, Some(gpu))?;
+        for function in fillers(&functions, &gpus, measured, bytes) {
+            if let Err(error) = self.load(function, None) {
+                eprintln!("torpor: {function} does not take the room that it could: {error}");
+            }
         }
         Ok(())
     }
 }
 
-/// Which functions take the room of which GPUs.
-fn fillers<'a>(
-    functions: &'a [Function],
-    gpus: &[Gpu],
-    measured: &[&str],
-    bytes: u64,
-) -> Vec<(&'a str, u32)> {
-    let is_away = |one: &&Function| one.resident_bytes == 0 && one.allocated_bytes > 0 && one.clients > 0;
-    let mut away = functions.iter().filter(is_away).filter(|one| !measured.contains(&&*one.name)).peekable();
+/// Which functions take the GPUs' room.
+fn fillers<'a>(functions: &'a [Function], gpus: &[Gpu], measured: &[&str], bytes: u64) -> Vec<&'a str> {
+    let is_away = |one: &&Function| one.resident_bytes == 0 && one.allocated_bytes > 0;
     let mut chosen = Vec::new();
     for gpu in gpus {
-        let there = functions.iter().filter(|one| one.gpus.contains(&gpu.index));
-        let used: u64 = there.map(|one| one.resident_bytes).sum();
+        let its = || functions.iter().filter(|one| one.gpus.contains(&gpu.index));
+        let used: u64 = its().map(|one| one.resident_bytes).sum();
         let mut room = gpu.limit_bytes.saturating_sub(used);
-        while room >= bytes
-            && let Some(one) = away.next_if(|one| one.allocated_bytes <= room)
-        {
-            room -= one.allocated_bytes;
-            chosen.push((&*one.name, gpu.index));
+        for one in its().filter(is_away).filter(|one| !measured.contains(&&*one.name)) {
+            if room >= bytes && one.allocated_bytes <= room {
+                room -= one.allocated_bytes;
+                chosen.push(&*one.name);
+            }
         }
     }
     chosen
@@ -50,7 +46,6 @@ mod tests {
             gpus: vec![gpu],
             resident_bytes,
             allocated_bytes,
-            clients: 1,
             ..Function::default()
         }
     }
@@ -61,15 +56,16 @@ mod tests {
             function("measured", 0, 0, 10),
             function("there", 0, 10, 10),
             function("a", 0, 0, 10),
-            function("b", 1, 0, 10),
+            function("large", 2, 0, 30),
+            function("b", 2, 0, 10),
             function("nothing", 0, 0, 0),
-            function("c", 0, 0, 10),
+            function("c", 2, 0, 10),
             function("d", 0, 0, 10),
         ];
         let gpus = [0, 2].map(|index| Gpu { index, limit_bytes: 25, ..Gpu::default() });
         let chosen = |bytes| fillers(&functions, &gpus, &["measured"], bytes);
-        assert_eq!(chosen(10), [("a", 0), ("b", 2), ("c", 2)]);
-        assert_eq!(chosen(30), [], "there is none as it is");
-        assert_eq!(fillers(&functions[..2], &gpus, &["measured"], 10), [], "there is nobody");
+        assert_eq!(chosen(10), ["a", "b", "c"]);
+        assert!(chosen(30).is_empty(), "there is none as it is");
+        assert!(fillers(&functions[..2], &gpus, &["measured"], 10).is_empty(), "there is nobody");
     }
 }
