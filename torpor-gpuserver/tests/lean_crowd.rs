@@ -6,11 +6,11 @@ mod server_support;
 mod worker_support;
 
 use lean_support::{MIB, Model, Node, Other, Over};
+use server_support::eventually::eventually;
 use std::sync::atomic::AtomicBool;
 
 #[test]
 fn a_large_one_comes_with_a_part_where_small_ones_would_have_to_take_turns_for_all_of_it() {
-    const ANSWERS: u32 = 15;
     let node = Node::start("--cover false");
     let mut model = Model::start(&node.server, "model");
     // All that there is, so the model finds nothing that nobody needs.
@@ -22,8 +22,11 @@ fn a_large_one_comes_with_a_part_where_small_ones_would_have_to_take_turns_for_a
         for other in &mut others {
             scope.spawn(|| other.be_busy(&is_over));
         }
-        (0..ANSWERS).for_each(|_| model.infer());
+        // On a machine that others load, too, programs may seem to think for long a few times.
+        eventually("the model is lean", || {
+            model.infer();
+            node.lean_turns() > 0
+        });
     });
-    assert!(node.lean_turns() > 0, "{} swaps of the model for {ANSWERS} answers", node.swaps("model"));
     node.check();
 }

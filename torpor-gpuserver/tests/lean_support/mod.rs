@@ -2,12 +2,13 @@
 #![allow(dead_code, reason = "each test program uses its own part of this module")]
 
 use crate::served::{Attached, attach, serve_by};
+use crate::server_support::eventually::PATIENCE;
 use crate::server_support::server::Server;
 use crate::worker_support::Client;
 use crate::worker_support::kernels::launch;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use torpor_proto::command::{Fill, MemoryFree};
 
 pub const MIB: u64 = 1 << 20;
@@ -256,6 +257,32 @@ pub fn rounds(count: u32, other: &mut Other, mut work: impl FnMut()) {
             work();
             std::thread::sleep(THOUGHT);
         }
+    });
+}
+
+/// Does something, while the other one is asked all the time, until it has led to what it should.
+///
+/// On a machine that others load, too, programs may seem to think for long, and come whole a few times: what has to be lean for what
+/// a test is about is waited for.
+pub fn rounds_until(what: &str, other: &mut Other, mut work: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _over = Over(&is_over);
+        scope.spawn(|| other.be_busy(&is_over));
+        while !work() {
+            assert!(Instant::now() < deadline, "it never happened: {what}");
+            std::thread::sleep(THOUGHT);
+        }
+    });
+}
+
+/// Asks the model until it was active with a part of its memory.
+pub fn until_lean(node: &Node, model: &mut Model, other: &mut Other) {
+    let before = node.lean_turns();
+    rounds_until("the model is lean", other, || {
+        model.infer();
+        node.lean_turns() > before
     });
 }
 
