@@ -210,6 +210,23 @@ fn sighup_reads_the_file_again_and_ends_nobody() {
 }
 
 #[test]
+fn where_clients_go_that_wait_is_followed_unless_a_flag_says_it() {
+    let said = "clients that wait go where fifo says from now on";
+    for (flags, is_followed) in [(&[][..], true), (&["--placement", "lru"], false)] {
+        let home = tempfile::tempdir().unwrap();
+        let config = write(home.path(), "[scheduler]\nplacement = 'random'");
+        let server = Server::start(PROGRAM, &[&["--config", config.to_str().unwrap()], flags].concat());
+        write(home.path(), "[scheduler]\nplacement = 'fifo'");
+        eventually("it is read", || server.said("has been read again"));
+        assert_eq!(server.said(said), is_followed);
+        assert!(!server.said("takes effect when the server is restarted"));
+        hang_up(&server);
+        eventually("it is read once more", || server.times_said("has been read again") > 1);
+        assert_eq!(server.times_said(said), usize::from(is_followed), "nothing is new");
+    }
+}
+
+#[test]
 fn load_and_unload_answer_when_it_is_so() {
     let server = Server::start(PROGRAM, &[]);
     let function = server.function("resnet");

@@ -191,7 +191,7 @@ impl Function {
         while !state.waiting.is_empty() {
             let Some(lease) = self.free_place(state, cold) else { break };
             let instance = lease.instance;
-            let Some(request) = state.waiting.pop() else { break };
+            let Some(request) = state.waiting.pop(Instant::now()) else { break };
             if let Err(Ok(mut lease)) = request.send(Ok(lease)) {
                 // Its client has left. Dropping the lease would take the lock again.
                 lease.function = None;
@@ -276,7 +276,7 @@ impl Function {
             state.failures += 1;
             state.retry_at = Some(Instant::now() + retry);
             if state.instances.is_empty() {
-                while let Some(request) = state.waiting.pop() {
+                while let Some(request) = state.waiting.pop(Instant::now()) {
                     // A client that has left needs no answer.
                     let _ = request.send(Err(Refusal::DoesNotStart { reason: reason.to_owned(), retry }));
                 }
@@ -312,7 +312,7 @@ impl Function {
     pub fn remove(self: &Arc<Self>) {
         let mut state = self.lock();
         state.removed = true;
-        while let Some(request) = state.waiting.pop() {
+        while let Some(request) = state.waiting.pop(Instant::now()) {
             // A client that has left needs no answer.
             let _ = request.send(Err(Refusal::Removed));
         }

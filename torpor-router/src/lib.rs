@@ -25,6 +25,7 @@ pub mod function;
 pub mod gate;
 pub mod instance;
 pub mod keys;
+pub mod late;
 pub mod listener;
 pub mod loading;
 pub mod logs;

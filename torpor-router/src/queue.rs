@@ -1,8 +1,10 @@
 //! The order in which waiting requests get a place: by class, then by deadline, then by arrival.
 //!
-//! Earliest deadline first meets every deadline that any order could meet as long as there are enough places; the class is
-//! the client's word that one request matters more than another (`x-torpor-priority`).
+//! Earliest deadline first meets every deadline that any order could meet as long as there are enough places. Where there are not, those
+//! that are late let the others of their class pass ([`Turns`]). The class is the client's word that one request matters more than
+//! another (`x-torpor-priority`).
 
+use crate::late::Turns;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -31,11 +33,12 @@ pub struct Ticket {
 pub struct Queue<T> {
     waiting: BTreeMap<Ticket, T>,
     arrivals: u64,
+    turns: Turns,
 }
 
 impl<T> Default for Queue<T> {
     fn default() -> Self {
-        Self { waiting: BTreeMap::new(), arrivals: 0 }
+        Self { waiting: BTreeMap::new(), arrivals: 0, turns: Turns::default() }
     }
 }
 
@@ -48,9 +51,18 @@ impl<T> Queue<T> {
         ticket
     }
 
-    /// Takes out the request that is first in order.
-    pub fn pop(&mut self) -> Option<T> {
-        self.waiting.pop_first().map(|(_, request)| request)
+    /// Takes out the request whose turn it is.
+    pub fn pop(&mut self, now: Instant) -> Option<T> {
+        let (&first, _) = self.waiting.first_key_value()?;
+        let in_time = Ticket { deadline: now, arrival: 0, ..first };
+        let others =
+            self.waiting.range(in_time..).next().filter(|(other, _)| other.priority == first.priority);
+        let next = match others {
+            Some((&other, _)) if !self.turns.is_of_late() => other,
+            _ => first,
+        };
+        self.turns.note(next.deadline < now);
+        self.waiting.remove(&next)
     }
 
     /// Takes out a request whose client no longer waits; `None` if it was popped before.
@@ -88,7 +100,7 @@ mod tests {
             }
             let mut expected: Vec<_> = requests.iter().enumerate().map(|(index, &(class, deadline))| (class, deadline, index)).collect();
             expected.sort_unstable();
-            let popped: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
+            let popped: Vec<_> = std::iter::from_fn(|| queue.pop(begin)).collect();
             prop_assert_eq!(popped, expected);
         }
 
@@ -101,7 +113,23 @@ mod tests {
             prop_assert_eq!(queue.remove(tickets[removed]), Some(removed));
             prop_assert_eq!(queue.remove(tickets[removed]), None);
             prop_assert_eq!(queue.len(), count - 1);
-            prop_assert!(!std::iter::from_fn(|| queue.pop()).any(|index| index == removed));
+            prop_assert!(!std::iter::from_fn(|| queue.pop(deadline)).any(|index| index == removed));
         }
+    }
+
+    #[test]
+    fn who_is_late_lets_others_of_its_class_pass_but_not_for_ever() {
+        let begin = Instant::now();
+        let after = |seconds| begin + Duration::from_secs(seconds);
+        let mut queue = Queue::default();
+        queue.push(Priority::High, after(1), "urgent, and late");
+        for (due, name) in [[(2, "late"); 2].as_slice(), &[(4, "in time"); 9]].concat() {
+            queue.push(Priority::Normal, after(due), name);
+        }
+        queue.push(Priority::Low, after(9), "low");
+        let left: Vec<_> = std::iter::from_fn(|| queue.pop(after(3))).collect();
+        let mut expected = vec!["urgent, and late"];
+        expected.extend([["in time"; 7].as_slice(), &["late"], &["in time"; 2], &["late", "low"]].concat());
+        assert_eq!(left, expected);
     }
 }

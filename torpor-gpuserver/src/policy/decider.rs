@@ -64,6 +64,11 @@ impl Decider {
         &self.view
     }
 
+    /// Whoever waits from now on goes where this policy says.
+    pub fn place_by(&mut self, placement: Box<dyn placement::Policy>) {
+        self.placement = placement;
+    }
+
     /// When the workers are to be asked next, if at all. What they say is to be heard as [`What::Reported`].
     #[must_use]
     pub fn asks_at(&self) -> Option<Duration> {

@@ -4,7 +4,7 @@ use crate::error::Refusal;
 use crate::function::Function;
 use crate::loading::{Loading, LoadingState};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use torpor_gpuserver::server::size::ByteSize;
 
 impl Function {
@@ -21,7 +21,7 @@ impl Function {
             let refusal = Refusal::NeverFits { wants, has };
             tracing::warn!(function = &*self.name, "not served: {refusal}");
             self.logs.push(format!("torpor: {refusal}"));
-            while let Some(request) = state.waiting.pop() {
+            while let Some(request) = state.waiting.pop(Instant::now()) {
                 // A client that has left needs no answer.
                 let _ = request.send(Err(refusal.clone()));
             }

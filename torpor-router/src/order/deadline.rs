@@ -1,10 +1,11 @@
 //! Earliest deadline first, less what the request will take: a long one must begin earlier to be in time.
 //!
 //! Who cannot be in time any more would be first of all, and make those late that still can be. So its deadline counts as
-//! [`GRACE`] later: it goes behind all who are to be answered before that, and nobody who comes after that passes it.
+//! [`GRACE`] later: it goes behind all who are to be answered before that. Who is late even so takes [turns](Turns) with all others.
 
 use super::standing::Standings;
 use super::{Candidate, Ended, Order, first_by};
+use crate::late::Turns;
 use std::time::{Duration, Instant};
 
 /// How much longer a request may wait once it is late, for the sake of those that are not.
@@ -14,6 +15,7 @@ const GRACE: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Deadline {
     standings: Standings,
+    turns: Turns,
 }
 
 impl Deadline {
@@ -27,7 +29,12 @@ impl Deadline {
 
 impl Order for Deadline {
     fn next(&mut self, now: Instant, candidates: &[Candidate]) -> Option<usize> {
-        first_by(candidates, |one| self.must_begin(now, one))
+        let is_late = |one: &Candidate| self.must_begin(now, one).is_none_or(|begin| begin < now);
+        let is_turn_of_late = self.turns.is_of_late();
+        let key = |one: &Candidate| (is_late(one) != is_turn_of_late, self.must_begin(now, one));
+        let next = first_by(candidates, key)?;
+        self.turns.note(is_late(&candidates[next]));
+        Some(next)
     }
 
     fn ended(&mut self, _now: Instant, ended: &Ended) {
@@ -61,5 +68,16 @@ mod tests {
         assert_eq!(order.next(after(20), &waiting(after(20), 100)), Some(1));
         assert_eq!(order.next(after(20), &waiting(after(20), 2000)), Some(0), "there is time for both");
         assert_eq!(order.next(after(950), &waiting(after(950), 100)), Some(0), "it has waited long enough");
+    }
+
+    #[test]
+    fn who_is_late_for_longer_has_one_turn_of_eight() {
+        let begin = Instant::now();
+        let now = begin + Duration::from_secs(2);
+        let waiting = [candidate("late", begin, 10, 1), candidate("in time", now, 100, 2)];
+        let mut order = Deadline::default();
+        let turns = (0..16).filter(|_| order.next(now, &waiting) == Some(0));
+        assert_eq!(turns.count(), 2);
+        assert_eq!(order.next(now, &waiting[..1]), Some(0), "nobody else waits");
     }
 }

@@ -20,7 +20,7 @@ impl Node<'_> {
         if self.clients[client].gated {
             return;
         }
-        let Some(id) = self.clients[client].queue.pop() else { return };
+        let Some(id) = self.clients[client].queue.pop(self.begin + self.now) else { return };
         let (request, function) = self.request(id);
         self.clients[client].gated = true;
         self.counter += 1;

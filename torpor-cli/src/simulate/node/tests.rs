@@ -107,6 +107,18 @@ fn two_over_one_link_slow_each_other_unless_the_policy_knows_links() {
 }
 
 #[test]
+fn where_more_comes_than_can_be_done_most_of_what_is_done_is_in_time() {
+    let profile = Profile::find("v100x1").unwrap();
+    // Three for each two that can be done, of 19 ms, for half a minute.
+    let requests: Vec<_> = (0..2370).map(|at| (at * 38 / 3, at as usize % 4)).collect();
+    let work = work(&profile, &["resnet152"; 4], &requests);
+    let policies = Policies { order: Policy::Deadline, ..policies(Placement::Deadline, 1) };
+    let (records, _) = Node::new(&work, &profile, policies).run();
+    let in_time = records.iter().filter(|record| record.latency_ms <= 100.0).count();
+    assert!(in_time > 1000, "{in_time} of {}", records.len());
+}
+
+#[test]
 fn a_client_that_moves_brings_its_memory_from_the_gpu_that_it_was_on() {
     let profile = Profile::find("v100x2").unwrap();
     // Functions 0 and 2 are both on the first GPU; BERT-large takes 26.5 ms, 136 from the host, 56 from the other GPU.

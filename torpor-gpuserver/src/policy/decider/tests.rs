@@ -85,6 +85,21 @@ fn two_that_wait_do_not_go_to_the_same_idle_gpu() {
 }
 
 #[test]
+fn another_policy_sends_those_who_wait_from_then_on() {
+    let mut node = Node::new(3, Placement::MostFree);
+    node.attach(0, with(Phase::Active));
+    node.attach(1, with(Phase::Idle));
+    let client = node.attach(0, with(Phase::Waiting));
+    node.hear(What::Waiting { client });
+    node.decider.place_by(Placement::Fifo.policy(1));
+    assert_eq!(
+        Node::moves(&node.report()),
+        [(client, 1)],
+        "the first idle one, and not the one with most free memory"
+    );
+}
+
+#[test]
 fn whose_deadline_is_first_goes_first() {
     let mut node = Node::new(2, Placement::MostFree);
     node.attach(0, with(Phase::Active));

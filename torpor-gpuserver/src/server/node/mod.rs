@@ -13,6 +13,7 @@ pub use functions::FunctionError;
 pub(in crate::server) use kept::{CLIENT, COUNTER, Legacies, Legacy, LegacyMemory, MEMORY, PARTY};
 
 use crate::gpu_limit::gpu_limit_bytes;
+use crate::policy::placement::Placement;
 use crate::server::clients::ClientTable;
 use crate::server::entrance::function::Function;
 use crate::server::entrance::tree::ServerTree;
@@ -50,6 +51,7 @@ pub struct Node {
     /// Of the devices of functions that see several, once one has been asked for.
     device_names: OnceLock<Vec<DeviceName>>,
     stop: watch::Sender<bool>,
+    placement: watch::Sender<Placement>,
     /// Where clients are answered.
     acceptor: Handle,
     keeper: Keeper,
@@ -75,6 +77,7 @@ impl Node {
     ) -> Self {
         let settings = Settings::new(&options.settings, options.flags.memory_limit);
         let max_clients = options.scheduler.max_clients().get();
+        let placement = watch::Sender::new(options.scheduler.placement());
         Self {
             options,
             tree,
@@ -90,6 +93,7 @@ impl Node {
             next_gpu: AtomicUsize::new(0),
             device_names: OnceLock::new(),
             stop,
+            placement,
             acceptor,
             keeper,
             heritage: Mutex::new(heritage),
@@ -175,6 +179,12 @@ impl Node {
     #[must_use]
     pub fn largest_gpu_limit_bytes(&self) -> u64 {
         (0..self.gpus.len()).filter_map(|gpu| self.gpu_limit_bytes(gpu)).max().unwrap_or(0)
+    }
+
+    /// Where clients go that wait, from now on; its receivers see what holds.
+    #[must_use]
+    pub(in crate::server) fn placement(&self) -> &watch::Sender<Placement> {
+        &self.placement
     }
 
     /// Ends the server, soon. Every client's calls fail from now on.

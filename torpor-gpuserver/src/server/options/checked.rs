@@ -1,6 +1,7 @@
 //! What the flags and the settings file of a server come to, checked.
 
 use crate::chunk::CHUNK_BYTES;
+use crate::policy::placement::Placement;
 use crate::server::entrance::group::Group;
 use crate::server::installation::{MissingPart, SERVER_PROGRAM};
 use crate::server::logging::{self, InvalidLevel};
@@ -73,6 +74,8 @@ pub struct ServerOptions {
     pub memory: MemorySection,
     /// What `[scheduler]` says: flags, then the file.
     pub scheduler: SchedulerSection,
+    /// The policy of a flag, which stands above whatever the file comes to say.
+    pub placement: Option<Placement>,
     /// The settings file, and when it was looked at.
     pub config: Option<(PathBuf, Option<Stamp>)>,
     /// What it says.
@@ -140,6 +143,7 @@ impl ServeArgs {
             None => (None, SettingsFile::default()),
         };
         let memory = self.tuning.memory.or(settings.memory.clone());
+        let placement = self.tuning.scheduler.placement;
         let scheduler = self.tuning.scheduler.or(settings.scheduler.clone());
         let store = store_options(&memory, flags.host_slab())?;
         let log = flags.log.clone().unwrap_or_else(|| "info".to_owned());
@@ -154,6 +158,7 @@ impl ServeArgs {
             flags,
             memory,
             scheduler,
+            placement,
             config,
             settings,
             host_bytes,

@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn help_has_each_flag_with_what_holds_without_it() {
         let help = Program::command().term_width(0).render_long_help().to_string();
-        let flags = TuningArgs::default().settings().into_iter().filter(|setting| setting.kind == Kind::Flag);
+        let flags = TuningArgs::default().settings().into_iter().filter(|setting| setting.kind.is_flag());
         for Setting { name, default, .. } in flags {
             let (_, text) = help.split_once(&format!("{} <", flag(name))).unwrap();
             let own = text.split("\n      --").next().unwrap();

@@ -74,7 +74,9 @@ pub(crate) fn start(node: &Arc<Node>, Ear { inbox, orphans, seeking, homes }: Ea
 
 async fn run(node: Arc<Node>, mut inbox: Inbox) {
     let view = NodeView::new(node.gpus().len(), Topology::default());
-    let mut decider = Decider::new(view, node.options().scheduler.placement().policy(SEED));
+    let mut placement = node.placement().subscribe();
+    let first = placement.borrow_and_update().policy(SEED);
+    let mut decider = Decider::new(view, first);
     let mut gangs = gates::gangs();
     let mut stopping = node.stopping();
     let mut asking = false;
@@ -90,6 +92,8 @@ async fn run(node: Arc<Node>, mut inbox: Inbox) {
                 hear(&node, &mut decider, &event);
                 gates::tell(&node, gangs.hear(&event, decider.view()));
             }
+            // Ends with the node, which this task holds.
+            Ok(()) = placement.changed() => decider.place_by(placement.borrow_and_update().policy(SEED)),
             () = node.events().until(asks_at) => {
                 asking = true;
                 decider.ask();

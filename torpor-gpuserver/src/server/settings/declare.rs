@@ -21,22 +21,38 @@ pub struct Setting {
 pub enum Kind {
     /// By a flag, and in the file if it is of a section; at the start alone.
     Flag,
+    /// By a flag, and in the file, whenever that changes and no flag is given.
+    FollowedFlag,
     /// In the file, at the start alone.
     Key,
     /// In the file, whenever that changes.
     Followed,
 }
 
+impl Kind {
+    /// Whether there is a flag.
+    #[must_use]
+    pub fn is_flag(self) -> bool {
+        matches!(self, Self::Flag | Self::FollowedFlag)
+    }
+
+    /// Whether it takes effect when the file changes.
+    #[must_use]
+    pub fn is_followed(self) -> bool {
+        matches!(self, Self::FollowedFlag | Self::Followed)
+    }
+}
+
 /// The flags that are given, as a command line.
 #[must_use]
 pub fn arguments(settings: Vec<Setting>) -> Vec<OsString> {
-    let given = settings.into_iter().filter(|setting| setting.kind == Kind::Flag);
+    let given = settings.into_iter().filter(|setting| setting.kind.is_flag());
     given.filter_map(|setting| Some([flag(setting.name).into(), setting.given?])).flatten().collect()
 }
 
 /// The keys that are another now, though they are read at the start alone.
 pub fn restart_needed(running: Vec<Setting>, now: Vec<Setting>) -> impl Iterator<Item = &'static str> {
-    let pairs = running.into_iter().zip(now).filter(|(old, _)| old.kind != Kind::Followed);
+    let pairs = running.into_iter().zip(now).filter(|(old, _)| !old.kind.is_followed());
     pairs.filter(|(old, new)| old.given != new.given).map(|(old, _)| old.name)
 }
 
@@ -62,7 +78,7 @@ pub fn text(value: &impl Written) -> String {
 /// Declares settings: of a section of the file, if the type is to be read from it, or flags alone.
 ///
 /// `flags` are flags, and keys where there is a section; their `#[arg]` is clap's, and their first lines are their help. `keys` are
-/// keys alone, and the file is followed for those that are `followed`. Behind the type stands what holds if nothing is given: as
+/// keys alone, and the file is followed for those that are `followed`, by flag or without. Behind the type stands what holds if nothing is given: as
 /// a value, which the method of the same name returns then, or in words.
 macro_rules! settings {
     (
@@ -74,6 +90,10 @@ macro_rules! settings {
             $(#[serde($($flag_serde:tt)*)])?
             $flag:ident: $Flag:ty $(= $flag_default:expr)? $(, $flag_words:literal)?;
         )*}
+        $(followed_flags {$(
+            $(#[doc = $both_doc:literal])+
+            $both:ident: $Both:ty $(= $both_default:expr)? $(, $both_words:literal)?;
+        )*})?
         $(keys {$(
             $(#[doc = $key_doc:literal])+
             $(#[serde($($key_serde:tt)*)])?
@@ -95,6 +115,11 @@ macro_rules! settings {
                 pub $flag: Option<$Flag>,
             )*
             $($(
+                $(#[doc = $both_doc])+
+                #[arg(long, help = help(&[$($both_doc),+], &default!($Both $(= $both_default)? $(, $both_words)?)))]
+                pub $both: Option<$Both>,
+            )*)?
+            $($(
                 $(#[doc = $key_doc])+
                 #[arg(skip)]
                 $(#[serde($($key_serde)*)])?
@@ -113,6 +138,7 @@ macro_rules! settings {
             pub fn or(self, others: Self) -> Self {
                 Self {
                     $($flag: self.$flag.or(others.$flag),)*
+                    $($($both: self.$both.or(others.$both),)*)?
                     $($($key: self.$key.or(others.$key),)*)?
                     $($($followed: self.$followed.or(others.$followed),)*)?
                 }
@@ -123,12 +149,14 @@ macro_rules! settings {
             pub fn settings(&self) -> Vec<Setting> {
                 vec![
                     $(setting!(self Flag $flag: $Flag $(= $flag_default)? $(, $flag_words)?),)*
+                    $($(setting!(self FollowedFlag $both: $Both $(= $both_default)? $(, $both_words)?),)*)?
                     $($(setting!(self Key $key: $Key $(= $key_default)? $(, $key_words)?),)*)?
                     $($(setting!(self Followed $followed: $Followed $(= $followed_default)? $(, $followed_words)?),)*)?
                 ]
             }
 
             $(what_holds!($flag: $Flag $(= $flag_default)?);)*
+            $($(what_holds!($both: $Both $(= $both_default)?);)*)?
             $($(what_holds!($key: $Key $(= $key_default)?);)*)?
             $($(what_holds!($followed: $Followed $(= $followed_default)?);)*)?
         }

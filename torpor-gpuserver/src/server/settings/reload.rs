@@ -3,6 +3,7 @@
 //! What cannot be, for one function, leaves that function as it was and is told in the log; all others go on with what is
 //! new for them.
 
+use crate::policy::placement::Placement;
 use crate::server::node::Node;
 use crate::server::settings::clients::tell_workers;
 use crate::server::settings::declare;
@@ -39,7 +40,15 @@ pub async fn reload(node: &Arc<Node>, file: &SettingsFile) {
         }
     }
     tell_workers(node);
+    place_by(node, options.placement.unwrap_or_else(|| file.scheduler.placement()));
     tracing::info!("the settings file has been read again");
+}
+
+fn place_by(node: &Node, placement: Placement) {
+    let is_another = node.placement().send_if_modified(|now| std::mem::replace(now, placement) != placement);
+    if is_another {
+        tracing::info!("clients that wait go where {} says from now on", declare::text(&placement));
+    }
 }
 
 fn keep_limit(node: &Node, settings: &mut Settings, function: &str) {
@@ -72,7 +81,7 @@ mod tests {
             parse("[memory]\ngpu_limit = '1024MiB'\n[scheduler]\nlinger = '6ms'\nactive_per_gpu = 2");
         assert_eq!(restart_needed(&running, &changed), ["[scheduler] active_per_gpu", "[scheduler] linger"]);
         assert!(restart_needed(&running, &running).is_empty());
-        let routed = parse("[scheduler]\npolicy = 'fifo'\nmax_running = 3");
-        assert!(restart_needed(&SettingsFile::default(), &routed).is_empty(), "the router follows these");
+        let routed = parse("[scheduler]\npolicy = 'fifo'\nmax_running = 3\nplacement = 'random'");
+        assert!(restart_needed(&SettingsFile::default(), &routed).is_empty(), "these are followed");
     }
 }

@@ -100,11 +100,13 @@ settings! {
         #[arg(value_name = "N")]
         strict_per_gpu: NonZeroU32 = EIGHT;
 
-        /// Where a client goes that waits for its turn
-        placement: Placement = Placement::Deadline;
-
         /// Who leaves a GPU first when others need the room
         eviction: Eviction = Eviction::Predicted;
+    }
+
+    followed_flags {
+        /// Where a client goes that waits for its turn
+        placement: Placement = Placement::Deadline;
     }
 
     keys {
@@ -171,12 +173,7 @@ mod tests {
                 let row = row.unwrap_or_else(|| panic!("{path}: [{section}] {} is missing", setting.name));
                 assert_eq!(row[2], setting.default, "{path}: default of [{section}] {}", setting.name);
                 let is_flag = row[3] == flag(setting.name);
-                assert_eq!(
-                    is_flag,
-                    setting.kind == Kind::Flag,
-                    "{path}: flag of [{section}] {}",
-                    setting.name
-                );
+                assert_eq!(is_flag, setting.kind.is_flag(), "{path}: flag of [{section}] {}", setting.name);
             }
         }
     }
