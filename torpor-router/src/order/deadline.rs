@@ -29,11 +29,17 @@ impl Deadline {
 
 impl Order for Deadline {
     fn next(&mut self, now: Instant, candidates: &[Candidate]) -> Option<usize> {
-        let is_late = |one: &Candidate| self.must_begin(now, one).is_none_or(|begin| begin < now);
         let is_turn_of_late = self.turns.is_of_late();
-        let key = |one: &Candidate| (is_late(one) != is_turn_of_late, self.must_begin(now, one));
-        let next = first_by(candidates, key)?;
-        self.turns.note(is_late(&candidates[next]));
+        let begin_of = |one: &Candidate| {
+            let begin = self.must_begin(now, one);
+            (begin.is_none_or(|begin| begin < now), begin)
+        };
+        let next = first_by(candidates, |one| {
+            let (is_late, begin) = begin_of(one);
+            (is_late != is_turn_of_late, begin)
+        })?;
+        let (is_late, _) = begin_of(&candidates[next]);
+        self.turns.note(is_late);
         Some(next)
     }
 
