@@ -114,7 +114,7 @@ PIECES = [
     Piece("front", "40 functions behind one router at rising load, by each order", "front/run", "", "--loads 0.5 0.9 --for 10",
           "--simulated --functions 6 --loads 0.5 1.1 --for 4", gpus=2),
     Piece("placements", "the same on four GPUs, by where a client goes that waits", "front/run",
-          "--gpus 4 --placements deadline interference random lru random//slo-aware --loads 0.5 0.8 1.1 1.4 --for 5 --rounds 3",
+          "--gpus 4 --placements deadline interference random lru random//slo-aware --loads 0.5 0.8 1.1 1.4 --for 7 --rounds 2",
           "--gpus 4 --placements deadline random --loads 0.6 1.3 --for 6 --rounds 2",
           "--simulated --functions 6 --loads 0.5 1.2 --for 4 --rounds 2 --placements deadline random//fifo", gpus=4),
     Piece("sharing", "busy functions on one GPU", "sharing/run", "", "--for 8 --ways native auto",
