@@ -78,8 +78,8 @@ pub fn text(value: &impl Written) -> String {
 /// Declares settings: of a section of the file, if the type is to be read from it, or flags alone.
 ///
 /// `flags` are flags, and keys where there is a section; their `#[arg]` is clap's, and their first lines are their help. `keys` are
-/// keys alone, and the file is followed for those that are `followed`, by flag or without. Behind the type stands what holds if nothing is given: as
-/// a value, which the method of the same name returns then, or in words.
+/// keys alone. The file is followed for those that are `followed`, with a flag or without. Behind the type stands what holds if
+/// nothing is given: as a value, which the method of the same name returns then, or in words.
 macro_rules! settings {
     (
         $(#[$about:meta])*
