@@ -247,12 +247,19 @@ impl Other {
 /// What a program does between two requests.
 const THOUGHT: Duration = Duration::from_micros(400);
 
-/// Does something so many times, while the other one is asked all the time.
-pub fn rounds(count: u32, other: &mut Other, mut work: impl FnMut()) {
+/// Does something, while the other one is asked all the time.
+fn beside(other: &mut Other, work: impl FnOnce()) {
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let _over = Over(&is_over);
         scope.spawn(|| other.be_busy(&is_over));
+        work();
+    });
+}
+
+/// Does something so many times, while the other one is asked all the time.
+pub fn rounds(count: u32, other: &mut Other, mut work: impl FnMut()) {
+    beside(other, || {
         for _ in 0..count {
             work();
             std::thread::sleep(THOUGHT);
@@ -260,16 +267,13 @@ pub fn rounds(count: u32, other: &mut Other, mut work: impl FnMut()) {
     });
 }
 
-/// Does something, while the other one is asked all the time, until it has led to what it should.
+/// As [`rounds`], until it has led to what it should.
 ///
 /// On a machine that others load, too, programs may seem to think for long, and come whole a few times: what has to be lean for what
 /// a test is about is waited for.
 pub fn rounds_until(what: &str, other: &mut Other, mut work: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
-    let is_over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let _over = Over(&is_over);
-        scope.spawn(|| other.be_busy(&is_over));
+    beside(other, || {
         while !work() {
             assert!(Instant::now() < deadline, "it never happened: {what}");
             std::thread::sleep(THOUGHT);
